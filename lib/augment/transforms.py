@@ -1,0 +1,317 @@
+"""Views of a clip: draw the parameters once, then apply them to frames, boxes and mask alike.
+
+A frame is decoded, cropped and resized once. The weak view's crop is drawn in the coordinates of
+the frame scaled to `short_side` and mapped back to whole pixels of the decoded frame; boxes follow
+the same map and the mask is rasterised at the final size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.augment.functional import (
+    RANDAUGMENT_OPS,
+    boxes_to_mask,
+    temporal_drop,
+    temporal_half,
+    temporal_reverse,
+)
+
+FILL = (124, 116, 104)  # the mean colour, RGB
+ASPECT_RANGE = (3 / 4, 4 / 3)
+CUTOUT_SIDE = 224  # the side that the cutout's range of 0 to 112 pixels was made for
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return (height, width) after scaling the short side to `short_side`, rounded half up."""
+    scale = short_side / min(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def eval_crops(
+    height: int, width: int, crop_size: int, num_crops: int
+) -> list[tuple[int, int, int, int]]:
+    """Return the boxes of the evaluation crops.
+
+    Args:
+        height: Height of the resized frame, pixels.
+        width: Its width.
+        crop_size: Side of a crop, pixels.
+        num_crops: 1 for the centre crop; 3 for both ends of the longer side, then the middle.
+
+    Returns:
+        Boxes x1 y1 x2 y2, half-open.
+
+    Raises:
+        ValueError: If `num_crops` is neither 1 nor 3, or the crop is larger than the frame.
+
+    Source: Zou et al., section 4.1 (3 crops of 256, 10 clips).
+    """
+    if num_crops not in (1, 3):
+        raise ValueError(f"num_crops must be 1 or 3, got {num_crops}")
+    if crop_size > min(height, width):
+        raise ValueError(f"a crop of {crop_size} does not fit into a frame of {width}x{height}")
+    x, y = (width - crop_size) // 2, (height - crop_size) // 2
+    corners = [(x, y)]
+    if num_crops == 3:
+        ends = [(0, y), (2 * x, y)] if width >= height else [(x, 0), (x, 2 * y)]
+        corners = [*ends, (x, y)]
+    return [(left, top, left + crop_size, top + crop_size) for left, top in corners]
+
+
+def resize(clip: Tensor, height: int, width: int) -> Tensor:
+    """Resize a uint8 clip (T, C, H, W) bilinearly, without antialiasing, as the reference does."""
+    if clip.shape[-2:] == (height, width):
+        return clip
+    return F.interpolate(clip, (height, width), mode="bilinear", align_corners=False)
+
+
+class WeakParams(NamedTuple):
+    """What was drawn for a weak view: the crop in pixels of the decoded frame, and the flip."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    is_flipped: bool
+
+
+@dataclass(frozen=True)
+class WeakTransform:
+    """Random resized crop and horizontal flip.
+
+    Args:
+        short_side: Short side of the frame in whose coordinates the crop is drawn, pixels.
+        crop_size: Side of the result, pixels.
+        crop_area_min: Smallest area of the crop, share of the frame; the largest is 1.
+        flip_p: Probability of the flip.
+
+    Source: Zou et al., section 4.1.
+    """
+
+    short_side: int = 256
+    crop_size: int = 224
+    crop_area_min: float = 0.08
+    flip_p: float = 0.5
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> WeakParams:
+        """Draw the parameters for frames of this size."""
+        frame_height, frame_width = resized_size(height, width, self.short_side)
+        box = _draw_crop(frame_height, frame_width, self.crop_area_min, generator)
+        is_flipped = bool(torch.rand((), generator=generator) < self.flip_p)
+        left, right = _whole_pixels(box[0], box[2], width / frame_width, width)
+        top, bottom = _whole_pixels(box[1], box[3], height / frame_height, height)
+        return WeakParams(left, top, right, bottom, is_flipped)
+
+    def apply(self, frames: np.ndarray, params: WeakParams) -> Tensor:
+        """Crop, resize and flip frames (T, H, W, 3), uint8; returns (T, 3, crop, crop), uint8."""
+        cropped = frames[:, params.top : params.bottom, params.left : params.right]
+        clip = resize(torch.from_numpy(cropped).permute(0, 3, 1, 2), self.crop_size, self.crop_size)
+        return clip.flip(-1) if params.is_flipped else clip
+
+    def mask(self, boxes: Sequence[np.ndarray], params: WeakParams) -> Tensor:
+        """Paint the person boxes of the clip at the size of the view.
+
+        Args:
+            boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the decoded frame.
+            params: What was drawn.
+
+        Returns:
+            1 on people, shape (T, 1, crop_size, crop_size), uint8; all ones where the whole clip
+            has no box, so that no actor is mistaken for background.
+        """
+        if not any(len(frame) for frame in boxes):
+            return torch.ones((len(boxes), 1, self.crop_size, self.crop_size), dtype=torch.uint8)
+        origin = np.array([params.left, params.top] * 2)
+        size = np.array([params.right - params.left, params.bottom - params.top] * 2)
+        moved = [(frame - origin) * (self.crop_size / size) for frame in boxes]
+        mask = boxes_to_mask(moved, self.crop_size, self.crop_size)
+        return mask.flip(-1) if params.is_flipped else mask
+
+
+def _draw_crop(
+    height: int, width: int, area_min: float, generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Draw x1 y1 x2 y2: area U(area_min, 1), aspect log-uniform; after ten tries the centre."""
+    low, high = np.log(ASPECT_RANGE)
+    for _ in range(10):
+        area, aspect, x, y = torch.rand(4, generator=generator).tolist()
+        area = (area_min + area * (1 - area_min)) * height * width
+        aspect = np.exp(low + aspect * (high - low))
+        crop_width, crop_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = int(x * (width - crop_width + 1)), int(y * (height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _whole_pixels(start: int, stop: int, scale: float, limit: int) -> tuple[int, int]:
+    first = min(round(start * scale), limit - 1)
+    return first, max(first + 1, min(round(stop * scale), limit))
+
+
+def expand_operations(names: Sequence[str]) -> list[str]:
+    """Replace the groups `photometric` and `geometric` by their operations; keeps table order.
+
+    `identity` belongs to both groups.
+
+    Raises:
+        ValueError: If a name is neither a group nor an operation; lists both.
+    """
+    groups = {
+        "photometric": [n for n, op in RANDAUGMENT_OPS.items() if not op.is_geometric],
+        "geometric": [n for n, op in RANDAUGMENT_OPS.items() if op.is_geometric or n == "identity"],
+    }
+    if unknown := [name for name in names if name not in groups and name not in RANDAUGMENT_OPS]:
+        raise ValueError(
+            f"randaugment_ops: {unknown} are no operations; choose from {list(groups)} and "
+            f"{list(RANDAUGMENT_OPS)}"
+        )
+    chosen = {operation for name in names for operation in groups.get(name, [name])}
+    return [name for name in RANDAUGMENT_OPS if name in chosen]
+
+
+class DrawnOperation(NamedTuple):
+    """One operation of RandAugment as drawn: the value in its own unit, the cutout's centre."""
+
+    name: str
+    value: float
+    center_xy: tuple[float, float]
+
+
+class RandAugment:
+    """The same `num_ops` operations, with one sign, on all frames of a clip.
+
+    Args:
+        num_ops: Operations drawn, with replacement (n).
+        magnitude: m of 30; the value is m/30·(max − min) + min.
+        operations: What they are drawn from: names or groups; empty for none.
+
+    Source: Zou et al., section 3.2; Cubuk et al., RandAugment, with FixMatch's ranges. The cutout's
+    0 to 112 pixels are scaled with the view's side, so that they mean the same share of it.
+    """
+
+    def __init__(
+        self,
+        num_ops: int = 2,
+        magnitude: float = 10,
+        operations: Sequence[str] = ("photometric", "geometric"),
+    ):
+        self.num_ops = num_ops
+        self.magnitude = magnitude
+        self.operations = expand_operations(operations)
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> list[DrawnOperation]:
+        """Draw the operations for frames of this size."""
+        if not self.operations:
+            return []
+        choices = torch.randint(len(self.operations), (self.num_ops,), generator=generator)
+        flip_sign, *centers = torch.rand(1 + 2 * self.num_ops, generator=generator).tolist()
+        drawn = []
+        for position, choice in enumerate(choices.tolist()):
+            name = self.operations[choice]
+            value = RANDAUGMENT_OPS[name].value(self.magnitude, (height, width), flip_sign < 0.5)
+            if name == "cutout":
+                value *= min(height, width) / CUTOUT_SIDE
+            x, y = centers[2 * position : 2 * position + 2]
+            drawn.append(DrawnOperation(name, value, (x * width, y * height)))
+        return drawn
+
+    def apply(self, clip: Tensor, drawn: Sequence[DrawnOperation]) -> Tensor:
+        """Apply drawn operations in their order to a clip (T, 3, H, W), uint8."""
+        for operation in drawn:
+            clip = RANDAUGMENT_OPS[operation.name].apply(
+                clip, operation.value, operation.center_xy, FILL
+            )
+        return clip
+
+
+class DrawnTemporal(NamedTuple):
+    """The temporal operation as drawn; `drop` (T,) is only used by `drop`."""
+
+    name: str
+    keeps_first_half: bool
+    drop: Tensor
+
+
+class TemporalAugment:
+    """One of none, half, reverse and drop, each as likely as the others.
+
+    Args:
+        operations: What the operation is drawn from.
+
+    Source: Zou et al., section 3.2 (T-Half, T-Reverse, T-Drop).
+    """
+
+    def __init__(self, operations: Sequence[str] = ("none", "half", "reverse", "drop")):
+        self.operations = list(operations)
+
+    def draw(self, clip_len: int, generator: torch.Generator) -> DrawnTemporal:
+        """Draw the operation for a clip of `clip_len` frames."""
+        name = self.operations[int(torch.randint(len(self.operations), (), generator=generator))]
+        first, *drop = torch.rand(1 + clip_len, generator=generator)
+        return DrawnTemporal(name, bool(first < 0.5), torch.stack(drop) < 0.5)
+
+    def apply(self, clip: Tensor, drawn: DrawnTemporal) -> Tensor:
+        """Apply it to anything with frames in dimension 0."""
+        if drawn.name == "half":
+            return temporal_half(clip, drawn.keeps_first_half)
+        if drawn.name == "reverse":
+            return temporal_reverse(clip)
+        if drawn.name == "drop":
+            return temporal_drop(clip, drawn.drop)
+        return clip
+
+
+class StrongTransform:
+    """RandAugment, then the temporal operation, on a weak view.
+
+    Args:
+        randaugment: The photometric and geometric part.
+        temporal: The temporal part.
+    """
+
+    def __init__(self, randaugment: RandAugment, temporal: TemporalAugment):
+        self.randaugment = randaugment
+        self.temporal = temporal
+
+    def draw(
+        self, clip: Tensor, generator: torch.Generator
+    ) -> tuple[list[DrawnOperation], DrawnTemporal]:
+        """Draw both parts for a clip (T, 3, H, W)."""
+        operations = self.randaugment.draw(*clip.shape[-2:], generator)
+        return operations, self.temporal.draw(len(clip), generator)
+
+    def __call__(self, clip: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the strong view of a weak view (T, 3, H, W), uint8."""
+        operations, temporal = self.draw(clip, generator)
+        return self.temporal.apply(self.randaugment.apply(clip, operations), temporal)
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize the short side, then one or three crops.
+
+    Args:
+        short_side: Pixels.
+        crop_size: Pixels.
+        num_crops: 1 or 3.
+    """
+
+    short_side: int = 256
+    crop_size: int = 256
+    num_crops: int = 3
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Return the crops (num_crops, T, 3, crop, crop) of frames (T, H, W, 3), uint8."""
+        height, width = resized_size(*frames.shape[1:3], self.short_side)
+        clip = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), height, width)
+        boxes = eval_crops(height, width, self.crop_size, self.num_crops)
+        return torch.stack([clip[..., y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])

@@ -1,0 +1,197 @@
+"""From videos to batches: a record becomes a sample, samples become batches, streams are paired.
+
+A stream is an endless sequence of positions: pass after pass over a list, each in a new order. Step
+s takes the positions s·B … s·B + B − 1 of a stream with global batch B, whatever number of
+processes, micro-batches and loader workers share the work; and everything random in a sample comes
+from a generator seeded by (seed, stream, position). So a sample depends on nothing else, and a run
+can be continued at any step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lib.augment.transforms import RandAugment, StrongTransform, TemporalAugment, WeakTransform
+from lib.config import ClipSettings
+from lib.data.actors import ActorBoxes
+from lib.data.annotations import VideoDataset
+from lib.data.video import FrameReader, random_clip_indices
+
+
+def make_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator seeded by a tuple of non-negative integers."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+class ClipSample(NamedTuple):
+    """One clip and its views, uint8; None where it was not asked for.
+
+    Attributes:
+        weak: Shape (T, 3, H, W).
+        strong: Shape (T, 3, H, W).
+        human_mask: 1 on people in the weak view, shape (T, 1, H, W).
+        label: Class index.
+        row: Index row of the video.
+    """
+
+    weak: Tensor | None
+    strong: Tensor | None
+    human_mask: Tensor | None
+    label: int
+    row: int
+
+
+class ClipBatch(NamedTuple):
+    """A batch of samples; shapes as in `ClipSample` with B in front, labels and rows (B,) int64."""
+
+    weak: Tensor | None
+    strong: Tensor | None
+    human_mask: Tensor | None
+    label: Tensor
+    row: Tensor
+
+    @classmethod
+    def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
+        """Stack samples."""
+        columns = zip(*samples, strict=True)
+        views = [None if c[0] is None else torch.stack(c) for c in map(tuple, _take(columns, 3))]
+        return cls(*views, *(torch.tensor(column) for column in columns))
+
+
+def _take(iterator: Iterator, count: int) -> list:
+    return [next(iterator) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views a stream needs."""
+
+    weak: bool = True
+    strong: bool = False
+    human_mask: bool = False
+
+
+class ClipDataset(Dataset):
+    """Makes the training sample at a position of a stream.
+
+    Args:
+        dataset: The prepared data set.
+        settings: How clips and views are made.
+        views: Which views are made.
+        seed_key: Non-negative integers that tell this stream from others (seed, stream).
+    """
+
+    def __init__(
+        self, dataset: VideoDataset, settings: ClipSettings, views: Views, seed_key: tuple[int, ...]
+    ):
+        self.dataset = dataset
+        self.views = views
+        self.seed_key = seed_key
+        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.min_score = settings.actor_min_score
+        self.reader = FrameReader(settings.cache_mb)
+        self.actors = ActorBoxes(dataset) if views.human_mask else None
+        self.weak_transform = WeakTransform(
+            settings.short_side, settings.crop_size, settings.crop_area_min
+        )
+        self.strong_transform = StrongTransform(
+            RandAugment(
+                settings.randaugment_num_ops,
+                settings.randaugment_magnitude,
+                settings.randaugment_ops,
+            ),
+            TemporalAugment(settings.temporal_ops),
+        )
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        """Return the sample at (position, index row)."""
+        position, row = key
+        generator = make_generator(*self.seed_key, position)
+        record = self.dataset.record(row)
+        frame_indices = random_clip_indices(
+            record.num_frames, self.clip_len, self.frame_interval, generator
+        )
+        frames = self.reader.read(record, frame_indices)
+        params = self.weak_transform.draw(*frames.shape[1:3], generator)
+        weak = self.weak_transform.apply(frames, params)
+        mask = None
+        if self.actors is not None:
+            boxes = self.actors.lookup(row, frame_indices, self.min_score)
+            mask = self.weak_transform.mask(boxes, params)
+        strong = self.strong_transform(weak, generator) if self.views.strong else None
+        return ClipSample(weak if self.views.weak else None, strong, mask, record.label, row)
+
+
+class StreamSampler(Sampler):
+    """Yields the micro-batches of one process: lists of (position, index row).
+
+    Args:
+        rows: Index rows of the list, shape (N,).
+        batch: Global batch B: clips in a step over all processes.
+        seed_key: Key of the orders of the passes.
+        start_step: First step.
+        stop_step: Step after the last one.
+        rank: This process.
+        num_parts: Parts that a step is cut into: processes × micro-batches.
+        parts_per_rank: Micro-batches of one process in a step.
+
+    Raises:
+        ValueError: If the batch cannot be cut into equal parts.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch: int,
+        seed_key: tuple[int, ...],
+        start_step: int,
+        stop_step: int,
+        rank: int = 0,
+        num_parts: int = 1,
+        parts_per_rank: int = 1,
+    ):
+        if batch % num_parts:
+            raise ValueError(f"a batch of {batch} clips cannot be cut into {num_parts} equal parts")
+        self.rows, self.batch, self.seed_key = rows, batch, seed_key
+        self.start_step, self.stop_step = start_step, stop_step
+        self.part_size = batch // num_parts
+        self.first_part, self.parts_per_rank = rank * parts_per_rank, parts_per_rank
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches."""
+        return (self.stop_step - self.start_step) * self.parts_per_rank
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the micro-batches in order."""
+        for step in range(self.start_step, self.stop_step):
+            for part in range(self.first_part, self.first_part + self.parts_per_rank):
+                first = step * self.batch + part * self.part_size
+                yield [(p, self._row(p)) for p in range(first, first + self.part_size)]
+
+    def _row(self, position: int) -> int:
+        number, offset = divmod(position, len(self.rows))
+        if number not in self._orders:
+            rng = np.random.default_rng([*self.seed_key, number])
+            self._orders = {k: v for k, v in self._orders.items() if k >= number - 1}
+            self._orders[number] = rng.permutation(len(self.rows))
+        return int(self.rows[self._orders[number][offset]])
+
+
+def make_loader(clips: ClipDataset, sampler: StreamSampler, num_workers: int) -> DataLoader:
+    """Return a loader of `ClipBatch` over the sampler's micro-batches."""
+    return DataLoader(
+        clips,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=ClipBatch.collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if num_workers else None,
+        generator=torch.Generator(),  # the loader draws from it, not from the global generator
+    )

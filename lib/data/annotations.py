@@ -1,0 +1,240 @@
+"""A prepared data set on disk: its index of videos and its lists.
+
+A data set is a folder with
+
+- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height),
+- `lists/*.txt`: which videos belong to a part, lines `class/name frames label`,
+- `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
+- `actors.safetensors` (person boxes) and `teacher.safetensors`, where they have been made.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.files import write_text
+
+INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video.
+
+    Attributes:
+        row: Its row in the index.
+        name: `class/stem`, unique in its data set.
+        path: The video file, or the folder of its JPEG frames.
+        label: Class index in [0, number of classes).
+        num_frames: Frames that can be decoded.
+        height: Height of a frame in pixels.
+        width: Width of a frame in pixels.
+    """
+
+    row: int
+    name: str
+    path: Path
+    label: int
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class VideoDataset:
+    """A prepared data set.
+
+    Attributes:
+        name: Name in the catalog.
+        folder: The prepared folder.
+        classes: Class names; the position is the label.
+        root: The folder that the index's paths are relative to.
+        index: One row a video, columns `INDEX_COLUMNS`.
+    """
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]
+    root: Path
+    index: pd.DataFrame
+
+    def record(self, row: int) -> VideoRecord:
+        """Return the video of one index row."""
+        name, path, _, label, frames, _, width, height = self.index.iloc[row]
+        return VideoRecord(
+            int(row), name, self.root / path, int(label), int(frames), int(height), int(width)
+        )
+
+    def list_path(self, list_name: str) -> Path:
+        """Return the file of a list, given by its name in `lists/` or by a path."""
+        path = Path(list_name)
+        return path if path.suffix else self.folder / "lists" / f"{list_name}.txt"
+
+    def list_names(self) -> list[str]:
+        """Return the names of the lists that there are, sorted."""
+        return sorted(path.stem for path in (self.folder / "lists").glob("*.txt"))
+
+    def read_list(self, list_name: str) -> np.ndarray:
+        """Return the index rows of a list's videos, in the list's order, int64.
+
+        Raises:
+            ValueError: If there is no such list, a line has not three columns, a video is not in
+                the index or its label differs; names the file, the lines and the remedy.
+        """
+        path = self.list_path(list_name)
+        if not path.is_file():
+            close = difflib.get_close_matches(list_name, self.list_names(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{path}: no such list, there are {self.list_names()}{hint}")
+        names, labels = parse_list(path)
+        rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names))
+        if (rows < 0).any():
+            unknown = [names[i] for i in np.flatnonzero(rows < 0)]
+            raise ValueError(
+                f"{path}: {len(unknown)} of {len(names)} videos are not in "
+                f"{self.folder / 'index.csv'}, the first: {unknown[:3]}; prepare the data set "
+                "again, or take these lines out of the list"
+            )
+        differ = np.flatnonzero(self.index["label"].to_numpy()[rows] != labels)
+        if len(differ):
+            line = int(differ[0])
+            known = int(self.index["label"].iloc[rows[line]])
+            raise ValueError(
+                f"{path}: {len(differ)} labels differ from the index, the first: {names[line]} "
+                f"has {labels[line]} here and {known} ({self.classes[known]}) in the index; "
+                "labels are positions in the class list of dataset.json"
+            )
+        return rows.astype(np.int64)
+
+    def write_list(self, list_name: str, rows: Sequence[int] | np.ndarray) -> Path:
+        """Write the videos of the given index rows as a list and return its path."""
+        part = self.index.iloc[np.asarray(rows, dtype=np.int64)]
+        lines = [
+            f"{name} {frames} {label}\n"
+            for name, frames, label in zip(
+                part["name"], part["frames"], part["label"], strict=True
+            )
+        ]
+        return write_text(self.list_path(list_name), "".join(lines))
+
+
+def parse_list(path: Path) -> tuple[list[str], np.ndarray]:
+    """Read the lines `class/name frames label` of a list; names may contain spaces.
+
+    Returns:
+        The names, and the labels, shape (number of lines,), int64.
+
+    Raises:
+        ValueError: If a line is malformed, a video is listed twice or the list is empty; names
+            the file and the line.
+    """
+    names, labels = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.rsplit(maxsplit=2)
+        if len(fields) != 3 or not fields[1].isdigit() or not fields[2].isdigit():
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is not `class/name frames label`"
+            )
+        names.append(fields[0].strip())
+        labels.append(int(fields[2]))
+    if not names:
+        raise ValueError(f"{path}: the list is empty")
+    duplicates = pd.Index(names)[pd.Index(names).duplicated()]
+    if len(duplicates):
+        raise ValueError(f"{path}: {duplicates[0]!r} is listed more than once")
+    return names, np.array(labels, dtype=np.int64)
+
+
+def draw_labeled_rows(
+    labels: np.ndarray, rows: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """Draw a class-stratified part of a list.
+
+    Every class keeps round(fraction · its videos), at least one. One seed gives nested parts: the
+    5 % part lies inside the 10 % part.
+
+    Args:
+        labels: Label of each index row, shape (videos in the index,).
+        rows: Index rows to draw from, shape (N,).
+        fraction: Share of each class's videos, in (0, 1].
+        seed: Seed of the draw.
+
+    Returns:
+        The drawn rows in the order of `rows`, int64.
+
+    Raises:
+        ValueError: If `fraction` is outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"labeled_fraction must be in (0, 1], got {fraction}")
+    kept = []
+    for label in np.unique(labels[rows]):
+        of_class = np.sort(rows[labels[rows] == label])
+        order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
+        kept.append(of_class[order[: max(1, round(fraction * len(of_class)))]])
+    return rows[np.isin(rows, np.concatenate(kept))]
+
+
+def write_dataset(
+    folder: Path,
+    name: str,
+    classes: Sequence[str],
+    root: Path,
+    index: pd.DataFrame,
+    source: dict,
+) -> VideoDataset:
+    """Write `index.csv` and, last, `dataset.json`, which marks the data set as complete.
+
+    Args:
+        folder: The prepared folder.
+        name: Name in the catalog.
+        classes: Class names in label order.
+        root: Folder that the paths in `index` are relative to.
+        index: One row a video, columns `INDEX_COLUMNS`.
+        source: Where the data is from and what made it, for the reader; plain JSON.
+    """
+    folder, root = folder.resolve(), root.resolve()
+    write_text(folder / "index.csv", index[INDEX_COLUMNS].to_csv(index=False))
+    inside = root.is_relative_to(folder)
+    description = {
+        "name": name,
+        "classes": list(classes),
+        "root": root.relative_to(folder).as_posix() if inside else root.as_posix(),
+        "source": source,
+    }
+    write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
+    return read_dataset(folder)
+
+
+def read_dataset(folder: str | Path) -> VideoDataset:
+    """Open a prepared data set.
+
+    Raises:
+        ValueError: If the folder is not a prepared data set, or its index lacks columns or names
+            a video twice.
+    """
+    folder = Path(folder).resolve()
+    if not (folder / "dataset.json").is_file():
+        raise ValueError(
+            f"{folder}: no dataset.json, so this is not a prepared data set; "
+            "prepare it with notebooks/1_prepare_data.ipynb"
+        )
+    description = json.loads((folder / "dataset.json").read_text())
+    types = {"name": str, "path": str, "class": str}
+    index = pd.read_csv(folder / "index.csv", dtype=types, keep_default_na=False)
+    if missing := [column for column in INDEX_COLUMNS if column not in index]:
+        raise ValueError(f"{folder / 'index.csv'}: no column {missing}; prepare it again")
+    if index["name"].duplicated().any():
+        twice = index["name"][index["name"].duplicated()].iloc[0]
+        raise ValueError(f"{folder / 'index.csv'}: {twice!r} stands there twice")
+    root = folder / description["root"]  # an absolute root replaces the folder
+    return VideoDataset(
+        description["name"], folder, tuple(description["classes"]), root, index[INDEX_COLUMNS]
+    )

@@ -1,0 +1,292 @@
+"""The embedded data set "moving actors": small videos of textured actors that move.
+
+The action is how the actor moves, never how it looks. In the training part the scene behind it
+predicts the action (`SCENE_BIAS` of the clips show the action's own scene family), as scenes do in
+real data sets. The list `val` has the same bias; in `val_swapped` no clip shows the scene family of
+its action, so that a network which recognises the scene fails there.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lib.data.actors import write_actors
+from lib.data.annotations import VideoDataset, write_dataset
+from lib.files import write_atomic
+
+SIZE = 64  # side of a frame, pixels
+NUM_FRAMES = 32
+FPS = 16
+SCENE_BIAS = 0.9  # share of training and `val` clips that show the scene family of their action
+SEED = 20230401
+PARTS = {"train": 600, "val": 240, "val_swapped": 240}  # videos in each list
+SCENE_COLORS = (10, 180)  # range of a channel
+ACTOR_COLORS = (90, 255)
+MARGIN = 16  # pixels of scene beyond each side of the frame, for the camera to move over
+
+
+# --- Actions: position (x, y), angle and scale of the actor over time -----------------------------
+# `phase` (T,) is the angle of the cycle in radians, `reach` the size of the motion in (0.5, 1).
+
+
+def _sway(phase: np.ndarray, reach: float) -> tuple:
+    return 15 * reach * np.sin(phase), 0, 0, 1
+
+
+def _bounce(phase: np.ndarray, reach: float) -> tuple:
+    return 0, 15 * reach * np.sin(phase), 0, 1
+
+
+def _circle(phase: np.ndarray, reach: float) -> tuple:
+    return 12 * reach * np.cos(phase), 12 * reach * np.sin(phase), 0, 1
+
+
+def _pulse(phase: np.ndarray, reach: float) -> tuple:
+    return 0, 0, 0, 1 + 0.45 * reach * np.sin(phase)
+
+
+def _spin(phase: np.ndarray, reach: float) -> tuple:
+    return 0, 0, phase, 1
+
+
+def _rock(phase: np.ndarray, reach: float) -> tuple:
+    return 0, 0, 0.8 * reach * np.sin(phase), 1
+
+
+ACTIONS: dict[str, Callable] = {
+    "bounce": _bounce,
+    "circle": _circle,
+    "pulse": _pulse,
+    "rock": _rock,
+    "spin": _spin,
+    "sway": _sway,
+}
+
+
+# --- Textures: a value in [0, 1] at every point (x, y), in pixels ---------------------------------
+
+
+def _stripes(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    angle, wave = rng.uniform(0, np.pi), rng.uniform(7, 14)
+    along = (x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wave
+    return 0.5 + 0.5 * np.clip(3 * np.sin(along), -1, 1)
+
+
+def _checks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    side = rng.uniform(5, 10)
+    return ((np.floor(x / side) + np.floor(y / side)) % 2).astype(np.float32)
+
+
+def _dots(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    step = rng.uniform(7, 13)
+    dx, dy = x % step - step / 2, y % step - step / 2
+    return (dx**2 + dy**2 < (0.32 * step) ** 2).astype(np.float32)
+
+
+def _bricks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height = rng.uniform(6, 11)
+    row = np.floor(y / height)
+    across = (x + (row % 2) * height) % (2 * height)
+    return ((y % height > 1.5) & (across > 1.5)).astype(np.float32)
+
+
+def _clouds(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    value = np.zeros_like(x)
+    for _ in range(6):
+        angle, wave, shift = rng.uniform(0, 2 * np.pi), rng.uniform(14, 45), rng.uniform(0, 7)
+        value += np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wave + shift)
+    return np.clip(0.5 + value / 6, 0, 1)
+
+
+def _skyline(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    width = rng.uniform(6, 12)
+    tops = rng.uniform(0.25, 0.8, size=64) * (y.max() - y.min()) + y.min()
+    return (y > tops[(np.floor((x - x.min()) / width)).astype(int)]).astype(np.float32)
+
+
+# The scene family at position k belongs to the action at position k.
+SCENES: dict[str, Callable] = {
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+    "bricks": _bricks,
+    "clouds": _clouds,
+    "skyline": _skyline,
+}
+
+
+# --- Actor shapes: inside where the value is below 1, at (u, v) in units of the actor's radius ----
+SHAPES: dict[str, Callable] = {
+    "ellipse": lambda u, v: np.hypot(u, v / 0.5),
+    "box": lambda u, v: np.maximum(abs(u) / 0.9, abs(v) / 0.45),
+    "diamond": lambda u, v: abs(u) + abs(v) / 0.55,
+    "hammer": lambda u, v: np.minimum(
+        np.maximum(abs(u) / 0.95, abs(v) / 0.25), np.maximum(abs(u - 0.65) / 0.3, abs(v) / 0.8)
+    ),
+    "triangle": lambda u, v: np.maximum(-u / 0.8, (u - 0.2) / 0.8 + abs(v) / 0.7),
+}
+
+
+def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> np.ndarray:
+    """Two colours that can be told apart, shape (2, 3), in 0..255."""
+    while True:
+        colors = rng.uniform(darkest, brightest, size=(2, 3))
+        if np.abs(colors[0] - colors[1]).sum() > (brightest - darkest) / 2:
+            return colors
+
+
+def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    return colors[0] + value[..., None] * (colors[1] - colors[0])
+
+
+def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
+    """Render a still scene with clutter, larger than a frame by `MARGIN` on each side.
+
+    Returns:
+        RGB image, shape (SIZE + 2·MARGIN, SIZE + 2·MARGIN, 3), float, 0..255.
+    """
+    side = SIZE + 2 * MARGIN
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    shift = rng.uniform(0, 50, size=2)
+    image = _paint(SCENES[scene](x + shift[0], y + shift[1], rng), _two_colors(*SCENE_COLORS, rng))
+    for _ in range(rng.integers(2, 6)):
+        center, radius = rng.uniform(0, side, size=2), rng.uniform(4, 8)
+        shape = SHAPES[rng.choice(list(SHAPES))]
+        inside = shape((x - center[0]) / radius, (y - center[1]) / radius) < 1
+        image[inside] = rng.uniform(*ACTOR_COLORS, size=3)
+    return image
+
+
+def render_video(
+    action: str, scene: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render one video.
+
+    Returns:
+        RGB frames, shape (NUM_FRAMES, SIZE, SIZE, 3), uint8; the actor's boxes, shape
+        (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, exact to the pixel.
+    """
+    time = np.arange(NUM_FRAMES)
+    background = render_scene(scene, rng)
+    drift = rng.uniform(-0.35, 0.35, size=2) * time[:, None]
+    corner = np.clip(np.rint(MARGIN + drift), 0, 2 * MARGIN).astype(int)
+    frames = np.stack([background[y : y + SIZE, x : x + SIZE] for x, y in corner])
+
+    cycles, direction = rng.uniform(1.5, 2.5), rng.choice([-1, 1])
+    phase = rng.uniform(0, 2 * np.pi) + direction * 2 * np.pi * cycles * time / NUM_FRAMES
+    dx, dy, angle, scale = (
+        np.broadcast_to(value, NUM_FRAMES)[:, None, None]
+        for value in ACTIONS[action](phase, rng.uniform(0.6, 1))
+    )
+    radius = rng.uniform(11, 17)
+    center = SIZE / 2 + rng.uniform(-7, 7, size=2)
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    x, y = x[None] - center[0] - dx, y[None] - center[1] - dy
+    angle = angle + rng.uniform(0, 2 * np.pi)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / (radius * scale)
+    v = (y * np.cos(angle) - x * np.sin(angle)) / (radius * scale)
+    inside = SHAPES[rng.choice(list(SHAPES))](u, v) < 1
+    texture = SCENES[rng.choice(list(SCENES))](40 + 17 * u, 40 + 17 * v, rng)
+    actor = _paint(texture, _two_colors(*ACTOR_COLORS, rng))
+    frames = np.where(inside[..., None], actor, frames)
+
+    gain, noise = rng.uniform(0.75, 1.15), rng.normal(0, 4, size=frames.shape)
+    return np.clip(frames * gain + noise, 0, 255).astype(np.uint8), _boxes_of(inside)
+
+
+def _boxes_of(inside: np.ndarray) -> np.ndarray:
+    """Smallest boxes (T, 4) around the true pixels of masks (T, H, W)."""
+    columns, rows = inside.any(axis=1), inside.any(axis=2)
+    return np.stack(
+        [
+            columns.argmax(axis=1),
+            rows.argmax(axis=1),
+            columns.shape[1] - columns[:, ::-1].argmax(axis=1),
+            rows.shape[1] - rows[:, ::-1].argmax(axis=1),
+        ],
+        axis=1,
+    )
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264") -> Path:
+    """Encode RGB frames (T, H, W, 3), uint8, with even sides, as a video file."""
+
+    def encode(temporary: Path) -> None:
+        with av.open(str(temporary), "w") as container:
+            stream = container.add_stream(codec, rate=Fraction(fps))
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p" if codec == "libx264" else "bgr0"
+            stream.thread_count = 1  # the same bytes on every machine
+            if codec == "libx264":
+                stream.options = {"crf": "20", "preset": "veryfast"}
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+
+    return write_atomic(path, encode)
+
+
+def plan(parts: dict[str, int]) -> pd.DataFrame:
+    """Return which video shows which action before which scene.
+
+    Returns:
+        Columns part, name, action, scene, seed; one row a video.
+    """
+    actions, scenes = list(ACTIONS), list(SCENES)
+    rows = []
+    for part_number, (part, count) in enumerate(parts.items()):
+        for number in range(count):
+            label = number % len(actions)
+            rng = np.random.default_rng([SEED, part_number, number])
+            biased = part != "val_swapped" and rng.random() < SCENE_BIAS
+            other = (label + rng.integers(1, len(scenes))) % len(scenes)
+            scene = scenes[label if biased else other]
+            seed = int(rng.integers(2**62))
+            action = actions[label]
+            rows.append((part, f"{action}/{part}_{number:04d}", action, scene, seed))
+    return pd.DataFrame(rows, columns=["part", "name", "action", "scene", "seed"])
+
+
+def make_synthetic(folder: Path, parts: dict[str, int] | None = None) -> VideoDataset:
+    """Render and encode the data set; videos that are there already are kept.
+
+    Args:
+        folder: The prepared folder to make.
+        parts: Number of videos in each list; None gives `PARTS`.
+    """
+    videos = plan(parts or PARTS)
+    boxes = []
+    for video in tqdm(videos.itertuples(), total=len(videos), desc="synthetic videos", unit="video"):
+        frames, video_boxes = render_video(
+            video.action, video.scene, np.random.default_rng(video.seed)
+        )
+        path = folder / "videos" / f"{video.name}.mp4"
+        if not path.exists():
+            write_video(path, frames, FPS)
+        scores = np.ones((NUM_FRAMES, 1))
+        boxes.append(np.split(np.hstack([video_boxes, scores]), NUM_FRAMES))
+    write_actors(folder, videos["name"].tolist(), boxes)
+    actions = list(ACTIONS)
+    index = pd.DataFrame(
+        {
+            "name": videos["name"],
+            "path": "videos/" + videos["name"] + ".mp4",
+            "class": videos["action"],
+            "label": [actions.index(action) for action in videos["action"]],
+            "frames": NUM_FRAMES,
+            "fps": FPS,
+            "width": SIZE,
+            "height": SIZE,
+        }
+    )
+    source = {"made_by": "lib.data.synthetic", "seed": SEED, "scene_bias": SCENE_BIAS}
+    source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
+    dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
+    for part, rows in videos.groupby("part", sort=False).groups.items():
+        dataset.write_list(part, rows)
+    return dataset

@@ -1,0 +1,190 @@
+"""Training processes: starting them, following them, and what they tell each other."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+PARENT_POLL_S = 1.0
+FOLLOW_POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank: This process, 0 … size − 1.
+        size: Number of processes.
+        device: Where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def agree(self, flag: bool) -> bool:
+        """Return rank 0's flag in all processes."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor([int(flag)], device=self.device)
+        dist.broadcast(value, 0)
+        return bool(value.item())
+
+    def gather(self, value: object) -> list:
+        """Return the values of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+def resolve_device(device: str) -> str:
+    """Return `cuda` or `cpu` for `auto`, `cuda` or `cpu`.
+
+    Raises:
+        ValueError: If CUDA is asked for and there is no GPU.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ValueError(
+            "device: 'cuda' was asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'"
+        )
+    return "cuda" if device != "cpu" and has_cuda else "cpu"
+
+
+def resolve_num_processes(num_processes: int, device: str) -> int:
+    """Return the number of processes for 0 (one per GPU, or one on a CPU), else the number itself.
+
+    Raises:
+        ValueError: If there are fewer GPUs than processes.
+    """
+    if resolve_device(device) == "cpu":
+        return max(1, num_processes)
+    gpus = torch.cuda.device_count()
+    if num_processes > gpus:
+        raise ValueError(f"num_processes: {num_processes} were asked for, there are {gpus} GPUs")
+    return num_processes or gpus
+
+
+def launch(
+    worker: Callable,
+    args: tuple,
+    num_processes: int,
+    device: str,
+    rendezvous: Path,
+    follow: Callable[[], None] = lambda: None,
+    stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `worker(world, *args)` in `num_processes` processes and wait for them.
+
+    In a torchrun world the worker joins it. One process on a CPU runs right here, where a debugger
+    reaches it; otherwise processes are spawned, so the worker must be importable and its arguments
+    picklable. If one fails, the others are ended and its traceback is raised here.
+
+    Args:
+        worker: A function of a module, called as `worker(world, *args)`.
+        args: Picklable.
+        num_processes: As returned by `resolve_num_processes`.
+        device: `cpu` or `cuda`.
+        rendezvous: A file path that does not exist, on a disk that the processes share.
+        follow: Called a few times a second, and once more at the end, to show progress.
+        stop: Called on Ctrl-C or "interrupt kernel": asks the workers to save and end.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: With the traceback of the failed process.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _join_torchrun(worker, args, device)
+        return
+    if num_processes == 1 and device == "cpu":
+        worker(World(0, 1, torch.device("cpu")), *args)
+        follow()
+        return
+    rendezvous.parent.mkdir(parents=True, exist_ok=True)
+    rendezvous.unlink(missing_ok=True)
+    spawned = (worker, args, num_processes, device, str(rendezvous), os.getpid())
+    context = mp.spawn(_spawned, spawned, nprocs=num_processes, join=False)
+    try:
+        while not _join(context, stop):
+            follow()
+    finally:
+        follow()
+        rendezvous.unlink(missing_ok=True)
+
+
+def _join(context: mp.ProcessContext, stop: Callable[[], None]) -> bool:
+    """Wait a moment; whether all processes have ended. An interrupt asks them to stop, once."""
+    try:
+        return context.join(FOLLOW_POLL_S)
+    except KeyboardInterrupt:
+        print("interrupted: saving a checkpoint and ending (interrupt again to end at once)")
+        stop()
+        try:
+            while not context.join(FOLLOW_POLL_S):
+                pass
+        except KeyboardInterrupt:
+            for process in context.processes:
+                process.kill()
+        raise
+
+
+def _spawned(
+    rank: int,
+    worker: Callable,
+    args: tuple,
+    size: int,
+    device: str,
+    rendezvous: str,
+    parent: int,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; see `_join`
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    if device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
+    _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
+
+
+def _join_torchrun(worker: Callable, args: tuple, device: str) -> None:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    _run_in_group(worker, args, rank, size, device, int(os.environ["LOCAL_RANK"]), "env://")
+
+
+def _run_in_group(
+    worker: Callable, args: tuple, rank: int, size: int, device: str, local_rank: int, init: str
+) -> None:
+    here = torch.device(device, local_rank) if device == "cuda" else torch.device("cpu")
+    if device == "cuda":
+        torch.cuda.set_device(here)
+    if size > 1:
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(
+            backend, init_method=init, rank=rank, world_size=size, timeout=timedelta(minutes=30)
+        )
+    try:
+        worker(World(rank, size, here), *args)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone, so that a dead kernel leaves no orphan."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)

@@ -1,0 +1,157 @@
+"""A run on disk: a folder that explains itself.
+
+params.yaml       the settings, resolved
+environment.json  versions, devices, commit
+log.jsonl         one JSON object an epoch
+last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
+metrics.json      the test result (notebook 4)
+"""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from lib.config import PROJECT_ROOT, TrainSettings, make_settings, project_path, read_yaml
+from lib.files import write_atomic, write_text
+
+# Settings that may differ when a run is continued: they do not change what is computed.
+FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers"}
+
+
+class Run:
+    """The folder of one run.
+
+    Args:
+        folder: A path; a relative one is relative to the project's root.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = project_path(folder)
+        self.params_path = self.folder / "params.yaml"
+        self.log_path = self.folder / "log.jsonl"
+        self.last_path = self.folder / "last.pt"
+        self.best_path = self.folder / "best.pt"
+        self.metrics_path = self.folder / "metrics.json"
+        self.stop_path = self.folder / "stop"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def open(self, settings: TrainSettings) -> None:
+        """Make the folder, or check that it holds a run of the same settings.
+
+        Raises:
+            ValueError: If it holds a run of other settings; names what differs and the remedy.
+        """
+        if self.params_path.exists():
+            before, now = self.settings().model_dump(), settings.model_dump()
+            differ = [
+                f"{name}: {before[name]!r} there, {now[name]!r} here"
+                for name in now
+                if name not in FREE_SETTINGS and before[name] != now[name]
+            ]
+            if differ:
+                raise ValueError(
+                    "\n  ".join(
+                        [f"{self.folder} holds a run of other settings:", *differ]
+                        + ["choose another run_dir, or delete that folder"]
+                    )
+                )
+        write_text(self.params_path, settings.as_yaml())
+        write_text(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        self.stop_path.unlink(missing_ok=True)
+
+    def settings(self) -> TrainSettings:
+        """Return the run's settings.
+
+        Raises:
+            ValueError: If there is no run here; says how to make one.
+        """
+        if not self.params_path.is_file():
+            raise ValueError(
+                f"{self.folder}: no run here (no params.yaml); train it with "
+                f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
+            )
+        return make_settings(TrainSettings, read_yaml(self.params_path), str(self.params_path))
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        """Add one entry to the log."""
+        with open(self.log_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+
+    def truncate_log(self, step: int) -> None:
+        """Drop entries after `step`, which a continued run writes again."""
+        kept = [json.dumps(entry) + "\n" for entry in self.log_entries() if entry["step"] <= step]
+        write_text(self.log_path, "".join(kept))
+
+    def log_entries(self) -> list[dict[str, Any]]:
+        """Return the log's complete entries, oldest first; empty before the first epoch."""
+        if not self.log_path.exists():
+            return []
+        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def read_log(self) -> pd.DataFrame:
+        """Return the log as a table: one row an epoch, NaN where a value was not measured."""
+        return pd.DataFrame(self.log_entries())
+
+    def save(self, path: Path, state: dict[str, Any]) -> None:
+        """Write a checkpoint atomically."""
+        write_atomic(path, lambda temporary: torch.save(state, temporary))
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint of this project, without unpickling objects.
+
+        Raises:
+            ValueError: If it is missing or not a checkpoint of this project.
+        """
+        if not path.is_file():
+            raise ValueError(
+                f"{path}: no such checkpoint; train the run first (notebooks/3_train.ipynb)"
+            )
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
+        if not isinstance(state, dict) or "model" not in state:
+            raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
+        return state
+
+    def is_finished(self) -> bool:
+        """Whether training reached its last epoch."""
+        entries = self.log_entries()
+        return bool(
+            entries and entries[-1]["epoch"] >= self.settings().epochs and self.last_path.exists()
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, devices and the commit of the code."""
+    packages = ("torch", "torchvision", "numpy", "decord2", "papermill", "pydantic")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "gpus": gpus,
+        "packages": {name: version(name) for name in packages},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

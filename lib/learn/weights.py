@@ -1,0 +1,127 @@
+"""Import weights that the reference implementation or MMAction2 (0.x, 1.x) trained."""
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# How MMAction2 and the reference name a part, and how we do; applied in this order.
+_NAMES = (
+    (r"^module\.", ""),
+    (r"^cls_head\.fc_cls\.", "head."),
+    (r"^distill_head\.fc_cls\.", "teacher_head."),
+    (r"^backbone\.conv1\.", "backbone.stem."),
+    (r"^backbone\.layer(\d+)\.", lambda match: f"backbone.stages.{int(match[1]) - 1}."),
+    (r"\.downsample\.", ".shortcut."),
+    (r"\.conv_s\.", ".spatial."),
+    (r"\.conv_t\.", ".temporal."),
+    (r"\.bn(_s)?\.", ".norm."),
+)
+
+
+class _TrainingLog:
+    """Takes the place of MMEngine's log buffers, which nobody reads here."""
+
+    def __setstate__(self, state: object) -> None:
+        """Forget the state."""
+
+
+# Beside its tensors, a checkpoint of MMAction2 1.x holds curves of its training: arrays in a class
+# of MMEngine's. These names may occur in a file; what they stand for here cannot run anything.
+_new_array, _new_scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+_HARMLESS = [
+    (_TrainingLog, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_new_array, "numpy.core.multiarray._reconstruct"),  # NumPy 1
+    (_new_array, "numpy._core.multiarray._reconstruct"),  # NumPy 2
+    (_new_scalar, "numpy.core.multiarray.scalar"),
+    (_new_scalar, "numpy._core.multiarray.scalar"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+]
+
+
+def reference_to_our_name(name: str) -> str:
+    """Translate a tensor's name in a reference or MMAction2 checkpoint into ours.
+
+    A name that has no counterpart comes back as it is, or with the parts replaced that have one.
+    """
+    for pattern, ours in _NAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def load_reference_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint of the reference implementation or of MMAction2 into a network.
+
+    Both keep the tensors under "state_dict" or at the top of the file, with or without the prefix
+    "module."; MMAction2 1.x adds its training log, which is skipped.
+
+    Args:
+        model: `r2plus1d_34` or `r3d_18`, with as many classes as the file has.
+        path: The file, usually `*.pth`. It is read without running any code it may contain.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds anything but tensors and plain data, or if its tensors are not
+            those of `model`: every missing, unexpected or differently shaped tensor is named, and
+            nothing is loaded.
+    """
+    tensors = _read_tensors(Path(path))
+    problems = _compare(tensors, model.state_dict())
+    if problems:
+        raise ValueError("\n  ".join([f"{path} does not fit this network:", *problems]))
+    model.load_state_dict({ours: tensor for ours, (_, tensor) in tensors.items()})
+
+
+def _read_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
+    """Read {our name: (name in the file, tensor)}."""
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} was not read: {_explain_failure(error)}") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
+        raise ValueError(f"{path} holds no state_dict: a dictionary from names to tensors")
+    tensors: dict[str, tuple[str, Tensor]] = {}
+    for name, tensor in content.items():
+        ours = reference_to_our_name(name)
+        if ours in tensors:
+            raise ValueError(f"{path} holds {ours} twice: as {tensors[ours][0]} and {name}")
+        tensors[ours] = name, tensor
+    return tensors
+
+
+def _explain_failure(error: Exception) -> str:
+    if asked := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"beside tensors and plain data it asks for {asked[1]}, and such a file can run any "
+            f"code. If you trust it, save its tensors alone, in the environment that made it: "
+            f'torch.save({{"state_dict": torch.load(path)["state_dict"]}}, new_path)'
+        )
+    return "it is damaged, or no PyTorch checkpoint of tensors and plain data"
+
+
+def _compare(tensors: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor]) -> list[str]:
+    """List in words what keeps the tensors from fitting, one line each."""
+    problems = [f"missing: {name}" for name in expected if name not in tensors]
+    for name, (their_name, tensor) in tensors.items():
+        if name not in expected:
+            problems.append(f"unexpected: {their_name}")
+        elif tensor.shape != expected[name].shape:
+            problems.append(_explain_shape(name, their_name, tensor.shape, expected[name].shape))
+    return problems
+
+
+def _explain_shape(name: str, their_name: str, found: torch.Size, wanted: torch.Size) -> str:
+    parts = {"head": "num_classes", "teacher_head": "teacher_classes"}
+    text = f"shape: {their_name} is {tuple(found)} in the file, {tuple(wanted)} in the network"
+    part = parts.get(name.split(".")[0])
+    if part and found[0] != wanted[0]:
+        text += f" (the file has {found[0]} classes: build the network with {part}={found[0]})"
+    return text
