@@ -36,7 +36,7 @@ class ClipSample(NamedTuple):
         weak: Shape (T, 3, H, W).
         strong: Shape (T, 3, H, W).
         human_mask: 1 on people in the weak view, shape (T, 1, H, W).
-        label: Class index.
+        label: Class index; −1 where it is not known.
         row: Index row of the video.
     """
 
@@ -85,12 +85,18 @@ class ClipDataset(Dataset):
         settings: How clips and views are made.
         views: Which views are made.
         seed_key: Non-negative integers that tell this stream from others (seed, stream).
+        has_labels: Whether its labels are classes of the network; if not, samples have none.
     """
 
     def __init__(
-        self, dataset: VideoDataset, settings: ClipSettings, views: Views, seed_key: tuple[int, ...]
+        self,
+        dataset: VideoDataset,
+        settings: ClipSettings,
+        views: Views,
+        seed_key: tuple[int, ...],
+        has_labels: bool = True,
     ):
-        self.dataset = dataset
+        self.dataset, self.has_labels = dataset, has_labels
         self.views = views
         self.seed_key = seed_key
         self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
@@ -125,7 +131,8 @@ class ClipDataset(Dataset):
             boxes = self.actors.lookup(row, frame_indices, self.min_score)
             mask = self.weak_transform.mask(boxes, params)
         strong = self.strong_transform(weak, generator) if self.views.strong else None
-        return ClipSample(weak if self.views.weak else None, strong, mask, record.label, row)
+        label = record.label if self.has_labels else -1
+        return ClipSample(weak if self.views.weak else None, strong, mask, label, row)
 
 
 class StreamSampler(Sampler):

@@ -1,161 +1,173 @@
-"""Testing a network: views, fusion, metrics."""
+"""Testing a trained run, on one device or many."""
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+import pandas as pd
+from torch import nn
+from tqdm.auto import tqdm
 
-from lib.augment.transforms import EvalTransform
+from lib.config import EvaluateSettings, TrainSettings
 from lib.data.annotations import VideoDataset
-from lib.data.video import FrameReader, uniform_clip_indices
-from lib.learn.distributed import World
+from lib.data.video import FrameReader
+from lib.files import write_atomic, write_text
+from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
+from lib.learn.runs import Run
+from lib.learn.scoring import metrics, score_videos
+from lib.learn.training import build_run_model, load_data, run_normalize, test_protocol
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How a video is tested.
+class ListResult:
+    """The result on one list.
 
     Attributes:
-        num_clips: Evenly spaced clips per video.
-        num_crops: Crops per clip: 1 (centre) or 3 (along the longer side).
-        crop_size: Side of a crop, pixels.
-        short_side: Short side of the resized frame, pixels.
-        clip_len: Frames in a clip.
-        frame_interval: Distance of neighbouring frames, in frames.
-        fusion: What is averaged over the views: `scores` (logits) or `probabilities`.
-
-    Source: Zou et al., section 4.1: 10 clips × 3 crops of 256; 1 × 1 of 224 in validation.
-    """
-
-    num_clips: int
-    num_crops: int
-    crop_size: int
-    short_side: int
-    clip_len: int
-    frame_interval: int
-    fusion: Literal["scores", "probabilities"] = "scores"
-
-
-class VideoViews(Dataset):
-    """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops."""
-
-    def __init__(
-        self, dataset: VideoDataset, rows: np.ndarray, protocol: Protocol, reader: FrameReader
-    ):
-        self.dataset, self.rows, self.protocol, self.reader = dataset, rows, protocol, reader
-        self.transform = EvalTransform(protocol.short_side, protocol.crop_size, protocol.num_crops)
-
-    def __len__(self) -> int:
-        """Return the number of videos."""
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> Tensor:
-        """Return the views of the video at a position of `rows`."""
-        p = self.protocol
-        record = self.dataset.record(self.rows[position])
-        indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
-        wanted, positions = np.unique(indices, return_inverse=True)
-        crops = self.transform(self.reader.read(record, wanted))
-        clips = crops[:, torch.from_numpy(positions.reshape(indices.shape))]
-        return clips.transpose(0, 1).flatten(0, 1)  # (clips, crops) -> views
-
-
-def fuse(logits: Tensor, fusion: str) -> Tensor:
-    """Average over views: (videos, views, K) -> (videos, K), of scores or of probabilities."""
-    return (logits.softmax(dim=-1) if fusion == "probabilities" else logits).mean(dim=1)
-
-
-@torch.no_grad()
-def score_videos(
-    model: nn.Module,
-    normalize: nn.Module,
-    dataset: VideoDataset,
-    rows: np.ndarray,
-    protocol: Protocol,
-    world: World,
-    *,
-    batch_videos: int = 8,
-    num_workers: int = 0,
-    reader: FrameReader | None = None,
-    progress: Iterator | None = None,
-) -> np.ndarray:
-    """Score videos, shared among the processes; no video is scored twice.
-
-    Args:
-        model: Clips (B, 3, T, H, W) -> logits (B, K); put into evaluation mode and back.
-        normalize: uint8 clips (B, T, 3, H, W) -> normalised (B, 3, T, H, W).
-        dataset: The prepared data set.
+        dataset: The data set.
         rows: Index rows of the videos, shape (N,).
-        protocol: The views and their fusion.
-        world: The processes; each returns all scores.
-        batch_videos: Videos in one forward pass.
-        num_workers: Loader processes.
-        reader: Reads the frames; None makes one without a cache.
-        progress: Something with `update(count)`, called per batch by rank 0.
-
-    Returns:
-        Fused scores, shape (N, K), float32, in the order of `rows`.
+        scores: Fused scores, shape (N, K).
+        labels: Class indices, shape (N,).
+        metrics: `top1`, `top5`, `mean_class_accuracy`, in percent.
     """
-    was_training = model.training
-    model.eval()
-    mine = rows[world.rank :: world.size]
-    views = VideoViews(dataset, mine, protocol, reader or FrameReader())
-    loader = DataLoader(
-        views,
-        batch_size=batch_videos,
-        num_workers=num_workers,
-        pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),
-    )
-    scores = []
-    for batch in loader:
-        clips = normalize(batch.flatten(0, 1).to(world.device, non_blocking=True))
-        logits = model(clips).float().unflatten(0, batch.shape[:2])
-        scores.append(fuse(logits, protocol.fusion).cpu())
-        if progress is not None:
-            progress.update(len(batch) * world.size)
-    model.train(was_training)
-    parts = world.gather(torch.cat(scores).numpy() if scores else None)
-    everything = np.empty((len(rows), _num_classes(parts)), dtype=np.float32)
-    for rank, part in enumerate(parts):
-        if part is not None:
-            everything[rank :: world.size] = part
-    return everything
+
+    dataset: VideoDataset
+    rows: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    metrics: dict[str, float]
 
 
-def _num_classes(parts: list[np.ndarray | None]) -> int:
-    return next(part.shape[1] for part in parts if part is not None)
-
-
-def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 and mean class accuracy, in percent.
-
-    A video counts for top-k if fewer than k other classes score at least as high as its own, so
-    that ties never help. Classes without a video do not count in the mean over classes.
+def load_trained(run: Run, checkpoint: str, classes: tuple[str, ...]) -> nn.Module:
+    """Return a run's network with the weights of a checkpoint.
 
     Args:
-        scores: Shape (N, K).
-        labels: Class indices, shape (N,).
+        run: The run.
+        checkpoint: `last` or `best`.
+        classes: Class names of the data set that it is tested on.
+
+    Raises:
+        ValueError: If the checkpoint is missing or was trained on other classes.
+    """
+    path = run.last_path if checkpoint == "last" else run.best_path
+    state = run.load(path)
+    if state["classes"] != list(classes):
+        raise ValueError(
+            f"{path}: trained on {len(state['classes'])} classes ({', '.join(state['classes'][:3])}"
+            f", …), the data set has {len(classes)} ({', '.join(classes[:3])}, …); test it on the "
+            "data set that it was trained on"
+        )
+    model = build_run_model(run.settings(), len(classes))
+    model.load_state_dict(state["model"])
+    return model
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
+    """Test a run on its test lists by its own protocol and write the results to its folder.
+
+    Writes per list `scores_<list>.npz` (scores, labels) and `predictions_<list>.csv`, and last
+    `metrics.json`.
+
+    Args:
+        settings: Which run and checkpoint.
 
     Returns:
-        `top1`, `top5`, `mean_class_accuracy`.
+        List name -> result.
+
+    Raises:
+        ValueError: If there is no such run or checkpoint, or a list does not fit.
     """
-    own = scores[np.arange(len(labels)), labels]
-    rank = (scores >= own[:, None]).sum(axis=1) - 1
-    per_class = [(rank[labels == label] == 0).mean() for label in np.unique(labels)]
-    return {
-        "top1": 100 * float((rank < 1).mean()),
-        "top5": 100 * float((rank < 5).mean()),
-        "mean_class_accuracy": 100 * float(np.mean(per_class)),
+    run = Run(settings.run_dir)
+    trained = run.settings()
+    data = load_data(trained)
+    device = resolve_device(trained.device)
+    load_trained(run, settings.checkpoint, data.labeled.classes)
+    rows = {name: data.labeled.read_list(name) for name in trained.test_lists}
+    with tqdm(total=sum(map(len, rows.values())), desc="testing", unit="video") as progress:
+        counter = run.folder / ".evaluated"
+        launch(
+            evaluate_worker,
+            (settings, trained, counter),
+            resolve_num_processes(settings.num_processes, device),
+            device,
+            run.folder / ".rendezvous",
+            lambda: _follow(progress, counter),
+        )
+        counter.unlink(missing_ok=True)
+    results = {}
+    for name, part in rows.items():
+        with np.load(scores_path(run, name)) as file:
+            scores, labels = file["scores"], file["labels"]
+        results[name] = ListResult(data.labeled, part, scores, labels, metrics(scores, labels))
+        _write_predictions(run, name, results[name])
+    summary = {
+        "checkpoint": settings.checkpoint,
+        "protocol": {k: v for k, v in trained.model_dump().items() if k.startswith("test_")},
+        "labels": len(data.labeled_rows),
+        "lists": {
+            name: {**result.metrics, "videos": len(result.rows)} for name, result in results.items()
+        },
     }
+    write_text(run.metrics_path, json.dumps(summary, indent=1) + "\n")
+    return results
 
 
-def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return counts, shape (K, K): row the true class, column the predicted one."""
-    matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
-    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
-    return matrix
+def evaluate_worker(
+    world: World, settings: EvaluateSettings, trained: TrainSettings, counter: Path
+) -> None:
+    """Score the videos of one process; rank 0 writes the scores of all."""
+    run = Run(settings.run_dir)
+    dataset = load_data(trained).labeled
+    model = load_trained(run, settings.checkpoint, dataset.classes).to(world.device)
+    normalize = run_normalize(trained).to(world.device)
+    done = 0
+
+    def count(videos: int) -> None:
+        nonlocal done
+        done += videos * world.size
+        if world.rank == 0:
+            write_text(counter, str(done))
+
+    for name in trained.test_lists:
+        rows = dataset.read_list(name)
+        scores = score_videos(
+            model,
+            normalize,
+            dataset,
+            rows,
+            test_protocol(trained),
+            world,
+            batch_videos=settings.batch_videos,
+            num_workers=trained.num_workers,
+            reader=FrameReader(),
+            progress=count,
+        )
+        if world.rank == 0:
+            labels = dataset.index["label"].to_numpy()[rows]
+            arrays = {"scores": scores, "labels": labels}
+            write_atomic(scores_path(run, name), lambda path, a=arrays: np.savez(path, **a))
+
+
+def scores_path(run: Run, list_name: str) -> Path:
+    """Return where the scores of a list are kept."""
+    return run.folder / f"scores_{Path(list_name).name.removesuffix('.txt')}.npz"
+
+
+def _follow(progress: tqdm, counter: Path) -> None:
+    if counter.exists() and (text := counter.read_text()):
+        progress.update(min(int(text), progress.total) - progress.n)
+
+
+def _write_predictions(run: Run, list_name: str, result: ListResult) -> None:
+    classes = np.array(result.dataset.classes)
+    predicted = result.scores.argmax(axis=1)
+    table = pd.DataFrame(
+        {
+            "name": result.dataset.index["name"].to_numpy()[result.rows],
+            "class": classes[result.labels],
+            "predicted": classes[predicted],
+            "is_correct": predicted == result.labels,
+        }
+    )
+    path = run.folder / f"predictions_{Path(list_name).name.removesuffix('.txt')}.csv"
+    write_text(path, table.to_csv(index=False))

@@ -6,7 +6,8 @@ each frame start; `video_offsets` (V + 1,) int64, where the frames of each video
 the videos' names joined by newlines, as uint8.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +16,80 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lib.data.annotations import VideoDataset
+from lib.data.rows import VideoRows, pack_names, unpack_names
 from lib.files import write_atomic
 
 ACTORS_FILE = "actors.safetensors"
 
 
-def write_actors(folder: Path, names: Sequence[str], boxes: Sequence[Sequence[np.ndarray]]) -> Path:
+def write_actors(
+    folder: Path,
+    names: Sequence[str],
+    boxes: Sequence[Sequence[np.ndarray]],
+    made_with: dict | None = None,
+) -> Path:
     """Write the boxes of a data set.
 
     Args:
         folder: The prepared folder.
         names: The videos' names, length V.
         boxes: For each video, for each of its frames, an array (n, 5), n >= 0.
+        made_with: What made the boxes; plain JSON.
 
     Returns:
         The path of the file.
     """
-    per_frame = [frame for video in boxes for frame in video]
-    counts = np.array([len(frame) for frame in per_frame], dtype=np.int64)
-    flat = np.concatenate([np.zeros((0, 5)), *per_frame]).astype(np.float32)
+    flat = [
+        VideoRows(
+            np.concatenate([np.zeros((0, 5)), *video]).astype(np.float32),
+            np.repeat(np.arange(len(video)), [len(frame) for frame in video]).astype(np.int32),
+        )
+        for video in boxes
+    ]
+    return write_actor_rows(folder, names, [len(video) for video in boxes], flat, made_with)
+
+
+def write_actor_rows(
+    folder: Path,
+    names: Sequence[str],
+    num_frames: Sequence[int],
+    results: Iterable[VideoRows],
+    made_with: dict | None = None,
+) -> Path:
+    """Write the boxes of a data set, given video by video.
+
+    Args:
+        folder: The prepared folder.
+        names: The videos' names, length V.
+        num_frames: Their numbers of frames, length V.
+        results: Their boxes, rows (n, 5), and the frames of these, in the order of `names`.
+        made_with: What made the boxes; plain JSON.
+
+    Returns:
+        The path of the file.
+    """
+    boxes, counts = [np.zeros((0, 5), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
+    for count, result in zip(num_frames, results, strict=True):
+        boxes.append(result.rows.astype(np.float32))
+        counts.append(np.bincount(result.frames, minlength=count))
     tensors = {
-        "boxes": flat,
-        "frame_offsets": np.concatenate([[0], counts.cumsum()]).astype(np.int64),
-        "video_offsets": np.cumsum([0, *map(len, boxes)]).astype(np.int64),
-        "names": np.frombuffer("\n".join(names).encode(), dtype=np.uint8),
+        "boxes": np.concatenate(boxes),
+        "frame_offsets": np.concatenate([[0], np.concatenate(counts).cumsum()]).astype(np.int64),
+        "video_offsets": np.cumsum([0, *num_frames]).astype(np.int64),
+        "names": pack_names(names),
     }
+    metadata = {"made_with": json.dumps(made_with or {})}
     path = Path(folder) / ACTORS_FILE
-    return write_atomic(path, lambda temporary: save_file(tensors, temporary))
+    return write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def read_made_with(folder: Path) -> dict | None:
+    """Return what made the boxes of a prepared folder; None where there are none."""
+    path = Path(folder) / ACTORS_FILE
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get("made_with", "{}"))
 
 
 class ActorBoxes:
@@ -59,10 +107,10 @@ class ActorBoxes:
         if not self.path.is_file():
             raise ValueError(
                 f"{self.path}: no person boxes; make them with notebooks/1_prepare_data.ipynb, or "
-                "set actor_cutmix_p and unlabeled_actor_cutmix_p to 0"
+                "set labeled_scene_p and unlabeled_scene_p to 0"
             )
         with safe_open(self.path, framework="numpy") as file:
-            names = file.get_tensor("names").tobytes().decode().split("\n")
+            names = unpack_names(file.get_tensor("names"))
             video_offsets = file.get_tensor("video_offsets")
         positions = pd.Index(names).get_indexer(pd.Index(dataset.index["name"]))
         if (positions < 0).any():
@@ -92,6 +140,11 @@ class ActorBoxes:
         Returns:
             For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the video's frame.
         """
+        found = self.lookup_scored(row, frame_indices)
+        return [frame[frame[:, 4] > min_score, :4] for frame in found]
+
+    def lookup_scored(self, row: int, frame_indices: np.ndarray) -> list[np.ndarray]:
+        """Return the boxes of some frames of one video with their scores, arrays (n, 5)."""
         if self._file is None:
             file = safe_open(self.path, framework="numpy").__enter__()
             self._file = (file.get_slice("frame_offsets"), file.get_slice("boxes"), file)
@@ -104,7 +157,8 @@ class ActorBoxes:
             )
         start = int(self._first_frame[row])
         offsets = frame_offsets[start + first : start + last + 2]
-        near = boxes[int(offsets[0]) : int(offsets[-1])]
+        start, stop = int(offsets[0]), int(offsets[-1])
+        # safetensors refuses an empty slice at the end of the file
+        near = boxes[start:stop] if start < stop else np.zeros((0, 5), dtype=np.float32)
         offsets = offsets - offsets[0]
-        found = [near[offsets[t - first] : offsets[t - first + 1]] for t in frame_indices]
-        return [frame[frame[:, 4] > min_score, :4] for frame in found]
+        return [near[offsets[t - first] : offsets[t - first + 1]] for t in frame_indices]

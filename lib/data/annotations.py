@@ -10,7 +10,7 @@ A data set is a folder with
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,9 +71,9 @@ class VideoDataset:
         )
 
     def list_path(self, list_name: str) -> Path:
-        """Return the file of a list, given by its name in `lists/` or by a path."""
+        """Return the file of a list, given by name (in `lists/`) or by a path ending in `.txt`."""
         path = Path(list_name)
-        return path if path.suffix else self.folder / "lists" / f"{list_name}.txt"
+        return path if path.suffix == ".txt" else self.folder / "lists" / f"{list_name}.txt"
 
     def list_names(self) -> list[str]:
         """Return the names of the lists that there are, sorted."""
@@ -116,40 +116,52 @@ class VideoDataset:
         part = self.index.iloc[np.asarray(rows, dtype=np.int64)]
         lines = [
             f"{name} {frames} {label}\n"
-            for name, frames, label in zip(
-                part["name"], part["frames"], part["label"], strict=True
-            )
+            for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
         ]
         return write_text(self.list_path(list_name), "".join(lines))
 
 
 def parse_list(path: Path) -> tuple[list[str], np.ndarray]:
-    """Read the lines `class/name frames label` of a list; names may contain spaces.
+    """Read the names and labels of a list with lines `class/name frames label`.
 
     Returns:
         The names, and the labels, shape (number of lines,), int64.
 
     Raises:
+        ValueError: As `parse_list_lines`.
+    """
+    lines = parse_list_lines(path)
+    return [line[0] for line in lines], np.array([line[2] for line in lines], dtype=np.int64)
+
+
+def parse_list_lines(path: Path) -> list[tuple[str, int, int]]:
+    """Read lines `class/name frames label` of a list; names may contain spaces.
+
+    Returns:
+        Name, number of frames and label of each line.
+
+    Raises:
         ValueError: If a line is malformed, a video is listed twice or the list is empty; names
             the file and the line.
     """
-    names, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as text ({error})") from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.rsplit(maxsplit=2)
-        if len(fields) != 3 or not fields[1].isdigit() or not fields[2].isdigit():
-            raise ValueError(
-                f"{path}, line {number}: {line!r} is not `class/name frames label`"
-            )
-        names.append(fields[0].strip())
-        labels.append(int(fields[2]))
-    if not names:
+        if len(fields) != 3 or not fields[1].isdecimal() or not fields[2].isdecimal():
+            raise ValueError(f"{path}, line {number}: {line!r} is not `class/name frames label`")
+        lines.append((fields[0].strip(), int(fields[1]), int(fields[2])))
+    if not lines:
         raise ValueError(f"{path}: the list is empty")
-    duplicates = pd.Index(names)[pd.Index(names).duplicated()]
-    if len(duplicates):
-        raise ValueError(f"{path}: {duplicates[0]!r} is listed more than once")
-    return names, np.array(labels, dtype=np.int64)
+    names = pd.Index([line[0] for line in lines])
+    if names.has_duplicates:
+        raise ValueError(f"{path}: {names[names.duplicated()][0]!r} is listed more than once")
+    return lines
 
 
 def draw_labeled_rows(
@@ -174,11 +186,30 @@ def draw_labeled_rows(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"labeled_fraction must be in (0, 1], got {fraction}")
+    return _draw_rows(labels, rows, lambda size: max(1, round(fraction * size)), seed)
+
+
+def draw_counted_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw `count` videos of each class of a list, all where a class has fewer.
+
+    Arguments and result as in `draw_labeled_rows`, whose draws of the same seed these nest with.
+
+    Raises:
+        ValueError: If `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"labeled_counts must be at least 1, got {count}")
+    return _draw_rows(labels, rows, lambda size: min(count, size), seed)
+
+
+def _draw_rows(
+    labels: np.ndarray, rows: np.ndarray, how_many: Callable[[int], int], seed: int
+) -> np.ndarray:
     kept = []
     for label in np.unique(labels[rows]):
         of_class = np.sort(rows[labels[rows] == label])
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
-        kept.append(of_class[order[: max(1, round(fraction * len(of_class)))]])
+        kept.append(of_class[order[: how_many(len(of_class))]])
     return rows[np.isin(rows, np.concatenate(kept))]
 
 

@@ -1,50 +1,44 @@
-"""Making a data set ready: its index and its lists."""
+"""Making a data set ready: videos, index, lists, person boxes, ImageNet scores.
 
-import hashlib
-import os
+From a shell, with the fields of `PrepareSettings` as options:
+
+    python -m lib.data.prepare --dataset ucf101 --plan
+    python -m lib.data.prepare --dataset ucf101 --download true --actor_boxes yolox
+"""
+
+import argparse
+import sys
+import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
-import decord
-import numpy as np
-import pandas as pd
-from tqdm.auto import tqdm
+import torch
+import yaml
 
-from lib.config import PrepareSettings, project_path
-from lib.data.annotations import VideoDataset, draw_labeled_rows, read_dataset, write_dataset
+from lib.config import PrepareSettings, make_settings, project_path
+from lib.data.annotations import (
+    VideoDataset,
+    draw_counted_rows,
+    draw_labeled_rows,
+    read_dataset,
+)
+from lib.data.catalog import dataset_folder
+from lib.data.detect import detect_motion, detect_people
+from lib.data.download import download
+from lib.data.folder import index_folder
+from lib.data.frames import store_frames
+from lib.data.known import index_known
+from lib.data.lists import counted_list_name, import_list, labeled_list_name
+from lib.data.official_lists import read_reference_list
+from lib.data.plan import plan_text
+from lib.data.reference_files import import_detections, import_scores
 from lib.data.synthetic import make_synthetic
-from lib.files import write_text
-
-VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
-PARTS = ("train", "val")
-DATASETS = ("synthetic", "folder")
-
-
-def dataset_folder(name: str, data_root: str | None, data_dir: str) -> Path:
-    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `data_root`.
-
-    Raises:
-        ValueError: If the name is not in the catalog, or `folder` comes without `data_root`.
-    """
-    if name not in DATASETS:
-        raise ValueError(f"dataset: no data set {name!r}; there are {list(DATASETS)}")
-    if name != "folder":
-        return project_path(data_dir) / name
-    if data_root is None:
-        raise ValueError(
-            "data_root: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
-        )
-    root = project_path(data_root)
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    return project_path(data_dir) / f"folder-{root.name}-{digest}"
+from lib.data.teacher import load_teacher, score_frames
+from lib.data.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 
 
 def open_dataset(name: str, data_root: str | None, data_dir: str) -> VideoDataset:
-    """Open a data set; `synthetic` and `folder` are prepared first where that has not been done.
+    """Open a data set; one that has not been prepared is prepared first, without any download.
 
     Raises:
         ValueError: If it cannot be prepared; says why.
@@ -59,195 +53,163 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     """Make a data set ready and draw its labelled lists; what is there already is kept.
 
     Args:
-        settings: Which data set; `val_fraction`, `labeled_fractions` and `seed` of its lists.
+        settings: Which data set, and what to make of it.
 
     Returns:
         The prepared data set.
 
     Raises:
-        ValueError: If the videos are missing or not laid out as expected.
+        ValueError: If the videos are missing or not laid out as expected, or the folder cannot be
+            written.
     """
     folder = dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
     if (folder / "dataset.json").is_file():
         dataset = read_dataset(folder)
-    elif settings.dataset == "synthetic":
-        dataset = make_synthetic(folder)
     else:
-        dataset = index_folder(
-            project_path(settings.data_root), folder, settings.val_fraction, settings.seed
-        )
-    for fraction in settings.labeled_fractions:
-        draw_labeled_list(dataset, fraction, settings.seed)
+        check_writable(folder)
+        dataset = _make(settings, folder)
+    if settings.storage == "frames":
+        dataset = store_frames(dataset, settings.frames_short_side, settings.num_processes)
+    for path in map(project_path, settings.list_files):
+        print(import_list(dataset, path.stem, read_reference_list(path), str(path)).summary())
+    draw_lists(dataset, settings)
+    make_actor_boxes(settings, dataset)
+    make_teacher_scores(settings, dataset)
     return dataset
 
 
-def draw_labeled_list(dataset: VideoDataset, fraction: float, seed: int) -> str:
-    """Write the list of a labelled share of `train` and return its name."""
-    labels = dataset.index["label"].to_numpy()
-    rows = draw_labeled_rows(labels, dataset.read_list("train"), fraction, seed)
-    name = f"train_{100 * fraction:g}percent_seed{seed}"
-    dataset.write_list(name, rows)
-    return name
+def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
+    if settings.dataset == "synthetic":
+        return make_synthetic(folder)
+    root = None if settings.data_root is None else project_path(settings.data_root)
+    if settings.dataset == "folder":
+        return index_folder(
+            root, folder, settings.val_fraction, settings.seed, settings.num_processes
+        )
+    sources = None if settings.sources_dir is None else project_path(settings.sources_dir)
+    return index_known(
+        settings.dataset, root, sources, folder, settings.download, settings.num_processes
+    )
 
 
-def index_folder(root: Path, folder: Path, val_fraction: float, seed: int) -> VideoDataset:
-    """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
-
-    Every video is opened in a worker process, so that a file that crashes the decoder ends a worker
-    and not the run. Unreadable files are listed in `broken.csv` and left out.
-
-    Args:
-        root: The videos.
-        folder: The prepared folder to make.
-        val_fraction: Share of each class that becomes `val` where there are no parts.
-        seed: Seed of that split.
+def make_actor_boxes(settings: PrepareSettings, dataset: VideoDataset) -> None:
+    """Make the person boxes that the settings ask for; those of the same settings are kept.
 
     Raises:
-        ValueError: If there is no class folder or no video, two videos have one name, or a class
-            has too few videos to be split.
+        ValueError: If the detector or the file to import cannot be used, or a video not be read.
     """
-    videos = _find_videos(root)
-    print(f"{root}: {len(videos)} videos in {videos['class'].nunique()} classes")
-    found = probe_videos([root / path for path in videos["path"]])
-    is_broken = found["error"].notna().to_numpy()
-    broken = videos.loc[is_broken, ["path"]].assign(reason=found["error"][is_broken])
-    write_text(folder / "broken.csv", broken.to_csv(index=False))
-    if len(broken):
-        print(f"{len(broken)} videos cannot be read and are left out ({folder / 'broken.csv'}):")
-        for path, reason in broken.head(10).itertuples(index=False):
-            print(f"  {path}: {reason}")
-    index = pd.concat([videos, found.drop(columns="error")], axis=1)[~is_broken]
-    if index.empty:
-        raise ValueError(f"{root}: none of its {len(videos)} videos can be read")
-    classes = sorted(index["class"].unique())
-    index["label"] = index["class"].map(classes.index)
-    index = index.reset_index(drop=True).astype({"frames": int, "width": int, "height": int})
-    parts = _split(index, root, val_fraction, seed)
-    dataset = write_dataset(
-        folder, "folder", classes, root, index, {"made_by": "lib.data.prepare", "root": str(root)}
-    )
-    for part, rows in parts.items():
-        dataset.write_list(part, rows)
-    return dataset
-
-
-def _find_videos(root: Path) -> pd.DataFrame:
-    """Return columns part, class, name, path of the videos below `root`, sorted by path."""
-    if not root.is_dir():
-        raise ValueError(f"data_root: {root} is not a folder")
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    if parts and parts != list(PARTS):
-        raise ValueError(
-            f"{root}: has a folder {parts[0]!r} but not both of {list(PARTS)}; give both, or class "
-            "folders only"
+    if settings.actor_boxes == "yolox":
+        detect_people(
+            dataset,
+            detector_file(settings),
+            settings.actor_stride,
+            settings.detector_min_score,
+            settings.detector_batch,
+            settings.num_processes,
         )
-    rows = []
-    for part in parts or [""]:
-        for video in sorted((root / part).glob("*/*")):
-            if video.suffix.lower() in VIDEO_SUFFIXES and not video.name.startswith("."):
-                name = f"{video.parent.name}/{video.stem}"
-                path = video.relative_to(root).as_posix()
-                rows.append((part, video.parent.name, name, path))
-    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
-    if videos.empty:
-        expected = "<class>/<video> or {train,val}/<class>/<video>"
-        loose = [p.name for p in root.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
-        problem = f"no class folders ({loose[0]} lies outside of one)" if loose else "no videos"
-        raise ValueError(
-            f"{root}: {problem}; expected {expected} with {sorted(VIDEO_SUFFIXES)} files"
-        )
-    twice = videos[videos["name"].duplicated(keep=False)].sort_values("name")
-    if len(twice):
-        raise ValueError(
-            f"{root}: two videos have one name: {' and '.join(twice['path'].iloc[:2])}; rename one"
-        )
-    return videos
+    elif settings.actor_boxes == "motion":
+        detect_motion(dataset, settings.actor_stride, settings.num_processes)
+    elif settings.actor_boxes == "import":
+        import_detections(dataset, project_path(settings.detections_file))
 
 
-def _split(
-    index: pd.DataFrame, root: Path, val_fraction: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Return the index rows of `train` and `val`; every class is in both."""
-    if index["part"].iloc[0]:
-        rows = {part: np.flatnonzero(index["part"] == part) for part in PARTS}
-        for part in PARTS:
-            missing = set(index["class"]) - set(index["class"].iloc[rows[part]])
-            if missing:
-                raise ValueError(f"{root / part}: no readable video of {sorted(missing)}")
-        return rows
-    counts = index["class"].value_counts()
-    if (counts < 2).any():
-        lonely = sorted(counts[counts < 2].index)
-        raise ValueError(
-            f"{root}: {lonely} has one readable video, which cannot be split into train and val; "
-            "add a video or remove the class"
-        )
-    val = np.zeros(len(index), dtype=bool)
-    for label, rows in index.groupby("label").groups.items():
-        count = min(max(1, round(val_fraction * len(rows))), len(rows) - 1)
-        order = np.random.default_rng([seed, int(label)]).permutation(len(rows))
-        val[rows.to_numpy()[order[:count]]] = True
-    return {"train": np.flatnonzero(~val), "val": np.flatnonzero(val)}
+def make_teacher_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
+    """Make the ImageNet scores that the settings ask for; those of the same settings are kept.
 
-
-def probe_videos(paths: Sequence[Path], num_processes: int | None = None) -> pd.DataFrame:
-    """Open every video and count its frames.
-
-    Args:
-        paths: The files.
-        num_processes: Worker processes; None for one per core.
-
-    Returns:
-        Columns frames, fps, width, height and error (None where readable), in the order of `paths`.
+    Raises:
+        ValueError: If the classifier or the file to import cannot be used, or a video not be read.
     """
-    num_processes = min(num_processes or os.cpu_count() or 1, len(paths))
-    chunks = np.array_split(np.arange(len(paths)), max(1, min(len(paths), 8 * num_processes)))
-    results: dict[int, tuple] = {}
-    with tqdm(total=len(paths), desc="opening videos", unit="video") as progress:
-        for chunk in _probe_chunks(paths, chunks, num_processes):
-            results |= chunk
-            progress.update(len(chunk))
-    return pd.DataFrame(
-        [results[position] for position in range(len(paths))],
-        columns=["frames", "fps", "width", "height", "error"],
-    )
+    if settings.teacher_scores == "compute":
+        own = settings.teacher_weights
+        folder = project_path(settings.data_dir) / "weights"
+        teacher = load_teacher(
+            settings.teacher_model,
+            None if own is None else project_path(own),
+            folder,
+            settings.download,
+        )
+        has_gpu = settings.device == "auto" and torch.cuda.is_available()
+        device = "cuda" if has_gpu else settings.device.replace("auto", "cpu")
+        score_frames(
+            dataset,
+            teacher,
+            settings.teacher_stride,
+            settings.teacher_batch,
+            device,
+            settings.num_processes,
+        )
+    elif settings.teacher_scores == "import":
+        import_scores(dataset, project_path(settings.teacher_file))
 
 
-def _probe_chunks(paths: Sequence[Path], chunks: list[np.ndarray], num_processes: int):
-    """Yield {position: result} per chunk; a chunk whose worker died is tried file by file."""
-    suspects = []
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        jobs = [(chunk, pool.submit(_probe_many, [paths[i] for i in chunk])) for chunk in chunks]
-        for chunk, job in jobs:
-            try:
-                yield dict(zip(chunk.tolist(), job.result(), strict=True))
-            except BrokenProcessPool:
-                suspects += chunk.tolist()
-    for position in suspects:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                yield {position: pool.submit(probe_video, paths[position]).result()}
-            except BrokenProcessPool:
-                yield {position: (0, 0.0, 0, 0, "the decoder crashed on it")}
+def detector_file(settings: PrepareSettings) -> Path:
+    """Return the detector's weights: those given, or YOLOX-Nano, downloaded if that is allowed.
 
-
-def _probe_many(paths: list[Path]) -> list[tuple]:
-    return [probe_video(path) for path in paths]
-
-
-def probe_video(path: Path) -> tuple[int, float, int, int, str | None]:
-    """Return (frames, frames per second, width, height, error) of one video.
-
-    The last frame is decoded, not only counted, so that a truncated file is found here and not
-    after hours of training.
+    Raises:
+        ValueError: If they are not there.
     """
-    if path.stat().st_size == 0:
-        return 0, 0.0, 0, 0, "the file is empty"
+    if settings.detector_weights is not None:
+        return project_path(settings.detector_weights)
+    path = project_path(settings.data_dir) / "weights" / Path(YOLOX_NANO_URL).name
+    return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, settings.download)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        ValueError: If files cannot be written there; says what to change.
+    """
     try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        frames = len(reader)
-        height, width, _ = reader[frames - 1].shape
-        return frames, float(reader.get_avg_fps()), width, height, None
-    except Exception as error:  # decord raises bare errors of several kinds
-        lines = (str(error).strip() or type(error).__name__).splitlines()
-        return 0, 0.0, 0, 0, f"cannot be decoded ({lines[-1][:120]})"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"data_dir: nothing can be written to {folder} ({error.strerror}); set data_dir to a "
+            "folder that you may write to"
+        ) from error
+
+
+def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
+    """Write the labelled lists that the settings ask for; return their names. Those there stay."""
+    labels, names = dataset.index["label"].to_numpy(), []
+    draws = [
+        (labeled_list_name(share, settings.seed), draw_labeled_rows, share)
+        for share in settings.labeled_fractions
+    ] + [
+        (counted_list_name(count, settings.seed), draw_counted_rows, count)
+        for count in settings.labeled_counts
+    ]
+    for name, draw, amount in draws:
+        if not dataset.list_path(name).is_file():
+            rows = draw(labels, dataset.read_list("train"), amount, settings.seed)
+            dataset.write_list(name, rows)
+        names.append(name)
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare a data set, or with `--plan` only say what that would do; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lib.data.prepare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    for name, field in PrepareSettings.model_fields.items():
+        parser.add_argument(f"--{name}", metavar="VALUE", help=f"default: {field.default!r}")
+    given = vars(parser.parse_args(arguments))
+    only_plan = given.pop("plan")
+    try:
+        values = {k: yaml.safe_load(v) for k, v in given.items() if v is not None}
+        settings = make_settings(PrepareSettings, values, "command line")
+        print(plan_text(settings))
+        if not only_plan:
+            prepare(settings)
+            print(plan_text(settings))
+    except (ValueError, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

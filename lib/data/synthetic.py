@@ -24,9 +24,7 @@ NUM_FRAMES = 32
 FPS = 16
 SCENE_BIAS = 0.9  # share of training and `val` clips that show the scene family of their action
 SEED = 20230401
-PARTS = {"train": 600, "val": 240, "val_swapped": 240}  # videos in each list
-SCENE_COLORS = (10, 180)  # range of a channel
-ACTOR_COLORS = (90, 255)
+PARTS = {"train": 600, "val": 180, "val_swapped": 180}  # videos in each list
 MARGIN = 16  # pixels of scene beyond each side of the frame, for the camera to move over
 
 
@@ -144,8 +142,13 @@ def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return colors[0] + value[..., None] * (colors[1] - colors[0])
 
 
-def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
-    """Render a still scene with clutter, larger than a frame by `MARGIN` on each side.
+def render_scene(scene: str, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+    """Render a still scene, larger than a frame by `MARGIN` on each side.
+
+    Args:
+        scene: Scene family.
+        difficulty: In [0, 1]: how bright the scene is, and how much actor-like clutter it has.
+        rng: Source of everything drawn.
 
     Returns:
         RGB image, shape (SIZE + 2·MARGIN, SIZE + 2·MARGIN, 3), float, 0..255.
@@ -153,12 +156,14 @@ def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
     side = SIZE + 2 * MARGIN
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     shift = rng.uniform(0, 50, size=2)
-    image = _paint(SCENES[scene](x + shift[0], y + shift[1], rng), _two_colors(*SCENE_COLORS, rng))
-    for _ in range(rng.integers(2, 6)):
+    image = _paint(
+        SCENES[scene](x + shift[0], y + shift[1], rng), _two_colors(10, 120 + 70 * difficulty, rng)
+    )
+    for _ in range(rng.binomial(6, 0.7 * difficulty)):
         center, radius = rng.uniform(0, side, size=2), rng.uniform(4, 8)
         shape = SHAPES[rng.choice(list(SHAPES))]
         inside = shape((x - center[0]) / radius, (y - center[1]) / radius) < 1
-        image[inside] = rng.uniform(*ACTOR_COLORS, size=3)
+        image[inside] = rng.uniform(100, 255, size=3)
     return image
 
 
@@ -172,7 +177,8 @@ def render_video(
         (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, exact to the pixel.
     """
     time = np.arange(NUM_FRAMES)
-    background = render_scene(scene, rng)
+    difficulty = rng.uniform() ** 2
+    background = render_scene(scene, difficulty, rng)
     drift = rng.uniform(-0.35, 0.35, size=2) * time[:, None]
     corner = np.clip(np.rint(MARGIN + drift), 0, 2 * MARGIN).astype(int)
     frames = np.stack([background[y : y + SIZE, x : x + SIZE] for x, y in corner])
@@ -192,7 +198,7 @@ def render_video(
     v = (y * np.cos(angle) - x * np.sin(angle)) / (radius * scale)
     inside = SHAPES[rng.choice(list(SHAPES))](u, v) < 1
     texture = SCENES[rng.choice(list(SCENES))](40 + 17 * u, 40 + 17 * v, rng)
-    actor = _paint(texture, _two_colors(*ACTOR_COLORS, rng))
+    actor = _paint(texture, _two_colors(150 - 70 * difficulty, 255, rng))
     frames = np.where(inside[..., None], actor, frames)
 
     gain, noise = rng.uniform(0.75, 1.15), rng.normal(0, 4, size=frames.shape)
@@ -221,9 +227,9 @@ def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264"
             stream = container.add_stream(codec, rate=Fraction(fps))
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p" if codec == "libx264" else "bgr0"
-            stream.thread_count = 1  # the same bytes on every machine
+            stream.thread_count = 1  # the same bytes every time; x264's look-ahead spoils that too
             if codec == "libx264":
-                stream.options = {"crf": "20", "preset": "veryfast"}
+                stream.options = {"crf": "20", "preset": "veryfast", "tune": "zerolatency"}
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
@@ -261,7 +267,9 @@ def make_synthetic(folder: Path, parts: dict[str, int] | None = None) -> VideoDa
     """
     videos = plan(parts or PARTS)
     boxes = []
-    for video in tqdm(videos.itertuples(), total=len(videos), desc="synthetic videos", unit="video"):
+    for video in tqdm(
+        videos.itertuples(), total=len(videos), desc="synthetic videos", unit="video"
+    ):
         frames, video_boxes = render_video(
             video.action, video.scene, np.random.default_rng(video.seed)
         )

@@ -112,10 +112,32 @@ def _read_video(path: Path, wanted: np.ndarray) -> np.ndarray:
         num_frames = len(reader)
         if wanted[-1] >= num_frames:
             raise ValueError(f"frame {wanted[-1]} was asked for, the video has {num_frames}")
-        return reader.get_batch(wanted.tolist()).asnumpy()
+        if _can_seek(reader, num_frames):
+            return reader.get_batch(wanted.tolist()).asnumpy()
+        return _read_from_start(reader, wanted)
     except Exception as error:  # decord raises bare errors of several kinds, none with the path
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ValueError(f"{path}: cannot be read as a video ({reason})") from error
+
+
+def _can_seek(reader: VideoReader, num_frames: int) -> bool:
+    """Whether every frame has a time, by which decord seeks.
+
+    AVI files with B-frames, as most of HMDB-51, have none: decord then returns wrong frames without
+    a word.
+    """
+    times = reader.get_frame_timestamp(range(num_frames))[:, 0]
+    return bool(times[0] > -1e9 and (np.diff(times) > 0).all())
+
+
+def _read_from_start(reader: VideoReader, wanted: np.ndarray) -> np.ndarray:
+    """Decode every frame up to the last one of `wanted`, which is sorted, and keep these."""
+    kept = []
+    for index in range(wanted[-1] + 1):
+        frame = reader.next()
+        if index == wanted[len(kept)]:
+            kept.append(frame.asnumpy())
+    return np.stack(kept)
 
 
 def _read_jpegs(folder: Path, wanted: np.ndarray) -> np.ndarray:

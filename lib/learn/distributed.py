@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -113,8 +114,8 @@ def launch(
         _join_torchrun(worker, args, device)
         return
     if num_processes == 1 and device == "cpu":
-        worker(World(0, 1, torch.device("cpu")), *args)
-        follow()
+        with _followed(follow):
+            worker(World(0, 1, torch.device("cpu")), *args)
         return
     rendezvous.parent.mkdir(parents=True, exist_ok=True)
     rendezvous.unlink(missing_ok=True)
@@ -126,6 +127,25 @@ def launch(
     finally:
         follow()
         rendezvous.unlink(missing_ok=True)
+
+
+@contextmanager
+def _followed(follow: Callable[[], None]) -> Iterator[None]:
+    """Call `follow` from a thread while the body runs, and once more after it."""
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(FOLLOW_POLL_S):
+            follow()
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        follow()
 
 
 def _join(context: mp.ProcessContext, stop: Callable[[], None]) -> bool:

@@ -53,13 +53,7 @@ class Run:
             ValueError: If it holds a run of other settings; names what differs and the remedy.
         """
         if self.params_path.exists():
-            before, now = self.settings().model_dump(), settings.model_dump()
-            differ = [
-                f"{name}: {before[name]!r} there, {now[name]!r} here"
-                for name in now
-                if name not in FREE_SETTINGS and before[name] != now[name]
-            ]
-            if differ:
+            if differ := self.differences(settings):
                 raise ValueError(
                     "\n  ".join(
                         [f"{self.folder} holds a run of other settings:", *differ]
@@ -69,6 +63,15 @@ class Run:
         write_text(self.params_path, settings.as_yaml())
         write_text(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
         self.stop_path.unlink(missing_ok=True)
+
+    def differences(self, settings: TrainSettings) -> list[str]:
+        """Return how the settings of the run here differ from others, a line a field."""
+        before, now = self.settings().model_dump(), settings.model_dump()
+        return [
+            f"{name}: {before[name]!r} there, {now[name]!r} here"
+            for name in now
+            if name not in FREE_SETTINGS and before[name] != now[name]
+        ]
 
     def settings(self) -> TrainSettings:
         """Return the run's settings.
@@ -126,6 +129,10 @@ class Run:
         if not isinstance(state, dict) or "model" not in state:
             raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
         return state
+
+    def commit(self) -> str | None:
+        """Return the commit of the code that trained the run, if it was known."""
+        return json.loads((self.folder / "environment.json").read_text())["commit"]
 
     def is_finished(self) -> bool:
         """Whether training reached its last epoch."""

@@ -17,7 +17,6 @@ from lib.config import TrainSettings, project_path
 from lib.data.annotations import VideoDataset, draw_labeled_rows
 from lib.data.prepare import open_dataset
 from lib.data.video import FrameReader
-from lib.evaluation import Protocol, metrics, score_videos
 from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import (
@@ -27,6 +26,7 @@ from lib.learn.objectives import (
     UDAObjective,
 )
 from lib.learn.runs import Run
+from lib.learn.scoring import Protocol, metrics, score_videos
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 STOP_CHECK_STEPS = 20
@@ -125,7 +125,9 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     if data.unlabeled is None:
         return labeled, None
     views = Views(True, True, uses_actors and settings.unlabeled_scene_p > 0)
-    return labeled, ClipDataset(data.unlabeled, settings, views, (settings.seed, UNLABELED))
+    has_labels = data.unlabeled.classes == data.labeled.classes
+    key = (settings.seed, UNLABELED)
+    return labeled, ClipDataset(data.unlabeled, settings, views, key, has_labels)
 
 
 class Normalize(nn.Module):
@@ -144,6 +146,27 @@ class Normalize(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Return the normalised clips."""
         return ((clips - self.mean) / self.std).transpose(1, 2)
+
+
+def run_normalize(settings: TrainSettings) -> Normalize:
+    """Return the normalisation of the run's network."""
+    spec = input_spec(settings.model, settings.pretrained)
+    return Normalize(spec.mean, spec.std)
+
+
+def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipTensors:
+    """Move a batch to the device of `normalize` and normalise it there."""
+    device = normalize.mean.device
+
+    def view(clips: Tensor | None) -> Tensor | None:
+        return None if clips is None else normalize(clips.to(device, non_blocking=True))
+
+    mask = batch.human_mask
+    if mask is not None:
+        mask = mask.to(device, non_blocking=True).transpose(1, 2).float()
+    label = batch.label.to(device).unsqueeze(1)  # −1, not known, gives zeros
+    targets = (label == torch.arange(num_classes, device=device)).float()
+    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
@@ -256,8 +279,7 @@ class Trainer:
         self.steps_per_epoch = max(1, len(self.data.epoch_rows) // batch)
         self.num_micro = num_micro_batches(settings, world.size)
 
-        spec = input_spec(settings.model, settings.pretrained)
-        self.normalize = Normalize(spec.mean, spec.std).to(world.device)
+        self.normalize = run_normalize(settings).to(world.device)
         torch.manual_seed(settings.seed)
         self.model = build_run_model(settings, self.num_classes).to(world.device)
         self.parallel = self._wrap(self.model)
@@ -322,7 +344,10 @@ class Trainer:
         objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
         samples = 0
         for micro in range(self.num_micro):
-            labeled, unlabeled = (self._tensors(batch) for batch in next(batches))
+            labeled, unlabeled = (
+                None if batch is None else to_tensors(batch, self.normalize, self.num_classes)
+                for batch in next(batches)
+            )
             part = self.world.rank * self.num_micro + micro
             generator = make_generator(settings.seed, MIXING, self.step, part)
             is_last = micro == self.num_micro - 1
@@ -382,21 +407,6 @@ class Trainer:
             self.num_micro,
         )
         return iter(make_loader(clips, sampler, self.settings.num_workers))
-
-    def _tensors(self, batch: ClipBatch | None) -> ClipTensors | None:
-        """Move a batch to the device and normalise it there."""
-        if batch is None:
-            return None
-        device = self.world.device
-
-        def view(clips: Tensor | None) -> Tensor | None:
-            return None if clips is None else self.normalize(clips.to(device, non_blocking=True))
-
-        mask = batch.human_mask
-        if mask is not None:
-            mask = mask.to(device, non_blocking=True).transpose(1, 2).float()
-        targets = nn.functional.one_hot(batch.label.to(device), self.num_classes).float()
-        return ClipTensors(view(batch.weak), view(batch.strong), mask, targets)
 
     def _end_epoch(self, epoch: int, meter: Meter, samples_per_s: float) -> None:
         """Log the epoch; every `val_interval` epochs and after the last, validate and save."""
@@ -522,8 +532,8 @@ def fit(settings: TrainSettings) -> Run:
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
     num_micro_batches(settings, num_processes)
-    if settings.precision == "fp16" and device == "cpu":
-        raise ValueError("precision: 'fp16' needs a GPU; use 'fp32' or 'bf16'")
+    if settings.precision != "fp32" and device == "cpu":  # PyTorch's bf16 there can crash
+        raise ValueError(f"precision: {settings.precision!r} needs a GPU; use 'fp32'")
     make_clips(settings, load_data(settings))
     run = Run(settings.run_dir)
     run.open(settings)

@@ -1,0 +1,179 @@
+"""Unpacking zip, rar and tar archives from the internet, which may be hostile or half there."""
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import rarfile
+from tqdm.auto import tqdm
+
+from lib.files import write_atomic
+
+SUFFIXES = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive.
+
+    Attributes:
+        name: Its path in the archive.
+        size: Unpacked, bytes.
+        kind: `file`, `folder`, or `other` for links, devices and the like.
+        source: What the archive's library calls it.
+    """
+
+    name: str
+    size: int
+    kind: str
+    source: Any
+
+
+def extract(archive: Path, folder: Path) -> list[Path]:
+    """Unpack an archive; files that are there with their full size are kept.
+
+    All names are checked before anything is written.
+
+    Args:
+        archive: A zip, rar or tar file.
+        folder: Where its files go; made where it is not there.
+
+    Returns:
+        The files, in the order of the archive.
+
+    Raises:
+        ValueError: If the archive is damaged, names a file outside of the folder, holds links or
+            devices, does not fit on the disk, or needs a tool that is missing.
+    """
+    try:
+        with _Archive(archive) as (members, read):
+            files = [(member, target(folder, member, archive)) for member in members]
+            files = [(member, path) for member, path in files if path is not None]
+            todo = [(m, p) for m, p in files if not (p.is_file() and p.stat().st_size == m.size)]
+            _check_space(archive, folder, sum(member.size for member, _ in todo))
+            for member, path in tqdm(todo, desc=f"unpacking {archive.name}", unit="file"):
+                with read(member.source) as stream:
+                    _write(stream, path)
+    except rarfile.RarCannotExec as error:
+        raise ValueError(
+            f"{archive}: no program to unpack rar archives was found; install one of unrar, unar, "
+            "7z or bsdtar (Debian: apt install unar; conda: conda install -c conda-forge unrar; "
+            "macOS: brew install unar), or unpack the archive yourself and give the folder as "
+            "data_root"
+        ) from error
+    except (zipfile.BadZipFile, tarfile.TarError, rarfile.Error, EOFError, OSError) as error:
+        raise ValueError(
+            f"{archive}: cannot be unpacked ({error}); what was unpacked is kept. If it is "
+            "damaged, delete it and get it again"
+        ) from error
+    return [path for _, path in files]
+
+
+def extract_nested(archive: Path, folder: Path) -> None:
+    """Unpack an archive of archives (HMDB-51: one for each class) and remove the inner ones."""
+    done = folder / f".{archive.name}.unpacked"
+    if done.is_file():
+        return
+    inner_folder = folder / ".inner"
+    for inner in extract(archive, inner_folder):
+        if inner.name.lower().endswith(SUFFIXES):
+            extract(inner, folder)
+    shutil.rmtree(inner_folder)
+    done.touch()
+
+
+def target(folder: Path, member: Member, archive: Path) -> Path | None:
+    """Return where a member goes; None for a folder.
+
+    Raises:
+        ValueError: If that is outside of `folder`, or it is not a plain file.
+    """
+    name = member.name.replace("\\", "/")
+    parts = PurePosixPath(name).parts
+    if member.kind == "other":
+        raise ValueError(f"{archive}: {name!r} is a link or a device; nothing was unpacked")
+    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise ValueError(f"{archive}: {name!r} leads out of the folder; nothing was unpacked")
+    return None if member.kind == "folder" else folder.joinpath(*parts)
+
+
+def _check_space(archive: Path, folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{archive}: needs {needed / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB "
+            "free; make room, or set data_dir to another disk"
+        )
+
+
+def _write(stream: IO[bytes], path: Path) -> None:
+    def copy(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+
+    write_atomic(path, copy)
+
+
+class _Archive:
+    """An open archive: its members, and a function that opens one of them."""
+
+    def __init__(self, path: Path):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such archive")
+        if zipfile.is_zipfile(path):
+            self.file: Any = zipfile.ZipFile(path)
+        elif rarfile.is_rarfile(path):
+            self.file = rarfile.RarFile(path)
+        elif tarfile.is_tarfile(path):
+            self.file = tarfile.open(path)
+        else:
+            raise ValueError(
+                f"{path}: not a zip, rar or tar archive; perhaps an error page was saved under "
+                "its name: look at it, delete it and get it again"
+            )
+
+    def __enter__(self) -> tuple[Iterator[Member], Callable[[Any], IO[bytes]]]:
+        if isinstance(self.file, tarfile.TarFile):
+            return _tar_members(self.file), self.file.extractfile
+        if isinstance(self.file, zipfile.ZipFile):
+            return _zip_members(self.file), self.file.open
+        return _rar_members(self.file), self.file.open
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+    for info in archive:
+        kind = "file" if info.isreg() else "folder" if info.isdir() else "other"
+        yield Member(info.name, info.size, kind, info)
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+    for info in archive.infolist():
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        kind = "other" if is_link else "folder" if info.is_dir() else "file"
+        yield Member(info.filename, info.file_size, kind, info)
+
+
+def _rar_members(archive: rarfile.RarFile) -> Iterator[Member]:
+    for info in archive.infolist():
+        kind = "file" if info.is_file() else "folder" if info.is_dir() else "other"
+        yield Member(info.filename, info.file_size, kind, info)
+
+
+def find_file(folder: Path | None, filename: str) -> Path | None:
+    """Return the file of this name in a folder or below it; None where there is none."""
+    if folder is None:
+        return None
+    for root, _, files in os.walk(folder):
+        if filename in files:
+            return Path(root) / filename
+    return None

@@ -1,0 +1,185 @@
+"""Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lib.data.actors import ActorBoxes, read_made_with, write_actor_rows
+from lib.data.annotations import VideoDataset, VideoRecord
+from lib.data.motion import moving_boxes
+from lib.data.rows import UnfinishedRows, VideoRows
+from lib.data.tracks import fill_frames, key_frames
+from lib.data.video import read_frames
+from lib.data.workers import map_in_workers, num_cores
+from lib.data.yolox import YoloxDetector
+
+CHUNK_BYTES = 200e6  # decoded frames that are in memory at a time
+TIMEOUT_S = 3600.0  # for one video
+
+
+@dataclass(frozen=True)
+class YoloxBoxes:
+    """The boxes of one video by a detector; what a worker process is given.
+
+    Attributes:
+        detector: The detector.
+        stride: Distance of the frames that it sees.
+    """
+
+    detector: YoloxDetector
+    stride: int
+
+    def __call__(self, record: VideoRecord) -> VideoRows:
+        """Return the boxes of all frames of a video."""
+        keys = key_frames(record.num_frames, self.stride)
+        size = max(1, int(CHUNK_BYTES / (record.height * record.width * 3)))
+        boxes = []
+        for start in range(0, len(keys), size):
+            boxes += self.detector.detect(read_frames(record.path, keys[start : start + size]))
+        return fill_frames(keys, boxes)
+
+
+@dataclass(frozen=True)
+class MotionBoxes:
+    """The moving region of one video.
+
+    Attributes:
+        stride: Distance of the frames that are compared.
+    """
+
+    stride: int
+
+    def __call__(self, record: VideoRecord) -> VideoRows:
+        """Return the box of the moving region, if any, in all frames of a video."""
+        keys = key_frames(record.num_frames, self.stride)
+        return fill_frames(keys, moving_boxes(read_frames(record.path, keys)))
+
+
+def detect_people(
+    dataset: VideoDataset,
+    weights: Path,
+    stride: int = 4,
+    min_score: float = 0.1,
+    batch: int = 8,
+    num_processes: int = 0,
+) -> Path:
+    """Detect the people of all videos; continue where an earlier call with the same settings was.
+
+    Args:
+        dataset: The prepared data set.
+        weights: A YOLOX network for COCO as an ONNX file.
+        stride: The detector sees every `stride`-th frame; boxes between are interpolated.
+        min_score: Lowest score of a box that is kept, in [0, 1].
+        batch: Frames in one call of the network, where the file allows more than one.
+        num_processes: Processes; 0 for one per core.
+
+    Returns:
+        The path of `actors.safetensors`.
+
+    Raises:
+        ValueError: If the weights cannot be used, or a video cannot be read; names the file.
+    """
+    processes = num_processes or num_cores()
+    threads = max(1, num_cores() // processes)
+    detector = YoloxDetector(weights, min_score, batch, threads)
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    made_with = {
+        "method": "yolox",
+        "weights_sha256": digest,
+        "stride": stride,
+        "min_score": min_score,
+    }
+    if read_made_with(dataset.folder) != made_with:
+        _ = detector.session  # so that a wrong file is reported here, once
+        find = YoloxBoxes(detector, stride)
+        _detect(dataset, find, made_with, processes, "detecting people")
+    return dataset.folder / "actors.safetensors"
+
+
+def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
+    """Box the moving region of all videos; arguments and errors as in `detect_people`."""
+    made_with = {"method": "motion", "stride": stride}
+    if read_made_with(dataset.folder) != made_with:
+        find = MotionBoxes(stride)
+        _detect(dataset, find, made_with, num_processes, "finding what moves")
+    return dataset.folder / "actors.safetensors"
+
+
+def _detect(
+    dataset: VideoDataset,
+    find: Callable[[VideoRecord], VideoRows],
+    made_with: dict,
+    num_processes: int,
+    title: str,
+) -> None:
+    names = dataset.index["name"].tolist()
+    failures = {}
+    with UnfinishedRows(dataset.folder, "actors", made_with) as results:
+        rows = [row for row, name in enumerate(names) if name not in results]
+        records = [dataset.record(row) for row in rows]
+        work = map_in_workers(find, records, num_processes, TIMEOUT_S)
+        with tqdm(total=len(names), desc=title, unit="video") as progress:
+            progress.update(len(names) - len(rows))
+            for outcome in work:
+                name = records[outcome.position].name
+                if outcome.error is None:
+                    results.add(name, outcome.value)
+                else:
+                    failures[name] = outcome.error
+                progress.update()
+    if failures:
+        name, reason = next(iter(failures.items()))
+        raise ValueError(
+            f"{dataset.folder}: no boxes could be made for {len(failures)} of {len(names)} videos, "
+            f"the first: {name}: {reason}; the others are kept, run this again when it is mended"
+        )
+    frames = dataset.index["frames"].tolist()
+    write_actor_rows(dataset.folder, names, frames, results.read(names), made_with)
+    results.remove()
+
+
+def actor_statistics(
+    dataset: VideoDataset, min_score: float = 0.4, max_videos: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Return one row a video: how much of it the boxes cover.
+
+    Args:
+        dataset: The prepared data set, with boxes.
+        min_score: Boxes must score above this, in [0, 1].
+        max_videos: Of a larger data set, so many are drawn.
+        seed: Seed of that draw.
+
+    Returns:
+        Columns name, class, frames_with_person (share of the frames that have a box),
+        boxes_per_frame (mean), box_area (mean share of the frame that the boxes cover, overlaps
+        counted once, over the frames that have a box; 0 where none has).
+    """
+    actors = ActorBoxes(dataset)
+    rows = np.arange(len(dataset.index))
+    if len(rows) > max_videos:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, max_videos, replace=False))
+    table = []
+    for row in rows:
+        record = dataset.record(int(row))
+        boxes = actors.lookup(record.row, np.arange(record.num_frames), min_score)
+        counts = np.array([len(frame) for frame in boxes])
+        areas = [_covered(frame, record.height, record.width) for frame in boxes if len(frame)]
+        area = float(np.mean(areas)) if areas else 0.0
+        table.append((record.name, (counts > 0).mean(), counts.mean(), area))
+    columns = ["name", "frames_with_person", "boxes_per_frame", "box_area"]
+    frame = pd.DataFrame(table, columns=columns)
+    frame.insert(1, "class", dataset.index["class"].to_numpy()[rows])
+    return frame
+
+
+def _covered(boxes: np.ndarray, height: int, width: int, side: int = 64) -> float:
+    """Share of the frame that boxes (n, 4) cover together, on a grid of side² points."""
+    x, y = (np.arange(side) + 0.5) * width / side, (np.arange(side) + 0.5) * height / side
+    in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
+    in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
+    return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())

@@ -1,0 +1,111 @@
+"""Files from the internet: continued where they were cut off, and checked before they are used."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+CHUNK = 1 << 16  # bytes; of a cut connection, what has come since the last chunk is lost
+TIMEOUT_S = 60  # without a byte
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(url: str, path: Path, sha256: str | None, allowed: bool) -> Path:
+    """Return a file, downloaded first where it is not there yet.
+
+    What arrives is kept in `<path>.part`, so that a repeated call continues.
+
+    Args:
+        url: Its address.
+        path: Where it belongs.
+        sha256: Its checksum in hexadecimal; None where none is published.
+        allowed: Whether the network may be used.
+
+    Raises:
+        ValueError: If it may not be, or cannot be downloaded, or has another checksum; names the
+            file, the address and what to do.
+    """
+    path = Path(path)
+    if path.is_file():
+        if sha256 is None or sha256_of(path) == sha256:
+            return path
+        raise ValueError(
+            f"{path}: its SHA-256 is {sha256_of(path)}, expected {sha256}; it is damaged or "
+            f"another file: delete it, and get it again from {url}"
+        )
+    if not allowed:
+        raise ValueError(
+            f"{path}: not there. Set download to true to get it from {url}, or put it there "
+            "yourself"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = pooch.get_logger()
+    logger.setLevel("WARNING")
+    getter = _ContinuingDownloader(path.with_name(path.name + ".part"))
+    known = None if sha256 is None else f"sha256:{sha256}"
+    try:
+        pooch.retrieve(url, known, path.name, path.parent, downloader=getter)
+    except requests.exceptions.SSLError as error:
+        raise ValueError(
+            f"{url}: its certificate is not accepted ({error}); get the file with a browser and "
+            f"put it at {path}"
+        ) from error
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise ValueError(
+            f"{url}: cannot be downloaded ({error}). What has arrived is kept: try again, or get "
+            f"the file elsewhere and put it at {path}"
+        ) from error
+    except ValueError as error:  # pooch's, for the checksum
+        raise ValueError(
+            f"{url}: has another checksum than expected ({sha256}), so it was deleted; the file "
+            f"was changed there or damaged on the way: try again, or put the right one at {path}"
+        ) from error
+    return path
+
+
+class _ContinuingDownloader:
+    """A downloader for pooch that appends to what an earlier one left.
+
+    Args:
+        partial: The file that is filled.
+    """
+
+    def __init__(self, partial: Path):
+        self.partial = partial
+
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        done = self.partial.stat().st_size if self.partial.is_file() else 0
+        headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
+            if response.status_code == 416:  # nothing after what is there
+                total = done
+            else:
+                response.raise_for_status()
+                done = done if response.status_code == 206 else 0
+                total = done + int(response.headers.get("Content-Length", 0))
+                self._receive(response, done, total)
+        size = self.partial.stat().st_size
+        if size < total:
+            raise OSError(f"the connection ended after {size} of {total} bytes")
+        shutil.move(self.partial, output_file)
+
+    def _receive(self, response: requests.Response, done: int, total: int) -> None:
+        free = shutil.disk_usage(self.partial.parent).free
+        if total - done > free:
+            raise OSError(f"{(total - done) / 1e9:.1f} GB to get, {free / 1e9:.1f} GB free")
+        title = self.partial.name.removesuffix(".part")
+        with (
+            open(self.partial, "ab" if done else "wb") as file,
+            tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))

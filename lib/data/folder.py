@@ -1,0 +1,193 @@
+"""Any folder of videos as a data set: finding, naming, opening and splitting them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.annotations import VideoDataset, write_dataset
+from lib.data.probe import FRAME_PREFIX, probe_videos
+from lib.files import write_text
+
+VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
+PARTS = ("train", "val")
+LAYOUTS = "<class>/<video> or {train,val}/<class>/<video>"
+BROKEN_FILE = "broken.csv"
+PROGRESS_FILE = "opened.csv"
+
+
+def index_folder(
+    root: Path, folder: Path, val_fraction: float, seed: int, num_processes: int = 0
+) -> VideoDataset:
+    """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
+
+    A video is a file, or a folder of frames `img_00001.jpg` ... . Unreadable ones are listed with
+    the reason in `broken.csv` and left out.
+
+    Args:
+        root: The videos.
+        folder: The prepared folder to make.
+        val_fraction: Share of each class that becomes `val` where there are no parts.
+        seed: Seed of that split.
+        num_processes: Worker processes; 0 for one per core.
+
+    Raises:
+        ValueError: If there is no class folder or no video, two videos have one name, or a class
+            has too few videos to be split.
+    """
+    videos = find_videos(root)
+    print(f"{root}: {len(videos)} videos in {videos['class'].nunique()} classes")
+    index = open_videos(videos, root, folder, num_processes)
+    classes = sorted(index["class"].unique())
+    index["label"] = index["class"].map(classes.index)
+    parts = _split(index, root, val_fraction, seed)
+    source = {"made_by": "lib.data.folder", "root": str(root)}
+    dataset = write_dataset(folder, "folder", classes, root, index, source)
+    for part, rows in parts.items():
+        dataset.write_list(part, rows)
+    return dataset
+
+
+def open_videos(
+    videos: pd.DataFrame, root: Path, folder: Path, num_processes: int = 0
+) -> pd.DataFrame:
+    """Open every video; return the readable ones with their frames, rate and size.
+
+    Args:
+        videos: At least the column path, relative to `root`.
+        root: The folder of the videos.
+        folder: The prepared folder: `broken.csv`, and what is known of the files so far.
+        num_processes: Worker processes; 0 for one per core.
+
+    Returns:
+        The rows of `videos` that can be read, with frames, fps, width and height.
+
+    Raises:
+        ValueError: If no video can be read.
+    """
+    paths = [root / path for path in videos["path"]]
+    found = probe_videos(paths, num_processes, progress_file=folder / PROGRESS_FILE)
+    is_broken = found["error"].notna().to_numpy()
+    problems = found["error"].fillna(found["note"])
+    report = pd.DataFrame(
+        {"path": videos["path"].to_numpy(), "is_kept": ~is_broken, "reason": problems}
+    )[problems.notna()]
+    write_text(folder / BROKEN_FILE, report.to_csv(index=False))
+    for is_kept, text in (
+        (False, "cannot be read and are left out"),
+        (True, "are shorter than they say and are kept"),
+    ):
+        part = report[report["is_kept"] == is_kept]
+        if len(part):
+            print(f"{len(part)} videos {text} (all: {folder / BROKEN_FILE}):")
+            for path, reason in part[["path", "reason"]].head(10).itertuples(index=False):
+                print(f"  {path}: {reason}")
+    found = found.drop(columns=["error", "note"])
+    index = pd.concat([videos.reset_index(drop=True), found], axis=1)[~is_broken]
+    if index.empty:
+        raise ValueError(
+            f"{root}: none of its {len(videos)} videos can be read; see {folder / BROKEN_FILE}"
+        )
+    return index.reset_index(drop=True).astype({"frames": int, "width": int, "height": int})
+
+
+def find_videos(root: Path) -> pd.DataFrame:
+    """Return columns part, class, name, path of the videos below `root`, sorted by path.
+
+    Raises:
+        ValueError: If the folder is not laid out as expected, or two videos have one name.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data_root: {root} is not a folder")
+    parts = [part for part in PARTS if (root / part).is_dir()]
+    if parts and parts != list(PARTS):
+        raise ValueError(
+            f"{root}: has a folder {parts[0]!r} but not both of {list(PARTS)}; give both, or class "
+            "folders only"
+        )
+    rows = [
+        (part, class_name, f"{class_name}/{stem}", (Path(part) / class_name / file).as_posix())
+        for part in parts or [""]
+        for class_name, stem, file in _videos_below(root / part)
+    ]
+    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+    if videos.empty:
+        raise ValueError(f"{root}: {_why_none(root)}; expected {LAYOUTS}")
+    _check_names(videos, root)
+    return videos
+
+
+def is_video(entry: os.DirEntry) -> bool:
+    """Tell whether a folder's entry is a video file or a folder of frames."""
+    if entry.name.startswith("."):
+        return False
+    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
+        return entry.is_file() or entry.is_symlink()  # a dead link is reported when it is opened
+    return entry.is_dir() and os.path.exists(os.path.join(entry.path, f"{FRAME_PREFIX}00001.jpg"))
+
+
+def _videos_below(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (class, stem, file name) of the videos in the class folders of `folder`."""
+    for class_entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if class_entry.is_dir() and not class_entry.name.startswith("."):
+            for entry in sorted(os.scandir(class_entry.path), key=lambda entry: entry.name):
+                if is_video(entry):
+                    stem = entry.name if entry.is_dir() else Path(entry.name).stem
+                    yield class_entry.name, stem, entry.name
+
+
+def _why_none(root: Path) -> str:
+    files = [p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    if not files:
+        return f"no videos (files ending in {', '.join(sorted(VIDEO_SUFFIXES))})"
+    name = files[0].relative_to(root)
+    if name.parent == Path("."):
+        return f"no class folders: {name} and {len(files) - 1} other videos lie outside of one"
+    return f"its {len(files)} videos, the first of them {name}, are not where they should be"
+
+
+def _check_names(videos: pd.DataFrame, root: Path) -> None:
+    twice = videos[videos["name"].duplicated(keep=False)].sort_values(["name", "path"])
+    if len(twice):
+        raise ValueError(
+            f"{root}: {twice['name'].nunique()} names stand for more than one video, the first: "
+            f"{' and '.join(twice['path'].iloc[:2])}; rename or remove one of each"
+        )
+    for name, path in zip(videos["name"], videos["path"], strict=True):
+        class_name, stem = name.split("/", 1)
+        if not name.isprintable() or class_name.strip() + stem.strip() != class_name + stem:
+            raise ValueError(
+                f"{root}: the name {path!r} begins or ends with a space, or has characters that "
+                "cannot be printed; lists could not hold it: rename it"
+            )
+
+
+def _split(
+    index: pd.DataFrame, root: Path, val_fraction: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the index rows of `train` and `val`; every class is in both."""
+    if index["part"].iloc[0]:
+        rows = {part: np.flatnonzero(index["part"] == part) for part in PARTS}
+        for part in PARTS:
+            missing = set(index["class"]) - set(index["class"].iloc[rows[part]])
+            if missing:
+                raise ValueError(
+                    f"{root / part}: no readable video of {sorted(missing)}; add one, or remove "
+                    "the class from the other part"
+                )
+        return rows
+    counts = index["class"].value_counts()
+    if (counts < 2).any():
+        lonely = sorted(counts[counts < 2].index)
+        raise ValueError(
+            f"{root}: {lonely} has one readable video, which cannot be split into train and val; "
+            "add a video or remove the class"
+        )
+    val = np.zeros(len(index), dtype=bool)
+    for label, rows in index.groupby("label").groups.items():
+        count = min(max(1, round(val_fraction * len(rows))), len(rows) - 1)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(rows))
+        val[rows.to_numpy()[order[:count]]] = True
+    return {"train": np.flatnonzero(~val), "val": np.flatnonzero(val)}

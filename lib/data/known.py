@@ -1,0 +1,269 @@
+"""Making a data set of the catalog ready: its published lists, its videos, its index."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lib.data.annotations import VideoDataset, write_dataset
+from lib.data.archives import extract, extract_nested, find_file
+from lib.data.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
+from lib.data.download import download, sha256_of
+from lib.data.folder import is_video, open_videos
+from lib.data.lists import YOUTUBE_ID, import_list, loose_class
+from lib.data.official_lists import (
+    ListEntry,
+    read_categories,
+    read_hmdb_split,
+    read_kinetics_csv,
+    read_reference_list,
+    read_ucf_list,
+    read_video_folder_list,
+)
+
+SPLITS = (1, 2, 3)
+REQUIRED = ("train", "val")
+READERS = {
+    "reference": read_reference_list,
+    "video_folder": read_video_folder_list,
+    "kinetics_csv": read_kinetics_csv,
+}
+
+
+def index_known(
+    name: str,
+    root: Path | None,
+    sources: Path | None,
+    folder: Path,
+    allowed: bool,
+    num_processes: int = 0,
+) -> VideoDataset:
+    """Index a data set of the catalog; only videos that its lists name are taken.
+
+    Args:
+        name: Its name.
+        root: Its videos or frames, in any of the usual layouts; None to unpack its archives.
+        sources: Folder of archives and lists that are there already, or None.
+        folder: The prepared folder to make.
+        allowed: Whether missing files may be downloaded.
+        num_processes: Worker processes; 0 for one per core.
+
+    Raises:
+        ValueError: If files are missing or damaged; says which, where they are from and what to do.
+    """
+    entry = CATALOG[name]
+    if entry.warning:
+        print(f"{entry.title}: {entry.warning}")
+    lists, absent = read_lists(name, sources, folder, allowed)
+    for list_name, reason in absent.items():
+        print(f"list {list_name} is left out: {reason}")
+    root = root or unpack_videos(name, sources, folder, allowed)
+    if not root.is_dir():
+        raise ValueError(f"data_root: {root} is not a folder")
+    videos, unknown = find_known_videos(root, lists, name.startswith("kinetics"))
+    num_listed = len({e.name for entries in lists.values() for e in entries})
+    print(f"{root}: {len(videos)} of {num_listed} listed videos, {unknown} others left out")
+    if videos.empty:
+        raise ValueError(
+            f"{root}: none of the {num_listed} videos of {entry.title}'s lists is below it; "
+            f"{entry.how_to_get}"
+        )
+    index = open_videos(videos, root, folder, num_processes)
+    classes = class_order(lists)
+    if len(classes) != entry.num_classes:
+        raise ValueError(
+            f"{folder}: the lists name {len(classes)} classes, {entry.title} has "
+            f"{entry.num_classes}; are they the lists of another data set?"
+        )
+    index["label"] = index["class"].map({c: label for label, c in enumerate(classes)})
+    source = {"made_by": "lib.data.known", "root": str(root), "licence": entry.licence}
+    dataset = write_dataset(folder, name, classes, root, index, source)
+    for list_name, entries in lists.items():
+        print(import_list(dataset, list_name, entries, list_name).summary())
+    return dataset
+
+
+def get_file(file: RemoteFile, sources: Path | None, folder: Path, allowed: bool) -> Path:
+    """Return a published file: from `sources`, from an earlier download, or downloaded now.
+
+    Raises:
+        ValueError: If it is not there and may not be downloaded, or has another checksum.
+    """
+    found = find_file(sources, file.filename)
+    if found is None:
+        return download(file.url, folder / "published" / file.filename, file.sha256, allowed)
+    if file.sha256 is not None and sha256_of(found) != file.sha256:
+        raise ValueError(
+            f"{found}: not the file that is at {file.url} (its SHA-256 is {sha256_of(found)}, "
+            f"expected {file.sha256}); take it away or replace it"
+        )
+    return found
+
+
+def read_lists(
+    name: str, sources: Path | None, folder: Path, allowed: bool
+) -> tuple[dict[str, list[ListEntry]], dict[str, str]]:
+    """Read all lists that can be had.
+
+    Returns:
+        The lists by name, all entries named `class/stem`; why the others are not there.
+
+    Raises:
+        ValueError: If `train` or `val` cannot be had.
+    """
+    entry = CATALOG[name]
+    lists: dict[str, list[ListEntry]] = {}
+    absent: dict[str, str] = {}
+    for published in entry.lists:
+        try:
+            path = get_file(published.file, sources, folder, allowed)
+        except ValueError as error:
+            absent[published.name] = str(error)
+            continue
+        lists[published.name] = _read(published, path, entry, sources, folder, allowed)
+    if entry.splits is not None:
+        try:
+            path = get_file(entry.splits, sources, folder, allowed)
+        except ValueError as error:
+            absent["official splits"] = str(error)
+        else:
+            splits = _read_splits(name, path, folder)
+            lists = {**{part: splits[part] for part in REQUIRED}, **splits, **lists}
+    missing = [part for part in REQUIRED if part not in lists]
+    if missing:
+        reasons = "\n  ".join(absent[part] for part in missing)
+        raise ValueError(
+            f"{entry.title}: its lists {missing} are not there; set download to true, or "
+            f"sources_dir to a folder that has them:\n  {reasons}"
+        )
+    return lists, {n: reason for n, reason in absent.items() if n not in lists}
+
+
+def _read(
+    published: PublishedList,
+    path: Path,
+    entry: CatalogEntry,
+    sources: Path | None,
+    folder: Path,
+    allowed: bool,
+) -> list[ListEntry]:
+    entries = READERS[published.format](path)
+    if published.num_videos is not None and len(entries) != published.num_videos:
+        raise ValueError(f"{path}: {len(entries)} videos, expected {published.num_videos}")
+    if entry.categories is None:
+        return entries
+    classes = read_categories(get_file(entry.categories, sources, folder, allowed))
+    return [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
+
+
+def _read_splits(name: str, path: Path, folder: Path) -> dict[str, list[ListEntry]]:
+    """Read the official splits of UCF-101 or HMDB-51, and `train` and `val` from the first."""
+    texts = folder / "published" / "splits"
+    extract(path, texts)
+    lists = {}
+    for split in SPLITS:
+        if name == "hmdb51":
+            parts = read_hmdb_split(texts, split)
+        else:
+            files = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
+            paths = {part: find_file(texts, file) for part, file in files.items()}
+            if None in paths.values():
+                raise ValueError(f"{path}: holds no {' or '.join(files.values())}")
+            parts = {part: read_ucf_list(file) for part, file in paths.items()}
+        lists |= {f"split{split}_{part}": parts[part] for part in ("train", "test")}
+        if split == 1:  # the paper trains on the clips that HMDB-51's split leaves out, too
+            lists |= {"train": parts["train"] + parts.get("unused", []), "val": parts["test"]}
+    return lists
+
+
+def class_order(lists: Mapping[str, Sequence[ListEntry]]) -> list[str]:
+    """Return the class names in label order: as most entries say, else alphabetically.
+
+    Raises:
+        ValueError: If two classes have one label.
+    """
+    votes: dict[str, Counter] = defaultdict(Counter)
+    for entry in (entry for entries in lists.values() for entry in entries):
+        votes[entry.name.rpartition("/")[0]].update(
+            [entry.label] if entry.label is not None else []
+        )
+    if not any(votes.values()):
+        return sorted(votes)
+    labels = {name: count.most_common(1)[0][0] for name, count in votes.items() if count}
+    order = sorted(labels, key=labels.__getitem__)
+    if sorted(labels.values()) != list(range(len(votes))):
+        raise ValueError(f"the lists do not give each of {len(votes)} classes its own label")
+    return order
+
+
+def unpack_videos(name: str, sources: Path | None, folder: Path, allowed: bool) -> Path:
+    """Unpack the archives of a data set into `videos/` and return that folder.
+
+    Raises:
+        ValueError: If it has none that may be downloaded freely, or they cannot be unpacked.
+    """
+    entry = CATALOG[name]
+    root = folder / "videos"
+    if not entry.archives:
+        raise ValueError(
+            f"data_root: {entry.title} needs the folder of its videos: {entry.how_to_get}"
+        )
+    for file in entry.archives:
+        archive = get_file(file, sources, folder, allowed)
+        unpack = extract_nested if name == "hmdb51" else extract
+        unpack(archive, root)
+    return root
+
+
+def find_known_videos(
+    root: Path, lists: Mapping[str, Sequence[ListEntry]], is_kinetics: bool
+) -> tuple[pd.DataFrame, int]:
+    """Find the listed videos anywhere below a folder.
+
+    A video is known by its class folder, written in any way, and its name; or by its name alone;
+    in Kinetics, by its YouTube id.
+
+    Returns:
+        Columns class, name (`class/stem`, as listed) and path; the number of unlisted videos.
+
+    Raises:
+        ValueError: If a listed video is there twice.
+    """
+    listed = list(dict.fromkeys(e.name for entries in lists.values() for e in entries))
+    exact, stems, ids = {}, defaultdict(list), defaultdict(list)
+    for name in listed:
+        class_name, _, stem = name.rpartition("/")
+        exact[loose_class(class_name), stem] = name
+        stems[stem].append(name)
+        ids[stem[:YOUTUBE_ID]].append(name)
+    found: dict[str, str] = {}
+    unknown = 0
+    for class_folder, stem, path in walk_videos(root):
+        options = [exact.get((loose_class(class_folder), stem))]
+        options += [one[0] if len(one) == 1 else None for one in (stems.get(stem, []),)]
+        if is_kinetics:
+            of_id = ids.get(stem[:YOUTUBE_ID], [])
+            options.append(of_id[0] if len(of_id) == 1 else None)
+        name = next((option for option in options if option), None)
+        unknown += name is None
+        if name in found:
+            raise ValueError(
+                f"{root}: {name} is there twice, as {found[name]} and {path}; remove one"
+            )
+        if name is not None:
+            found[name] = path
+    rows = [(name.rpartition("/")[0], name, found[name]) for name in listed if name in found]
+    return pd.DataFrame(rows, columns=["class", "name", "path"]), unknown
+
+
+def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (folder name, stem, path below the first folder) of all videos and frame folders."""
+    for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
+        path = f"{inside}/{entry.name}".lstrip("/")
+        if is_video(entry):
+            stem = entry.name if entry.is_dir() else Path(entry.name).stem
+            yield Path(inside).name, stem, path
+        elif entry.is_dir() and not entry.name.startswith("."):
+            yield from walk_videos(folder, path)

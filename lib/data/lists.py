@@ -1,0 +1,195 @@
+"""Lists of videos: what is in them, how two of them differ, and taking over published ones."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.annotations import VideoDataset
+from lib.data.official_lists import ListEntry
+from lib.files import write_text
+
+YOUTUBE_ID = 11  # characters
+
+
+def labeled_list_name(fraction: float, seed: int) -> str:
+    """Return the name of the list of a labelled share of `train`."""
+    return f"train_{100 * fraction:g}percent_seed{seed}"
+
+
+def counted_list_name(count: int, seed: int) -> str:
+    """Return the name of the list of so many videos of each class of `train`."""
+    return f"train_{count}perclass_seed{seed}"
+
+
+def summarize_lists(dataset: VideoDataset) -> pd.DataFrame:
+    """Return one row per list of a data set.
+
+    Returns:
+        Index: the lists' names. Columns: videos; classes (that have a video in it); fewest and
+        most (videos of a class, over all classes); of_train (share of `train` that it holds).
+    """
+    train = set(dataset.read_list("train").tolist()) if "train" in dataset.list_names() else set()
+    rows = {}
+    for name in dataset.list_names():
+        videos = dataset.read_list(name)
+        counts = class_counts(dataset, name)
+        inside = len(train.intersection(videos.tolist())) / len(train) if train else float("nan")
+        rows[name] = (len(videos), int((counts > 0).sum()), counts.min(), counts.max(), inside)
+    columns = ["videos", "classes", "fewest", "most", "of_train"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def class_counts(dataset: VideoDataset, list_name: str) -> pd.Series:
+    """Return the number of a list's videos of each class, classes in label order, int64."""
+    labels = dataset.index["label"].iloc[dataset.read_list(list_name)]
+    counts = labels.value_counts().reindex(range(len(dataset.classes)), fill_value=0)
+    return counts.set_axis(list(dataset.classes))
+
+
+def compare_lists(dataset: VideoDataset, first: str, second: str) -> pd.DataFrame:
+    """Compare two lists class by class.
+
+    Args:
+        dataset: The prepared data set.
+        first: Name of a list in `lists/`, or a path.
+        second: The other one.
+
+    Returns:
+        One row a class, in label order; columns: first, second (videos of the class in each),
+        both (videos in both), missing (which of the two lacks the class: "", "first", "second" or
+        "both").
+    """
+    rows = {name: dataset.read_list(list_name) for name, list_name in _pair(first, second)}
+    shared = pd.Index(rows["first"]).intersection(pd.Index(rows["second"]))
+    table = pd.DataFrame(
+        {name: class_counts(dataset, list_name) for name, list_name in _pair(first, second)}
+    )
+    labels = dataset.index["label"].iloc[shared].value_counts()
+    table["both"] = labels.reindex(range(len(dataset.classes)), fill_value=0).to_numpy()
+    lacks = (table[["first", "second"]] == 0).to_numpy()
+    names = {(False, False): "", (True, False): "first", (False, True): "second"}
+    table["missing"] = [names.get(tuple(pair), "both") for pair in lacks.tolist()]
+    return table
+
+
+def _pair(first: str, second: str) -> list[tuple[str, str]]:
+    return [("first", first), ("second", second)]
+
+
+@dataclass(frozen=True)
+class ListImport:
+    """What came of taking over a list.
+
+    Attributes:
+        name: Name of the list that was written.
+        rows: Index rows of its videos.
+        problems: Columns name, problem, in_list, here; one row for each video that is missing, or
+            whose frames or label differ.
+    """
+
+    name: str
+    rows: np.ndarray
+    problems: pd.DataFrame
+
+    def summary(self) -> str:
+        """Say in one line how many videos were found and what differs."""
+        counts = self.problems["problem"].value_counts(sort=False)
+        parts = [f"{count} {problem}" for problem, count in counts.items()]
+        return f"{self.name}: {len(self.rows)} videos" + "".join(f", {part}" for part in parts)
+
+
+def import_list(
+    dataset: VideoDataset, list_name: str, entries: Sequence[ListEntry], source: str
+) -> ListImport:
+    """Write a published list as a list of this data set.
+
+    Videos that are not in the index are left out, and labels are those of the index; both are
+    written to `lists/<list_name>.problems.csv`.
+
+    Args:
+        dataset: The prepared data set.
+        list_name: Name of the list to write.
+        entries: The published list.
+        source: Where it is from, for messages.
+
+    Raises:
+        ValueError: If a video is listed twice, or none is in the index.
+    """
+    found = find_entries(dataset, [entry.name for entry in entries])
+    rows = found[found >= 0]
+    if len(rows) == 0:
+        raise ValueError(
+            f"{source}: none of its {len(entries)} videos is in {dataset.folder / 'index.csv'}, "
+            f"the first of the list is {entries[0].name!r}, the first of the index "
+            f"{dataset.index['name'].iloc[0]!r}; is it the list of another data set?"
+        )
+    if len(np.unique(rows)) < len(rows):
+        row = rows[pd.Index(rows).duplicated()][0]
+        raise ValueError(f"{source}: lists {dataset.index['name'].iloc[row]!r} more than once")
+    problems = pd.DataFrame(
+        _problems(dataset, entries, found), columns=["name", "problem", "in_list", "here"]
+    )
+    dataset.write_list(list_name, rows)
+    report = dataset.folder / "lists" / f"{list_name}.problems.csv"
+    if len(problems):
+        write_text(report, problems.to_csv(index=False))
+    elif report.exists():
+        report.unlink()
+    return ListImport(list_name, rows, problems)
+
+
+def _problems(
+    dataset: VideoDataset, entries: Sequence[ListEntry], found: np.ndarray
+) -> Iterable[tuple]:
+    labels, frames = dataset.index["label"].to_numpy(), dataset.index["frames"].to_numpy()
+    for entry, row in zip(entries, found.tolist(), strict=True):
+        if row < 0:
+            yield entry.name, "missing", "", ""
+            continue
+        if entry.frames is not None and entry.frames != frames[row]:
+            yield entry.name, "with other frames", entry.frames, int(frames[row])
+        if entry.label is not None and entry.label != labels[row]:
+            yield entry.name, "with another label", entry.label, int(labels[row])
+
+
+def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
+    """Find videos by the names that a published list gives them.
+
+    Tried in turn: the whole name; the class written differently (blanks, underscores, brackets,
+    capitals); the stem alone, where only one video has it; in Kinetics, the YouTube id.
+
+    Returns:
+        Index rows, -1 where a video is not there, shape (len(names),), int64.
+    """
+    index = dataset.index["name"].tolist()
+    ways = [str, _loose_name, _stem]
+    if dataset.name.startswith("kinetics"):
+        ways.append(lambda name: _stem(name)[:YOUTUBE_ID])
+    rows = np.full(len(names), -1, dtype=np.int64)
+    for way in ways:
+        missing = np.flatnonzero(rows < 0)
+        if len(missing) == 0:
+            break
+        table = pd.Series(np.arange(len(index)), index=[way(name) for name in index])
+        table = table[~table.index.duplicated(keep=False)]
+        wanted = [way(names[position]) for position in missing]
+        rows[missing] = table.reindex(wanted, fill_value=-1).to_numpy()
+    return rows
+
+
+def loose_class(name: str) -> str:
+    """Return a class name as it is compared: lower case, all but letters and digits as one `_`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _loose_name(name: str) -> str:
+    class_name, _, stem = name.rpartition("/")
+    return f"{loose_class(class_name)}/{stem}"
+
+
+def _stem(name: str) -> str:
+    return Path(name).name

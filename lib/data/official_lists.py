@@ -1,0 +1,177 @@
+"""Reading the lists in which data sets are published, each in its own format.
+
+All readers return the entries in the order of the file; errors name the file, the line and what was
+expected there.
+"""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.data.annotations import parse_list_lines
+
+HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
+
+
+class ListEntry(NamedTuple):
+    """One line of a list.
+
+    Attributes:
+        name: `class/stem`, or the stem alone where the list does not say the class.
+        label: The label that the list gives, or None.
+        frames: The number of frames that it gives, or None.
+    """
+
+    name: str
+    label: int | None = None
+    frames: int | None = None
+
+
+def read_reference_list(path: Path) -> list[ListEntry]:
+    """Read lines `class/name frames label` (the reference, MMAction2's rawframes lists)."""
+    return [ListEntry(name, label, frames) for name, frames, label in parse_list_lines(path)]
+
+
+def read_ucf_list(path: Path) -> list[ListEntry]:
+    """Read UCF-101's `trainlist01.txt` (`Class/v_Class_g08_c01.avi 1`) or `testlist01.txt`.
+
+    The test lists have no labels; the training lists count from 1.
+    """
+    entries = []
+    for number, line in _lines(path):
+        match = re.fullmatch(r"(\S+/\S.*?)\.avi(?:\s+(\d+))?", line)
+        if not match:
+            raise ValueError(f"{path}, line {number}: {line!r} is not `Class/video.avi [label]`")
+        label = None if match[2] is None else int(match[2]) - 1
+        entries.append(ListEntry(match[1], label))
+    return _not_empty(entries, path)
+
+
+def read_hmdb_split(path: Path, split: int) -> dict[str, list[ListEntry]]:
+    """Read HMDB-51's official split from its folder of files or the zip archive of it.
+
+    Args:
+        path: Holds `<class>_test_split<n>.txt`, lines `video.avi 0|1|2`.
+        split: 1, 2 or 3.
+
+    Returns:
+        Entries of "train", "test" and "unused" (clips that the split leaves out).
+    """
+    parts: dict[str, list[ListEntry]] = {part: [] for part in HMDB_PARTS.values()}
+    ending = f"_test_split{split}.txt"
+    for name, text in sorted(_texts(path, ending).items()):
+        class_name = Path(name).name.removesuffix(ending)
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            fields = line.rsplit(maxsplit=1)
+            if len(fields) != 2 or fields[1] not in HMDB_PARTS:
+                raise ValueError(
+                    f"{path}: {name}, line {number}: {line!r} is not `video.avi 0|1|2`"
+                )
+            stem = fields[0].strip().removesuffix(".avi")
+            parts[HMDB_PARTS[fields[1]]].append(ListEntry(f"{class_name}/{stem}"))
+    _not_empty(parts["train"], path)
+    return parts
+
+
+def read_kinetics_csv(path: Path) -> list[ListEntry]:
+    """Read Kinetics' `train.csv` or `val.csv`: label, youtube_id, time_start, time_end, ...
+
+    A clip is named as CVDF's archives do, `<id>_<start>_<end>` with six digits each. A test list
+    without labels gives names without a class.
+    """
+    entries = []
+    reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    for number, row in enumerate(reader, start=2):
+        try:
+            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+            stem = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {number}: needs the columns youtube_id, time_start and time_end "
+                f"({error}); it has {list(row)}"
+            ) from error
+        label = row.get("label", "").replace(" ", "_")
+        entries.append(ListEntry(f"{label}/{stem}" if label else stem))
+    return _not_empty(entries, path)
+
+
+def read_something_json(path: Path, labels_path: Path) -> list[ListEntry]:
+    """Read Something-Something v2's `train.json` with its `labels.json`.
+
+    Args:
+        path: Records with `id` and `template`.
+        labels_path: {template without brackets: label}.
+    """
+    labels = {_plain(name): int(label) for name, label in _json(labels_path, dict).items()}
+    entries = []
+    for number, record in enumerate(_json(path, list), start=1):
+        try:
+            template = _plain(record["template"])
+            entries.append(ListEntry(str(record["id"]), labels[template]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, record {number}: {error} is missing; expected `id` and a `template` of "
+                f"{labels_path}"
+            ) from error
+    return _not_empty(entries, path)
+
+
+def read_video_folder_list(path: Path) -> list[ListEntry]:
+    """Read lines `id frames label` (TSM's and TCL's lists of Something-Something v2)."""
+    return [ListEntry(name, label, frames) for name, frames, label in parse_list_lines(path)]
+
+
+def read_categories(path: Path) -> list[str]:
+    """Read class names, one a line, the line's position being the label."""
+    return [line for _, line in _lines(path)]
+
+
+def _plain(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
+
+
+def _json(path: Path, kind: type) -> list | dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}")
+    return value
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return (number, text) of the lines that are not blank, without outer blanks."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = enumerate(text.splitlines(), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def _texts(path: Path, ending: str) -> dict[str, str]:
+    """Return name and text of the files with an ending, in a folder or in a zip archive."""
+    if path.is_dir():
+        found = {p.name: p.read_text(encoding="utf-8") for p in path.rglob(f"*{ending}")}
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(ending)]
+            found = {n: io.TextIOWrapper(archive.open(n), "utf-8").read() for n in names}
+    else:
+        raise ValueError(f"{path}: neither a folder nor a zip archive")
+    if not found:
+        raise ValueError(f"{path}: holds no file that ends in {ending}")
+    return found
+
+
+def _not_empty(entries: list[ListEntry], path: Path) -> list[ListEntry]:
+    if not entries:
+        raise ValueError(f"{path}: the list is empty")
+    return entries

@@ -1,0 +1,250 @@
+"""The reference's pickled files of person boxes and ImageNet scores, read without running code.
+
+A pickle can call any function when it is read. These files need arrays, numbers, texts and built-in
+containers, and nothing else is admitted here.
+
+Formats: boxes {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}; scores {video:
+{1-based frame: {"prob": array (1000,)}}}. A video is named by its file without ending, in Kinetics
+by the first 11 characters (the YouTube id).
+"""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lib.data.actors import ACTORS_FILE, ActorBoxes, read_made_with, write_actor_rows
+from lib.data.annotations import VideoDataset
+from lib.data.download import sha256_of
+from lib.data.rows import VideoRows
+from lib.data.teacher import (
+    NUM_CLASSES,
+    TEACHER_FILE,
+    read_teacher_made_with,
+    write_teacher,
+)
+from lib.files import write_atomic
+
+YOUTUBE_ID = 11  # characters
+
+
+def _decode_latin1(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, which older pickles call to make bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    """Stand in for `bytes`, which older pickles call without arguments."""
+    return b""
+
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _decode_latin1,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _ADMITTED[_module, "_reconstruct"] = np._core.multiarray._reconstruct
+    _ADMITTED[_module, "scalar"] = np._core.multiarray.scalar
+for _module in ("numpy.core.numeric", "numpy._core.numeric"):
+    _ADMITTED[_module, "_frombuffer"] = np._core.numeric._frombuffer
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and built-in containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ADMITTED[module, name]
+
+
+def load_arrays(path: str | Path) -> Any:
+    """Read a pickle, or a `.npy` file that holds one, of arrays and built-in containers.
+
+    Raises:
+        ValueError: If it cannot be read, or asks for anything else; nothing has been run then.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            _skip_npy_header(file)
+            value = _ArrayUnpickler(file).load()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged pickle fails in many ways
+        raise ValueError(
+            f"{path}: not a pickle of arrays and plain containers ({error or type(error)}); "
+            "it was not run. Use a file from the reference, or make boxes and scores anew"
+        ) from error
+    if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ():
+        return value.item()
+    return value
+
+
+def _skip_npy_header(file: BinaryIO) -> None:
+    if file.read(6) != b"\x93NUMPY":
+        file.seek(0)
+        return
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    _, _, dtype = read[version](file)
+    if dtype.kind != "O":
+        raise ValueError(f"an array of {dtype}, expected a pickled dictionary")
+
+
+def reference_key(name: str, dataset_name: str) -> str:
+    """Return the reference's name of a video `class/stem`."""
+    stem = name.split("/", 1)[1]
+    return stem[:YOUTUBE_ID] if dataset_name.startswith("kinetics") else stem
+
+
+def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
+    """Turn the reference's `detections.npy` into `actors.safetensors`.
+
+    Videos and frames that the file lacks get no boxes; how many is printed.
+
+    Returns:
+        The path of `actors.safetensors`.
+
+    Raises:
+        ValueError: If the file is not what it should be, or has none of the videos.
+    """
+    made_with = {"method": "import", "file_sha256": _checksum(path)}
+    if read_made_with(dataset.folder) == made_with:
+        return dataset.folder / ACTORS_FILE
+    table = _read_table(path, dataset)
+
+    def boxes_of(frame: int, value: Any) -> np.ndarray:
+        boxes = np.asarray(value, dtype=np.float32)
+        boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
+            raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
+        return boxes
+
+    frames = dataset.index["frames"].tolist()
+    names = dataset.index["name"].tolist()
+    results = _rows_of(dataset, table, path, boxes_of, np.zeros((0, 5), dtype=np.float32))
+    _check_sizes(dataset, results, path)
+    return write_actor_rows(dataset.folder, names, frames, results, made_with)
+
+
+def _check_sizes(dataset: VideoDataset, results: list[VideoRows], path: str | Path) -> None:
+    """Refuse boxes that were made for frames of another size."""
+    sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
+    for (name, width, height), result in zip(sizes, results, strict=True):
+        far = result.rows[:, 2:4].max(axis=0, initial=0)
+        if far[0] > 1.05 * width + 2 or far[1] > 1.05 * height + 2:
+            raise ValueError(
+                f"{path}: the boxes of {name} reach to {far.round().tolist()}, its frames are "
+                f"{width} × {height}: they were made for frames of another size; use those frames, "
+                "or detect the people anew"
+            )
+
+
+def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
+    """Turn the reference's file of ImageNet scores into `teacher.safetensors`.
+
+    Returns:
+        The path of `teacher.safetensors`.
+
+    Raises:
+        ValueError: If the file is not what it should be, or lacks a video.
+    """
+    made_with = {"method": "import", "file_sha256": _checksum(path)}
+    if read_teacher_made_with(dataset.folder) == made_with:
+        return dataset.folder / TEACHER_FILE
+    table = _read_table(path, dataset)
+
+    def row_of(frame: int, value: Any) -> np.ndarray:
+        scores = value["prob"] if isinstance(value, dict) and "prob" in value else None
+        scores = np.asarray(scores, dtype=np.float32)
+        if scores.shape != (1000,) or not np.isfinite(scores).all():
+            raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
+        return scores[None].astype(np.float16)
+
+    results = _rows_of(dataset, table, path, row_of, np.zeros((0, NUM_CLASSES), dtype=np.float16))
+    lacking = [n for n, r in zip(dataset.index["name"], results, strict=True) if not len(r.rows)]
+    if lacking:
+        raise ValueError(
+            f"{path}: no scores for {len(lacking)} of {len(results)} videos, the first: "
+            f"{lacking[0]}; compute the scores instead (teacher_scores = 'compute')"
+        )
+    names = dataset.index["name"].tolist()
+    return write_teacher(dataset.folder, names, dict(zip(names, results, strict=True)), made_with)
+
+
+def _checksum(path: str | Path) -> str:
+    try:
+        return sha256_of(Path(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
+    table = load_arrays(path)
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
+    keys = [reference_key(name, dataset.name) for name in dataset.index["name"]]
+    missing = [key for key in keys if key not in table]
+    if len(missing) == len(keys):
+        raise ValueError(
+            f"{path}: has none of the {len(keys)} videos of {dataset.folder}, its first name is "
+            f"{next(iter(table), None)!r} and the first of the index {keys[0]!r}; is it the file "
+            "of another data set?"
+        )
+    if missing:
+        print(f"{path}: lacks {len(missing)} of {len(keys)} videos, the first: {missing[:3]}")
+    return table
+
+
+def _rows_of(
+    dataset: VideoDataset,
+    table: dict,
+    path: str | Path,
+    convert: Callable[[int, Any], np.ndarray],
+    empty: np.ndarray,
+) -> list[VideoRows]:
+    results, beyond = [], 0
+    for name, num_frames in zip(dataset.index["name"], dataset.index["frames"], strict=True):
+        entry = table.get(reference_key(name, dataset.name), {})
+        numbers = sorted(n for n in entry if 1 <= n <= num_frames)
+        beyond += len(entry) - len(numbers)
+        try:
+            parts = [convert(number, entry[number]) for number in numbers]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: video {name}: {error}") from error
+        frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
+        results.append(VideoRows(np.concatenate([empty, *parts]), frames.astype(np.int32)))
+    if beyond:
+        print(f"{path}: {beyond} frames that the videos do not have were left out")
+    return results
+
+
+def export_detections(dataset: VideoDataset, path: str | Path) -> Path:
+    """Write `actors.safetensors` in the reference's format and return the path."""
+    actors = ActorBoxes(dataset)
+    table = {}
+    for row, (name, frames) in enumerate(
+        zip(dataset.index["name"], dataset.index["frames"], strict=True)
+    ):
+        boxes = actors.lookup_scored(row, np.arange(frames))
+        table[reference_key(name, dataset.name)] = {
+            number: frame.astype(np.float64) for number, frame in enumerate(boxes, start=1)
+        }
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.save(file, np.array(table, dtype=object), allow_pickle=True)
+
+    return write_atomic(path, write)

@@ -1,0 +1,282 @@
+"""ImageNet class probabilities of frames, for distillation: made with a classifier, or imported.
+
+`teacher.safetensors` holds `probabilities` (N, 1000) float16, sorted by video and frame (halves:
+three digits, and what is below 6e-8 becomes 0); `frames` (N,) int32, the 0-based frame of each;
+`video_offsets` (V + 1,) int64, where each video starts; and `names`, the videos' names joined by
+newlines, as uint8. Looked-up rows are read from the file, which all processes share.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lib.data.annotations import VideoDataset, VideoRecord
+from lib.data.download import download, sha256_of
+from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
+from lib.data.video import read_frames
+from lib.data.workers import map_in_workers
+from lib.torchvision_ops import torchvision
+
+TEACHER_FILE = "teacher.safetensors"
+NUM_CLASSES = 1000
+TIMEOUT_S = 1800.0  # for one video
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """An image classifier and what its frames must look like.
+
+    Attributes:
+        network: Takes normalised images (B, 3, S, S) and gives logits (B, 1000).
+        resize: Short side that frames are scaled to, pixels.
+        crop: Side of the centre crop, pixels.
+        mean: Mean of each channel, of values in [0, 1].
+        std: Standard deviation of each channel.
+        made_with: Name of the network and its weights, to tell results apart; plain JSON.
+    """
+
+    network: nn.Module
+    resize: int
+    crop: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    made_with: dict
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray, device: torch.device) -> np.ndarray:
+        """Classify images (B, S, S, 3), uint8; return probabilities (B, 1000), float32."""
+        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        logits: Tensor = self.network((batch - mean) / std)
+        if logits.shape[1] != NUM_CLASSES:
+            raise ValueError(
+                f"teacher_model: {self.made_with['model']} gives {logits.shape[1]} classes, "
+                f"expected ImageNet's {NUM_CLASSES}"
+            )
+        return logits.softmax(dim=1).cpu().numpy()
+
+
+def load_teacher(model: str, weights: Path | None, folder: Path, allowed: bool) -> Teacher:
+    """Load a torchvision image classifier.
+
+    Args:
+        model: Its name in torchvision, e.g. `resnet18`.
+        weights: Its state dict in a file; None for the published ImageNet weights.
+        folder: Where published weights are kept.
+        allowed: Whether they may be downloaded.
+
+    Raises:
+        ValueError: If there is no such classifier, or its weights cannot be had or do not fit.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        raise ValueError(f"teacher_model: torchvision has no classifier {model!r}; it has {names}")
+    published = torchvision.models.get_model_weights(model).DEFAULT
+    if weights is None:
+        weights = _published_file(published.url, folder, allowed)
+    network = torchvision.models.get_model(model, weights=None)
+    try:
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # unpickling and mismatches raise several kinds
+        raise ValueError(f"teacher_weights: {weights} does not fit {model}: {error}") from error
+    looks = published.transforms()
+    made_with = {"model": model, "weights_sha256": sha256_of(weights)}
+    return Teacher(
+        network, looks.resize_size[0], looks.crop_size[0], looks.mean, looks.std, made_with
+    )
+
+
+def _published_file(url: str, folder: Path, allowed: bool) -> Path:
+    """Get a file of torchvision's, whose name ends in the first digits of its SHA-256."""
+    path = download(url, folder / Path(url).name, None, allowed)
+    digits = re.search(r"-([0-9a-f]{8})\.", path.name)
+    if digits and not sha256_of(path).startswith(digits[1]):
+        raise ValueError(f"{path}: damaged (its SHA-256 is not {digits[1]}…); delete it, try again")
+    return path
+
+
+@dataclass(frozen=True)
+class FrameImages:
+    """Reads the frames of one video as a classifier wants them; what a worker process is given.
+
+    Attributes:
+        stride: Every so many-th frame is read.
+        resize: Short side that a frame is scaled to, pixels.
+        crop: Side of the centre crop, pixels.
+    """
+
+    stride: int
+    resize: int
+    crop: int
+
+    def __call__(self, record: VideoRecord) -> np.ndarray:
+        """Return the images, shape (n, crop, crop, 3), uint8."""
+        indices = np.arange(0, record.num_frames, self.stride)
+        chunks = np.array_split(indices, -(-len(indices) // 32))
+        images = [self._image(frame) for c in chunks for frame in read_frames(record.path, c)]
+        return np.stack(images)
+
+    def _image(self, frame: np.ndarray) -> np.ndarray:
+        height, width = frame.shape[:2]
+        scale = self.resize / min(height, width)
+        size = (max(self.crop, round(width * scale)), max(self.crop, round(height * scale)))
+        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
+
+
+def score_frames(
+    dataset: VideoDataset,
+    teacher: Teacher,
+    stride: int = 4,
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+    num_processes: int = 0,
+) -> Path:
+    """Classify every `stride`-th frame of all videos; continue where an earlier call was.
+
+    Args:
+        dataset: The prepared data set.
+        teacher: The classifier.
+        stride: Distance of the frames, the first being frame 0.
+        batch: Images in one call of the network.
+        device: Where the network runs.
+        num_processes: Processes that decode; 0 for one per core.
+
+    Returns:
+        The path of `teacher.safetensors`.
+
+    Raises:
+        ValueError: If a video cannot be read, or the network has other classes than ImageNet.
+    """
+    made_with = {**teacher.made_with, "stride": stride}
+    path = dataset.folder / TEACHER_FILE
+    if read_teacher_made_with(dataset.folder) == made_with:
+        return path
+    device = torch.device(device)
+    teacher.network.eval().to(device)
+    names = dataset.index["name"].tolist()
+    read = FrameImages(stride, teacher.resize, teacher.crop)
+    with UnfinishedRows(dataset.folder, "teacher", made_with) as results:
+        records = [dataset.record(row) for row, name in enumerate(names) if name not in results]
+        with tqdm(total=len(names), desc="ImageNet classes", unit="video") as progress:
+            progress.update(len(names) - len(records))
+            for outcome in map_in_workers(read, records, num_processes, TIMEOUT_S):
+                record = records[outcome.position]
+                if outcome.error is not None:
+                    raise ValueError(f"{record.path}: cannot be scored: {outcome.error}")
+                parts = np.array_split(outcome.value, -(-len(outcome.value) // batch))
+                rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
+                frames = np.arange(len(rows), dtype=np.int32) * stride
+                results.add(record.name, VideoRows(rows.astype(np.float16), frames))
+                progress.update()
+    write_teacher(dataset.folder, names, results, made_with)
+    results.remove()
+    return path
+
+
+def write_teacher(
+    folder: Path,
+    names: Sequence[str],
+    results: "UnfinishedRows | dict[str, VideoRows]",
+    made_with: dict,
+) -> Path:
+    """Write the probabilities of a data set, read video by video.
+
+    Args:
+        folder: The prepared folder.
+        names: The videos' names, length V.
+        results: The videos' probabilities, rows (n, 1000), n >= 1, and the frames of these.
+        made_with: What made them; plain JSON.
+    """
+
+    def each() -> Iterable[VideoRows]:
+        if isinstance(results, UnfinishedRows):
+            return results.read(names)
+        return (results[name] for name in names)
+
+    frames = [result.frames for result in each()]
+    counts = [len(one) for one in frames]
+    tensors = {
+        "frames": np.concatenate(frames).astype(np.int32),
+        "video_offsets": np.cumsum([0, *counts]).astype(np.int64),
+        "names": pack_names(names),
+    }
+    rows = (result.rows.astype(np.float16) for result in each())
+    shape = (sum(counts), NUM_CLASSES)
+    metadata = {"made_with": json.dumps(made_with)}
+    path = Path(folder) / TEACHER_FILE
+    return write_streamed(path, tensors, "probabilities", shape, np.float16, rows, metadata)
+
+
+def read_teacher_made_with(folder: Path) -> dict | None:
+    """Return what made the probabilities of a prepared folder; None where there are none."""
+    path = Path(folder) / TEACHER_FILE
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get("made_with", "{}"))
+
+
+class TeacherScores:
+    """Looks up the probabilities of frames; opens the file once per process.
+
+    Args:
+        dataset: The data set whose `teacher.safetensors` to read.
+
+    Raises:
+        ValueError: If the file is missing, or lacks a video of the index.
+    """
+
+    def __init__(self, dataset: VideoDataset):
+        self.path = dataset.folder / TEACHER_FILE
+        if not self.path.is_file():
+            raise ValueError(
+                f"{self.path}: no ImageNet scores; make them with notebooks/1_prepare_data.ipynb "
+                "(teacher_scores), or set distillation_weight to 0"
+            )
+        with safe_open(self.path, framework="numpy") as file:
+            names = unpack_names(file.get_tensor("names"))
+            offsets = file.get_tensor("video_offsets")
+            self._frames = file.get_tensor("frames")
+        positions = pd.Index(names).get_indexer(pd.Index(dataset.index["name"]))
+        if (positions < 0).any():
+            missing = dataset.index["name"].iloc[int(np.argmax(positions < 0))]
+            raise ValueError(
+                f"{self.path}: has no scores for {(positions < 0).sum()} videos of the index, the "
+                f"first: {missing}; make the scores again with notebooks/1_prepare_data.ipynb"
+            )
+        self._start, self._stop = offsets[positions], offsets[positions + 1]
+        self._file = None
+
+    def __getstate__(self) -> dict:
+        """Leave the open file behind: each process opens its own."""
+        return {**self.__dict__, "_file": None}
+
+    def lookup(self, row: int, frame_index: int) -> np.ndarray:
+        """Return the probabilities of the scored frame nearest to a frame.
+
+        Args:
+            row: The video's row in the index.
+            frame_index: 0-based.
+
+        Returns:
+            Probabilities, shape (1000,), float32; of two equally near frames the earlier one's.
+        """
+        if self._file is None:
+            file = safe_open(self.path, framework="numpy").__enter__()
+            self._file = (file.get_slice("probabilities"), file)
+        start, stop = int(self._start[row]), int(self._stop[row])
+        distance = np.abs(self._frames[start:stop] - int(frame_index))
+        position = start + int(distance.argmin())
+        return self._file[0][position : position + 1][0].astype(np.float32)

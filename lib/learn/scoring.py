@@ -1,0 +1,161 @@
+"""Scoring videos: their views, the fusion of the views, the metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lib.augment.transforms import EvalTransform
+from lib.data.annotations import VideoDataset
+from lib.data.video import FrameReader, uniform_clip_indices
+from lib.learn.distributed import World
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a video is tested.
+
+    Attributes:
+        num_clips: Evenly spaced clips per video.
+        num_crops: Crops per clip: 1 (centre) or 3 (along the longer side).
+        crop_size: Side of a crop, pixels.
+        short_side: Short side of the resized frame, pixels.
+        clip_len: Frames in a clip.
+        frame_interval: Distance of neighbouring frames, in frames.
+        fusion: What is averaged over the views: `scores` (logits) or `probabilities`.
+
+    Source: Zou et al., section 4.1: 10 clips × 3 crops of 256; 1 × 1 of 224 in validation.
+    """
+
+    num_clips: int
+    num_crops: int
+    crop_size: int
+    short_side: int
+    clip_len: int
+    frame_interval: int
+    fusion: Literal["scores", "probabilities"] = "scores"
+
+
+class VideoViews(Dataset):
+    """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops."""
+
+    def __init__(
+        self, dataset: VideoDataset, rows: np.ndarray, protocol: Protocol, reader: FrameReader
+    ):
+        self.dataset, self.rows, self.protocol, self.reader = dataset, rows, protocol, reader
+        self.transform = EvalTransform(protocol.short_side, protocol.crop_size, protocol.num_crops)
+
+    def __len__(self) -> int:
+        """Return the number of videos."""
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Return the views of the video at a position of `rows`."""
+        p = self.protocol
+        record = self.dataset.record(self.rows[position])
+        indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
+        wanted, positions = np.unique(indices, return_inverse=True)
+        crops = self.transform(self.reader.read(record, wanted))
+        clips = crops[:, torch.from_numpy(positions.reshape(indices.shape))]
+        return clips.transpose(0, 1).flatten(0, 1)  # (clips, crops) -> views
+
+
+def fuse(logits: Tensor, fusion: str) -> Tensor:
+    """Average over views: (videos, views, K) -> (videos, K), of scores or of probabilities."""
+    return (logits.softmax(dim=-1) if fusion == "probabilities" else logits).mean(dim=1)
+
+
+@torch.no_grad()
+def score_videos(
+    model: nn.Module,
+    normalize: nn.Module,
+    dataset: VideoDataset,
+    rows: np.ndarray,
+    protocol: Protocol,
+    world: World,
+    *,
+    batch_videos: int = 8,
+    num_workers: int = 0,
+    reader: FrameReader | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> np.ndarray:
+    """Score videos, shared among the processes; no video is scored twice.
+
+    Args:
+        model: Clips (B, 3, T, H, W) -> logits (B, K); put into evaluation mode and back.
+        normalize: uint8 clips (B, T, 3, H, W) -> normalised (B, 3, T, H, W).
+        dataset: The prepared data set.
+        rows: Index rows of the videos, shape (N,).
+        protocol: The views and their fusion.
+        world: The processes; each returns all scores.
+        batch_videos: Videos in one forward pass.
+        num_workers: Loader processes.
+        reader: Reads the frames; None makes one without a cache.
+        progress: Called with the number of videos after each batch of this process.
+
+    Returns:
+        Fused scores, shape (N, K), float32, in the order of `rows`.
+    """
+    was_training = model.training
+    model.eval()
+    mine = rows[world.rank :: world.size]
+    views = VideoViews(dataset, mine, protocol, reader or FrameReader())
+    loader = DataLoader(
+        views,
+        batch_size=batch_videos,
+        num_workers=num_workers,
+        pin_memory=world.device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    scores = []
+    for batch in loader:
+        clips = normalize(batch.flatten(0, 1).to(world.device, non_blocking=True))
+        logits = model(clips).float().unflatten(0, batch.shape[:2])
+        scores.append(fuse(logits, protocol.fusion).cpu())
+        progress(len(batch))
+    model.train(was_training)
+    parts = world.gather(torch.cat(scores).numpy() if scores else None)
+    everything = np.empty((len(rows), _num_classes(parts)), dtype=np.float32)
+    for rank, part in enumerate(parts):
+        if part is not None:
+            everything[rank :: world.size] = part
+    return everything
+
+
+def _num_classes(parts: list[np.ndarray | None]) -> int:
+    return next(part.shape[1] for part in parts if part is not None)
+
+
+def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return top-1, top-5 and mean class accuracy, in percent.
+
+    A video counts for top-k if fewer than k other classes score at least as high as its own, so
+    that neither ties nor NaN ever help. Classes without a video do not count in the mean over
+    classes.
+
+    Args:
+        scores: Shape (N, K).
+        labels: Class indices, shape (N,).
+
+    Returns:
+        `top1`, `top5`, `mean_class_accuracy`.
+    """
+    own = scores[np.arange(len(labels)), labels]
+    rank = (~(scores < own[:, None])).sum(axis=1) - 1
+    per_class = [(rank[labels == label] == 0).mean() for label in np.unique(labels)]
+    return {
+        "top1": 100 * float((rank < 1).mean()),
+        "top5": 100 * float((rank < 5).mean()),
+        "mean_class_accuracy": 100 * float(np.mean(per_class)),
+    }
+
+
+def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return counts, shape (K, K): row the true class, column the predicted one."""
+    matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
+    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
+    return matrix

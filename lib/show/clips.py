@@ -1,0 +1,98 @@
+"""Pictures of clips: the views of a batch, and the mistakes of a network."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.transforms import FILL, EvalTransform
+from lib.clips import ClipBatch, ClipDataset, Views
+from lib.config import ClipSettings, TrainSettings
+from lib.data.video import read_frames, uniform_clip_indices
+from lib.evaluation import ListResult
+from lib.learn.training import load_data
+from lib.show.plots import clip_rows
+
+
+def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Tensor]:
+    """Return the views of one training clip of a run, and it after the scene augmentation.
+
+    Returns:
+        Row label -> clip or mask, for `clip_rows`.
+    """
+    data = load_data(settings)
+    dataset = data.unlabeled or data.labeled
+    has_actors = (dataset.folder / "actors.safetensors").is_file()
+    clips = ClipDataset(dataset, settings, Views(True, True, has_actors), (settings.seed, 0))
+    rows = data.epoch_rows[[position, position + 1]]
+    batch = ClipBatch.collate([clips[(k, int(row))] for k, row in enumerate(rows)])
+    return batch_rows(batch, settings)
+
+
+def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]:
+    """Return the first clip of a batch in all its views, its partner, and both mixed.
+
+    Args:
+        batch: uint8 clips, at least two; views that it lacks are left out.
+        settings: Name the scene augmentation.
+    """
+    rows = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.human_mask}
+    shown = {label: clips[0] for label, clips in rows.items() if clips is not None}
+    if batch.weak is None:
+        return shown
+    mask = batch.human_mask
+    if mask is None:
+        if settings.scene_augmentation in ("actor_cutmix", "scene_cutout"):
+            return shown
+        mask = torch.ones_like(batch.weak[:, :, :1])
+    # Zero is the mean colour to the network, so mix around it and shift back for the eye.
+    mean = torch.tensor(FILL).view(3, 1, 1)
+    weak, strong = (
+        ((batch.weak if view is None else view).float() - mean).transpose(1, 2)
+        for view in (batch.weak, batch.strong)
+    )
+    mix = SCENE_AUGMENTATIONS[settings.scene_augmentation]
+    mixed = mix(weak, strong, mask.transpose(1, 2), 1.0, torch.Generator().manual_seed(0))
+    partner = int(mixed.partner[0])
+    if partner:
+        shown["partner, weak"] = batch.weak[partner]
+    own = 100 * float(mixed.label_weight[0])
+    label = f"{settings.scene_augmentation}\n(own label {own:.0f} %)"
+    shown[label] = (mixed.clips[0].transpose(0, 1) + mean).clamp(0, 255).to(torch.uint8)
+    return shown
+
+
+def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int = 4) -> Figure:
+    """Show the mistakes that the network was most sure of, a row each.
+
+    Args:
+        result: Of one list.
+        settings: The run's, for its clips.
+        title: Says what to see.
+        count: Most rows.
+    """
+    probabilities = torch.from_numpy(result.scores).softmax(dim=1).numpy()
+    predicted = result.scores.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != result.labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])][:count]
+    classes = result.dataset.classes
+    rows = {}
+    for number in wrong:
+        record = result.dataset.record(int(result.rows[number]))
+        indices = uniform_clip_indices(
+            record.num_frames, settings.clip_len, settings.frame_interval, 1
+        )[0]
+        frames = read_frames(record.path, indices)
+        size = settings.test_crop_size
+        sure = 100 * probabilities[number, predicted[number]]
+        label = f"{classes[predicted[number]]} ({sure:.0f} %)\n← {classes[result.labels[number]]}"
+        rows[f"{label}\n{record.name.split('/')[-1]}"] = EvalTransform(
+            settings.short_side, size, 1
+        )(frames)[0]
+    if not rows:
+        empty = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+        return clip_rows({"no mistakes": empty}, f"{title}: none")
+    return clip_rows(rows, title)

@@ -1,0 +1,135 @@
+"""Figures of a prepared data set; each function draws one figure and returns it."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.data.actors import ACTORS_FILE, ActorBoxes
+from lib.data.annotations import VideoDataset
+from lib.data.lists import class_counts
+from lib.data.video import read_frames
+from lib.show.plots import COLORS
+
+MAX_NAMED_CLASSES = 60  # more names than that cannot be read
+
+
+def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figure:
+    """Show how many videos of each class some lists hold.
+
+    Args:
+        dataset: The prepared data set.
+        list_names: The lists, at most as many as there are colours.
+    """
+    width = float(np.clip(0.28 * len(dataset.classes), 5, 16))
+    figure, axes = plt.subplots(figsize=(width, 3.2))
+    positions = np.arange(len(dataset.classes))
+    bar = 0.8 / len(list_names)
+    for number, (name, color) in enumerate(zip(list_names, COLORS, strict=False)):
+        counts = class_counts(dataset, name)
+        axes.bar(positions + (number + 0.5) * bar - 0.4, counts, bar, color=color, label=name)
+    axes.set(xlabel="class", ylabel="videos", title="Videos of each class in each list")
+    if len(dataset.classes) <= MAX_NAMED_CLASSES:
+        axes.set_xticks(positions, dataset.classes, rotation=60, ha="right", fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def plot_clip_lengths(dataset: VideoDataset, clip_len: int, frame_interval: int) -> Figure:
+    """Show how long the videos are, and how long a training clip is.
+
+    Args:
+        dataset: The prepared data set.
+        clip_len: Frames in a training clip.
+        frame_interval: Distance of its neighbouring frames, in frames.
+    """
+    frames = dataset.index["frames"].to_numpy()
+    span = clip_len * frame_interval
+    figure, axes = plt.subplots(figsize=(6, 3))
+    low, high = min(frames.min(), span) - 0.5, max(frames.max(), span) + 0.5
+    axes.hist(frames, bins=np.linspace(low, high, 41), color=COLORS[0])
+    axes.axvline(span, color=COLORS[1], label=f"training clip: {clip_len} × {frame_interval}")
+    short = (frames < span).mean()
+    axes.set(
+        xlabel="length of the video (frames)",
+        ylabel="videos",
+        title=f"{short:.0%} of the videos are shorter than a training clip",
+    )
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def plot_contact_sheet(
+    dataset: VideoDataset, rows: Sequence[int], num_frames: int = 6, min_score: float = 0.4
+) -> Figure:
+    """Show frames of some videos, with their person boxes where there are any.
+
+    Args:
+        dataset: The prepared data set.
+        rows: Index rows of the videos.
+        num_frames: Frames of each, evenly spaced.
+        min_score: Boxes must score above this.
+    """
+    has_boxes = (dataset.folder / ACTORS_FILE).is_file()
+    boxes_of = ActorBoxes(dataset) if has_boxes else None
+    first = dataset.record(int(rows[0]))
+    width = 1.15 * float(np.clip(first.width / first.height, 0.6, 2))
+    figure, grid = plt.subplots(
+        len(rows), num_frames, figsize=(width * num_frames, 1.45 * len(rows)), squeeze=False
+    )
+    for axes_row, row in zip(grid, rows, strict=True):
+        record = dataset.record(int(row))
+        indices = np.linspace(0, record.num_frames - 1, num_frames).round().astype(np.int64)
+        boxes = boxes_of.lookup(record.row, indices, min_score) if boxes_of else [[]] * num_frames
+        frames = read_frames(record.path, indices)
+        for axes, frame, index, frame_boxes in zip(axes_row, frames, indices, boxes, strict=True):
+            axes.imshow(frame)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_xlabel(f"frame {index}", fontsize=7, labelpad=1)
+            for x1, y1, x2, y2 in frame_boxes:
+                axes.add_patch(
+                    Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.5, ec=COLORS[4])
+                )
+        axes_row[0].set_title(record.name, fontsize=8, loc="left")
+    figure.tight_layout(pad=0.4)
+    return figure
+
+
+def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
+    """Show how much of the videos the person boxes cover.
+
+    Args:
+        statistics: One row a video, as `lib.data.detect.actor_statistics` returns it.
+    """
+    figure, grid = plt.subplots(1, 3, figsize=(10, 2.8))
+    panels = (
+        ("frames_with_person", "share of the frames with a box", np.linspace(0, 1, 21)),
+        ("boxes_per_frame", "boxes in a frame (mean)", 20),
+        ("box_area", "share of the frame inside boxes (mean)", np.linspace(0, 1, 21)),
+    )
+    for axes, (column, label, bins) in zip(grid, panels, strict=True):
+        values = statistics[column]
+        axes.hist(values, bins=bins, color=COLORS[4])
+        axes.axvline(values.median(), color="black", lw=1, label=f"median {values.median():.2f}")
+        axes.set(xlabel=label, ylabel="videos")
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def pick_rows(dataset: VideoDataset, list_name: str, count: int, seed: int) -> np.ndarray:
+    """Return index rows of a list's videos, of as many different classes as possible, (count,)."""
+    rows = dataset.read_list(list_name)
+    rows = np.random.default_rng(seed).permutation(rows)
+    labels = dataset.index["label"].to_numpy()[rows]
+    rank = np.zeros(len(rows), dtype=np.int64)  # how many of its class stand before it
+    seen: dict[int, int] = {}
+    for position, label in enumerate(labels.tolist()):
+        rank[position] = seen[label] = seen.get(label, -1) + 1
+    return rows[np.argsort(rank, kind="stable")[:count]]

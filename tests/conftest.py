@@ -1,0 +1,127 @@
+"""Small data sets, made once a session, and the settings of small runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import build_tiny, tiny_worker
+
+from lib.config import PROJECT_ROOT, TrainSettings
+from lib.data.actors import write_actors
+from lib.data.annotations import VideoDataset, write_dataset
+from lib.data.synthetic import make_synthetic, write_video
+from lib.learn import training
+
+SHARED = PROJECT_ROOT.parent / "shared"
+CODED_FRAMES = 40
+CODED_SIZE = (48, 64)  # height and width; decord reads nothing narrower than 64 pixels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors: more threads only cost time, and sums come out the same on every machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Return a file or folder of ../shared, or skip the test and say what is missing."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"{path} is not there: real data is not part of the project")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Folder of prepared data sets; `synthetic` in it is a tiny one."""
+    folder = tmp_path_factory.mktemp("data")
+    make_synthetic(folder / "synthetic", parts={"train": 18, "val": 8, "val_swapped": 6})
+    return folder
+
+
+@pytest.fixture
+def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
+    """Make the settings of a run of a second: 18 videos, clips of 4 frames of 16 pixels."""
+
+    def make(**changes) -> TrainSettings:
+        return TrainSettings(
+            **{
+                "dataset": "synthetic",
+                "data_dir": str(data_dir),
+                "run_dir": str(tmp_path / "run"),
+                "clip_len": 4,
+                "frame_interval": 2,
+                "short_side": 20,
+                "crop_size": 16,
+                "test_crop_size": 20,
+                "test_num_clips": 2,
+                "model": "r2plus1d_small",
+                "dropout": 0.0,
+                "confidence_threshold": 0.17,  # six classes: some clips are above it from the start
+                "labeled_batch": 4,
+                "unlabeled_batch": 6,
+                "epochs": 2,
+                "val_interval": 1,
+                "lr": 0.05,
+                "device": "cpu",
+            }
+            | changes
+        )
+
+    return make
+
+
+@pytest.fixture
+def tiny_network(monkeypatch) -> None:
+    """Let runs train a network without batch norm, in this process and in spawned ones."""
+    monkeypatch.setattr(training, "build_run_model", build_tiny)
+    monkeypatch.setattr(training, "train_worker", tiny_worker)
+
+
+def coded_frames(video: int, num_frames: int = CODED_FRAMES) -> np.ndarray:
+    """Frames that tell what they are: red is 4 · frame + video, green the row, blue the column."""
+    height, width = CODED_SIZE
+    frames = np.zeros((num_frames, height, width, 3), dtype=np.uint8)
+    frames[..., 0] = (4 * np.arange(num_frames) + video)[:, None, None]
+    frames[..., 1] = np.arange(height)[:, None]
+    frames[..., 2] = np.arange(width)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def coded(tmp_path_factory) -> VideoDataset:
+    """Four lossless videos of `coded_frames`, with one box per frame that moves to the right."""
+    folder = tmp_path_factory.mktemp("coded")
+    names = [f"class{video % 2}/v{video}" for video in range(4)]
+    height, width = CODED_SIZE
+    for video, name in enumerate(names):
+        write_video(folder / f"videos/{name}.mkv", coded_frames(video), 8, codec="ffv1")
+    boxes = [
+        [np.array([[t, 10.0 + video, t + 12, 30 + video, 0.9]]) for t in range(CODED_FRAMES)]
+        for video in range(4)
+    ]
+    write_actors(folder, names, boxes)
+    index = pd.DataFrame(
+        {
+            "name": names,
+            "path": [f"videos/{name}.mkv" for name in names],
+            "class": [name.split("/")[0] for name in names],
+            "label": [0, 1, 0, 1],
+            "frames": CODED_FRAMES,
+            "fps": 8,
+            "width": width,
+            "height": height,
+        }
+    )
+    dataset = write_dataset(folder, "coded", ["class0", "class1"], folder, index, {})
+    dataset.write_list("train", [0, 1, 2])
+    dataset.write_list("val", [3])
+    return dataset

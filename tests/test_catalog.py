@@ -1,0 +1,404 @@
+"""Known data sets: archives, lists, layouts, plans; all files are made here, none is downloaded."""
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.data import archives, known
+from lib.data.actors import ActorBoxes, write_actors
+from lib.data.archives import extract, extract_nested
+from lib.data.catalog import CATALOG, PublishedList, RemoteFile, dataset_folder
+from lib.data.frames import store_frames
+from lib.data.known import class_order, find_known_videos, index_known
+from lib.data.official_lists import ListEntry
+from lib.data.plan import make_plan, plan_text
+from lib.data.prepare import main, prepare
+from lib.data.synthetic import write_video
+from lib.data.video import read_frames
+
+LISTS = PROJECT_ROOT.parent / "shared" / "data" / "reference_lists"
+
+
+def make_video(path: Path, num_frames: int = 6) -> Path:
+    values = 20 + 30 * np.arange(num_frames, dtype=np.uint8)
+    frames = np.broadcast_to(values[:, None, None, None], (num_frames, 48, 64, 3))
+    return write_video(path, np.ascontiguousarray(frames), fps=10)
+
+
+def rar_bytes(files: dict[str, bytes], mode: int = stat.S_IFREG | 0o644) -> bytes:
+    """Write a rar archive (format 3) without compression, which needs no program to read."""
+
+    def block(kind: int, flags: int, body: bytes) -> bytes:
+        rest = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
+        return struct.pack("<H", zlib.crc32(rest) & 0xFFFF) + rest
+
+    data = b"Rar!\x1a\x07\x00" + block(0x73, 0, bytes(6))
+    for name, content in files.items():
+        encoded = name.encode()
+        sizes = (len(content), len(content), 3, zlib.crc32(content), 0, 20, 0x30)
+        head = struct.pack("<IIBIIBB", *sizes) + struct.pack("<HI", len(encoded), mode) + encoded
+        data += block(0x74, 0x8000, head) + content
+    return data + block(0x7B, 0x4000, b"")
+
+
+def zip_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+# --- Archives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [zip_bytes, rar_bytes, tar_bytes])
+def test_archives_are_unpacked_once(tmp_path, make):
+    archive = tmp_path / "archive"
+    archive.write_bytes(make({"a/b c.txt": b"one", "d.txt": b"two"}))
+    assert extract(archive, tmp_path / "out") == [
+        tmp_path / "out/a/b c.txt",
+        tmp_path / "out/d.txt",
+    ]
+    assert (tmp_path / "out/a/b c.txt").read_bytes() == b"one"
+    before = (tmp_path / "out/d.txt").stat().st_mtime_ns
+    (tmp_path / "out/a/b c.txt").write_bytes(b"o")  # half of it, as after a crash
+    extract(archive, tmp_path / "out")
+    assert (tmp_path / "out/a/b c.txt").read_bytes() == b"one"
+    assert (tmp_path / "out/d.txt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("make", [zip_bytes, rar_bytes, tar_bytes])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "C:/evil", "..\\evil"])
+def test_names_that_lead_out_are_refused_before_anything_is_written(tmp_path, make, name):
+    archive = tmp_path / "archive"
+    archive.write_bytes(make({"good.txt": b"x", name: b"x"}))
+    with pytest.raises(ValueError, match="leads out of the folder; nothing was unpacked"):
+        extract(archive, tmp_path / "deep" / "out")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["archive"]
+
+
+def test_links_are_refused(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(info)
+    (tmp_path / "links.tar").write_bytes(buffer.getvalue())
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
+        archive.writestr(info, "/etc")
+    link = rar_bytes({"link": b"/etc"}, stat.S_IFLNK | 0o777)
+    (tmp_path / "links.rar").write_bytes(link)
+    for name in ("links.tar", "links.zip", "links.rar"):
+        with pytest.raises(ValueError, match="'link' is a link or a device"):
+            extract(tmp_path / name, tmp_path / "out")
+
+
+def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no such archive"):
+        extract(tmp_path / "none.zip", tmp_path)
+    (tmp_path / "page.rar").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match="perhaps an error page"):
+        extract(tmp_path / "page.rar", tmp_path)
+    whole = zip_bytes({"a.txt": os.urandom(5000)})
+    (tmp_path / "damaged.zip").write_bytes(whole[:1000] + bytes(100) + whole[1100:])
+    with pytest.raises(ValueError, match="damaged.zip: cannot be unpacked"):
+        extract(tmp_path / "damaged.zip", tmp_path / "out")
+    (tmp_path / "good.zip").write_bytes(whole)
+    usage = type(archives.shutil.disk_usage("/"))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 0))
+    with pytest.raises(ValueError, match="make room, or set data_dir to another disk"):
+        extract(tmp_path / "good.zip", tmp_path / "out2")
+
+
+def test_a_missing_unpacker_is_named(tmp_path, monkeypatch):
+    packed = rar_bytes({"a.txt": b"x" * 100}).replace(b"\x14\x30", b"\x14\x33", 1)
+    header = packed.index(b"a.txt") - 32
+    size = struct.unpack_from("<H", packed, header + 5)[0]
+    crc = struct.pack("<H", zlib.crc32(packed[header + 2 : header + size]) & 0xFFFF)
+    (tmp_path / "packed.rar").write_bytes(packed[:header] + crc + packed[header + 2 :])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="install one of unrar, unar, 7z or bsdtar"):
+        extract(tmp_path / "packed.rar", tmp_path / "out")
+
+
+def test_archive_of_archives(tmp_path):
+    inner = {"run.rar": rar_bytes({"run/1.avi": b"1"}), "sit.rar": rar_bytes({"sit/2.avi": b"2"})}
+    (tmp_path / "all.rar").write_bytes(rar_bytes(inner))
+    extract_nested(tmp_path / "all.rar", tmp_path / "out")
+    extract_nested(tmp_path / "all.rar", tmp_path / "out")
+    files = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").glob("*/*"))
+    assert files == ["run/1.avi", "sit/2.avi"]
+
+
+# --- The catalog itself ---------------------------------------------------------------------------
+
+
+def test_catalog_is_complete():
+    assert list(CATALOG) == [
+        "synthetic", "folder", "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2",
+    ]  # fmt: skip
+    for name, entry in CATALOG.items():
+        names = [published.name for published in entry.lists]
+        assert len(set(names)) == len(names) and entry.licence and entry.how_to_get
+        assert not names or {"train", "val"} <= set(names)
+        for file in (p.file for p in entry.lists):
+            pinned = "githubusercontent" in file.url
+            assert (file.sha256 is not None and len(file.sha256) == 64) == pinned, name
+
+
+@pytest.mark.skipif(not LISTS.is_dir(), reason=f"no published lists in {LISTS}")
+def test_checksums_and_counts_are_those_of_the_published_lists():
+    checked = 0
+    for entry in CATALOG.values():
+        for published in entry.lists:
+            if "vt-vl-lab" in published.file.url:
+                path = LISTS / published.file.url.split("/data/")[1]
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == published.file.sha256
+                assert len(path.read_text().splitlines()) == published.num_videos
+                checked += 1
+    assert checked == 17
+
+
+# --- A small "UCF-101" ----------------------------------------------------------------------------
+
+NAMES = {
+    "train": ["Hammering/v_Hammering_g08_c01", "HammerThrow/v_HammerThrow_g08_c01"],
+    "val": ["Hammering/v_Hammering_g01_c01", "HammerThrow/v_HammerThrow_g01_c01"],
+}
+
+
+@pytest.fixture
+def small_ucf(tmp_path, monkeypatch) -> Path:
+    """Two classes, four videos in a rar, lists and splits, all in a folder `sources`."""
+    sources = tmp_path / "sources"
+    video = make_video(tmp_path / "video.avi").read_bytes()
+    files = {f"UCF-101/{n}.avi": video for part in NAMES.values() for n in part}
+    files["UCF-101/Other/v_Other_g01_c01.avi"] = video
+    sources.mkdir()
+    (sources / "UCF101.rar").write_bytes(rar_bytes(files))
+    lists = []
+    for part, names in NAMES.items():
+        path = sources / f"{part}.txt"
+        path.write_text("".join(f"{n} {6 + k} {k}\n" for k, n in enumerate(names)))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        url = f"http://127.0.0.1:9/{part}.txt"
+        lists.append(PublishedList(part, RemoteFile(url, digest), 2))
+    splits = {}
+    for split in (1, 2, 3):
+        train = "".join(f"{n}.avi {k + 1}\r\n" for k, n in enumerate(NAMES["train"]))
+        splits[f"ucfTrainTestlist/trainlist0{split}.txt"] = train.encode()
+        test = "".join(f"{n}.avi\r\n" for n in NAMES["val"])
+        splits[f"ucfTrainTestlist/testlist0{split}.txt"] = test.encode()
+    (sources / CATALOG["ucf101"].splits.filename).write_bytes(zip_bytes(splits))
+    entry = replace(CATALOG["ucf101"], num_classes=2, num_videos=4, lists=tuple(lists))
+    monkeypatch.setitem(CATALOG, "ucf101", entry)
+    return sources
+
+
+def settings_for(tmp_path, **values) -> PrepareSettings:
+    return PrepareSettings(
+        **{"dataset": "ucf101", "data_dir": str(tmp_path / "data"), "num_processes": 1, **values}
+    )
+
+
+def test_from_archives_to_a_data_set(small_ucf, tmp_path, capsys):
+    dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
+    assert dataset.classes == ("Hammering", "HammerThrow")
+    assert dataset.index["name"].tolist() == NAMES["train"] + NAMES["val"]
+    assert dataset.read_list("train").tolist() == [0, 1]
+    assert dataset.read_list("split3_test").tolist() == [2, 3]
+    out = capsys.readouterr().out
+    assert "4 of 4 listed videos, 1 others left out" in out
+    assert "train: 2 videos, 1 with other frames" in out
+    assert read_frames(dataset.record(0).path, np.array([0])).shape == (1, 48, 64, 3)
+
+
+def test_official_splits_stand_in_for_absent_lists(small_ucf, tmp_path, capsys):
+    (small_ucf / "train.txt").unlink()
+    (small_ucf / "val.txt").unlink()
+    dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
+    assert dataset.index["name"][dataset.read_list("val")].tolist() == NAMES["val"]
+
+
+def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys):
+    make_video(tmp_path / "mine" / "any" / "v_HammerThrow_g08_c01.avi")
+    make_video(tmp_path / "mine" / "hammering" / "v_Hammering_g01_c01.avi")
+    settings = settings_for(
+        tmp_path, sources_dir=str(small_ucf), data_root=str(tmp_path / "mine"), labeled_fractions=[]
+    )
+    dataset = prepare(settings)
+    assert dataset.index["label"].tolist() == [1, 0]
+    assert "train: 1 videos, 1 missing, 1 with other frames" in capsys.readouterr().out
+    report = (dataset.folder / "lists" / "train.problems.csv").read_text()
+    assert "Hammering/v_Hammering_g08_c01,missing" in report
+
+
+def test_what_is_absent_is_said_with_its_address(small_ucf, tmp_path):
+    with pytest.raises(ValueError, match=r"lists \['train', 'val'\] are not there(.|\n)*127.0.0.1"):
+        prepare(settings_for(tmp_path))
+    (small_ucf / "train.txt").write_text("changed a/b 1 0\n")
+    (small_ucf / CATALOG["ucf101"].splits.filename).unlink()
+    with pytest.raises(ValueError, match="train.txt: not the file that is at"):
+        prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
+
+
+def test_wrong_folder_and_twice_the_same_video(small_ucf, tmp_path):
+    common = {"sources_dir": str(small_ucf)}
+    with pytest.raises(ValueError, match="data_root: .* is not a folder"):
+        prepare(settings_for(tmp_path, data_root=str(tmp_path / "none"), **common))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="none of the 4 videos of UCF-101's lists"):
+        prepare(settings_for(tmp_path, data_root=str(tmp_path / "empty"), **common))
+    for folder in ("one", "two"):
+        make_video(tmp_path / "mine" / folder / "v_Hammering_g01_c01.avi")
+    with pytest.raises(ValueError, match="is there twice, as one/.* and two/"):
+        prepare(settings_for(tmp_path, data_root=str(tmp_path / "mine"), **common))
+
+
+def test_no_videos_to_download_without_registration(tmp_path):
+    with pytest.raises(ValueError, match="data_root: Mini-Something-Something v2 needs the folder"):
+        known.unpack_videos("mini_ssv2", None, tmp_path, False)
+
+
+# --- Layouts --------------------------------------------------------------------------------------
+
+CLIPS = ["playing_guitar/aaaaaaaaaaa_000001_000011", "ski_(sport)/-_bbbbbbbbb_000002_000012"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["aaaaaaaaaaa_000001_000011.mp4", "-_bbbbbbbbb_000002_000012.mp4"],
+        [
+            "train/playing guitar/aaaaaaaaaaa_000001_000011.mp4",
+            "val/x/-_bbbbbbbbb_000002_000012.mp4",
+        ],
+        ["playing_guitar/aaaaaaaaaaa.mp4", "ski_-sport-/-_bbbbbbbbb_000002_000012.mkv"],
+    ],
+)
+def test_kinetics_layouts(tmp_path, files):
+    for file in [*files, "part_0/ccccccccccc_000001_000011.mp4", "notes.txt", ".x/hidden.mp4"]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"not opened here")
+    lists = {"train": [ListEntry(CLIPS[0], 0), ListEntry(CLIPS[1], 1)]}
+    videos, unknown = find_known_videos(tmp_path, lists, is_kinetics=True)
+    assert videos["name"].tolist() == CLIPS and videos["path"].tolist() == files
+    assert videos["class"].tolist() == ["playing_guitar", "ski_(sport)"] and unknown == 1
+
+
+def test_rawframes_tree_in_place(tmp_path, monkeypatch):
+    for name in ("a/one", "b/two"):
+        (tmp_path / "rawframes" / name).mkdir(parents=True)
+        for number in (1, 2):
+            path = tmp_path / "rawframes" / name / f"img_{number:05d}.jpg"
+            Image.new("RGB", (32, 24), (90 * number,) * 3).save(path)
+    lists = {"train": [ListEntry("a/one", 0, 2), ListEntry("b/two", 1, 2)]}
+    lists["val"] = lists["train"]
+    monkeypatch.setattr(known, "read_lists", lambda *_: (lists, {}))
+    monkeypatch.setitem(CATALOG, "ucf101", replace(CATALOG["ucf101"], num_classes=2))
+    root, folder = tmp_path / "rawframes", tmp_path / "data"
+    dataset = index_known("ucf101", root, None, folder, allowed=False, num_processes=1)
+    assert dataset.index["frames"].tolist() == [2, 2]
+    assert read_frames(dataset.record(1).path, np.array([1])).mean() == pytest.approx(180, abs=2)
+
+
+def test_class_order_follows_the_majority_of_labels():
+    entries = [ListEntry(f"climb/{n}", 0) for n in range(3)]
+    entries += [ListEntry("climb/x", 1), ListEntry("climb_stairs/y", 1), ListEntry("walk/z", 2)]
+    assert class_order({"train": entries}) == ["climb", "climb_stairs", "walk"]
+    assert class_order({"train": [ListEntry("b/1"), ListEntry("a/2")]}) == ["a", "b"]
+    with pytest.raises(ValueError, match="each of 2 classes its own label"):
+        class_order({"train": [ListEntry("a/1", 0), ListEntry("b/1", 0)]})
+
+
+# --- Frames as files ------------------------------------------------------------------------------
+
+
+def test_frames_hold_the_same_pictures_and_boxes_move_with_them(small_ucf, tmp_path):
+    dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
+    video = read_frames(dataset.record(0).path, np.arange(6))
+    box = np.array([[8, 12, 32, 24, 0.9]])
+    write_actors(dataset.folder, dataset.index["name"].tolist(), [[box] * 6] * 4, {"method": "x"})
+    stored = store_frames(dataset, short_side=24, num_processes=1)
+    record = stored.record(0)
+    assert (record.width, record.height, record.num_frames) == (32, 24, 6)
+    assert record.path == stored.folder / "frames" / NAMES["train"][0]
+    frames = read_frames(record.path, np.arange(6))
+    assert frames.shape == (6, 24, 32, 3)
+    assert frames.mean(axis=(1, 2, 3)) == pytest.approx(video.mean(axis=(1, 2, 3)), abs=1)
+    assert ActorBoxes(stored).lookup(0, np.array([2]))[0].tolist() == [[4, 6, 16, 12]]
+    again = store_frames(stored, short_side=24)
+    assert again.index.equals(stored.index)
+    assert stored.read_list("train").tolist() == [0, 1]
+
+
+def test_frames_at_their_own_size_through_the_settings(small_ucf, tmp_path):
+    settings = settings_for(
+        tmp_path, sources_dir=str(small_ucf), storage="frames", frames_short_side=0
+    )
+    dataset = prepare(settings)
+    assert dataset.record(0).path.is_dir() and dataset.record(0).height == 48
+    assert prepare(settings).index.equals(dataset.index)
+
+
+# --- Plans ----------------------------------------------------------------------------------------
+
+
+def test_plan_without_network_writes_nothing(tmp_path, capsys, monkeypatch):
+    def no_network(*_, **__):
+        raise AssertionError("a plan opened a connection")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    for name in ("ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "synthetic"):
+        assert main(["--dataset", name, "--data_dir", str(tmp_path / "data"), "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "13,320 videos" in out and "UCF101.rar" in out and "no checksum is published" in out
+    assert "few-shot benchmark" in out and "132 clips" in out
+    assert not (tmp_path / "data").exists()
+
+
+def test_plan_follows_the_work(small_ucf, tmp_path):
+    settings = settings_for(tmp_path, sources_dir=str(small_ucf), actor_boxes="motion")
+    plan = make_plan(settings).set_index("part")["state"]
+    assert plan["list train"] == "there" and plan["unpacking"] == "to do"
+    prepare(settings)
+    text = " ".join(plan_text(settings).split())
+    assert "4 opened" in text and "made with method motion, stride 4" in text
+
+
+def test_command_line_errors(tmp_path, capsys):
+    assert main(["--dataset", "ufc101", "--plan"]) == 1
+    assert "no data set 'ufc101'" in capsys.readouterr().err
+    assert main(["--dataset", "ucf101", "--val_fraction", "2", "--plan"]) == 1
+    assert "val_fraction" in capsys.readouterr().err
+    assert main(["--dataset", "ucf101", "--data_dir", str(tmp_path)]) == 1
+    assert "set download to true" in capsys.readouterr().err
+
+
+def test_folder_of_a_data_set(tmp_path):
+    assert dataset_folder("ucf101", None, str(tmp_path)) == tmp_path / "ucf101"

@@ -1,0 +1,99 @@
+"""Downloads from a server on this machine: whole, cut off, changed, forbidden."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from lib.data.download import download
+
+CONTENT = bytes(range(256)) * 1600
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT with ranges; `/cut` ends the connection after half of it."""
+
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        partial = self.path != "/no-ranges" and start > 0
+        body = CONTENT[start:] if partial else CONTENT
+        self.send_response(206 if partial else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/cut" else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked = []
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_is_downloaded_once(server, tmp_path):
+    path = tmp_path / "new folder" / "file.bin"
+    assert download(server.url + "/whole", path, SHA256, allowed=True).read_bytes() == CONTENT
+    download(server.url + "/whole", path, SHA256, allowed=True)
+    assert len(server.asked) == 1 and [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_half_a_download_is_continued(server, tmp_path):
+    path = tmp_path / "file.bin"
+    with pytest.raises(ValueError, match="What has arrived is kept: try again"):
+        download(server.url + "/cut", path, SHA256, allowed=True)
+    kept = (tmp_path / "file.bin.part").stat().st_size
+    assert 0.7 * len(CONTENT) / 2 < kept <= len(CONTENT) / 2 and not path.exists()
+    download(server.url + "/whole", path, SHA256, allowed=True)
+    assert path.read_bytes() == CONTENT and server.asked[-1][1] == f"bytes={kept}-"
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path):
+    path = tmp_path / "file.bin"
+    (tmp_path / "file.bin.part").write_bytes(b"something old")
+    download(server.url + "/no-ranges", path, SHA256, allowed=True)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_part_that_was_complete_is_taken(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_leaves_nothing_behind(server, tmp_path):
+    with pytest.raises(ValueError, match="has another checksum than expected"):
+        download(server.url + "/whole", tmp_path / "file.bin", "0" * 64, allowed=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file.bin").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="damaged or another file: delete it"):
+        download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
+
+
+def test_no_network_unless_allowed(server, tmp_path):
+    with pytest.raises(ValueError, match="Set download to true"):
+        download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=False)
+    assert server.asked == []
+
+
+def test_no_such_file_and_no_server(server, tmp_path):
+    with pytest.raises(ValueError, match="cannot be downloaded .*404"):
+        download(server.url + "/missing", tmp_path / "file.bin", SHA256, allowed=True)
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        download("http://127.0.0.1:9/file", tmp_path / "file.bin", SHA256, allowed=True)

@@ -1,0 +1,225 @@
+"""The notebooks: their form, and that they run top to bottom by papermill."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from lib import batch
+from lib.config import (
+    PROJECT_ROOT,
+    EvaluateSettings,
+    LookSettings,
+    PrepareSettings,
+    ReportSettings,
+    TrainSettings,
+    make_settings,
+)
+
+SETTINGS = {
+    "1_prepare_data.ipynb": PrepareSettings,
+    "2_look_at_augmentations.ipynb": LookSettings,
+    "3_train.ipynb": TrainSettings,
+    "4_evaluate.ipynb": EvaluateSettings,
+    "5_report.ipynb": ReportSettings,
+}
+NOTEBOOKS = PROJECT_ROOT / "notebooks"
+TINY_RUN = {"epochs": 2, "val_interval": 1, "test_num_clips": 1, "num_processes": 1}
+
+
+def cells(name: str, cell_type: str) -> list[dict]:
+    everything = json.loads((NOTEBOOKS / name).read_text())["cells"]
+    return [cell for cell in everything if cell["cell_type"] == cell_type]
+
+
+def test_every_notebook_is_known():
+    assert sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")) == sorted(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_outputs_are_stored(name):
+    for cell in cells(name, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_cells_are_short_and_define_nothing(name):
+    for cell in cells(name, "code"):
+        if "parameters" in cell["metadata"].get("tags", []):
+            continue
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 25
+        assert not re.search(r"^\s*(class|def) ", source, re.M)
+    assert len(cells(name, "markdown")) + 2 >= len(cells(name, "code"))
+    assert "".join(cells(name, "markdown")[0]["source"]).startswith("# ")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_parameters_cell_declares_exactly_the_settings(name):
+    defaults = batch.notebook_defaults(NOTEBOOKS / name)
+    assert sorted(defaults) == sorted(SETTINGS[name].model_fields)
+    make_settings(SETTINGS[name], defaults, name)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_declared_type_accepts_its_default(name):
+    for cell in cells(name, "code"):
+        if "parameters" in cell["metadata"].get("tags", []):
+            for statement in ast.parse("".join(cell["source"])).body:
+                assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
+
+
+@pytest.mark.parametrize("study", sorted((PROJECT_ROOT / "params").glob("*/recipe.yaml")))
+def test_every_study_is_accepted(study):
+    runs = batch.read_study(study.parent)
+    assert runs
+    for planned in runs:
+        assert planned.run_dir == PROJECT_ROOT / "outputs" / study.parent.name / planned.name
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    """A data folder with a small synthetic data set."""
+    from lib.data.synthetic import make_synthetic
+
+    folder = tmp_path_factory.mktemp("data")
+    make_synthetic(folder / "synthetic", {"train": 60, "val": 12, "val_swapped": 12})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study(small_data, tmp_path_factory) -> tuple[Path, Path]:
+    """Parameters of two tiny runs, and the folder that they are put into."""
+    folder = tmp_path_factory.mktemp("studies") / "tiny"
+    out = tmp_path_factory.mktemp("runs")
+    folder.mkdir()
+    recipe = TINY_RUN | {"data_dir": str(small_data)}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for name, objective in (("a_seed0", "supervised"), ("b_seed0", "fixmatch")):
+        run = {"run_dir": str(out / name), "objective": objective}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(run))
+    return folder, out
+
+
+def outputs_text(notebook: Path) -> str:
+    found = []
+    for cell in json.loads(notebook.read_text())["cells"]:
+        for output in cell.get("outputs", []):
+            found.append("".join(output.get("text", [])))
+            found.append("".join(output.get("data", {}).get("text/html", [])))
+    return "\n".join(found)
+
+
+def test_batch_runs_a_study_and_reports_it(study, monkeypatch, capsys, tmp_path):
+    folder, out = study
+    monkeypatch.setattr(batch, "project_path", _redirect_outputs(out))
+    assert batch.run(folder) == 0
+    for name in ("a_seed0", "b_seed0"):
+        for file in ("params.yaml", "environment.json", "log.jsonl", "last.pt", "metrics.json"):
+            assert (out / name / file).is_file(), file
+        assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
+    summary = (out / "summary.csv").read_text().splitlines()
+    assert summary[0].startswith("run,group,split,top1,top5,mean_class_accuracy")
+    assert len(summary) == 1 + 2 * 2
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64" in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?://", page)
+    capsys.readouterr()
+
+    before = (out / "a_seed0" / "last.pt").stat().st_mtime_ns
+    assert batch.run(folder) == 0
+    assert capsys.readouterr().out.count("complete") == 2
+    assert (out / "a_seed0" / "last.pt").stat().st_mtime_ns == before
+
+
+def _redirect_outputs(out: Path):
+    from lib.config import project_path
+
+    return lambda path: out if str(path) == "outputs/tiny" else project_path(path)
+
+
+def test_batch_goes_on_after_a_failure(study, tmp_path, monkeypatch, capsys):
+    folder, _ = study
+    broken = tmp_path / "tiny"
+    broken.mkdir()
+    for path in folder.glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        if "run_dir" in values:
+            values["run_dir"] = str(tmp_path / "runs" / path.stem)
+        if path.stem == "a_seed0":
+            values["labeled_list"] = "no_such_list"
+        (broken / path.name).write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(batch, "NOTEBOOKS", NOTEBOOKS)
+    trained = []
+    monkeypatch.setattr(batch, "make_report", lambda out: None)
+    real = batch.train_and_evaluate
+
+    def only_first(planned, title):
+        trained.append(planned.name)
+        if planned.name == "a_seed0":
+            real(planned, title)
+        else:
+            raise RuntimeError("stop here")
+
+    monkeypatch.setattr(batch, "train_and_evaluate", only_first)
+    assert batch.run(broken) == 2
+    assert trained == ["a_seed0", "b_seed0"]
+    errors = capsys.readouterr().err
+    assert "FAILED a_seed0" in errors and "no_such_list" in errors
+    assert "no_such_list" in (tmp_path / "runs" / "a_seed0" / "3_train.ipynb").read_text()
+
+
+def test_papermill_alone_gives_the_same_run(study, tmp_path):
+    folder, out = study
+    if not (out / "b_seed0" / "log.jsonl").exists():
+        pytest.skip("needs the runs of test_batch_runs_a_study_and_reports_it")
+    parameters = yaml.safe_load((folder / "recipe.yaml").read_text())
+    parameters |= yaml.safe_load((folder / "b_seed0.yaml").read_text())
+    parameters["run_dir"] = str(tmp_path / "again")
+    papermill.execute_notebook(
+        NOTEBOOKS / "3_train.ipynb", tmp_path / "3.ipynb", parameters, progress_bar=False
+    )
+    first, second = (
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+        for path in (out / "b_seed0", tmp_path / "again")
+    )
+    for a, b in zip(first, second, strict=True):
+        for key in ("loss/total", "eval/top1_video", "ssl/mask_rate"):
+            assert a.get(key) == b.get(key), key
+
+
+def test_unknown_parameter_stops_before_any_work(tmp_path):
+    with pytest.raises(PapermillExecutionError, match="did you mean 'epochs'"):
+        papermill.execute_notebook(
+            NOTEBOOKS / "3_train.ipynb",
+            tmp_path / "3.ipynb",
+            {"epohcs": 3, "run_dir": str(tmp_path / "run")},
+            progress_bar=False,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["1_prepare_data.ipynb", "2_look_at_augmentations.ipynb"])
+def test_notebook_runs(name, small_data, tmp_path):
+    papermill.execute_notebook(
+        NOTEBOOKS / name,
+        tmp_path / name,
+        {"data_dir": str(small_data)},
+        progress_bar=False,
+    )
+    assert '"image/png"' in (tmp_path / name).read_text()
+
+
+def test_evaluating_what_was_not_trained_says_so(tmp_path):
+    with pytest.raises(PapermillExecutionError, match="no run here"):
+        papermill.execute_notebook(
+            NOTEBOOKS / "4_evaluate.ipynb",
+            tmp_path / "4.ipynb",
+            {"run_dir": str(tmp_path / "none")},
+            progress_bar=False,
+        )

@@ -1,0 +1,289 @@
+"""Indexing folders of videos, among them files that nobody wants to meet."""
+
+import os
+import shutil
+import signal
+import stat
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.data import prepare as prepare_module
+from lib.data import probe
+from lib.data.annotations import read_dataset
+from lib.data.folder import find_videos, index_folder
+from lib.data.prepare import dataset_folder, open_dataset, prepare
+from lib.data.probe import probe_video, probe_videos
+from lib.data.synthetic import write_video
+from lib.data.video import read_frames
+from lib.data.workers import map_in_workers
+
+SHARED = PROJECT_ROOT.parent / "shared" / "data"
+needs_real_videos = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"no real videos in {SHARED}; they are not part of the project"
+)
+
+
+def make_video(path: Path, num_frames: int = 6, size: tuple[int, int] = (48, 64)) -> Path:
+    """Write a grey video whose frame t has the value 20 + 10·t."""
+    values = 20 + 10 * np.arange(num_frames, dtype=np.uint8)
+    frames = np.broadcast_to(values[:, None, None, None], (num_frames, *size, 3))
+    return write_video(path, np.ascontiguousarray(frames), fps=10)
+
+
+def make_folder(root: Path, names: list[str]) -> Path:
+    source = make_video(root.parent / "source.mp4")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, root / name)
+    return root
+
+
+def settings_for(root: Path, **values) -> PrepareSettings:
+    return PrepareSettings(
+        dataset="folder", data_root=str(root), data_dir=str(root.parent / "data"), **values
+    )
+
+
+# --- Good folders ---------------------------------------------------------------------------------
+
+
+def test_folder_with_spaces_is_prepared_and_its_lists_read_back(tmp_path):
+    names = [f"{action}/clip {n}, a b.mp4" for action in ("high jump", "run") for n in range(5)]
+    dataset = prepare(settings_for(make_folder(tmp_path / "my videos", names)))
+    assert dataset.classes == ("high jump", "run")
+    assert dataset.index["frames"].tolist() == [6] * 10
+    assert set(dataset.index[["width", "height"]].itertuples(index=False, name=None)) == {(64, 48)}
+    train, val = dataset.read_list("train"), dataset.read_list("val")
+    assert len(train) == 8 and len(val) == 2 and not set(train) & set(val)
+    assert dataset.index["label"][val].tolist() == [0, 1]
+    record = dataset.record(int(val[0]))
+    assert read_frames(record.path, np.array([5]))[0].mean() == pytest.approx(70, abs=3)
+    assert len(dataset.read_list("train_10percent_seed0")) == 2
+
+
+def test_parts_are_taken_from_the_folders(tmp_path):
+    names = ["train/a/1.mp4", "train/b/2.mp4", "train/b/3.mp4", "val/a/4.mp4", "val/b/5.mp4"]
+    dataset = prepare(settings_for(make_folder(tmp_path / "videos", names)))
+    assert dataset.index["name"][dataset.read_list("val")].tolist() == ["a/4", "b/5"]
+
+
+def test_folders_of_frames_are_used_in_place(tmp_path):
+    from PIL import Image
+
+    for action in ("a", "b"):
+        for video in ("one", "two"):
+            folder = tmp_path / "rawframes" / action / video
+            folder.mkdir(parents=True)
+            for number in range(1, 4):
+                Image.new("RGB", (32, 24), (80 * (number - 1),) * 3).save(
+                    folder / f"img_{number:05d}.jpg"
+                )
+    (folder / "img_00002.jpg").unlink()
+    with pytest.raises(ValueError, match="one readable video"):
+        prepare(settings_for(tmp_path / "rawframes"))
+    Image.new("RGB", (32, 24)).save(folder / "img_00002.jpg")
+    dataset = prepare(settings_for(tmp_path / "rawframes"))
+    assert dataset.index["frames"].tolist() == [3] * 4
+    record = dataset.record(0)
+    assert (record.width, record.height) == (32, 24)
+    assert read_frames(record.path, np.array([2])).mean() == pytest.approx(160, abs=2)
+
+
+def test_a_second_call_opens_nothing_and_changes_nothing(tmp_path, monkeypatch):
+    settings = settings_for(make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"]))
+    first = prepare(settings)
+    before = {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(prepare_module, "index_folder", None)
+    assert prepare(settings).index.equals(first.index)
+    assert {p: p.stat().st_mtime_ns for p in first.folder.rglob("*") if p.is_file()} == before
+
+
+def test_interrupted_opening_continues_where_it_was(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
+    paths = sorted((root / "a").iterdir())
+    progress = tmp_path / "opened.csv"
+    first = probe_videos(paths[:3], 1, progress_file=progress)
+    opened = []
+
+    def interrupted(_, items, *__):
+        opened.extend(items)
+        if items:
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(probe, "map_in_workers", interrupted)
+    assert probe_videos(paths[:3], 1, progress_file=progress).equals(first)
+    with pytest.raises(KeyboardInterrupt):
+        probe_videos(paths, 1, progress_file=progress)
+    assert opened == paths[3:]
+
+
+def test_open_dataset_prepares_a_folder_that_was_not(tmp_path):
+    root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"])
+    dataset = open_dataset("folder", str(root), str(tmp_path / "data"))
+    assert read_dataset(dataset.folder).index.equals(dataset.index)
+
+
+# --- Folders that cannot be used ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["notes.txt"], "no videos"),
+        (["1.mp4", "2.mp4"], "no class folders: .*expected <class>/<video>"),
+        (["set/a/deep/1.mp4"], "not where they should be"),
+        (["a/1.mp4", "a/2.mp4", "b/1.mp4"], r"\['b'\] has one readable video"),
+        (["a/1.mp4", "a/1.avi"], "a/1.avi and a/1.mp4; rename"),
+        (["train/a/1.mp4", "val/a/1.mp4"], "train/a/1.mp4 and val/a/1.mp4"),
+        (["train/a/1.mp4"], "'train' but not both"),
+        (["train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"], r"val: no readable video of \['b'\]"),
+        (["a/1.mp4", "a/2 .mp4"], "begins or ends with a space"),
+        (["a/1.mp4", "a/2\n.mp4"], "cannot be printed"),
+    ],
+)
+def test_wrong_layouts_say_what_is_wrong(tmp_path, names, message):
+    root = make_folder(tmp_path / "videos", names)
+    with pytest.raises(ValueError, match=message):
+        prepare(settings_for(root))
+
+
+def test_missing_folder_and_unknown_dataset(tmp_path):
+    with pytest.raises(ValueError, match="is not a folder"):
+        find_videos(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="data_root: dataset 'folder' needs"):
+        dataset_folder("folder", None, "data")
+    with pytest.raises(ValueError, match="no data set 'ufc101'"):
+        dataset_folder("ufc101", None, "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_data_folder(tmp_path):
+    settings = settings_for(make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"]))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(stat.S_IREAD | stat.S_IEXEC)
+    with pytest.raises(ValueError, match="data_dir: nothing can be written"):
+        prepare(settings)
+
+
+def test_data_folder_that_is_a_file(tmp_path):
+    (tmp_path / "data").write_text("not a folder")
+    root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"])
+    with pytest.raises(ValueError, match="data_dir: nothing can be written"):
+        prepare(settings_for(root))
+
+
+# --- Files that cannot be used --------------------------------------------------------------------
+
+
+def write_audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        silence = np.zeros((1, 44100), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
+    root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4", "a/3.mp4"])
+    whole = make_video(tmp_path / "long.mp4", 60, (128, 128)).read_bytes()
+    (root / "a" / "empty.mp4").write_bytes(b"")
+    (root / "a" / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "a" / "noise.avi").write_bytes(np.random.default_rng(0).bytes(20_000))
+    (root / "a" / "text.mov").write_text("not a video")
+    write_audio(root / "a" / "audio.mp4")
+    (root / "a" / "dangling.mp4").symlink_to(tmp_path / "nothing")
+    make_video(root / "a" / "one frame.mp4", num_frames=1)
+    (root / "a" / "._1.mp4").write_bytes(b"left by another system")
+    dataset = prepare(settings_for(root))
+    assert dataset.index["name"].tolist() == ["a/1", "a/2", "a/3", "a/one frame"]
+    assert dataset.index["frames"].tolist() == [6, 6, 6, 1]
+    report = (dataset.folder / "broken.csv").read_text()
+    for line in (
+        "a/audio.mp4,False,it has no video stream",
+        "a/dangling.mp4,False,cannot be opened (No such file or directory)",
+        "a/empty.mp4,False,the file is empty",
+        "a/half.mp4,False,it",
+        "a/noise.avi,False,it is not a video",
+        "a/text.mov,False,it is not a video",
+    ):
+        assert line in report
+    assert "6 videos cannot be read and are left out" in capsys.readouterr().out
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    root = make_folder(tmp_path / "videos", [])
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "1.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of its 1 videos can be read"):
+        prepare(settings_for(root))
+
+
+def probe_or_crash(path: Path):
+    """What a decoder with a bug would do."""
+    if path.stem == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if path.stem == "abort":
+        os.abort()
+    if path.stem == "freeze":
+        time.sleep(60)
+    return probe_video(path)
+
+
+def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
+    names = [f"a/{name}.mp4" for name in ("1", "2", "3", "segfault", "abort", "4", "5")]
+    root = make_folder(tmp_path / "videos", names)
+    monkeypatch.setattr(probe, "probe_video", probe_or_crash)
+    dataset = index_folder(root, tmp_path / "data", 0.2, 0, num_processes=2)
+    assert dataset.index["name"].tolist() == [f"a/{n}" for n in range(1, 6)]
+    report = (tmp_path / "data" / "broken.csv").read_text()
+    assert "a/segfault.mp4,False,the decoder crashed (SIGSEGV)" in report
+    assert "a/abort.mp4,False,the decoder crashed (SIGABRT)" in report
+
+
+def test_a_frozen_decoder_is_given_up(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/freeze.mp4"])
+    monkeypatch.setattr(probe, "probe_video", probe_or_crash)
+    found = probe_videos([root / "a/freeze.mp4", root / "a/1.mp4"], 1, timeout_s=5)
+    assert found["error"][0] == "no result after 5 s, given up"
+    assert found["frames"][1] == 6
+
+
+def square_or_fail(number: int) -> int:
+    if number == 3:
+        raise ValueError("three is not liked")
+    return number**2
+
+
+def test_workers_answer_every_item_once():
+    outcomes = {o.position: o for o in map_in_workers(square_or_fail, list(range(8)), 2)}
+    assert [outcomes[n].value for n in range(8)] == [0, 1, 4, None, 16, 25, 36, 49]
+    assert outcomes[3].error == "three is not liked"
+    assert list(map_in_workers(square_or_fail, [])) == []
+
+
+# --- Real videos ----------------------------------------------------------------------------------
+
+
+@needs_real_videos
+def test_real_clips_open_with_and_without_utf8_metadata(tmp_path):
+    paths = sorted((SHARED / "clips").iterdir())
+    found = probe_videos(paths, 2)
+    assert found["error"].isna().all() and (found["frames"] > 20).all()
+    cartwheel = found["frames"][[p.name.endswith("cartwheel_f_cm_np2_le_med_6.avi") for p in paths]]
+    assert cartwheel.tolist() == [84]
+
+
+@needs_real_videos
+def test_a_truncated_avi_is_kept_and_reported(tmp_path):
+    whole = (SHARED / "clips" / "v_Basketball_g01_c01.avi").read_bytes()
+    (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
+    frames, _, _, _, error, note = probe_video(tmp_path / "half.avi")
+    assert error is None and 0 < frames < 141 and "of the 141 frames" in note

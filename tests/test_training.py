@@ -1,0 +1,450 @@
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.clips import ClipBatch
+from lib.config import TrainSettings
+from lib.data.annotations import read_dataset
+from lib.learn import training
+from lib.learn.distributed import World
+from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
+from lib.learn.runs import Run
+from lib.learn.training import (
+    Meter,
+    Normalize,
+    at_step,
+    fit,
+    learning_rate,
+    load_data,
+    make_objective,
+    num_micro_batches,
+    to_tensors,
+)
+
+TIMES = ("seconds", "samples_per_s")
+
+
+def log_of(run: Run) -> list[dict]:
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in run.log_entries()]
+
+
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
+    return run.load(run.last_path)["model"]
+
+
+def assert_same_weights(first: Run, second: Run) -> None:
+    one, other = weights_of(first), weights_of(second)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
+    """All that a run comes to: its log and its last weights."""
+    run = fit(settings)
+    values = [value.numpy().tobytes() for value in weights_of(run).values()]
+    return log_of(run), b"".join(values)
+
+
+# --- Learning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labeled_view", ["weak", "strong"])
+def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
+    read_dataset(data_dir / "synthetic").write_list("four", [0, 1, 2, 3])
+    settings = tiny_settings(
+        objective="supervised",
+        labeled_list="four",
+        labeled_view=labeled_view,
+        labeled_batch=4,
+        crop_area_min=0.9,
+        randaugment_ops=["identity"],
+        temporal_ops=["none"],
+        epochs=40,
+        val_interval=40,
+        lr=0.1,
+    )
+    losses = fit(settings).read_log()["loss/total"]
+    assert losses[0] > 1.5 and losses.tail(5).mean() < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"objective": "supervised"}, set()),
+        ({"objective": "supervised", "labeled_view": "strong", "labeled_scene_p": 0.5}, set()),
+        ({}, {"loss/unlabeled", "ssl/mask_rate", "ssl/pseudo_label_accuracy"}),
+        (
+            {"objective": "uda", "labeled_view": "strong", "labeled_scene_p": 0.5},
+            {"loss/unlabeled", "ssl/mask_rate", "ssl/pseudo_label_accuracy"},
+        ),
+    ],
+)
+def test_every_mode_trains_and_logs(tiny_settings, changes, names):
+    run = fit(tiny_settings(**changes))
+    log = run.read_log()
+    common = {"epoch", "step", "seconds", "lr", "loss/total", "loss/labeled", "train/top1_clip"}
+    common |= {"grad_norm", "samples_per_s"}
+    common |= {f"eval/{name}_video" for name in ("top1", "top5", "mean_class_accuracy")}
+    assert set(log.columns) == common | names
+    assert log["epoch"].tolist() == [1, 2]
+    assert np.isfinite(log[["loss/total", "loss/labeled", "grad_norm"]]).all(axis=None)
+    assert run.last_path.is_file() and run.best_path.is_file()
+    state = run.load(run.last_path)
+    assert state["step"] == log["step"].iloc[-1]
+    assert state["classes"] == list(
+        read_dataset(Path(run.settings().data_dir) / "synthetic").classes
+    )
+
+
+def test_an_epoch_is_a_pass_over_the_unlabeled_list(tiny_settings):
+    semi, supervised = (
+        tiny_settings(unlabeled_batch=6, labeled_batch=2),
+        tiny_settings(objective="supervised", labeled_batch=2, run_dir="outputs/x"),
+    )
+    world = World(0, 1, torch.device("cpu"))
+    assert training.Trainer(semi, world).steps_per_epoch == 18 // 6
+    assert training.Trainer(supervised, world).steps_per_epoch == 18 // 2
+
+
+# --- Schedules and parts --------------------------------------------------------------------------
+
+
+def test_the_learning_rate_follows_a_cosine_in_steps_of_an_epoch():
+    settings = TrainSettings(lr=0.2, epochs=10)
+    rates = [learning_rate(step, 5, settings) for step in range(50)]
+    expected = [0.1 * (1 + math.cos(math.pi * (step // 5) / 10)) for step in range(50)]
+    assert rates == pytest.approx(expected)
+    assert rates[0] == 0.2 and rates[25] == pytest.approx(0.1) and 0 < rates[-1] < 0.01
+
+
+def test_the_warm_up_is_linear_and_then_the_cosine_goes_on():
+    settings = TrainSettings(lr=0.3, epochs=10, warmup_epochs=1.5)
+    rates = [learning_rate(step, 4, settings) for step in range(40)]
+    assert rates[:6] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+    without = TrainSettings(lr=0.3, epochs=10)
+    assert rates[6:] == [learning_rate(step, 4, without) for step in range(6, 40)]
+
+
+def test_the_unlabeled_weight_ramps_up_linearly():
+    settings = TrainSettings(unlabeled_weight=2.0, unlabeled_rampup_epochs=2)
+    objective = make_objective(settings)
+    weights = [at_step(objective, step, 5, settings).unlabeled_weight for step in range(13)]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.6, 1.8, 2, 2, 2])
+    assert at_step(objective, 0, 5, TrainSettings()) is objective
+    supervised = SupervisedObjective()
+    assert at_step(supervised, 0, 5, settings) is supervised
+
+
+def test_the_settings_name_the_objective():
+    objective = make_objective(TrainSettings(objective="supervised", labeled_view="strong"))
+    assert objective == SupervisedObjective("strong", 0.0)
+    common = {
+        "labeled_scene_p": 0.25,
+        "unlabeled_scene_p": 0.75,
+        "confidence_threshold": 0.6,
+        "unlabeled_weight": 3.0,
+        "distillation_weight": 0.5,
+        "temperature": 0.7,
+    }
+    fixmatch = make_objective(TrainSettings(objective="fixmatch", **common))
+    assert type(fixmatch) is FixMatchObjective
+    uda = make_objective(TrainSettings(objective="uda", **common))
+    assert type(uda) is UDAObjective and uda.temperature == 0.7
+    for objective in (fixmatch, uda):
+        assert objective.labeled == SupervisedObjective("weak", 0.25)
+        assert (objective.confidence_threshold, objective.unlabeled_weight) == (0.6, 3.0)
+        assert (objective.scene_p, objective.distillation_weight) == (0.75, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "micro", "size", "expected"),
+    [
+        (40, 40, 0, 1, 1),  # no bound
+        (40, 40, 0, 8, 1),
+        (40, 40, 5, 1, 8),
+        (40, 40, 5, 8, 1),
+        (40, 40, 10, 2, 2),
+        (40, 40, 7, 1, 8),  # 6 or 7 parts are not equal
+        (8, 32, 8, 1, 4),  # the larger stream counts
+        (8, 32, 5, 1, 8),
+        (None, 128, 16, 8, 1),
+    ],
+)
+def test_a_step_is_cut_into_the_fewest_equal_parts(labeled, unlabeled, micro, size, expected):
+    if labeled is None:
+        settings = TrainSettings(objective="supervised", labeled_batch=unlabeled, micro_batch=micro)
+    else:
+        settings = TrainSettings(
+            labeled_batch=labeled, unlabeled_batch=unlabeled, micro_batch=micro
+        )
+    assert num_micro_batches(settings, size) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "message"),
+    [
+        ({"labeled_batch": 41}, 2, "labeled_batch: 41 clips cannot be shared equally by 2"),
+        ({"unlabeled_batch": 41}, 2, "unlabeled_batch: 41 clips cannot be shared equally by 2"),
+        ({"labeled_batch": 2, "micro_batch": 5}, 1, "micro_batch: no equal parts"),
+    ],
+)
+def test_a_step_that_cannot_be_shared_is_refused(changes, size, message):
+    with pytest.raises(ValueError, match=message):
+        num_micro_batches(TrainSettings(**changes), size)
+
+
+def test_the_unlabeled_batch_does_not_matter_without_unlabeled_clips():
+    settings = TrainSettings(objective="supervised", labeled_batch=40, unlabeled_batch=41)
+    assert num_micro_batches(settings, 8) == 1
+
+
+def test_clips_are_normalised_and_put_in_the_networks_order():
+    clips = torch.randint(0, 256, (2, 4, 3, 5, 6), dtype=torch.uint8)
+    mask = torch.randint(0, 2, (2, 4, 1, 5, 6), dtype=torch.uint8)
+    batch = ClipBatch(clips, None, mask, torch.tensor([2, -1]), torch.tensor([5, 6]))
+    tensors = to_tensors(batch, Normalize((10, 20, 30), (2, 4, 8)), 3)
+    assert tensors.weak.shape == (2, 3, 4, 5, 6) and tensors.weak.dtype == torch.float32
+    assert tensors.weak[1, 2, 3, 4, 5] == (clips[1, 3, 2, 4, 5].item() - 30) / 8
+    assert tensors.strong is None
+    assert torch.equal(tensors.human_mask, mask.transpose(1, 2).float())
+    assert tensors.targets.tolist() == [[0, 0, 1], [0, 0, 0]]  # -1: not known
+
+
+def test_means_over_steps_are_those_of_all_clips():
+    meter, world = Meter(), World(0, 1, torch.device("cpu"))
+    assert meter.means(world) == {}
+    for total, count in ((3, 4), (1, 1), (0, 0)):
+        meter.update({"a": (torch.tensor(total), torch.tensor(count))})
+    meter.update({"never": (torch.tensor(0.0), torch.tensor(0.0))})
+    assert meter.means(world) == {"a": pytest.approx(4 / 5), "never": None}
+
+
+# --- The same result, however the work is done ----------------------------------------------------
+
+# Without batch norm, ActorCutMix and dropout, all of a step's clips count alike.
+EQUAL = {
+    "labeled_batch": 4,
+    "unlabeled_batch": 4,
+    "unlabeled_scene_p": 0.0,
+    "labeled_view": "strong",
+    "epochs": 2,
+}
+
+
+def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_network, tmp_path):
+    runs = [
+        fit(tiny_settings(**EQUAL, run_dir=str(tmp_path / name), **changes))
+        for name, changes in (
+            ("one", {}),
+            ("accumulated", {"micro_batch": 1}),
+            ("two", {"num_processes": 2}),
+            ("two accumulated", {"num_processes": 2, "micro_batch": 1}),
+        )
+    ]
+    start = training.build_run_model  # the tiny network
+    torch.manual_seed(0)
+    initial = start(runs[0].settings(), 6).state_dict()
+    for run in runs[1:]:
+        for name, weight in weights_of(runs[0]).items():
+            other = weights_of(run)[name]
+            assert (weight - initial[name]).abs().max() > 1e-3  # it did learn
+            torch.testing.assert_close(other, weight, rtol=1e-4, atol=1e-6)
+        for entry, other in zip(log_of(runs[0]), log_of(run), strict=True):
+            assert other == pytest.approx(entry, rel=1e-4, abs=1e-5)
+    assert runs[0].read_log()["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cache_mb": 50}, {"num_workers": 1}, {"device": "auto"}], ids=str
+)
+def test_what_must_not_matter_does_not(tiny_settings, tmp_path, changes):
+    if changes == {"device": "auto"} and torch.cuda.is_available():
+        pytest.skip("auto takes the GPU here")
+    expected = outcome(tiny_settings(run_dir=str(tmp_path / "a")))
+    assert outcome(tiny_settings(run_dir=str(tmp_path / "b"), **changes)) == expected
+
+
+def test_a_run_gives_the_same_every_time(tiny_settings, tmp_path):
+    settings = {"dropout": 0.5, "labeled_view": "strong", "labeled_scene_p": 0.5}
+    first = outcome(tiny_settings(run_dir=str(tmp_path / "a"), **settings))
+    torch.manual_seed(99)  # whatever went before in the notebook
+    np.random.seed(99)  # noqa: NPY002
+    assert outcome(tiny_settings(run_dir=str(tmp_path / "b"), **settings)) == first
+
+
+# --- Every setting matters ------------------------------------------------------------------------
+
+BASE = {
+    "labeled_view": "strong",
+    "labeled_scene_p": 0.5,
+    "labeled_fraction": 0.7,
+    "dropout": 0.2,
+}
+SUPERVISED = {"objective": "supervised"}
+MATTERS = [
+    {"clip_len": 6},
+    {"frame_interval": 3},
+    {"short_side": 24},
+    {"crop_size": 20},
+    {"crop_area_min": 0.5},
+    {"randaugment_num_ops": 1},
+    {"randaugment_magnitude": 20.0},
+    {"randaugment_ops": ["geometric"]},
+    {"temporal_ops": ["reverse"]},
+    {"scene_augmentation": "mixup"},
+    {"actor_min_score": 1.0},
+    {"seed": 1},
+    {"labeled_list": "val_swapped"},
+    {"labeled_fraction": 0.4},
+    {"labeled_seed": 1},
+    {"unlabeled_list": "val_swapped"},
+    {"val_list": "val_swapped"},
+    {"objective": "uda"},
+    {"objective": "supervised"},
+    {"labeled_view": "weak"},
+    {"labeled_scene_p": 1.0},
+    {"unlabeled_scene_p": 1.0},
+    {"confidence_threshold": 0.9},
+    {"temperature": 0.5, "objective": "uda"},
+    {"unlabeled_weight": 2.0},
+    {"unlabeled_rampup_epochs": 1.5},
+    {"model": "r3d_18"},
+    {"dropout": 0.5},
+    {"epochs": 1},
+    {"labeled_batch": 2},
+    {"unlabeled_batch": 9},
+    {"micro_batch": 3},  # batch norm and partners are within a micro-batch
+    {"lr": 0.1},
+    {"warmup_epochs": 1.0},
+    {"momentum": 0.5},
+    {"weight_decay": 0.01},
+    {"grad_clip": 0.01},
+    {"val_interval": 2},
+]
+# Tested elsewhere: what a field does, that it must not matter, or that it is refused.
+ELSEWHERE = {
+    "dataset": "test_labels_of_one_data_set_and_clips_of_another",
+    "data_root": "test_prepare.py",
+    "data_dir": "every run here",
+    "cache_mb": "test_what_must_not_matter_does_not",
+    "run_dir": "every run here",
+    "unlabeled_dataset": "test_labels_of_one_data_set_and_clips_of_another",
+    "unlabeled_data_root": "test_labels_of_one_data_set_and_clips_of_another",
+    "distillation_weight": "test_objectives.py",
+    "pretrained": "test_weights_that_cannot_be_had_are_refused",
+    "weights": "test_weights_that_cannot_be_had_are_refused",
+    "test_lists": "test_evaluation.py",
+    "test_num_clips": "test_evaluation.py",
+    "test_num_crops": "test_evaluation.py",
+    "test_crop_size": "test_evaluation.py",
+    "test_fusion": "test_evaluation.py",
+    "device": "test_what_must_not_matter_does_not",
+    "precision": "test_precision",
+    "num_processes": "test_one_process_two_processes_and_accumulation_agree",
+    "num_workers": "test_what_must_not_matter_does_not",
+}
+
+
+def test_no_setting_is_forgotten():
+    changed = {next(iter(changes)) for changes in MATTERS}
+    assert changed | set(ELSEWHERE) == set(TrainSettings.model_fields)
+
+
+@pytest.fixture(scope="module")
+def base_outcomes():
+    return {}
+
+
+@pytest.mark.parametrize("changes", MATTERS, ids=str)
+def test_a_setting_has_an_effect(tiny_settings, tmp_path, base_outcomes, changes):
+    name, new = next(iter(changes.items()))
+    base = BASE | {key: value for key, value in changes.items() if key != name}
+    key = json.dumps(base)
+    if key not in base_outcomes:
+        base_outcomes[key] = outcome(tiny_settings(run_dir=str(tmp_path / "base"), **base))
+    settings = tiny_settings(run_dir=str(tmp_path / "changed"), **base | {name: new})
+    assert outcome(settings) != base_outcomes[key]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision(tiny_settings, tmp_path, precision):
+    """Half precision needs a GPU: on a CPU, PyTorch's own bf16 convolutions can crash."""
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=f"precision: '{precision}' needs a GPU"):
+            fit(tiny_settings(precision=precision))
+        return
+    expected = outcome(tiny_settings(device="cuda", run_dir=str(tmp_path / "fp32")))
+    settings = tiny_settings(device="cuda", run_dir=str(tmp_path / "half"), precision=precision)
+    assert outcome(settings) != expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "gone.pth"}, "gone.pth"),
+        ({"pretrained": True}, "no published weights"),
+        ({"model": "r2plus1d_smal"}, "did you mean 'r2plus1d_small'"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(tiny_settings, changes, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        fit(tiny_settings(**changes))
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"val_list": "train"}, "lists 'train' and 'train'"),
+        ({"unlabeled_list": "val"}, "lists 'val' and 'val'"),
+        ({"labeled_list": "val", "unlabeled_list": "train"}, "lists 'val' and 'val'"),
+    ],
+)
+def test_lists_that_overlap_with_validation_are_refused(tiny_settings, changes, names):
+    with pytest.raises(ValueError, match=f"{names}.*share.*the first: .*see the answers"):
+        fit(tiny_settings(**changes))
+
+
+def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
+    settings = tiny_settings(labeled_fraction=0.34)
+    data = load_data(settings)
+    labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
+    assert np.bincount(labels).tolist() == [1] * 6
+    assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows) == 18
+    assert load_data(tiny_settings(objective="supervised")).unlabeled is None
+
+
+def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tmp_path):
+    """The other one has a class more, whose labels mean nothing to the network."""
+    videos = data_dir / "synthetic" / "videos"
+    for number, action in enumerate(sorted(path.name for path in videos.iterdir())):
+        for video in sorted((videos / action).iterdir())[:2]:
+            for name in (action, "zz") if number == 0 else (action,):
+                target = tmp_path / "clips" / name / video.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(video, target)
+    settings = tiny_settings(
+        data_dir=str(data_dir),
+        unlabeled_dataset="folder",
+        unlabeled_data_root=str(tmp_path / "clips"),
+        unlabeled_batch=3,
+        unlabeled_scene_p=0.0,  # nobody has looked for people in these clips
+        labeled_view="strong",
+        labeled_scene_p=0.5,
+    )
+    data = load_data(settings)
+    assert data.unlabeled.classes == (*data.labeled.classes, "zz")
+    assert len(data.unlabeled_rows) == 7  # one of the two videos of each class is in its `val`
+    log = fit(settings).read_log()
+    assert log["step"].tolist() == [2, 4]
+    assert log["ssl/mask_rate"].max() > 0
+    assert log["ssl/pseudo_label_accuracy"].isna().all()  # classes of another data set
