@@ -10,12 +10,14 @@ skipped; a run that fails is reported at the end and costs only itself.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+
+import yaml
 
 from lib.config import (
     PROJECT_ROOT,
@@ -53,8 +55,12 @@ class PlannedRun:
         return project_path(self.settings.run_dir)
 
 
-def read_study(study: Path) -> list[PlannedRun]:
+def read_study(study: Path, overrides: Mapping[str, Any] | None = None) -> list[PlannedRun]:
     """Read a folder with a `recipe.yaml` and one YAML file a run; checks every file.
+
+    Args:
+        study: The folder.
+        overrides: Parameters laid over every run.
 
     Raises:
         ValueError: If there is no recipe or no run, a parameter is wrong (names the file and the
@@ -68,7 +74,7 @@ def read_study(study: Path) -> list[PlannedRun]:
     for path in sorted(study.glob("*.yaml")):
         if path.name == RECIPE:
             continue
-        parameters = recipe | read_yaml(path)
+        parameters = recipe | read_yaml(path) | dict(overrides or {})
         settings = make_settings(TrainSettings, defaults | parameters, str(path))
         runs.append(PlannedRun(path.stem, parameters, settings))
     if not runs:
@@ -99,17 +105,18 @@ def notebook_defaults(notebook: Path) -> dict[str, Any]:
     raise ValueError(f"{notebook}: no cell tagged 'parameters'")
 
 
-def run(study: str | Path) -> int:
+def run(study: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
     """Run a study and return the number of runs that failed.
 
     Args:
         study: Folder with `recipe.yaml` and run files, relative to the project's root or absolute.
+        overrides: Parameters laid over every run.
 
     Raises:
         ValueError: If the study's files are wrong; nothing has been started then.
     """
     study = project_path(study)
-    runs = read_study(study)
+    runs = read_study(study, overrides)
     out = project_path("outputs") / study.name
     print(f"{study.name}: {len(runs)} runs -> {out}")
     failures = prepare_data(runs, out)
@@ -264,12 +271,28 @@ def _say_failures(failures: dict[str, tuple[Path, Exception]]) -> int:
     return len(failures)
 
 
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set {text}: must be NAME=VALUE")
+    return name, yaml.safe_load(value)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.batch", description=__doc__.split("\n")[0])
     parser.add_argument("study", type=Path, help="folder with recipe.yaml and run files")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="lay a parameter over every run (YAML value)",
+    )
+    options = parser.parse_args(arguments)
     try:
-        return 1 if run(parser.parse_args(arguments).study) else 0
+        overrides = dict(_parse_override(text) for text in options.set)
+        return 1 if run(options.study, overrides) else 0
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from lib.augment.transforms import RandAugment, StrongTransform, TemporalAugment
 from lib.config import ClipSettings
 from lib.data.actors import ActorBoxes
 from lib.data.annotations import VideoDataset
+from lib.data.teacher import TeacherScores
 from lib.data.video import FrameReader, random_clip_indices
 
 
@@ -36,6 +37,7 @@ class ClipSample(NamedTuple):
         weak: Shape (T, 3, H, W).
         strong: Shape (T, 3, H, W).
         human_mask: 1 on people in the weak view, shape (T, 1, H, W).
+        teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
         label: Class index; −1 where it is not known.
         row: Index row of the video.
     """
@@ -43,6 +45,7 @@ class ClipSample(NamedTuple):
     weak: Tensor | None
     strong: Tensor | None
     human_mask: Tensor | None
+    teacher: Tensor | None
     label: int
     row: int
 
@@ -53,19 +56,16 @@ class ClipBatch(NamedTuple):
     weak: Tensor | None
     strong: Tensor | None
     human_mask: Tensor | None
+    teacher: Tensor | None
     label: Tensor
     row: Tensor
 
     @classmethod
     def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
         """Stack samples."""
-        columns = zip(*samples, strict=True)
-        views = [None if c[0] is None else torch.stack(c) for c in map(tuple, _take(columns, 3))]
-        return cls(*views, *(torch.tensor(column) for column in columns))
-
-
-def _take(iterator: Iterator, count: int) -> list:
-    return [next(iterator) for _ in range(count)]
+        *views, labels, rows = zip(*samples, strict=True)
+        stacked = [None if view[0] is None else torch.stack(view) for view in views]
+        return cls(*stacked, torch.tensor(labels), torch.tensor(rows))
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Views:
     weak: bool = True
     strong: bool = False
     human_mask: bool = False
+    teacher: bool = False
 
 
 class ClipDataset(Dataset):
@@ -103,6 +104,7 @@ class ClipDataset(Dataset):
         self.min_score = settings.actor_min_score
         self.reader = FrameReader(settings.cache_mb)
         self.actors = ActorBoxes(dataset) if views.human_mask else None
+        self.teacher = TeacherScores(dataset) if views.teacher else None
         self.weak_transform = WeakTransform(
             settings.short_side, settings.crop_size, settings.crop_area_min
         )
@@ -131,8 +133,13 @@ class ClipDataset(Dataset):
             boxes = self.actors.lookup(row, frame_indices, self.min_score)
             mask = self.weak_transform.mask(boxes, params)
         strong = self.strong_transform(weak, generator) if self.views.strong else None
+        teacher = None
+        if self.teacher is not None:
+            frame = frame_indices[int(torch.randint(self.clip_len, (), generator=generator))]
+            teacher = torch.from_numpy(self.teacher.lookup(row, int(frame)))
+        weak = weak if self.views.weak else None
         label = record.label if self.has_labels else -1
-        return ClipSample(weak if self.views.weak else None, strong, mask, label, row)
+        return ClipSample(weak, strong, mask, teacher, label, row)
 
 
 class StreamSampler(Sampler):

@@ -326,12 +326,15 @@ class EvaluateSettings(Settings):
         run_dir: Folder of the run.
         checkpoint: `last`, or `best` on the validation list (optimistic: it chose by it).
         batch_videos: Videos in one forward pass.
+        invariance_videos: Videos of the last test list that invariance is measured on; drawn
+            by a fixed seed.
         num_processes: Processes to share the videos; 0 for one per GPU, or one on a CPU.
     """
 
     run_dir: str = "outputs/quickstart/semi"
     checkpoint: Literal["last", "best"] = "last"
     batch_videos: Count = 8
+    invariance_videos: Count = 60
     num_processes: Natural = 0
 
 

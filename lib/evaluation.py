@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -13,6 +14,7 @@ from lib.config import EvaluateSettings, TrainSettings
 from lib.data.annotations import VideoDataset
 from lib.data.video import FrameReader
 from lib.files import write_atomic, write_text
+from lib.invariance import InvarianceScores, measure_invariance
 from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
 from lib.learn.runs import Run
 from lib.learn.scoring import metrics, score_videos
@@ -110,6 +112,32 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
     }
     write_text(run.metrics_path, json.dumps(summary, indent=1) + "\n")
     return results
+
+
+def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceScores:
+    """Measure a run's invariance on videos of a list and write it to the run's folder.
+
+    Writes `invariance_families.csv` and `invariance_inputs.csv`.
+
+    Args:
+        settings: Which run and checkpoint, and how many videos.
+        result: The list's result, for its videos.
+    """
+    run = Run(settings.run_dir)
+    trained = run.settings()
+    device = torch.device(resolve_device(trained.device))
+    model = load_trained(run, settings.checkpoint, result.dataset.classes).to(device)
+    order = np.random.default_rng(0).permutation(len(result.rows))
+    measured = measure_invariance(
+        model,
+        run_normalize(trained).to(device),
+        result.dataset,
+        result.rows[np.sort(order[: settings.invariance_videos])],
+        trained,
+    )
+    write_text(run.folder / "invariance_families.csv", measured.families.to_csv(index=False))
+    write_text(run.folder / "invariance_inputs.csv", measured.accuracy.to_csv(index=False))
+    return measured
 
 
 def evaluate_worker(

@@ -1,6 +1,7 @@
 """Small data sets, made once a session, and the settings of small runs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,36 +48,37 @@ def data_dir(tmp_path_factory) -> Path:
     return folder
 
 
+def make_tiny_settings(data_dir: Path, run_dir: Path, **changes) -> TrainSettings:
+    """Return the settings of a run of a second: 18 videos, clips of 4 frames of 16 pixels."""
+    return TrainSettings(
+        **{
+            "dataset": "synthetic",
+            "data_dir": str(data_dir),
+            "run_dir": str(run_dir),
+            "clip_len": 4,
+            "frame_interval": 2,
+            "short_side": 20,
+            "crop_size": 16,
+            "test_crop_size": 20,
+            "test_num_clips": 2,
+            "model": "r2plus1d_small",
+            "dropout": 0.0,
+            "confidence_threshold": 0.17,  # six classes: some clips are above it from the start
+            "labeled_batch": 4,
+            "unlabeled_batch": 6,
+            "epochs": 2,
+            "val_interval": 1,
+            "lr": 0.05,
+            "device": "cpu",
+        }
+        | changes
+    )
+
+
 @pytest.fixture
 def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
-    """Make the settings of a run of a second: 18 videos, clips of 4 frames of 16 pixels."""
-
-    def make(**changes) -> TrainSettings:
-        return TrainSettings(
-            **{
-                "dataset": "synthetic",
-                "data_dir": str(data_dir),
-                "run_dir": str(tmp_path / "run"),
-                "clip_len": 4,
-                "frame_interval": 2,
-                "short_side": 20,
-                "crop_size": 16,
-                "test_crop_size": 20,
-                "test_num_clips": 2,
-                "model": "r2plus1d_small",
-                "dropout": 0.0,
-                "confidence_threshold": 0.17,  # six classes: some clips are above it from the start
-                "labeled_batch": 4,
-                "unlabeled_batch": 6,
-                "epochs": 2,
-                "val_interval": 1,
-                "lr": 0.05,
-                "device": "cpu",
-            }
-            | changes
-        )
-
-    return make
+    """Make such settings, of a run in a folder of the test's own."""
+    return partial(make_tiny_settings, data_dir, tmp_path / "run")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from lib.learn.training import (
     Meter,
     Normalize,
     at_step,
+    build_run_model,
     fit,
     learning_rate,
     load_data,
@@ -163,6 +164,15 @@ def test_the_settings_name_the_objective():
         assert (objective.scene_p, objective.distillation_weight) == (0.75, 0.5)
 
 
+def test_the_settings_name_the_network(tiny_settings):
+    small = build_run_model(tiny_settings(dropout=0.3), 6)
+    assert small.dropout.p == 0.3 and small.head.out_features == 6 and small.teacher_head is None
+    with torch.device("meta"):
+        large = build_run_model(tiny_settings(model="r3d_18", distillation_weight=1.0), 101)
+    assert sum(p.numel() for p in large.parameters()) > 33e6
+    assert large.teacher_head.out_features == 1000
+
+
 @pytest.mark.parametrize(
     ("labeled", "unlabeled", "micro", "size", "expected"),
     [
@@ -244,8 +254,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
         for name, changes in (
             ("one", {}),
             ("accumulated", {"micro_batch": 1}),
-            ("two", {"num_processes": 2}),
-            ("two accumulated", {"num_processes": 2, "micro_batch": 1}),
+            ("two processes that accumulate", {"num_processes": 2, "micro_batch": 1}),
         )
     ]
     start = training.build_run_model  # the tiny network
@@ -315,7 +324,6 @@ MATTERS = [
     {"temperature": 0.5, "objective": "uda"},
     {"unlabeled_weight": 2.0},
     {"unlabeled_rampup_epochs": 1.5},
-    {"model": "r3d_18"},
     {"dropout": 0.5},
     {"epochs": 1},
     {"labeled_batch": 2},
@@ -338,6 +346,7 @@ ELSEWHERE = {
     "unlabeled_dataset": "test_labels_of_one_data_set_and_clips_of_another",
     "unlabeled_data_root": "test_labels_of_one_data_set_and_clips_of_another",
     "distillation_weight": "test_objectives.py",
+    "model": "test_the_settings_name_the_network",
     "pretrained": "test_weights_that_cannot_be_had_are_refused",
     "weights": "test_weights_that_cannot_be_had_are_refused",
     "test_lists": "test_evaluation.py",

@@ -1,7 +1,5 @@
 """What spawned processes of the tests import: a network without batch norm, and workers."""
 
-import fcntl
-import time
 from pathlib import Path
 
 import numpy as np
@@ -56,39 +54,3 @@ def score_worker(
         make_scoring_model(), normalize, read_dataset(folder), rows, protocol, world
     )
     np.save(out / f"scores_{world.rank}.npy", scores)
-
-
-def talk_worker(world: World, folder: Path) -> None:
-    """Save what the processes tell each other."""
-    total = world.sum_(torch.tensor([1.0 + world.rank, 10.0]))
-    said = world.gather(f"rank {world.rank}")
-    agreed = [world.agree(world.rank == 0), world.agree(world.rank == 1)]
-    lines = [str(world.size), str(total.tolist()), str(said), str(agreed), str(world.device)]
-    (folder / f"{world.rank}.txt").write_text("\n".join(lines))
-
-
-def sleep_worker(world: World, folder: Path) -> None:
-    """Hold a lock, which the system takes from a dead process, for ten minutes."""
-    with open(folder / f"{world.rank}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / f"{world.rank}.started").touch()
-        time.sleep(600)
-
-
-def failing_worker(world: World, folder: Path) -> None:
-    """Fail in rank 1 while rank 0 sleeps."""
-    if world.rank == 0:
-        sleep_worker(world, folder)
-    while not (folder / "0.started").exists():
-        time.sleep(0.05)
-    raise RuntimeError("rank 1 has a bad day")
-
-
-def is_alive(folder: Path, rank: int) -> bool:
-    """Whether the process that runs `sleep_worker` in this rank is still there."""
-    with open(folder / f"{rank}.lock") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -18,7 +19,7 @@ from lib.data.annotations import VideoDataset, draw_labeled_rows
 from lib.data.prepare import open_dataset
 from lib.data.video import FrameReader
 from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
-from lib.learn.models import build_model, input_spec
+from lib.learn.models import build_model, check_input, input_spec, load_reference_weights
 from lib.learn.objectives import (
     ClipTensors,
     FixMatchObjective,
@@ -27,6 +28,7 @@ from lib.learn.objectives import (
 )
 from lib.learn.runs import Run
 from lib.learn.scoring import Protocol, metrics, score_videos
+from lib.learn.video_resnet import Conv2Plus1d
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 STOP_CHECK_STEPS = 20
@@ -70,6 +72,7 @@ def load_data(settings: TrainSettings) -> Data:
     )
     val_rows = dataset.read_list(settings.val_list)
     _check_disjoint(dataset, listed, settings.labeled_list, val_rows, settings.val_list)
+    _warn_of_missing_classes(dataset, labeled_rows, settings.labeled_list)
     unlabeled = unlabeled_rows = None
     if settings.is_semi_supervised:
         unlabeled = dataset
@@ -93,6 +96,16 @@ def _check_disjoint(
         raise ValueError(
             f"lists {train_list!r} and {val_list!r} of {dataset.folder} share {len(both)} videos, "
             f"the first: {dataset.index['name'].iloc[both[0]]}; training would see the answers"
+        )
+
+
+def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, list_name: str) -> None:
+    present = set(dataset.index["label"].to_numpy()[rows].tolist())
+    if missing := [name for k, name in enumerate(dataset.classes) if k not in present]:
+        warnings.warn(
+            f"list {list_name!r} of {dataset.folder} has no labelled video of {missing}; "
+            "the network cannot learn them",
+            stacklevel=3,
         )
 
 
@@ -124,7 +137,12 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
     if data.unlabeled is None:
         return labeled, None
-    views = Views(True, True, uses_actors and settings.unlabeled_scene_p > 0)
+    views = Views(
+        weak=True,
+        strong=True,
+        human_mask=uses_actors and settings.unlabeled_scene_p > 0,
+        teacher=settings.distillation_weight > 0,
+    )
     has_labels = data.unlabeled.classes == data.labeled.classes
     key = (settings.seed, UNLABELED)
     return labeled, ClipDataset(data.unlabeled, settings, views, key, has_labels)
@@ -166,7 +184,8 @@ def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> Clip
         mask = mask.to(device, non_blocking=True).transpose(1, 2).float()
     label = batch.label.to(device).unsqueeze(1)  # −1, not known, gives zeros
     targets = (label == torch.arange(num_classes, device=device)).float()
-    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets)
+    teacher = None if batch.teacher is None else batch.teacher.to(device, non_blocking=True)
+    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets, teacher)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
@@ -299,7 +318,7 @@ class Trainer:
         if self.world.size == 1:
             return model
         if self.world.device.type == "cuda":
-            self.model = model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            self.model = model = sync_batch_norm(model)
             return DistributedDataParallel(
                 model, device_ids=[self.world.device.index], forward_sync_buffers=False
             )
@@ -485,8 +504,6 @@ _AUTOCAST = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
     """Return the network of a run, as it is before the first step."""
-    from lib.learn.models import load_reference_weights
-
     model = build_model(
         settings.model,
         num_classes,
@@ -496,6 +513,16 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
     )
     if settings.weights is not None:
         load_reference_weights(model, project_path(settings.weights))
+    return model
+
+
+def sync_batch_norm(model: nn.Module) -> nn.Module:
+    """Synchronise batch norm over GPUs, except inside a (2+1)D pair, as in the reference."""
+    pairs = [module for module in model.modules() if isinstance(module, Conv2Plus1d)]
+    inner = [pair.norm for pair in pairs]
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for pair, norm in zip(pairs, inner, strict=True):
+        pair.norm = norm
     return model
 
 
@@ -534,7 +561,11 @@ def fit(settings: TrainSettings) -> Run:
     num_micro_batches(settings, num_processes)
     if settings.precision != "fp32" and device == "cpu":  # PyTorch's bf16 there can crash
         raise ValueError(f"precision: {settings.precision!r} needs a GPU; use 'fp32'")
-    make_clips(settings, load_data(settings))
+    data = load_data(settings)
+    make_clips(settings, data)
+    for crop_size in (settings.crop_size, settings.test_crop_size):
+        check_input(settings.model, settings.clip_len, crop_size)
+    build_run_model(settings, len(data.labeled.classes))  # names wrong weights now, not later
     run = Run(settings.run_dir)
     run.open(settings)
     if run.is_finished():

@@ -15,6 +15,8 @@ from lib.data.video import read_frames
 from lib.show.plots import COLORS
 
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
+COLUMN, GAP = 1.6, 0.08  # width of a frame in a contact sheet and of the gap, inches
+ROW_TEXT = 0.42  # height of the texts above and below a row, inches
 
 
 def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figure:
@@ -77,27 +79,28 @@ def plot_contact_sheet(
     """
     has_boxes = (dataset.folder / ACTORS_FILE).is_file()
     boxes_of = ActorBoxes(dataset) if has_boxes else None
-    first = dataset.record(int(rows[0]))
-    width = 1.15 * float(np.clip(first.width / first.height, 0.6, 2))
-    figure, grid = plt.subplots(
-        len(rows), num_frames, figsize=(width * num_frames, 1.45 * len(rows)), squeeze=False
-    )
-    for axes_row, row in zip(grid, rows, strict=True):
-        record = dataset.record(int(row))
+    records = [dataset.record(int(row)) for row in rows]
+    heights = [COLUMN * record.height / record.width for record in records]
+    width, height = (COLUMN + GAP) * num_frames, sum(heights) + ROW_TEXT * len(records)
+    figure = plt.figure(figsize=(width, height))
+    bottom = height
+    for record, tall in zip(records, heights, strict=True):
+        bottom -= tall + ROW_TEXT
         indices = np.linspace(0, record.num_frames - 1, num_frames).round().astype(np.int64)
         boxes = boxes_of.lookup(record.row, indices, min_score) if boxes_of else [[]] * num_frames
         frames = read_frames(record.path, indices)
-        for axes, frame, index, frame_boxes in zip(axes_row, frames, indices, boxes, strict=True):
+        for column, (frame, index) in enumerate(zip(frames, indices, strict=True)):
+            left = column * (COLUMN + GAP) + GAP / 2
+            place = (left / width, (bottom + ROW_TEXT / 2) / height, COLUMN / width, tall / height)
+            axes = figure.add_axes(place, xticks=[], yticks=[])
             axes.imshow(frame)
-            axes.set_xticks([])
-            axes.set_yticks([])
             axes.set_xlabel(f"frame {index}", fontsize=7, labelpad=1)
-            for x1, y1, x2, y2 in frame_boxes:
+            if column == 0:
+                axes.set_title(record.name, fontsize=8, loc="left", pad=3)
+            for x1, y1, x2, y2 in boxes[column]:
                 axes.add_patch(
                     Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.5, ec=COLORS[4])
                 )
-        axes_row[0].set_title(record.name, fontsize=8, loc="left")
-    figure.tight_layout(pad=0.4)
     return figure
 
 

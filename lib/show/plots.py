@@ -184,6 +184,33 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Show how often a prediction survives each augmentation, and what it is made from.
+
+    Args:
+        families: Columns family, agreement (percent), kl (nats).
+        accuracy: Columns input, top1 (percent).
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3))
+    panels = (
+        (families["family"], families["agreement"], "same class after augmentation (%)", "family"),
+        (families["family"], families["kl"], "KL divergence (nats)", "family"),
+        (accuracy["input"], accuracy["top1"], "top-1 accuracy (%)", "what the network sees"),
+    )
+    for axis, (names, values, ylabel, xlabel), color in zip(axes, panels, COLORS, strict=False):
+        axis.bar(names, values, color=color, alpha=0.8)
+        for position, value in enumerate(values):
+            text = f"{value:.2f}" if "nats" in ylabel else f"{value:.0f}"
+            axis.text(position, value, text, ha="center", va="bottom", fontsize=8)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        axis.tick_params(axis="x", labelsize=8)
+        if "nats" not in ylabel:
+            axis.set_ylim(0, 108)
+        _finish(axis)
+    figure.tight_layout()
+    return figure
+
+
 def group_of(run_name: str) -> str:
     """Return the name of a run without its seed: runs of one group differ only in the seed."""
     return run_name.rsplit("_seed", 1)[0]

@@ -1,0 +1,177 @@
+"""How fast data is prepared and looked up, against the targets; prints one line a measurement.
+
+    python benchmarks/bench_data.py --videos <folder of class folders> --detector yolox_nano.onnx
+
+Without real videos or a detector the measurements that need them are left out, and said to be.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.actors import write_actor_rows
+from lib.data.annotations import VideoRecord, read_dataset, write_dataset
+from lib.data.detect import YoloxBoxes
+from lib.data.folder import index_folder
+from lib.data.frames import FrameWriter
+from lib.data.rows import VideoRows
+from lib.data.video import read_frames
+from lib.data.workers import map_in_workers, num_cores
+from lib.data.yolox import YoloxDetector, letterbox
+
+
+def resident_mb(kind: str = "VmRSS") -> float:
+    """Return this process's resident (VmRSS) or private (RssAnon) memory in megabytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(kind):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def report(what: str, value: str, target: str) -> None:
+    """Print one measurement and the load of the machine."""
+    print(f"{what:<58} {value:>24}   target {target}   load {os.getloadavg()[0]:.1f}")
+
+
+def bench_index(videos: Path, work: Path) -> None:
+    """Open and count all videos of a folder."""
+    start = time.perf_counter()
+    dataset = index_folder(videos, work / "index", 0.2, 0)
+    seconds = time.perf_counter() - start
+    count = len(dataset.index)
+    report(f"index + frame count of {count} videos, {num_cores()} cores", f"{seconds:.1f} s",
+           "30 s for 1,000")  # fmt: skip
+
+
+def bench_detection(weights: Path, work: Path) -> None:
+    """Compare detection in one process with the bare network on the same frames."""
+    dataset = read_dataset(work / "index")
+    largest = (dataset.index["width"] * dataset.index["height"]).to_numpy().argmax()
+    record = dataset.record(int(largest))
+    detector = YoloxDetector(weights)
+    find = YoloxBoxes(detector, 1)
+    frames = read_frames(record.path, np.arange(record.num_frames))
+    images = [letterbox(frame, (416, 416))[None] for frame in frames]
+    detector.session.run(None, {"images": images[0]})
+    bare, ours = [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        for image in images:
+            detector.session.run(None, {"images": image})
+        bare.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        find(record)
+        ours.append(time.perf_counter() - start)
+    each = 1000 * min(ours) / len(images)
+    report(f"detection / bare onnxruntime, {record.width} × {record.height}, {each:.1f} ms a frame",
+           f"{min(ours) / min(bare):.2f} ×", "1.3 ×")  # fmt: skip
+
+
+def bench_frames(work: Path) -> None:
+    """Compare writing JPEG frames with ffmpeg, where it is installed, at the same size."""
+    dataset = read_dataset(work / "index")
+    records = [dataset.record(row) for row in range(0, len(dataset.index), 10)]
+    start = time.perf_counter()
+    outcomes = list(map_in_workers(FrameWriter(work / "frames", 0), records))
+    seconds = time.perf_counter() - start
+    frames = sum(record.num_frames for record in records)
+    assert all(outcome.error is None for outcome in outcomes)
+    speed = frames / seconds
+    if shutil.which("ffmpeg") is None:
+        report("frames written as JPEG (ffmpeg is not installed)", f"{speed:.0f} a second", "-")
+        return
+    theirs = frames / _ffmpeg_seconds(records, work)
+    report("frames written as JPEG / ffmpeg", f"{speed / theirs:.2f}", "0.8")
+
+
+def _ffmpeg_seconds(records: list[VideoRecord], work: Path) -> float:
+    (work / "ffmpeg").mkdir()
+    start = time.perf_counter()
+    running: list[subprocess.Popen] = []
+    for number, record in enumerate(records):
+        if len(running) == num_cores():
+            running.pop(0).wait()
+        target = work / "ffmpeg" / f"{number}_%05d.jpg"
+        command = ["ffmpeg", "-loglevel", "quiet", "-threads", "1", "-i", record.path, target]
+        running.append(subprocess.Popen([*map(str, command[:-1]), "-qscale:v", "2", str(target)]))
+    for process in running:
+        process.wait()
+    return time.perf_counter() - start
+
+
+def bench_large_index(work: Path, count: int = 240_000) -> None:
+    """Load an index as large as that of Kinetics-400."""
+    names = [f"class {n % 400}/{n:011d}_000001_000011" for n in range(count)]
+    index = pd.DataFrame({"name": names, "path": [f"{name}.mp4" for name in names]})
+    index["class"] = index["name"].str.split("/").str[0]
+    index["label"], index["frames"], index["fps"] = np.arange(count) % 400, 300, 30.0
+    index["width"], index["height"] = 340, 256
+    classes = [f"class {n}" for n in range(400)]
+    write_dataset(work / "large", "kinetics400", classes, work, index, {})
+    del index, names
+    code = (
+        "import time, sys; sys.path.insert(0, '.'); from benchmarks.bench_data import resident_mb;"
+        "from lib.data.annotations import read_dataset; before = resident_mb();"
+        f"start = time.perf_counter(); dataset = read_dataset({str(work / 'large')!r});"
+        "print(f'{time.perf_counter() - start:.2f} s, {resident_mb() - before:.0f} MB')"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    report(f"loading an index of {count:,} rows", out.stdout.strip(), "1.5 s, 300 MB")
+
+
+def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
+    """Look up boxes among those of 25 million frames."""
+    names = [f"c/{n}" for n in range(videos)]
+    index = pd.DataFrame({"name": names, "path": names, "class": "c", "label": 0, "frames": frames})
+    index["fps"], index["width"], index["height"] = 30, 340, 256
+    dataset = write_dataset(work / "boxes", "folder", ["c"], work, index, {})
+    rows = np.tile(np.array([[10, 10, 50, 90, 0.9]], np.float32), (frames, 1))
+    result = VideoRows(rows, np.arange(frames, dtype=np.int32))
+    write_actor_rows(dataset.folder, names, [frames] * videos, (result for _ in names))
+    code = (
+        "import sys, time; sys.path.insert(0, '.'); import numpy as np;"
+        "from benchmarks.bench_data import resident_mb; from lib.data.actors import ActorBoxes;"
+        "from lib.data.annotations import read_dataset;"
+        f"dataset = read_dataset({str(work / 'boxes')!r}); before = resident_mb('RssAnon');"
+        f"actors = ActorBoxes(dataset); rows = np.random.default_rng(0).integers({videos}, size=2000);"
+        "start = time.perf_counter();"
+        "[actors.lookup(int(row), np.arange(0, 64, 8)) for row in rows];"
+        "each = (time.perf_counter() - start) / 2000 * 1e6;"
+        "print(f'{resident_mb(\"RssAnon\") - before:.0f} MB, {each:.0f} µs')"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    report(f"boxes of {videos * frames / 1e6:.0f} million frames: private memory, a look-up",
+           out.stdout.strip(), "50 MB")  # fmt: skip
+
+
+def main() -> None:
+    """Run all measurements that can be made here."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=Path, help="folder of real videos")
+    parser.add_argument("--detector", type=Path, help="yolox_nano.onnx")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        if arguments.videos is None:
+            print("no --videos: opening, detection and frames are left out")
+        else:
+            bench_index(arguments.videos, work)
+            bench_frames(work)
+            if arguments.detector is None:
+                print("no --detector: detection is left out")
+            else:
+                bench_detection(arguments.detector, work)
+        bench_large_index(work)
+        bench_boxes(work)
+
+
+if __name__ == "__main__":
+    main()

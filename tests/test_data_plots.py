@@ -1,0 +1,67 @@
+"""Figures of a prepared data set: what they show, and that their axes are named."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from lib.data.detect import actor_statistics
+from lib.data.synthetic import make_synthetic
+from lib.show.data_plots import (
+    pick_rows,
+    plot_actor_statistics,
+    plot_class_counts,
+    plot_clip_lengths,
+    plot_contact_sheet,
+)
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_synthetic(tmp_path_factory.mktemp("plots"), {"train": 12, "val": 6})
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def test_bars_are_the_counts(dataset):
+    (axes,) = plot_class_counts(dataset, ["train", "val"]).axes
+    assert [bar.get_height() for bar in axes.patches] == [2] * 6 + [1] * 6
+    assert axes.get_xlabel() == "class" and axes.get_ylabel() == "videos"
+
+
+def test_lengths_say_how_many_are_short(dataset):
+    (axes,) = plot_clip_lengths(dataset, 8, 8).axes
+    assert axes.get_title().startswith("100%") and "(frames)" in axes.get_xlabel()
+    assert sum(bar.get_height() for bar in axes.patches) == 18
+    (axes,) = plot_clip_lengths(dataset, 8, 2).axes
+    assert axes.get_title().startswith("0%")
+
+
+def test_contact_sheet_has_frames_with_boxes(dataset):
+    figure = plot_contact_sheet(dataset, [0, 3], num_frames=3)
+    assert len(figure.axes) == 6
+    assert all(len(axes.patches) == 1 and len(axes.images) == 1 for axes in figure.axes)
+    assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["frame 0", "frame 16", "frame 31"]
+    (dataset.folder / "actors.safetensors").rename(dataset.folder / "away")
+    try:
+        assert not plot_contact_sheet(dataset, [0], num_frames=2).axes[0].patches
+    finally:
+        (dataset.folder / "away").rename(dataset.folder / "actors.safetensors")
+
+
+def test_statistics_have_three_named_panels(dataset):
+    figure = plot_actor_statistics(actor_statistics(dataset))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["videos"] * 3
+    assert all(axes.get_xlabel() for axes in figure.axes)
+
+
+def test_picked_rows_are_of_different_classes(dataset):
+    rows = pick_rows(dataset, "train", 6, seed=0)
+    assert len(np.unique(dataset.index["label"].to_numpy()[rows])) == 6
+    assert set(rows) <= set(dataset.read_list("train"))
+    assert (pick_rows(dataset, "train", 6, seed=0) == rows).all()

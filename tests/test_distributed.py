@@ -1,0 +1,135 @@
+"""Launching processes; the workers are in processes.py, where spawned ones find them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import processes
+import pytest
+import torch
+
+from lib.config import PROJECT_ROOT
+from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
+
+SAID = {  # what two processes tell each other, by rank
+    rank: ["2", "[3.0, 20.0]", "['rank 0', 'rank 1']", "[True, False]", "cpu"] for rank in (0, 1)
+}
+
+
+def start_launch(folder: Path, worker: str, *python: str) -> subprocess.Popen:
+    """Start a script that launches a worker in two processes."""
+    script = folder / "main.py"
+    script.write_text(
+        f"""
+from pathlib import Path
+import processes
+from lib.learn.distributed import launch
+if __name__ == "__main__":
+    folder = Path({str(folder)!r})
+    launch(processes.{worker}, (folder,), 2, "cpu", folder / "rendezvous")
+"""
+    )
+    path = os.pathsep.join([str(PROJECT_ROOT), str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *python, str(script)], env=environment)
+
+
+def wait_until(is_reached, what: str, patience_s: float = 120) -> None:
+    """Wait for something that comes soon on any machine; the bound only ends a broken test."""
+    end = time.monotonic() + patience_s
+    while not is_reached():
+        assert time.monotonic() < end, f"still waiting: {what}"
+        time.sleep(0.1)
+
+
+def test_one_process_on_a_cpu_runs_right_here(tmp_path):
+    seen = []
+    launch(
+        lambda world, *args: seen.append((world, args, os.getpid())),  # no pickling needed
+        ("a", 1),
+        1,
+        "cpu",
+        tmp_path / "rendezvous",
+        follow=lambda: seen.append("follow"),
+    )
+    assert seen[0] == (World(0, 1, torch.device("cpu")), ("a", 1), os.getpid())
+    assert seen[-1] == "follow"  # also after the end
+
+
+def test_progress_is_followed_while_the_worker_runs(tmp_path):
+    followed = []
+
+    def worker(world):
+        wait_until(lambda: len(followed) > 1, "follow")
+
+    launch(worker, (), 1, "cpu", tmp_path / "rendezvous", follow=lambda: followed.append(1))
+
+
+def test_an_error_in_this_process_is_raised_as_it_is(tmp_path):
+    def worker(world):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        launch(worker, (), 1, "cpu", tmp_path / "rendezvous")
+
+
+def test_a_world_of_one_tells_itself():
+    world = World(0, 1, torch.device("cpu"))
+    assert world.sum_(torch.tensor([2.0])).tolist() == [2]
+    assert world.gather("x") == ["x"] and world.agree(True) and not world.agree(False)
+
+
+def test_two_processes_talk(tmp_path):
+    rendezvous = tmp_path / "deep" / "rendezvous"
+    rendezvous.parent.mkdir()
+    rendezvous.write_text("left behind by a run that was killed")
+    followed = []
+    launch(processes.talk_worker, (tmp_path,), 2, "cpu", rendezvous, lambda: followed.append(1))
+    for rank, lines in SAID.items():
+        assert (tmp_path / f"{rank}.txt").read_text().splitlines() == lines
+    assert not rendezvous.exists() and followed
+
+
+def test_a_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path):
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
+        launch(processes.failing_worker, (tmp_path,), 2, "cpu", tmp_path / "rendezvous")
+    assert "rank 1 has a bad day" in str(error.value)
+    assert "failing_worker" in str(error.value)  # where it happened
+    wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
+
+
+def test_a_dead_parent_leaves_no_orphan(tmp_path):
+    parent = start_launch(tmp_path, "sleep_worker")
+    try:
+        for rank in (0, 1):
+            wait_until((tmp_path / f"{rank}.started").exists, f"the start of rank {rank}")
+        assert processes.is_alive(tmp_path, 0) and processes.is_alive(tmp_path, 1)
+    finally:
+        parent.send_signal(signal.SIGKILL)  # as a kernel that is out of memory
+        parent.wait()
+    for rank in (0, 1):
+        wait_until(lambda rank=rank: not processes.is_alive(tmp_path, rank), f"end of rank {rank}")
+
+
+def test_a_torchrun_world_is_joined(tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert start_launch(tmp_path, "talk_worker", *torchrun).wait() == 0
+    for rank, lines in SAID.items():
+        assert (tmp_path / f"{rank}.txt").read_text().splitlines() == lines
+
+
+def test_devices_and_numbers_of_processes():
+    has_cuda = torch.cuda.is_available()
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if has_cuda else "cpu")
+    assert resolve_num_processes(0, "cpu") == 1 and resolve_num_processes(3, "cpu") == 3
+    if has_cuda:
+        assert resolve_num_processes(0, "cuda") == torch.cuda.device_count()
+        with pytest.raises(ValueError, match="num_processes: 99 were asked for"):
+            resolve_num_processes(99, "cuda")
+    else:
+        with pytest.raises(ValueError, match="device: 'cuda' was asked for"):
+            resolve_device("cuda")

@@ -1,0 +1,327 @@
+"""Views, fusion and metrics, and testing a trained run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import coded_frames, make_tiny_settings
+from tiny import make_scoring_model, score_worker
+
+from lib.augment.transforms import EvalTransform
+from lib.config import EvaluateSettings
+from lib.data.video import FrameReader, uniform_clip_indices
+from lib.evaluation import evaluate
+from lib.learn.distributed import World, launch
+from lib.learn.runs import Run
+from lib.learn.scoring import (
+    Protocol,
+    VideoViews,
+    confusion_matrix,
+    fuse,
+    metrics,
+    score_videos,
+)
+from lib.learn.training import (
+    Normalize,
+    build_run_model,
+    fit,
+    load_data,
+    run_normalize,
+    test_protocol,
+    val_protocol,
+)
+
+test_protocol.__test__ = False  # a function of the library, not a test
+HERE = World(0, 1, torch.device("cpu"))
+PROTOCOL = Protocol(
+    num_clips=3, num_crops=3, crop_size=24, short_side=24, clip_len=4, frame_interval=3
+)
+
+
+def normalize() -> Normalize:
+    return Normalize((127.0,) * 3, (127.0,) * 3)
+
+
+def scores_of(coded, rows, protocol=PROTOCOL, **options) -> np.ndarray:
+    return score_videos(
+        make_scoring_model(), normalize(), coded, np.array(rows), protocol, HERE, **options
+    )
+
+
+# --- Fusion and metrics by hand -------------------------------------------------------------------
+
+
+def test_scores_and_probabilities_are_averaged_over_the_views():
+    logits = torch.tensor([[[0.0, 2.0], [4.0, 0.0]]])  # one video, two views
+    assert fuse(logits, "scores").tolist() == [[2.0, 1.0]]
+    e = np.exp
+    first, second = e(2) / (1 + e(2)), 1 / (1 + e(4))
+    expected = [(1 - first + 1 - second) / 2, (first + second) / 2]
+    np.testing.assert_allclose(fuse(logits, "probabilities")[0], expected, rtol=1e-6)
+
+
+def test_metrics_by_hand():
+    scores = np.array(
+        [
+            [9, 1, 2, 3, 4, 5, 0.0],  # class 0 first
+            [9, 8, 7, 6, 5, 4, 0.0],  # class 0 first, 4 fifth, 5 sixth
+            [9, 8, 7, 6, 5, 4, 0.0],
+            [0, 1, 2, 3, 4, 5, 6.0],
+        ]
+    )
+    found = metrics(scores, np.array([0, 4, 5, 6]))
+    assert found == {"top1": 50, "top5": 75, "mean_class_accuracy": 50}
+
+
+def test_classes_count_alike_in_the_mean_and_absent_ones_do_not():
+    scores = np.eye(4)[[0, 0, 0, 1]]  # predicted
+    found = metrics(scores, np.array([0, 0, 0, 2]))  # class 0: 3 of 3; class 2: 0 of 1
+    assert found["top1"] == 75 and found["mean_class_accuracy"] == 50
+
+
+def test_ties_never_help():
+    assert metrics(np.zeros((4, 6)), np.arange(4))["top1"] == 0
+    assert metrics(np.zeros((4, 6)), np.arange(4))["top5"] == 0
+    assert metrics(np.array([[1, 1, 0.0]]), np.array([0]))["top1"] == 0
+
+
+def test_a_network_that_diverged_is_never_right():
+    scores = np.full((4, 6), np.nan)
+    assert metrics(scores, np.arange(4)) == {"top1": 0, "top5": 0, "mean_class_accuracy": 0}
+    one_class_diverged = np.array([[2, 1, np.nan]])
+    assert metrics(one_class_diverged, np.array([0]))["top1"] == 0
+
+
+def test_top5_of_fewer_than_five_classes_is_everything():
+    assert metrics(np.array([[3, 2, 1.0]]), np.array([2])) == {
+        "top1": 0,
+        "top5": 100,
+        "mean_class_accuracy": 0,
+    }
+
+
+def test_metrics_equal_those_of_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    scores = np.random.default_rng(0).normal(size=(200, 9)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 9, 200)
+    found = metrics(scores, labels)
+    pair = torch.from_numpy(scores), torch.from_numpy(labels)
+    for name, options in (
+        ("top1", {"average": "micro"}),
+        ("top5", {"average": "micro", "top_k": 5}),
+        ("mean_class_accuracy", {"average": "macro"}),
+    ):
+        expected = functional.multiclass_accuracy(*pair, num_classes=9, **options)
+        assert found[name] == pytest.approx(100 * expected.item(), abs=1e-4)
+
+
+def test_the_confusion_matrix_has_a_row_per_true_class():
+    scores = np.eye(3)[[0, 1, 1, 2, 0]]
+    labels = np.array([0, 0, 0, 2, 2])
+    assert confusion_matrix(scores, labels).tolist() == [[1, 2, 0], [0, 0, 0], [1, 0, 1]]
+
+
+# --- Views ----------------------------------------------------------------------------------------
+
+
+class CountingReader(FrameReader):
+    """Remembers what was read."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def read(self, record, frame_indices):
+        self.reads.append((record.name, frame_indices.tolist()))
+        return super().read(record, frame_indices)
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+@pytest.mark.parametrize("num_crops", [1, 3])
+def test_the_views_of_a_video_are_its_clips_and_in_each_its_crops(coded, num_clips, num_crops):
+    protocol = Protocol(num_clips, num_crops, 20, 24, clip_len=4, frame_interval=3)
+    views = VideoViews(coded, np.array([2, 0]), protocol, FrameReader())
+    assert len(views) == 2
+    transform = EvalTransform(24, 20, num_crops)
+    for position, row in enumerate((2, 0)):
+        found = views[position]
+        assert found.shape == (num_clips * num_crops, 4, 3, 20, 20) and found.dtype == torch.uint8
+        clips = uniform_clip_indices(40, 4, 3, num_clips)
+        for clip, indices in enumerate(clips):
+            crops = transform(coded_frames(row)[indices])
+            for crop in range(num_crops):
+                assert torch.equal(found[clip * num_crops + crop], crops[crop])
+
+
+def test_all_views_of_a_video_are_decoded_once(coded):
+    reader = CountingReader()
+    scores_of(coded, [0, 3, 1], reader=reader, batch_videos=2)
+    assert [name for name, _ in reader.reads] == [coded.record(row).name for row in (0, 3, 1)]
+    wanted = np.unique(uniform_clip_indices(40, 4, 3, 3)).tolist()
+    assert all(indices == wanted for _, indices in reader.reads)
+
+
+# --- Scoring --------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_each_view_averaged(coded):
+    model = make_scoring_model().eval()
+    for fusion in ("scores", "probabilities"):
+        protocol = Protocol(3, 3, 24, 24, 4, 3, fusion)
+        views = VideoViews(coded, np.array([1]), protocol, FrameReader())[0]
+        with torch.no_grad():
+            logits = torch.cat([model(normalize()(view[None])) for view in views])
+        expected = fuse(logits[None], fusion)
+        np.testing.assert_allclose(scores_of(coded, [1], protocol), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"batch_videos": 1}, {"batch_videos": 3}, {"num_workers": 1}])
+def test_scores_do_not_depend_on_batches_or_loader_workers(coded, options):
+    rows = [3, 0, 2, 1]
+    expected = scores_of(coded, rows)
+    assert expected.shape == (4, 2) and expected.dtype == np.float32
+    assert len(np.unique(expected[:, 0])) == 4  # four videos, four scores
+    np.testing.assert_allclose(scores_of(coded, rows, **options), expected, rtol=1e-5)
+    np.testing.assert_allclose(scores_of(coded, rows[::-1])[::-1], expected, rtol=1e-5)
+
+
+def test_two_processes_give_the_scores_of_one(coded, tmp_path):
+    """Three videos for two processes: nothing is scored twice or lost."""
+    rows = np.array([3, 0, 1])
+    arguments = (coded.folder, rows, PROTOCOL, tmp_path)
+    launch(score_worker, arguments, 2, "cpu", tmp_path / "rendezvous")
+    expected = scores_of(coded, rows)
+    for rank in (0, 1):
+        scores = np.load(tmp_path / f"scores_{rank}.npy")
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_a_process_may_be_left_without_a_video(coded, monkeypatch):
+    """Rank 1 of 2, and a single video: it scores none and is given the scores of rank 0."""
+    theirs = np.array([[1.5, 2.5]], dtype=np.float32)
+    monkeypatch.setattr(World, "gather", lambda self, value: [theirs, value])
+    world = World(1, 2, torch.device("cpu"))
+    scores = score_videos(make_scoring_model(), normalize(), coded, np.array([0]), PROTOCOL, world)
+    assert scores.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_the_network_is_tested_in_evaluation_mode_and_put_back(coded, was_training):
+    model = make_scoring_model().train(was_training)  # with dropout
+    modes = set()
+    model.register_forward_hook(lambda module, *_: modes.add(module.training))
+    for _ in range(2):
+        score_videos(model, normalize(), coded, np.array([0]), PROTOCOL, HERE)
+    assert modes == {False} and model.training == was_training
+
+
+def test_progress_counts_the_videos(coded):
+    counts = []
+    scores_of(coded, [0, 1, 2], batch_videos=2, progress=counts.append)
+    assert sum(counts) == 3
+
+
+# --- A trained run --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A finished run, made once."""
+    settings = make_tiny_settings(
+        data_dir,
+        tmp_path_factory.mktemp("trained"),
+        test_lists=["val", "val_swapped"],
+        val_interval=2,
+        lr=0.1,
+        labeled_batch=6,
+    )
+    return fit(settings)
+
+
+def test_validation_in_the_log_equals_scoring_the_checkpoint(trained):
+    settings = trained.settings()
+    data = load_data(settings)
+    model = build_run_model(settings, 6)
+    model.load_state_dict(trained.load(trained.last_path)["model"])
+    scores = score_videos(
+        model, run_normalize(settings), data.labeled, data.val_rows, val_protocol(settings), HERE
+    )
+    labels = data.labeled.index["label"].to_numpy()[data.val_rows]
+    logged = trained.log_entries()[-1]
+    assert {f"eval/{k}_video": v for k, v in metrics(scores, labels).items()} == {
+        key: value for key, value in logged.items() if key.startswith("eval/")
+    }
+    assert scores.std() > 1e-3  # the network does tell videos apart
+
+
+def test_the_protocols_are_those_of_the_settings(tiny_settings):
+    settings = tiny_settings(
+        test_num_clips=7, test_num_crops=1, test_crop_size=18, test_fusion="probabilities"
+    )
+    assert test_protocol(settings) == Protocol(7, 1, 18, 20, 4, 2, "probabilities")
+    assert val_protocol(settings) == Protocol(1, 1, 16, 20, 4, 2, "scores")
+
+
+def test_a_run_is_tested_by_its_own_protocol(trained):
+    settings = trained.settings()
+    results = evaluate(EvaluateSettings(run_dir=str(trained.folder)))
+    data = load_data(settings)
+    model = build_run_model(settings, 6)
+    model.load_state_dict(trained.load(trained.last_path)["model"])
+    written = json.loads(trained.metrics_path.read_text())
+    assert list(results) == ["val", "val_swapped"] == list(written["lists"])
+    for name, result in results.items():
+        rows = data.labeled.read_list(name)
+        expected = score_videos(
+            model, run_normalize(settings), data.labeled, rows, test_protocol(settings), HERE
+        )
+        np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-6)
+        labels = data.labeled.index["label"].to_numpy()[rows]
+        assert result.rows.tolist() == rows.tolist() and (result.labels == labels).all()
+        assert result.metrics == metrics(result.scores, labels)
+        assert written["lists"][name] == {**result.metrics, "videos": len(rows)}
+        table = pd.read_csv(trained.folder / f"predictions_{name}.csv")
+        names = data.labeled.index["name"].to_numpy()[rows].tolist()
+        assert table["name"].tolist() == names
+        assert table["is_correct"].mean() * 100 == pytest.approx(result.metrics["top1"])
+    assert written["checkpoint"] == "last"
+    assert written["protocol"]["test_num_clips"] == settings.test_num_clips
+
+
+def test_the_best_checkpoint_can_be_tested(trained):
+    state = trained.load(trained.best_path)
+    state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0, 0, 0])  # always class 2
+    trained.save(trained.best_path, state)
+    results = evaluate(EvaluateSettings(run_dir=str(trained.folder), checkpoint="best"))
+    assert (results["val"].scores.argmax(axis=1) == 2).all()
+    assert json.loads(trained.metrics_path.read_text())["checkpoint"] == "best"
+
+
+def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
+    run = Run(tmp_path / "other")
+    run.open(trained.settings())
+    state = trained.load(trained.last_path)
+    run.save(run.last_path, state | {"classes": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"last\.pt: trained on 2 classes \(x, y.* has 6"):
+        evaluate(EvaluateSettings(run_dir=str(run.folder)))
+
+
+def test_a_run_that_was_not_trained_is_refused(tmp_path, tiny_settings):
+    with pytest.raises(ValueError, match="no run here"):
+        evaluate(EvaluateSettings(run_dir=str(tmp_path / "gone")))
+    run = Run(tmp_path / "begun")
+    run.open(tiny_settings(run_dir=str(run.folder)))
+    with pytest.raises(ValueError, match="no such checkpoint; train the run first"):
+        evaluate(EvaluateSettings(run_dir=str(run.folder)))
+
+
+def test_lists_whose_names_have_a_point_do_not_overwrite_each_other(data_dir, tiny_settings):
+    dataset = load_data(tiny_settings()).labeled
+    val = dataset.read_list("val")
+    dataset.write_list("val_0.25percent", val[:2])
+    dataset.write_list("val_0.5percent", val[:4])
+    run = fit(tiny_settings(test_lists=["val_0.25percent", "val_0.5percent"], epochs=1))
+    results = evaluate(EvaluateSettings(run_dir=str(run.folder)))
+    assert [len(result.scores) for result in results.values()] == [2, 4]

@@ -1,0 +1,277 @@
+"""A run on disk: continuing it, refusing it, reading it."""
+
+import json
+
+import pytest
+import torch
+from test_training import assert_same_weights, log_of, weights_of
+
+from lib.files import write_text
+from lib.learn import training
+from lib.learn.runs import Run
+from lib.learn.training import fit
+
+# Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
+RICH = {
+    "labeled_view": "strong",
+    "labeled_scene_p": 0.5,
+    "dropout": 0.3,
+    "unlabeled_batch": 3,  # 6 steps an epoch
+    "unlabeled_rampup_epochs": 1.0,
+    "warmup_epochs": 0.5,
+    "epochs": 3,
+    "val_interval": 2,
+}
+
+
+@pytest.fixture
+def at_forward(monkeypatch):
+    """Call a function in the n-th training pass of the networks built from now on."""
+
+    def install(number: int, function) -> None:
+        real, count = training.build_run_model, iter(range(10**6))
+
+        def build(settings, num_classes):
+            model = real(settings, num_classes)
+
+            def hook(module, *_):
+                if module.training and next(count) == number:
+                    function()
+
+            model.register_forward_hook(hook)
+            return model
+
+        monkeypatch.setattr(training, "build_run_model", build)
+
+    return install
+
+
+@pytest.fixture
+def uninterrupted(tiny_settings, tmp_path) -> Run:
+    return fit(tiny_settings(**RICH, run_dir=str(tmp_path / "uninterrupted")))
+
+
+# --- Continuing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [3, 13])  # in the first epoch, and in the last
+def test_a_run_stopped_within_an_epoch_continues_exactly(
+    tiny_settings, uninterrupted, at_forward, monkeypatch, number
+):
+    settings = tiny_settings(**RICH)
+    run = Run(settings.run_dir)
+    monkeypatch.setattr(training, "STOP_CHECK_STEPS", 1)
+    at_forward(number, run.stop_path.touch)
+    fit(settings)
+    assert run.load(run.last_path)["step"] == number + 1 and not run.is_finished()
+    fit(settings)
+    assert run.is_finished()
+    assert_same_weights(run, uninterrupted)
+    for entry, expected in zip(log_of(run), log_of(uninterrupted), strict=True):
+        # The means of the epoch that was interrupted are those of its second part.
+        parts = {"epoch", "step", "lr", *(name for name in expected if name.startswith("eval/"))}
+        is_whole = entry["step"] <= number or entry["step"] > number + 6
+        for name in expected if is_whole else parts:
+            assert entry[name] == expected[name], name
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(
+    tiny_settings, uninterrupted, at_forward, capsys
+):
+    """It was killed in the last epoch, after a log entry that the checkpoint does not have."""
+    settings = tiny_settings(**RICH)
+    run = Run(settings.run_dir)
+
+    def power_cut():
+        raise SystemError("power cut")
+
+    at_forward(14, power_cut)
+    with pytest.raises(SystemError):
+        fit(settings)
+    assert run.load(run.last_path)["step"] == 12  # the validation after the second epoch
+    with open(run.log_path, "a") as log:
+        log.write(json.dumps({"epoch": 3, "step": 18}) + "\n" + '{"epoch": 4, "st')
+    fit(settings)
+    assert "continuing" in capsys.readouterr().out
+    assert_same_weights(run, uninterrupted)
+    assert log_of(run) == log_of(uninterrupted)
+
+
+@pytest.mark.parametrize("lost", ["best_path", "last_path"])
+def test_a_run_killed_while_it_saves_its_end_is_not_finished(
+    tiny_settings, uninterrupted, monkeypatch, lost
+):
+    settings = tiny_settings(**RICH)
+    run, real = Run(settings.run_dir), Run.save
+
+    def save(self, path, state):
+        if state["step"] == 18 and path == getattr(run, lost):
+            raise OSError("disk full")
+        real(self, path, state)
+
+    monkeypatch.setattr(Run, "save", save)
+    try:
+        fit(settings)
+    except OSError:
+        assert not run.is_finished()
+    monkeypatch.setattr(Run, "save", real)
+    fit(settings)
+    assert run.is_finished()
+    assert_same_weights(run, uninterrupted)
+    assert log_of(run) == log_of(uninterrupted)
+
+
+def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward):
+    settings = tiny_settings(**RICH)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_forward(8, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    run = Run(settings.run_dir)
+    assert run.load(run.last_path)["step"] in (8, 9)
+    fit(settings)
+    assert_same_weights(run, uninterrupted)
+
+
+def test_two_processes_stop_and_continue_exactly(tiny_settings, tiny_network, tmp_path):
+    """The stop file of a launch with two processes; without batch norm, as one process."""
+    changes = {"labeled_batch": 2, "unlabeled_batch": 6, "epochs": 2, "momentum": 0.9}
+    one = fit(tiny_settings(**changes, unlabeled_scene_p=0.0, run_dir=str(tmp_path / "one")))
+    settings = tiny_settings(**changes, unlabeled_scene_p=0.0, num_processes=2)
+    run = Run(settings.run_dir)
+    run.open(settings)
+    training.launch(
+        training.train_worker,
+        (settings,),
+        2,
+        "cpu",
+        tmp_path / "rendezvous",
+        follow=run.stop_path.touch,  # asks to stop from the first moment on
+    )
+    step = run.load(run.last_path)["step"]
+    assert 0 < step < 6 and not run.is_finished()
+    fit(settings)
+    assert run.is_finished()
+    for name, weight in weights_of(one).items():
+        torch.testing.assert_close(weights_of(run)[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_run_is_left_alone(tiny_settings, capsys):
+    settings = tiny_settings(epochs=1)
+    run = fit(settings)
+    before = {path.name: path.read_bytes() for path in run.folder.glob("*.*")}
+    again = fit(settings)
+    assert "is finished (1 epochs): nothing is trained" in capsys.readouterr().out
+    after = {path.name: path.read_bytes() for path in run.folder.glob("*.*")}
+    assert again.folder == run.folder and before.keys() == after.keys()
+    assert all(before[name] == after[name] for name in ("last.pt", "best.pt", "log.jsonl"))
+
+
+def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
+    run = fit(tiny_settings(epochs=4, lr=0.2))
+    top1 = run.read_log()["eval/top1_video"]
+    best = run.load(run.best_path)
+    assert best["best_top1"] == top1.max()
+    assert best["step"] == run.read_log()["step"][top1.argmax()]
+
+
+# --- Other settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.5), ("seed", 3), ("epochs", 3), ("test_num_clips", 5)]
+)
+def test_other_settings_in_the_same_folder_are_refused_by_name(tiny_settings, name, value):
+    settings = tiny_settings(epochs=1)
+    run = Run(settings.run_dir)
+    run.open(settings)
+    other = tiny_settings(**{"epochs": 1, name: value})
+    with pytest.raises(ValueError) as error:
+        run.open(other)
+    lines = str(error.value).splitlines()
+    assert str(run.folder) in lines[0] and "delete that folder" in lines[-1]
+    assert [line.strip() for line in lines[1:-1]] == [
+        f"{name}: {getattr(settings, name)!r} there, {value!r} here"
+    ]
+    assert run.settings() == settings  # still the first ones
+
+
+def test_settings_that_change_no_result_may_change(tiny_settings, tmp_path, data_dir):
+    run = Run(tiny_settings().run_dir)
+    run.open(tiny_settings())
+    run.open(tiny_settings(num_workers=3, cache_mb=100))
+    assert run.settings().num_workers == 3
+    moved = run.folder.rename(tmp_path / "moved")
+    Run(moved).open(tiny_settings(run_dir=str(moved)))
+
+
+def test_wrong_settings_leave_no_folder_behind(tiny_settings):
+    settings = tiny_settings(val_list="gone")
+    with pytest.raises(ValueError, match="no such list"):
+        fit(settings)
+    assert not Run(settings.run_dir).folder.exists()
+
+
+# --- The folder -----------------------------------------------------------------------------------
+
+
+def test_a_run_folder_explains_itself(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    assert run.settings() == tiny_settings(epochs=1)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or (
+        environment["packages"]["torch"] == torch.__version__
+    )
+    assert {"python", "system", "cpu_count", "gpus", "commit"} <= set(environment)
+    assert run.name == run.folder.name
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"params.yaml", "environment.json", "log.jsonl", "last.pt", "best.pt"}
+
+
+def test_a_line_that_is_half_written_is_not_read(tmp_path):
+    run = Run(tmp_path)
+    assert run.log_entries() == [] and run.read_log().empty
+    run.append_log({"epoch": 1, "step": 5, "loss": 0.5})
+    run.append_log({"epoch": 2, "step": 10, "loss": None})
+    with open(run.log_path, "a") as log:
+        log.write('{"epoch": 3, "ste')
+    assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
+    run.truncate_log(5)
+    assert run.log_path.read_text() == '{"epoch": 1, "step": 5, "loss": 0.5}\n'
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match="no run here.*3_train.ipynb"):
+        Run(tmp_path).settings()
+    with pytest.raises(ValueError, match="last.pt: no such checkpoint; train the run first"):
+        Run(tmp_path).load(Run(tmp_path).last_path)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
+    run = Run(tmp_path)
+    write_text(run.last_path, "not a checkpoint")
+    with pytest.raises(ValueError, match="last.pt: cannot be read as a checkpoint"):
+        run.load(run.last_path)
+    torch.save({"weights": 1}, run.last_path)
+    with pytest.raises(ValueError, match="last.pt: not a checkpoint of this project"):
+        run.load(run.last_path)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "evil"), "w"))
+
+    run = Run(tmp_path)
+    torch.save({"model": Evil()}, run.last_path)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        run.load(run.last_path)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_run_is_found_from_the_project(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Run("outputs/x").folder == training.project_path("outputs/x")
