@@ -1,301 +1,207 @@
-"""Run a study: every run of a folder of parameters through the notebooks, with papermill.
+"""Run experiments through the notebooks, with papermill.
 
     python -m lib.batch params/demo
+    python -m lib.batch params --dry-run
+    python -m lib.batch params/synthetic --set seed=0,1,2 --jobs 2
 
-For each run file: notebook 3 (train), then notebook 4 (evaluate); before them notebook 1 for each
-data set that is not prepared, after them notebook 5 and the page `report.html`. What is complete is
-skipped; a run that fails is reported at the end and costs only itself.
+For each run file: notebook 3 (train), then notebook 4 (evaluate); before them notebook 1 for the
+embedded data set and for your own videos, after them notebook 5 and the page `report.html` of each
+study. What is complete is skipped; a run that fails is reported at the end and costs only itself.
+Ctrl-C saves checkpoints and ends; the same command goes on.
 """
 
 import argparse
+import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import yaml
 
-from lib.config import (
-    PROJECT_ROOT,
-    EvaluateSettings,
-    PrepareSettings,
-    ReportSettings,
-    TrainSettings,
-    make_settings,
-    project_path,
-    read_yaml,
+from lib.jobs import Job, Pool, make_slots
+from lib.plan import (
+    COMPLETE,
+    REFUSED,
+    Grid,
+    PlannedRun,
+    data_needs,
+    plan_text,
+    problems,
+    read_plan,
+    state_of,
 )
 
-NOTEBOOKS = PROJECT_ROOT / "notebooks"
-RECIPE = "recipe.yaml"
-STATUS_POLL_S = 2.0
 
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a study.
-
-    Attributes:
-        name: The run file's name without suffix.
-        parameters: Recipe and run file laid over each other, as papermill's `-f -f` does.
-        settings: The parameters over the notebook's own defaults, checked.
-    """
-
-    name: str
-    parameters: dict[str, Any]
-    settings: TrainSettings
-
-    @property
-    def run_dir(self) -> Path:
-        """The run's folder."""
-        return project_path(self.settings.run_dir)
-
-
-def read_study(study: Path, overrides: Mapping[str, Any] | None = None) -> list[PlannedRun]:
-    """Read a folder with a `recipe.yaml` and one YAML file a run; checks every file.
+def run(
+    paths: str | Path | Sequence[str | Path],
+    grid: Grid | None = None,
+    jobs: int = 1,
+    retry: int = 0,
+) -> int:
+    """Run studies or single runs and return the number of failures.
 
     Args:
-        study: The folder.
-        overrides: Parameters laid over every run.
+        paths: Run files, studies, folders of studies or patterns, relative to the project's root.
+        grid: Values per parameter, laid over every run; see `lib.plan.read_plan`.
+        jobs: Runs at the same time.
+        retry: How often a run that failed is tried again.
 
     Raises:
-        ValueError: If there is no recipe or no run, a parameter is wrong (names the file and the
-            field), or two runs share a folder.
+        ValueError: If files or data do not fit; nothing has been started then.
+        KeyboardInterrupt: After checkpoints were saved.
     """
-    if not (study / RECIPE).is_file():
-        raise ValueError(f"{study}: no {RECIPE}; a study is a folder with a recipe and run files")
-    defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
-    recipe = read_yaml(study / RECIPE)
-    runs = []
-    for path in sorted(study.glob("*.yaml")):
-        if path.name == RECIPE:
-            continue
-        parameters = recipe | read_yaml(path) | dict(overrides or {})
-        settings = make_settings(TrainSettings, defaults | parameters, str(path))
-        runs.append(PlannedRun(path.stem, parameters, settings))
-    if not runs:
-        raise ValueError(f"{study}: no run file beside {RECIPE}")
-    folders: dict[Path, str] = {}
-    for run in runs:
-        if run.run_dir in folders:
-            raise ValueError(
-                f"{study}: runs {folders[run.run_dir]} and {run.name} share run_dir "
-                f"{run.settings.run_dir!r}; give each its own"
-            )
-        folders[run.run_dir] = run.name
-    return runs
-
-
-def notebook_defaults(notebook: Path) -> dict[str, Any]:
-    """Return the literal defaults of a notebook's parameters cell."""
-    import ast
-    import json
-
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            return {
-                statement.target.id: ast.literal_eval(statement.value)
-                for statement in ast.parse("".join(cell["source"])).body
-                if isinstance(statement, ast.AnnAssign)
-            }
-    raise ValueError(f"{notebook}: no cell tagged 'parameters'")
-
-
-def run(study: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
-    """Run a study and return the number of runs that failed.
-
-    Args:
-        study: Folder with `recipe.yaml` and run files, relative to the project's root or absolute.
-        overrides: Parameters laid over every run.
-
-    Raises:
-        ValueError: If the study's files are wrong; nothing has been started then.
-    """
-    study = project_path(study)
-    runs = read_study(study, overrides)
-    out = project_path("outputs") / study.name
-    print(f"{study.name}: {len(runs)} runs -> {out}")
-    failures = prepare_data(runs, out)
-    if failures:
-        return _say_failures(failures)
-    changed = False
+    runs = read_plan([paths] if isinstance(paths, str | Path) else paths, grid)
+    states = {planned.run_dir: state_of(planned) for planned in runs}
+    to_do = [planned for planned in runs if states[planned.run_dir][0] not in (COMPLETE, REFUSED)]
+    if missing := problems(data_needs(to_do)):
+        raise ValueError("\n".join(["data is missing; nothing was started", *missing]))
+    folders = list(dict.fromkeys(planned.run_dir.parent for planned in runs))
+    for folder in folders:
+        check_writable(folder)
+        print(f"{folder.name}: {sum(p.run_dir.parent == folder for p in runs)} runs -> {folder}")
+    pool = Pool(make_slots(jobs), to_do)
+    if not pool.do(prepare_jobs(to_do, folders[0])):
+        return say_failures(pool.failures)
+    work, changed = [], set()
     for number, planned in enumerate(runs, start=1):
         title = f"[{number}/{len(runs)}] {planned.name}"
-        if is_complete(planned):
+        state, detail = states[planned.run_dir]
+        if state == COMPLETE:
             print(f"{title}: complete")
-            continue
-        changed = True
-        started = time.perf_counter()
-        try:
-            train_and_evaluate(planned, title)
-        except Exception as error:
-            failures[planned.name] = (planned.run_dir, error)
-            print(f"{title}: failed after {_clock(started)}")
+        elif state == REFUSED:
+            print(f"{title}: refused")
+            pool.failures[title] = (planned.run_dir, detail)
         else:
-            print(f"{title}: {_clock(started)}, {result_line(planned)}")
-    if changed or not (out / "report.html").is_file():
-        try:
-            make_report(out)
-        except Exception as error:
-            failures["report"] = (out, error)
-    if (out / "report.html").is_file():
-        print(f"report: {out / 'report.html'}")
-    return _say_failures(failures)
+            changed.add(planned.run_dir.parent)
+            work.append(run_job(planned, title, 1 + retry))
+    pool.do(work)
+    pool.do(report_jobs([f for f in folders if f in changed or not has_report(f)]))
+    for folder in filter(has_report, folders):
+        print(f"report: {folder / 'report.html'}")
+    return say_failures(pool.failures)
 
 
-def prepare_data(runs: list[PlannedRun], out: Path) -> dict[str, tuple[Path, Exception]]:
-    """Execute notebook 1 for each data set of the runs that is not prepared; returns failures."""
-    from lib.data.prepare import dataset_folder
-
-    wanted = {}
-    for planned in runs:
-        s = planned.settings
-        sources = [(s.dataset, s.data_root)]
-        if s.is_semi_supervised and s.unlabeled_dataset is not None:
-            sources.append((s.unlabeled_dataset, s.unlabeled_data_root))
-        for name, root in sources:
-            wanted[dataset_folder(name, root, s.data_dir)] = (name, root, s.data_dir)
-    failures = {}
-    for folder, (name, root, data_dir) in wanted.items():
-        if (folder / "dataset.json").is_file():
-            continue
-        started = time.perf_counter()
-        parameters = {"dataset": name, "data_root": root, "data_dir": data_dir}
-        make_settings(PrepareSettings, parameters, "prepare")
-        try:
-            execute("1_prepare_data.ipynb", out / f"prepare_{folder.name}.ipynb", parameters)
-        except Exception as error:
-            failures[f"prepare {name}"] = (out, error)
-        else:
-            print(f"prepared {name}: {_clock(started)}")
-    return failures
+def run_job(planned: PlannedRun, title: str, tries: int) -> Job:
+    """Return the job of training and evaluating a run."""
+    request = {
+        "step": "run",
+        "folder": str(planned.run_dir),
+        "parameters": planned.parameters,
+    }
+    return Job(title, planned.run_dir, request, planned, tries)
 
 
-def is_complete(planned: PlannedRun) -> bool:
-    """Whether a run was trained with these settings and evaluated."""
-    from lib.learn.runs import Run
-
-    record = Run(planned.run_dir)
-    return (
-        record.metrics_path.is_file()
-        and record.is_finished()
-        and not record.differences(planned.settings)
-    )
-
-
-def train_and_evaluate(planned: PlannedRun, title: str) -> None:
-    """Execute notebooks 3 and 4 for one run; executed copies are kept in its folder."""
-    folder = planned.run_dir
-    with _status(planned, title):
-        execute("3_train.ipynb", folder / "3_train.ipynb", planned.parameters)
-    parameters = {"run_dir": planned.settings.run_dir}
-    make_settings(EvaluateSettings, parameters, planned.name)
-    execute("4_evaluate.ipynb", folder / "4_evaluate.ipynb", parameters)
+def prepare_jobs(runs: Iterable[PlannedRun], folder: Path) -> list[Job]:
+    """Return the jobs of making the data sets that the batch makes by itself."""
+    jobs = []
+    for need in data_needs(runs):
+        if not need.is_prepared:
+            names = ("dataset", "data_root", "data_dir")
+            parameters = {name: getattr(need, name) for name in names}
+            request = {"step": "prepare", "folder": str(folder), "parameters": parameters}
+            jobs.append(Job(f"prepare {need.dataset}", folder, request))
+    return jobs
 
 
-def make_report(out: Path) -> None:
-    """Execute notebook 5 for a study and export its page."""
-    from lib.show.report import export_html
-
-    parameters = {"study_dir": str(out), "title": out.name}
-    make_settings(ReportSettings, parameters, "report")
-    execute("5_report.ipynb", out / "5_report.ipynb", parameters)
-    export_html(out / "5_report.ipynb", out / "report.html")
-
-
-def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
-    """Execute one of the project's notebooks with parameters; the output is kept on failure too."""
-    import papermill
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        NOTEBOOKS / notebook,
-        output,
-        parameters,
-        kernel_name="python3",
-        cwd=NOTEBOOKS,
-        progress_bar=False,
-    )
+def report_jobs(folders: Iterable[Path]) -> list[Job]:
+    """Return the jobs of making reports, for studies with an evaluated run."""
+    return [
+        Job(f"report {folder.name}", folder, {"step": "report", "folder": str(folder)})
+        for folder in folders
+        if any(folder.glob("*/metrics.json"))
+    ]
 
 
-def result_line(planned: PlannedRun) -> str:
-    """Return the top-1 of each test list in words."""
-    import json
-
-    from lib.learn.runs import Run
-
-    results = json.loads(Run(planned.run_dir).metrics_path.read_text())["lists"]
-    return ", ".join(f"{name} top-1 {values['top1']:.1f} %" for name, values in results.items())
+def has_report(folder: Path) -> bool:
+    """Whether a study has its page."""
+    return (folder / "report.html").is_file()
 
 
-@contextmanager
-def _status(planned: PlannedRun, title: str) -> Iterator[None]:
-    """Show the epoch of the run that trains, in a terminal."""
-    if not sys.stdout.isatty():
-        yield
-        return
-    from lib.learn.runs import Run
+def check_writable(folder: Path) -> None:
+    """Make a folder.
 
-    ended, record = Event(), Run(planned.run_dir)
-
-    def show() -> None:
-        while not ended.wait(STATUS_POLL_S):
-            entries = record.log_entries()
-            epoch = entries[-1]["epoch"] if entries else 0
-            print(f"\r{title}: epoch {epoch}/{planned.settings.epochs} ", end="", flush=True)
-
-    thread = Thread(target=show, daemon=True)
-    thread.start()
+    Raises:
+        ValueError: If nothing can be written there.
+    """
     try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        print("\r" + " " * 79 + "\r", end="")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"run_dir: nothing can be written to {folder} ({error.strerror}); "
+            "choose another run_dir"
+        ) from error
 
 
-def _clock(started: float) -> str:
-    seconds = int(time.perf_counter() - started)
-    return f"{seconds // 60}:{seconds % 60:02d} min"
-
-
-def _say_failures(failures: dict[str, tuple[Path, Exception]]) -> int:
-    for name, (folder, error) in failures.items():
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        print(f"FAILED {name}: {lines[-1] if lines else type(error).__name__}", file=sys.stderr)
-        print(f"  the executed notebook with the traceback is in {folder}", file=sys.stderr)
+def say_failures(failures: Mapping[str, tuple[Path, str]]) -> int:
+    """Print what failed and return how many."""
+    for title, (folder, problem) in failures.items():
+        print(f"FAILED {title}: {problem}", file=sys.stderr)
+        print(f"  executed notebook with the traceback, batch.log: {folder}", file=sys.stderr)
     return len(failures)
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def parse_set(text: str) -> tuple[str, list[Any]]:
+    """Return the name and the values of `NAME=VALUE,VALUE`.
+
+    Raises:
+        ValueError: If it is not of that form.
+    """
     name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--set {text}: must be NAME=VALUE")
-    return name, yaml.safe_load(value)
+    try:
+        values = yaml.safe_load(f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: not valid YAML: {error}") from error
+    if not equals or not name or not values:
+        raise ValueError(f"--set {text}: must be NAME=VALUE or NAME=VALUE,VALUE")
+    return name, values
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.batch", description=__doc__.split("\n")[0])
-    parser.add_argument("study", type=Path, help="folder with recipe.yaml and run files")
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.batch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", help="run files, studies, folders of studies, patterns")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="lay a parameter over every run (YAML value)",
+        help="lay a parameter over every run (YAML); several values, with commas, make a grid",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
+    parser.add_argument(
+        "--retry",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="try a failed run again, N times (1)",
     )
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        overrides = dict(_parse_override(text) for text in options.set)
-        return 1 if run(options.study, overrides) else 0
+        grid = dict(parse_set(text) for text in options.set)
+        if options.dry_run:
+            print(plan_text(read_plan(options.paths, grid)))
+            return 0
+        return 1 if run(options.paths, grid, options.jobs, options.retry) else 0
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ work starts.
 
 import ast
 import difflib
+import json
 import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -423,6 +424,22 @@ def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> A
     if wrong:
         raise ValueError("\n  ".join(["parameters of this notebook that cannot be used", *wrong]))
     return make_settings(model, {name: namespace[name] for name in known}, "this notebook")
+
+
+def notebook_defaults(notebook: Path) -> dict[str, Any]:
+    """Return the literal defaults of a notebook's parameters cell.
+
+    Raises:
+        ValueError: If no cell has the tag `parameters`.
+    """
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return {
+                statement.target.id: ast.literal_eval(statement.value)
+                for statement in ast.parse("".join(cell["source"])).body
+                if isinstance(statement, ast.AnnAssign)
+            }
+    raise ValueError(f"{notebook}: no cell tagged 'parameters'")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Small data sets, made once a session, and the settings of small runs."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tiny import build_tiny, tiny_worker
 
 from lib.config import PROJECT_ROOT, TrainSettings
@@ -78,7 +78,28 @@ def make_tiny_settings(data_dir: Path, run_dir: Path, **changes) -> TrainSetting
 @pytest.fixture
 def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
     """Make such settings, of a run in a folder of the test's own."""
-    return partial(make_tiny_settings, data_dir, tmp_path / "run")
+    here = {"data_dir": data_dir, "run_dir": tmp_path / "run"}
+    return lambda **changes: make_tiny_settings(**here | changes)
+
+
+def write_teacher_scores(dataset: VideoDataset) -> None:
+    """Write scores as lib.data.teacher documents them, of every second frame of every video.
+
+    The frame t of row v is of class (40·v + t) mod 999 with probability 3/4; 1/4 goes to class 999.
+    """
+    counts = (dataset.index["frames"].to_numpy() + 1) // 2
+    frames = np.concatenate([2 * np.arange(count) for count in counts])
+    classes = (40 * np.repeat(np.arange(len(counts)), counts) + frames) % 999
+    probabilities = np.zeros((len(frames), 1000), dtype=np.float16)
+    probabilities[np.arange(len(frames)), classes] = 0.75
+    probabilities[:, 999] = 0.25
+    tensors = {
+        "probabilities": probabilities,
+        "frames": frames.astype(np.int32),
+        "video_offsets": np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+        "names": np.frombuffer("\n".join(dataset.index["name"]).encode(), dtype=np.uint8),
+    }
+    save_file(tensors, dataset.folder / "teacher.safetensors")
 
 
 @pytest.fixture

@@ -245,6 +245,25 @@ def test_official_splits_stand_in_for_absent_lists(small_ucf, tmp_path, capsys):
     assert dataset.index["name"][dataset.read_list("val")].tolist() == NAMES["val"]
 
 
+def test_unpacked_splits_are_found_and_lists_without_any_video_are_left_out(
+    small_ucf, tmp_path, capsys
+):
+    extract(small_ucf / CATALOG["ucf101"].splits.filename, small_ucf / "unpacked")
+    (small_ucf / CATALOG["ucf101"].splits.filename).unlink()
+    for name in (NAMES["train"][0], NAMES["val"][1]):
+        make_video(tmp_path / "mine" / f"{name}.avi")
+    entry = CATALOG["ucf101"]
+    (small_ucf / "few.txt").write_text(f"{NAMES['train'][1]} 6 1\n")
+    few = PublishedList("reference_few", RemoteFile("http://127.0.0.1:9/few.txt"), 1)
+    CATALOG["ucf101"] = replace(entry, lists=(*entry.lists, few))
+    settings = settings_for(tmp_path, sources_dir=str(small_ucf), data_root=str(tmp_path / "mine"))
+    assert make_plan(settings).set_index("part")["state"]["official splits"] == "there"
+    dataset = prepare(settings)
+    assert "reference_few: none of its 1 videos is there, left out" in capsys.readouterr().out
+    assert {"split1_train", "split3_test"} <= set(dataset.list_names())
+    assert "reference_few" not in dataset.list_names()
+
+
 def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys):
     make_video(tmp_path / "mine" / "any" / "v_HammerThrow_g08_c01.avi")
     make_video(tmp_path / "mine" / "hammering" / "v_Hammering_g01_c01.avi")

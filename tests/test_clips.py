@@ -1,11 +1,13 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from conftest import CODED_FRAMES
+from conftest import CODED_FRAMES, write_teacher_scores
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
 from lib.config import ClipSettings
-from lib.data.annotations import write_dataset
+from lib.data.annotations import read_dataset, write_dataset
 from lib.data.video import random_clip_indices
 
 ALL_VIEWS = Views(weak=True, strong=True, human_mask=True)
@@ -105,6 +107,34 @@ def test_the_strong_view_is_made_of_the_weak_one(coded):
     for position in range(5):
         sample = clips[position, 0]
         assert torch.equal(sample.strong, sample.weak.flip(0))
+
+
+def test_the_teacher_is_asked_about_one_random_frame_of_the_clip(coded, tmp_path):
+    folder = shutil.copytree(coded.folder, tmp_path / "coded")
+    dataset = read_dataset(folder)
+    write_teacher_scores(dataset)
+    clips = make_clips(dataset, Views(weak=True, strong=True, human_mask=True, teacher=True))
+    places = set()
+    for position in range(60):
+        sample = clips[position, 2]
+        assert sample.teacher.shape == (1000,) and sample.teacher.dtype == torch.float32
+        assert sample.teacher.max() == 0.75
+        scored = int(sample.teacher.argmax()) - 40 * 2
+        frames = frame_numbers(sample)
+        near = [place for place, frame in enumerate(frames) if 0 <= frame - scored <= 1]
+        assert len(near) == 1  # every second frame is scored: the frame itself or the one before
+        places.add(near[0])
+        without = make_clips(coded)[position, 2]
+        assert torch.equal(sample.weak, without.weak) and torch.equal(sample.strong, without.strong)
+    assert places == {0, 1, 2, 3}
+    (batch,) = load(clips, make_sampler(3, 0, 1))
+    assert batch.teacher.shape == (3, 1000)
+
+
+def test_labels_that_mean_nothing_to_the_network_are_left_out(coded):
+    clips = ClipDataset(coded, SETTINGS, Views(), (0, 0), has_labels=False)
+    assert clips[0, 1].label == -1
+    assert torch.equal(clips[0, 1].weak, make_clips(coded)[0, 1].weak)
 
 
 def test_a_sample_depends_on_its_position_its_video_and_the_seed_alone(coded):

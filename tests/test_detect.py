@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data import detect
 from lib.data.actors import ActorBoxes, read_made_with, write_actors
 from lib.data.annotations import VideoDataset, write_dataset
 from lib.data.detect import actor_statistics, detect_motion, detect_people
 from lib.data.folder import index_folder
 from lib.data.motion import moving_boxes
+from lib.data.prepare import detector_file
 from lib.data.reference_files import export_detections, import_detections, load_arrays
 from lib.data.rows import UnfinishedRows, VideoRows
 from lib.data.synthetic import render_video, write_video
@@ -81,6 +82,18 @@ def test_detector_survives_pickling_and_tiny_frames():
     detector = pickle.loads(pickle.dumps(YoloxDetector(WEIGHTS)))
     found = detector.detect(np.full((2, 3, 5, 3), 90, np.uint8))
     assert [boxes.shape[1] for boxes in found] == [5, 5]
+
+
+def test_settings_say_what_goes_together(tmp_path):
+    with pytest.raises(ValueError, match="detections_file go together"):
+        PrepareSettings(actor_boxes="import")
+    with pytest.raises(ValueError, match="detector_weights is for actor_boxes 'yolox'"):
+        PrepareSettings(detector_weights="x.onnx")
+    with pytest.raises(ValueError, match="teacher_file go together"):
+        PrepareSettings(teacher_file="x.npy")
+    settings = PrepareSettings(actor_boxes="yolox", data_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there. Set download"):
+        detector_file(settings)
 
 
 # --- Motion ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.learn import torchvision_ops
+from lib import torchvision_ops
 from lib.learn.models import (
     InputSpec,
     VideoClassifier,

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import signal
 import stat
-import time
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from unreliable import probe_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data import prepare as prepare_module
@@ -218,23 +217,31 @@ def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
     assert "6 videos cannot be read and are left out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("height", "width"), [(49, 65), (47, 63), (1080, 1920), (200, 66)])
+def test_odd_and_large_sizes_are_what_is_read(tmp_path, height, width):
+    with av.open(str(tmp_path / "video.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        picture = np.full((height, width, 3), 90, np.uint8)
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert probe_video(tmp_path / "video.avi")[2:] == (width, height, None, None)
+    frames = read_frames(tmp_path / "video.avi", np.array([1, 0]))
+    assert frames.shape == (2, height, width, 3)
+
+
+def test_too_narrow_videos_are_reported_and_not_found_out_in_training(tmp_path):
+    make_video(tmp_path / "narrow.mp4", size=(48, 32))
+    assert "too narrow for the decoder" in probe_video(tmp_path / "narrow.mp4")[4]
+
+
 def test_nothing_readable_is_an_error(tmp_path):
     root = make_folder(tmp_path / "videos", [])
     (root / "a").mkdir(parents=True)
     (root / "a" / "1.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 1 videos can be read"):
         prepare(settings_for(root))
-
-
-def probe_or_crash(path: Path):
-    """What a decoder with a bug would do."""
-    if path.stem == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if path.stem == "abort":
-        os.abort()
-    if path.stem == "freeze":
-        time.sleep(60)
-    return probe_video(path)
 
 
 def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
@@ -251,15 +258,9 @@ def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
 def test_a_frozen_decoder_is_given_up(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/freeze.mp4"])
     monkeypatch.setattr(probe, "probe_video", probe_or_crash)
-    found = probe_videos([root / "a/freeze.mp4", root / "a/1.mp4"], 1, timeout_s=5)
-    assert found["error"][0] == "no result after 5 s, given up"
+    found = probe_videos([root / "a/freeze.mp4", root / "a/1.mp4"], 1, timeout_s=3)
+    assert found["error"][0] == "no result after 3 s, given up"
     assert found["frames"][1] == 6
-
-
-def square_or_fail(number: int) -> int:
-    if number == 3:
-        raise ValueError("three is not liked")
-    return number**2
 
 
 def test_workers_answer_every_item_once():

@@ -1,10 +1,11 @@
 """A run on disk: continuing it, refusing it, reading it."""
 
 import json
+import signal
 
 import pytest
 import torch
-from test_training import assert_same_weights, log_of, weights_of
+from test_training import assert_same_weights, log_of
 
 from lib.files import write_text
 from lib.learn import training
@@ -124,39 +125,27 @@ def test_a_run_killed_while_it_saves_its_end_is_not_finished(
 def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward):
     settings = tiny_settings(**RICH)
 
-    def interrupt():
-        raise KeyboardInterrupt
-
-    at_forward(8, interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    at_forward(8, lambda: signal.raise_signal(signal.SIGINT))  # Ctrl-C, "interrupt kernel"
     with pytest.raises(KeyboardInterrupt):
         fit(settings)
+    assert signal.getsignal(signal.SIGINT) is handler
     run = Run(settings.run_dir)
-    assert run.load(run.last_path)["step"] in (8, 9)
+    assert run.load(run.last_path)["step"] == 9  # the step was made to its end
     fit(settings)
     assert_same_weights(run, uninterrupted)
 
 
-def test_two_processes_stop_and_continue_exactly(tiny_settings, tiny_network, tmp_path):
-    """The stop file of a launch with two processes; without batch norm, as one process."""
-    changes = {"labeled_batch": 2, "unlabeled_batch": 6, "epochs": 2, "momentum": 0.9}
-    one = fit(tiny_settings(**changes, unlabeled_scene_p=0.0, run_dir=str(tmp_path / "one")))
-    settings = tiny_settings(**changes, unlabeled_scene_p=0.0, num_processes=2)
-    run = Run(settings.run_dir)
-    run.open(settings)
-    training.launch(
-        training.train_worker,
-        (settings,),
-        2,
-        "cpu",
-        tmp_path / "rendezvous",
-        follow=run.stop_path.touch,  # asks to stop from the first moment on
-    )
-    step = run.load(run.last_path)["step"]
-    assert 0 < step < 6 and not run.is_finished()
-    fit(settings)
-    assert run.is_finished()
-    for name, weight in weights_of(one).items():
-        torch.testing.assert_close(weights_of(run)[name], weight, rtol=1e-4, atol=1e-6)
+def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    settings = tiny_settings(epochs=1)
+    at_forward(1, twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    assert not Run(settings.run_dir).last_path.exists()  # nothing half-done was saved
 
 
 def test_a_finished_run_is_left_alone(tiny_settings, capsys):

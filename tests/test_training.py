@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_teacher_scores
 
 from lib.clips import ClipBatch
 from lib.config import TrainSettings
@@ -58,12 +59,12 @@ def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
 
 @pytest.mark.parametrize("labeled_view", ["weak", "strong"])
 def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
-    read_dataset(data_dir / "synthetic").write_list("four", [0, 1, 2, 3])
+    read_dataset(data_dir / "synthetic").write_list("six", [0, 1, 2, 3, 4, 5])
     settings = tiny_settings(
         objective="supervised",
-        labeled_list="four",
+        labeled_list="six",
         labeled_view=labeled_view,
-        labeled_batch=4,
+        labeled_batch=6,
         crop_area_min=0.9,
         randaugment_ops=["identity"],
         temporal_ops=["none"],
@@ -218,11 +219,18 @@ def test_the_unlabeled_batch_does_not_matter_without_unlabeled_clips():
 def test_clips_are_normalised_and_put_in_the_networks_order():
     clips = torch.randint(0, 256, (2, 4, 3, 5, 6), dtype=torch.uint8)
     mask = torch.randint(0, 2, (2, 4, 1, 5, 6), dtype=torch.uint8)
-    batch = ClipBatch(clips, None, mask, torch.tensor([2, -1]), torch.tensor([5, 6]))
+    batch = ClipBatch(
+        weak=clips,
+        strong=None,
+        human_mask=mask,
+        teacher=None,
+        label=torch.tensor([2, -1]),
+        row=torch.tensor([5, 6]),
+    )
     tensors = to_tensors(batch, Normalize((10, 20, 30), (2, 4, 8)), 3)
     assert tensors.weak.shape == (2, 3, 4, 5, 6) and tensors.weak.dtype == torch.float32
     assert tensors.weak[1, 2, 3, 4, 5] == (clips[1, 3, 2, 4, 5].item() - 30) / 8
-    assert tensors.strong is None
+    assert tensors.strong is None and tensors.teacher is None
     assert torch.equal(tensors.human_mask, mask.transpose(1, 2).float())
     assert tensors.targets.tolist() == [[0, 0, 1], [0, 0, 0]]  # -1: not known
 
@@ -248,26 +256,36 @@ EQUAL = {
 }
 
 
+def assert_agree(run: Run, other: Run) -> None:
+    """Two runs learned the same, up to the order of sums."""
+    torch.manual_seed(run.settings().seed)
+    start = training.build_run_model(run.settings(), 6).state_dict()
+    for name, weight in weights_of(run).items():
+        assert (weight - start[name]).abs().max() > 1e-3  # it did learn
+        torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-4, atol=1e-6)
+    for entry, other_entry in zip(log_of(run), log_of(other), strict=True):
+        assert other_entry == pytest.approx(entry, rel=1e-4, abs=1e-5)
+    assert run.read_log()["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
+
+
 def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_network, tmp_path):
-    runs = [
-        fit(tiny_settings(**EQUAL, run_dir=str(tmp_path / name), **changes))
-        for name, changes in (
-            ("one", {}),
-            ("accumulated", {"micro_batch": 1}),
-            ("two processes that accumulate", {"num_processes": 2, "micro_batch": 1}),
-        )
-    ]
-    start = training.build_run_model  # the tiny network
-    torch.manual_seed(0)
-    initial = start(runs[0].settings(), 6).state_dict()
-    for run in runs[1:]:
-        for name, weight in weights_of(runs[0]).items():
-            other = weights_of(run)[name]
-            assert (weight - initial[name]).abs().max() > 1e-3  # it did learn
-            torch.testing.assert_close(other, weight, rtol=1e-4, atol=1e-6)
-        for entry, other in zip(log_of(runs[0]), log_of(run), strict=True):
-            assert other == pytest.approx(entry, rel=1e-4, abs=1e-5)
-    assert runs[0].read_log()["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
+    one = fit(tiny_settings(**EQUAL, run_dir=tmp_path / "one"))
+    assert_agree(one, fit(tiny_settings(**EQUAL, run_dir=tmp_path / "parts", micro_batch=1)))
+
+    settings = tiny_settings(**EQUAL, run_dir=tmp_path / "two", micro_batch=1, num_processes=2)
+    two = Run(settings.run_dir)
+    two.open(settings)
+    training.launch(
+        training.train_worker,
+        (settings,),
+        2,
+        "cpu",
+        tmp_path / "rendezvous",
+        follow=two.stop_path.touch,  # asks them to stop, from the first moment on
+    )
+    assert [entry["epoch"] for entry in two.log_entries()] == [1]
+    assert two.load(two.last_path)["step"] == 4 and not two.is_finished()
+    assert_agree(one, fit(settings))  # they continue
 
 
 @pytest.mark.parametrize(
@@ -276,16 +294,16 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
 def test_what_must_not_matter_does_not(tiny_settings, tmp_path, changes):
     if changes == {"device": "auto"} and torch.cuda.is_available():
         pytest.skip("auto takes the GPU here")
-    expected = outcome(tiny_settings(run_dir=str(tmp_path / "a")))
-    assert outcome(tiny_settings(run_dir=str(tmp_path / "b"), **changes)) == expected
+    expected = outcome(tiny_settings(run_dir=tmp_path / "a"))
+    assert outcome(tiny_settings(run_dir=tmp_path / "b", **changes)) == expected
 
 
 def test_a_run_gives_the_same_every_time(tiny_settings, tmp_path):
     settings = {"dropout": 0.5, "labeled_view": "strong", "labeled_scene_p": 0.5}
-    first = outcome(tiny_settings(run_dir=str(tmp_path / "a"), **settings))
+    first = outcome(tiny_settings(run_dir=tmp_path / "a", **settings))
     torch.manual_seed(99)  # whatever went before in the notebook
     np.random.seed(99)  # noqa: NPY002
-    assert outcome(tiny_settings(run_dir=str(tmp_path / "b"), **settings)) == first
+    assert outcome(tiny_settings(run_dir=tmp_path / "b", **settings)) == first
 
 
 # --- Every setting matters ------------------------------------------------------------------------
@@ -345,7 +363,7 @@ ELSEWHERE = {
     "run_dir": "every run here",
     "unlabeled_dataset": "test_labels_of_one_data_set_and_clips_of_another",
     "unlabeled_data_root": "test_labels_of_one_data_set_and_clips_of_another",
-    "distillation_weight": "test_objectives.py",
+    "distillation_weight": "test_the_teachers_scores_are_distilled",
     "model": "test_the_settings_name_the_network",
     "pretrained": "test_weights_that_cannot_be_had_are_refused",
     "weights": "test_weights_that_cannot_be_had_are_refused",
@@ -377,8 +395,8 @@ def test_a_setting_has_an_effect(tiny_settings, tmp_path, base_outcomes, changes
     base = BASE | {key: value for key, value in changes.items() if key != name}
     key = json.dumps(base)
     if key not in base_outcomes:
-        base_outcomes[key] = outcome(tiny_settings(run_dir=str(tmp_path / "base"), **base))
-    settings = tiny_settings(run_dir=str(tmp_path / "changed"), **base | {name: new})
+        base_outcomes[key] = outcome(tiny_settings(run_dir=tmp_path / "base", **base))
+    settings = tiny_settings(run_dir=tmp_path / "changed", **base | {name: new})
     assert outcome(settings) != base_outcomes[key]
 
 
@@ -389,8 +407,8 @@ def test_precision(tiny_settings, tmp_path, precision):
         with pytest.raises(ValueError, match=f"precision: '{precision}' needs a GPU"):
             fit(tiny_settings(precision=precision))
         return
-    expected = outcome(tiny_settings(device="cuda", run_dir=str(tmp_path / "fp32")))
-    settings = tiny_settings(device="cuda", run_dir=str(tmp_path / "half"), precision=precision)
+    expected = outcome(tiny_settings(device="cuda", run_dir=tmp_path / "fp32"))
+    settings = tiny_settings(device="cuda", run_dir=tmp_path / "half", precision=precision)
     assert outcome(settings) != expected
 
 
@@ -432,6 +450,37 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
 
+def test_a_class_without_a_label_is_a_warning(tiny_settings, data_dir):
+    read_dataset(data_dir / "synthetic").write_list("two", [0, 2])
+    with pytest.warns(UserWarning, match=r"list 'two'.*no labelled video of \['circle', 'rock'"):
+        load_data(tiny_settings(labeled_list="two"))
+
+
+def test_the_teachers_scores_are_distilled(tiny_settings, data_dir, tmp_path):
+    with pytest.raises(ValueError, match="no ImageNet scores.*set distillation_weight to 0"):
+        fit(tiny_settings(distillation_weight=1.0))
+    folder = shutil.copytree(data_dir / "synthetic", tmp_path / "data" / "synthetic")
+    write_teacher_scores(read_dataset(folder))
+    settings = {"data_dir": folder.parent, "lr": 0.2, "objective": "uda"}
+    runs = {
+        weight: fit(
+            tiny_settings(**settings, distillation_weight=weight, run_dir=tmp_path / str(weight))
+        )
+        for weight in (0.5, 2.0)
+    }
+    losses = runs[2.0].read_log()["loss/distillation"]
+    assert losses.iloc[0] == pytest.approx(math.log(1000), abs=0.5)  # of a fresh head
+    assert losses.iloc[-1] < losses.iloc[0] - 0.1
+    total, *parts = (
+        runs[2.0].read_log()[f"loss/{name}"]
+        for name in ("total", "labeled", "unlabeled", "distillation")
+    )
+    np.testing.assert_allclose(total, parts[0] + parts[1] + 2 * parts[2], rtol=1e-4)
+    names = ["loss/labeled", "loss/total"]
+    first, second = (runs[weight].read_log()[names].iloc[-1].tolist() for weight in runs)
+    assert first != second
+
+
 def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tmp_path):
     """The other one has a class more, whose labels mean nothing to the network."""
     videos = data_dir / "synthetic" / "videos"
@@ -442,7 +491,6 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(video, target)
     settings = tiny_settings(
-        data_dir=str(data_dir),
         unlabeled_dataset="folder",
         unlabeled_data_root=str(tmp_path / "clips"),
         unlabeled_batch=3,

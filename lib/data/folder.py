@@ -43,11 +43,11 @@ def index_folder(
     classes = sorted(index["class"].unique())
     index["label"] = index["class"].map(classes.index)
     parts = _split(index, root, val_fraction, seed)
-    source = {"made_by": "lib.data.folder", "root": str(root)}
-    dataset = write_dataset(folder, "folder", classes, root, index, source)
+    draft = VideoDataset("folder", folder, tuple(classes), root, index)
     for part, rows in parts.items():
-        dataset.write_list(part, rows)
-    return dataset
+        draft.write_list(part, rows)
+    source = {"made_by": "lib.data.folder", "root": str(root)}
+    return write_dataset(folder, "folder", classes, root, index, source)
 
 
 def open_videos(

@@ -12,11 +12,10 @@ from lib.data.actors import ActorBoxes, read_made_with, write_actors
 from lib.data.annotations import VideoDataset, VideoRecord, write_dataset
 from lib.data.video import FRAME_FILE, read_frames
 from lib.data.workers import map_in_workers
-from lib.files import write_atomic
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
-CHUNK = 32  # frames in memory at a time
+CHUNK_BYTES = 200e6  # decoded frames that are in memory at a time
 TIMEOUT_S = 3600.0  # for one video
 
 
@@ -33,26 +32,24 @@ class FrameWriter:
     short_side: int
 
     def __call__(self, record: VideoRecord) -> tuple[int, int]:
-        """Write all frames that are not there; return their width and height."""
+        """Write all frames, unless they are there; return their width and height.
+
+        The folder gets its name when it is complete, so that no reader sees half of one.
+        """
         target = self.folder / record.name
-        last = target / FRAME_FILE.format(record.num_frames)
-        if not last.is_file():  # the last frame is written last
-            for start in range(0, record.num_frames, CHUNK):
-                indices = np.arange(start, min(start + CHUNK, record.num_frames))
-                if start + CHUNK < record.num_frames and self._has(target, indices):
-                    continue
+        if not target.is_dir():
+            unfinished = target.with_name(f".{target.name}.unfinished")
+            unfinished.mkdir(parents=True, exist_ok=True)
+            size = max(1, int(CHUNK_BYTES / (record.height * record.width * 3)))
+            for start in range(0, record.num_frames, size):
+                indices = np.arange(start, min(start + size, record.num_frames))
                 frames = read_frames(record.path, indices)
                 for index, frame in zip(indices, frames, strict=True):
                     image = self._scaled(Image.fromarray(frame))
-                    write_atomic(
-                        target / FRAME_FILE.format(index + 1),
-                        lambda path, image=image: image.save(path, quality=QUALITY),
-                    )
-        with Image.open(last) as image:
+                    image.save(unfinished / FRAME_FILE.format(index + 1), quality=QUALITY)
+            unfinished.rename(target)
+        with Image.open(target / FRAME_FILE.format(record.num_frames)) as image:
             return image.size
-
-    def _has(self, target: Path, indices: np.ndarray) -> bool:
-        return all((target / FRAME_FILE.format(index + 1)).is_file() for index in indices)
 
     def _scaled(self, image: Image.Image) -> Image.Image:
         short = min(image.size)

@@ -12,7 +12,7 @@ from lib.data.archives import extract, extract_nested, find_file
 from lib.data.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
 from lib.data.download import download, sha256_of
 from lib.data.folder import is_video, open_videos
-from lib.data.lists import YOUTUBE_ID, import_list, loose_class
+from lib.data.lists import YOUTUBE_ID, find_entries, import_list, loose_class
 from lib.data.official_lists import (
     ListEntry,
     read_categories,
@@ -24,7 +24,9 @@ from lib.data.official_lists import (
 )
 
 SPLITS = (1, 2, 3)
+SPLIT_MARKERS = {"ucf101": "trainlist01.txt", "hmdb51": "wave_test_split1.txt"}
 REQUIRED = ("train", "val")
+MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
 READERS = {
     "reference": read_reference_list,
     "video_folder": read_video_folder_list,
@@ -78,11 +80,14 @@ def index_known(
             f"{entry.num_classes}; are they the lists of another data set?"
         )
     index["label"] = index["class"].map({c: label for label, c in enumerate(classes)})
-    source = {"made_by": "lib.data.known", "root": str(root), "licence": entry.licence}
-    dataset = write_dataset(folder, name, classes, root, index, source)
+    draft = VideoDataset(name, folder, tuple(classes), root, index)
     for list_name, entries in lists.items():
-        print(import_list(dataset, list_name, entries, list_name).summary())
-    return dataset
+        if (find_entries(draft, [e.name for e in entries]) < 0).all() and list_name not in REQUIRED:
+            print(f"{list_name}: none of its {len(entries)} videos is there, left out")
+        else:
+            print(import_list(draft, list_name, entries, list_name).summary())
+    source = {"made_by": "lib.data.known", "root": str(root), "licence": entry.licence}
+    return write_dataset(folder, name, classes, root, index, source)
 
 
 def get_file(file: RemoteFile, sources: Path | None, folder: Path, allowed: bool) -> Path:
@@ -125,11 +130,11 @@ def read_lists(
         lists[published.name] = _read(published, path, entry, sources, folder, allowed)
     if entry.splits is not None:
         try:
-            path = get_file(entry.splits, sources, folder, allowed)
+            texts = _get_splits(name, entry.splits, sources, folder, allowed)
         except ValueError as error:
             absent["official splits"] = str(error)
         else:
-            splits = _read_splits(name, path, folder)
+            splits = _read_splits(name, texts)
             lists = {**{part: splits[part] for part in REQUIRED}, **splits, **lists}
     missing = [part for part in REQUIRED if part not in lists]
     if missing:
@@ -158,10 +163,20 @@ def _read(
     return [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
 
 
-def _read_splits(name: str, path: Path, folder: Path) -> dict[str, list[ListEntry]]:
-    """Read the official splits of UCF-101 or HMDB-51, and `train` and `val` from the first."""
+def _get_splits(
+    name: str, file: RemoteFile, sources: Path | None, folder: Path, allowed: bool
+) -> Path:
+    """Return the folder of the split files: unpacked in `sources`, or from the archive."""
+    marker = find_file(sources, SPLIT_MARKERS[name])
+    if marker is not None:
+        return marker.parent
     texts = folder / "published" / "splits"
-    extract(path, texts)
+    extract(get_file(file, sources, folder, allowed), texts)
+    return texts
+
+
+def _read_splits(name: str, texts: Path) -> dict[str, list[ListEntry]]:
+    """Read the official splits of UCF-101 or HMDB-51, and `train` and `val` from the first."""
     lists = {}
     for split in SPLITS:
         if name == "hmdb51":
@@ -170,7 +185,7 @@ def _read_splits(name: str, path: Path, folder: Path) -> dict[str, list[ListEntr
             files = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
             paths = {part: find_file(texts, file) for part, file in files.items()}
             if None in paths.values():
-                raise ValueError(f"{path}: holds no {' or '.join(files.values())}")
+                raise ValueError(f"{texts}: holds no {' or '.join(files.values())}")
             parts = {part: read_ucf_list(file) for part, file in paths.items()}
         lists |= {f"split{split}_{part}": parts[part] for part in ("train", "test")}
         if split == 1:  # the paper trains on the clips that HMDB-51's split leaves out, too
@@ -265,5 +280,5 @@ def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str, str]
         if is_video(entry):
             stem = entry.name if entry.is_dir() else Path(entry.name).stem
             yield Path(inside).name, stem, path
-        elif entry.is_dir() and not entry.name.startswith("."):
+        elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < MAX_DEPTH:
             yield from walk_videos(folder, path)

@@ -12,7 +12,7 @@ from lib.data.annotations import read_dataset
 from lib.data.archives import find_file
 from lib.data.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
 from lib.data.folder import BROKEN_FILE, find_videos
-from lib.data.known import REQUIRED, walk_videos
+from lib.data.known import REQUIRED, SPLIT_MARKERS, walk_videos
 from lib.data.lists import counted_list_name, labeled_list_name
 from lib.data.synthetic import PARTS
 from lib.data.teacher import NUM_CLASSES, read_teacher_made_with
@@ -101,9 +101,13 @@ def _plan_known(settings: PrepareSettings, entry: CatalogEntry, folder: Path) ->
     for published in entry.lists:
         title = f"list {published.name}"
         rows.append(_plan_file(title, published.file, sources, folder, settings.download))
-    for title, file in (("official splits", entry.splits), ("class names", entry.categories)):
-        if file is not None:
-            rows.append(_plan_file(title, file, sources, folder, settings.download))
+    unpacked = find_file(sources, SPLIT_MARKERS.get(settings.dataset, ""))
+    if unpacked is not None:
+        rows.append(("official splits", THERE, str(unpacked.parent)))
+    elif entry.splits is not None:
+        rows.append(_plan_file("official splits", entry.splits, sources, folder, settings.download))
+    if entry.categories is not None:
+        rows.append(_plan_file("class names", entry.categories, sources, folder, settings.download))
     if settings.data_root is not None:
         root = project_path(settings.data_root)
         if not root.is_dir():

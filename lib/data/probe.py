@@ -80,7 +80,7 @@ def probe_video(path: Path) -> tuple[int, float, int, int, str | None, str | Non
         frames = len(reader)
         if frames == 0:
             return _broken("it has no video frame")
-        height, width, _ = reader[frames - 1].shape
+        height, width, _ = reader.get_batch([frames - 1]).asnumpy()[0].shape  # as clips are read
     except Exception as error:  # decord raises bare errors of several kinds
         return _broken(_explain(error))
     return frames, float(reader.get_avg_fps()), width, height, None, _compare(path, frames)
@@ -122,6 +122,8 @@ def _explain(error: Exception) -> str:
         return "it has no video stream (audio only?)"
     if "Error reading" in reason:
         return "it is not a video or its header is damaged"
+    if "from_size == to_size" in reason:
+        return "it is too narrow for the decoder, which needs about 60 pixels: scale it up"
     if "Check failed" in reason or "threaded_decoder" in reason:
         return "its frames cannot be decoded: truncated or damaged"
     return f"it cannot be decoded ({reason[:120]})"

@@ -49,7 +49,7 @@ def _pulse(phase: np.ndarray, reach: float) -> tuple:
 
 
 def _spin(phase: np.ndarray, reach: float) -> tuple:
-    return 0, 0, phase, 1
+    return 0, 0, phase / 2, 1  # slower, or eight frames would not tell it from rocking
 
 
 def _rock(phase: np.ndarray, reach: float) -> tuple:

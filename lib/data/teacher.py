@@ -25,7 +25,6 @@ from lib.data.download import download, sha256_of
 from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
 from lib.data.video import read_frames
 from lib.data.workers import map_in_workers
-from lib.torchvision_ops import torchvision
 
 TEACHER_FILE = "teacher.safetensors"
 NUM_CLASSES = 1000
@@ -78,6 +77,8 @@ def load_teacher(model: str, weights: Path | None, folder: Path, allowed: bool) 
     Raises:
         ValueError: If there is no such classifier, or its weights cannot be had or do not fit.
     """
+    from lib.torchvision_ops import torchvision  # here, for it takes seconds to import
+
     names = torchvision.models.list_models(module=torchvision.models)
     if model not in names:
         raise ValueError(f"teacher_model: torchvision has no classifier {model!r}; it has {names}")

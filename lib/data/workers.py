@@ -4,6 +4,7 @@ A corrupt video can crash or freeze the library that decodes it. Here such a fil
 result and nothing else: the process is replaced and the work goes on.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+START_S = 300.0  # longest time for a process to start; a busy cluster's disk is slow
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def map_in_workers(
                 worker = busy.pop(connection)
                 outcome = worker.timed_out(timeout_s) if connection in late else worker.receive()
                 if outcome is None:
+                    worker.deadline = now + timeout_s
                     busy[connection] = worker
                     continue
                 _give(worker if worker.is_alive else _Worker(function), rest, busy, timeout_s)
@@ -110,7 +114,10 @@ class _Worker:
             self.process.start()
             other.close()
         self.position, self.deadline = position, time.monotonic() + timeout_s
-        self.connection.send(item)
+        if not self.has_started:
+            self.deadline += START_S
+        with contextlib.suppress(ConnectionError):  # it has died meanwhile; `receive` will say so
+            self.connection.send(item)
 
     def receive(self) -> Outcome | None:
         """Return the outcome that has arrived, or None where the process has only just started."""

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -69,12 +69,21 @@ def resolve_device(device: str) -> str:
     return "cuda" if device != "cpu" and has_cuda else "cpu"
 
 
+def is_in_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def resolve_num_processes(num_processes: int, device: str) -> int:
     """Return the number of processes for 0 (one per GPU, or one on a CPU), else the number itself.
+
+    Under torchrun it is torchrun's.
 
     Raises:
         ValueError: If there are fewer GPUs than processes.
     """
+    if is_in_torchrun():
+        return int(os.environ["WORLD_SIZE"])
     if resolve_device(device) == "cpu":
         return max(1, num_processes)
     gpus = torch.cuda.device_count()
@@ -110,8 +119,9 @@ def launch(
     Raises:
         torch.multiprocessing.ProcessRaisedException: With the traceback of the failed process.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join_torchrun(worker, args, device)
+    if is_in_torchrun():
+        with _followed(follow) if os.environ["RANK"] == "0" else nullcontext():
+            _join_torchrun(worker, args, device)
         return
     if num_processes == 1 and device == "cpu":
         with _followed(follow):

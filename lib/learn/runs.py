@@ -13,13 +13,13 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lib.config import PROJECT_ROOT, TrainSettings, make_settings, project_path, read_yaml
 from lib.files import write_atomic, write_text
+
+if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
+    import pandas as pd
 
 # Settings that may differ when a run is continued: they do not change what is computed.
 FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers"}
@@ -104,12 +104,16 @@ class Run:
         lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def read_log(self) -> pd.DataFrame:
+    def read_log(self) -> "pd.DataFrame":
         """Return the log as a table: one row an epoch, NaN where a value was not measured."""
+        import pandas as pd
+
         return pd.DataFrame(self.log_entries())
 
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """Write a checkpoint atomically."""
+        import torch
+
         write_atomic(path, lambda temporary: torch.save(state, temporary))
 
     def load(self, path: Path) -> dict[str, Any]:
@@ -118,12 +122,14 @@ class Run:
         Raises:
             ValueError: If it is missing or not a checkpoint of this project.
         """
+        import torch
+
         if not path.is_file():
             raise ValueError(
                 f"{path}: no such checkpoint; train the run first (notebooks/3_train.ipynb)"
             )
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
             raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
         if not isinstance(state, dict) or "model" not in state:
@@ -135,15 +141,18 @@ class Run:
         return json.loads((self.folder / "environment.json").read_text())["commit"]
 
     def is_finished(self) -> bool:
-        """Whether training reached its last epoch."""
+        """Whether training reached its last epoch and saved it."""
         entries = self.log_entries()
-        return bool(
-            entries and entries[-1]["epoch"] >= self.settings().epochs and self.last_path.exists()
-        )
+        if not entries or entries[-1]["epoch"] < self.settings().epochs:
+            return False
+        # The log is written before the checkpoint, so that it may be ahead of it.
+        return self.last_path.exists() and self.load(self.last_path)["step"] == entries[-1]["step"]
 
 
 def environment() -> dict[str, Any]:
     """Return versions, devices and the commit of the code."""
+    import torch
+
     packages = ("torch", "torchvision", "numpy", "decord2", "papermill", "pydantic")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {

@@ -1,11 +1,27 @@
-"""The one training loop, and what a spawned worker runs."""
+"""The one training loop, and what a spawned worker runs.
 
+Notebook 3 calls `fit`. The same run from a shell, here or on several machines with a shared disk:
+
+    python -m lib.learn.training params/demo/recipe.yaml params/demo/semi_seed0.yaml
+    torchrun --nproc-per-node 2 -m lib.learn.training recipe.yaml run.yaml
+
+On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
+--rdzv-endpoint <first machine>:29400 -m lib.learn.training recipe.yaml run.yaml`.
+"""
+
+import argparse
 import math
+import os
+import signal
+import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +30,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
-from lib.config import TrainSettings, project_path
+from lib.config import (
+    PROJECT_ROOT,
+    TrainSettings,
+    make_settings,
+    notebook_defaults,
+    project_path,
+    read_yaml,
+)
 from lib.data.annotations import VideoDataset, draw_labeled_rows
+from lib.data.catalog import dataset_folder
 from lib.data.prepare import open_dataset
 from lib.data.video import FrameReader
-from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
+from lib.learn.distributed import (
+    World,
+    is_in_torchrun,
+    launch,
+    resolve_device,
+    resolve_num_processes,
+)
 from lib.learn.models import build_model, check_input, input_spec, load_reference_weights
 from lib.learn.objectives import (
     ClipTensors,
@@ -29,9 +59,11 @@ from lib.learn.objectives import (
 from lib.learn.runs import Run
 from lib.learn.scoring import Protocol, metrics, score_videos
 from lib.learn.video_resnet import Conv2Plus1d
+from lib.locks import exclusive
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 STOP_CHECK_STEPS = 20
+LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
 @dataclass(frozen=True)
@@ -333,13 +365,12 @@ class Trainer:
         meter = Meter()
         while self.step < last_step:
             epoch = self.step // self.steps_per_epoch + 1
-            try:
+            with hold_interrupt() as is_interrupted:
                 samples += self._train_step(batches, meter)
-                stop = self._is_asked_to_stop()
-            except KeyboardInterrupt:  # only in a run without spawned processes
-                if self.world.size == 1:
-                    self._save(self.run.last_path)
-                raise
+            if is_interrupted():  # only in a run without spawned processes
+                self._save(self.run.last_path)
+                raise KeyboardInterrupt
+            stop = self._is_asked_to_stop()
             if self.step % self.steps_per_epoch == 0:
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
@@ -536,6 +567,34 @@ def average_buffers(model: nn.Module, world: World) -> None:
             world.sum_(buffer).div_(world.size)
 
 
+@contextmanager
+def hold_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold back Ctrl-C until the end of the body: half a step could not be continued.
+
+    A second Ctrl-C is not held back.
+
+    Yields:
+        Whether there was one.
+    """
+    caught = []
+
+    def catch(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if before is signal.SIG_IGN or not is_main:  # a spawned process; a thread that gets none
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, catch)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train_worker(world: World, settings: TrainSettings) -> None:
     """Train one run; what every process of it runs."""
     Trainer(settings, world).fit()
@@ -567,21 +626,23 @@ def fit(settings: TrainSettings) -> Run:
         check_input(settings.model, settings.clip_len, crop_size)
     build_run_model(settings, len(data.labeled.classes))  # names wrong weights now, not later
     run = Run(settings.run_dir)
-    run.open(settings)
-    if run.is_finished():
-        print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
-        return run
-    if run.last_path.exists():
-        print(f"continuing {run.folder} from its last checkpoint")
-    launch(
-        train_worker,
-        (settings,),
-        num_processes,
-        device,
-        run.folder / ".rendezvous",
-        LogFollower(run, settings.epochs).show,
-        lambda: run.stop_path.touch(),
-    )
+    has_lock = not is_in_torchrun() or os.environ["RANK"] == "0"
+    with exclusive(run.folder / ".train.lock", LOCK_WAIT_S) if has_lock else nullcontext():
+        run.open(settings)
+        if run.is_finished():
+            print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
+            return run
+        if run.last_path.exists():
+            print(f"continuing {run.folder} from its last checkpoint")
+        launch(
+            train_worker,
+            (settings,),
+            num_processes,
+            device,
+            run.folder / ".rendezvous",
+            LogFollower(run, settings.epochs).show,
+            lambda: run.stop_path.touch(),
+        )
     return run
 
 
@@ -619,3 +680,56 @@ class LogFollower:
         parts.append(f"{entry['samples_per_s']:.0f} clips/s")
         parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
         return " | ".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
+    parser = argparse.ArgumentParser(prog="lib.learn.training", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("files", nargs="+", type=Path, help="recipe and run; later ones win")
+    files = parser.parse_args(arguments).files
+    try:
+        settings = read_settings(files)
+        run = Run(settings.run_dir)
+        if is_in_torchrun():
+            _check_prepared(settings)
+            for number in (signal.SIGTERM, signal.SIGINT):  # torchrun's way to say stop
+                signal.signal(number, lambda *_: run.stop_path.touch())
+        fit(settings)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0 if run.is_finished() else 1
+
+
+def read_settings(files: Sequence[Path]) -> TrainSettings:
+    """Return the settings of YAML files laid over each other and over notebook 3's defaults.
+
+    Raises:
+        ValueError: If a file or a value cannot be used.
+    """
+    values = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
+    for path in files:
+        values |= read_yaml(path)
+    return make_settings(TrainSettings, values, ", ".join(map(str, files)))
+
+
+def _check_prepared(settings: TrainSettings) -> None:
+    """Raise ValueError if a data set is not prepared: its processes must not all do that."""
+    wanted = [(settings.dataset, settings.data_root)]
+    if settings.is_semi_supervised and settings.unlabeled_dataset is not None:
+        wanted.append((settings.unlabeled_dataset, settings.unlabeled_data_root))
+    for name, root in wanted:
+        if not (dataset_folder(name, root, settings.data_dir) / "dataset.json").is_file():
+            raise ValueError(
+                f"dataset: {name!r} is not prepared in {settings.data_dir}; first run "
+                f"python -m lib.data.prepare --dataset {name}"
+            )
+
+
+if __name__ == "__main__":
+    from lib.learn import training  # the module that spawned processes import, not `__main__`
+
+    sys.exit(training.main())

@@ -92,31 +92,35 @@ def _finish(axis: Axes) -> None:
         axis.legend(frameon=False, fontsize=8)
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Show a confusion matrix as shares of each true class, with the counts written in.
+def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Show confusion matrices side by side, as shares of each true class, with the counts.
 
     Args:
-        matrix: Counts, shape (K, K): row the true class, column the predicted one.
-        classes: Class names.
+        matrices: Name -> counts, shape (K, K): row the true class, column the predicted one.
+        classes: Class names; beyond 30 the names and counts are left out.
         title: Says what to see.
     """
-    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(12, 1.6 + 0.42 * len(classes))
-    figure, axis = plt.subplots(figsize=(side + 1, side))
-    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    if len(classes) <= 30:
-        ticks = range(len(classes))
-        axis.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8)
-        axis.set_yticks(ticks, classes, fontsize=8)
-        for row, column in np.argwhere(matrix > 0):
-            color = "white" if share[row, column] > 55 else "black"
-            axis.text(
-                column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=7
-            )
-    axis.set(xlabel="predicted class", ylabel="true class")
-    axis.set_title(title, fontsize=10)
-    figure.colorbar(image, ax=axis, label="share of the true class (%)", shrink=0.8)
-    figure.tight_layout()
+    side = min(9, 1.7 + 0.36 * len(classes))
+    size = (side * len(matrices) + 1, side + 0.4)
+    figure, grid = plt.subplots(1, len(matrices), figsize=size, squeeze=False, layout="compressed")
+    for axis, (name, matrix) in zip(grid[0], matrices.items(), strict=True):
+        share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        if len(classes) <= 30:
+            ticks = range(len(classes))
+            axis.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8)
+            axis.set_yticks(ticks, classes, fontsize=8)
+            for row, column in np.argwhere(matrix > 0):
+                color = "white" if share[row, column] > 55 else "black"
+                count = matrix[row, column]
+                axis.text(column, row, count, ha="center", va="center", color=color, fontsize=7)
+        axis.set(xlabel="predicted class")
+        axis.set_title(
+            f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right", fontsize=9
+        )
+    grid[0, 0].set_ylabel("true class")
+    figure.colorbar(image, ax=grid[0].tolist(), label="share of the true class (%)", shrink=0.8)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

@@ -1,7 +1,6 @@
 """The report: what a study's runs reached, as a table and as a page."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +84,9 @@ def differing_settings(runs: list[Run]) -> pd.DataFrame:
     return table[varies]
 
 
-def load_confusions(
-    runs: list[Run], split: str
-) -> Iterator[tuple[Run, np.ndarray, tuple[str, ...]]]:
-    """Yield (run, confusion matrix, class names) on a list, for the first run of each group."""
+def load_confusions(runs: list[Run], split: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return run name -> confusion matrix on a list, of each group's first run; class names."""
+    matrices, classes = {}, ()
     shown = set()
     for run in runs:
         path = scores_path(run, split)
@@ -96,24 +94,28 @@ def load_confusions(
             continue
         shown.add(group_of(run.name))
         with np.load(path) as file:
-            matrix = confusion_matrix(file["scores"], file["labels"])
-        yield run, matrix, load_data(run.settings()).labeled.classes
+            matrices[run.name] = confusion_matrix(file["scores"], file["labels"])
+        classes = load_data(run.settings()).labeled.classes
+    return matrices, classes
 
 
 def findings(summary: pd.DataFrame) -> list[str]:
-    """Return, in words, each group's gain in mean top-1 over the group with the lowest mean.
+    """Return, in words, how each group's mean top-1 differs from the baseline's, list by list.
 
-    The comparison is made on each list of its own, with the number of seeds that it rests on.
+    The baseline is the first supervised group, or the first group where there is none.
     """
+    supervised = summary[summary["objective"] == "supervised"]["group"]
+    baseline = (supervised if len(supervised) else summary["group"]).iloc[0]
     sentences = []
     for split, part in summary.groupby("split", sort=False):
         means = part.groupby("group", sort=False)["top1"].agg(["mean", "count"])
-        lowest = means["mean"].idxmin()
-        for group, (mean, count) in means.drop(lowest).sort_values("mean").iterrows():
-            gain = mean - means.loc[lowest, "mean"]
+        reference = means.loc[baseline, "mean"]
+        for group, (mean, count) in means.drop(baseline).iterrows():
+            gain = mean - reference
             sentences.append(
-                f"On `{split}`, **{group}** reaches {mean:.1f} %, {gain:.1f} points more than "
-                f"**{lowest}** ({means.loc[lowest, 'mean']:.1f} %; means of {int(count)} seeds)."
+                f"On `{split}`, **{group}** reaches {mean:.1f} %: {abs(gain):.1f} points "
+                f"{'more' if gain >= 0 else 'less'} than **{baseline}** ({reference:.1f} %; means "
+                f"of {int(count)} {'seed' if count == 1 else 'seeds'})."
             )
     return sentences
 
