@@ -167,6 +167,23 @@ def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
     assert best["step"] == run.read_log()["step"][top1.argmax()]
 
 
+def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward):
+    def power_cut():
+        raise SystemError("power cut")
+
+    settings = tiny_settings(epochs=2)
+    at_forward(4, power_cut)  # in the second of two epochs of 3 steps
+    with pytest.raises(SystemError):
+        fit(settings)
+    run = Run(settings.run_dir)
+    state = run.load(run.last_path)
+    run.save(run.last_path, state | {"best_top1": 101.0})  # a result that cannot be beaten
+    best = run.best_path.read_bytes()
+    fit(settings)
+    assert run.is_finished() and run.best_path.read_bytes() == best
+    assert run.load(run.last_path)["best_top1"] == 101
+
+
 # --- Other settings -------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import write_teacher_scores
 from lib.clips import ClipBatch
 from lib.config import TrainSettings
 from lib.data.annotations import read_dataset
+from lib.data.synthetic import ACTIONS
 from lib.learn import training
 from lib.learn.distributed import World
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
@@ -450,9 +452,44 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
 
+def test_both_streams_are_reshuffled_in_every_pass(tiny_settings, tmp_path, monkeypatch):
+    """PAPER.md, difference 2: the reference never reshuffles its labelled clips."""
+    seen = {}
+    real = training.ClipDataset.__getitem__
+
+    def recorded(self, key):
+        seen.setdefault(self.seed_key, {})[key[0]] = key[1]
+        return real(self, key)
+
+    monkeypatch.setattr(training.ClipDataset, "__getitem__", recorded)
+    orders = []
+    for seed in (0, 1):
+        seen.clear()
+        settings = tiny_settings(
+            seed=seed, labeled_batch=6, labeled_fraction=0.34, run_dir=tmp_path / str(seed)
+        )
+        fit(settings)
+        data = load_data(settings)
+        labeled, unlabeled = (
+            [rows[position] for position in sorted(rows)] for _, rows in sorted(seen.items())
+        )
+        for stream, rows, passes in (
+            (labeled, data.labeled_rows, 6),
+            (unlabeled, data.unlabeled_rows, 2),
+        ):
+            assert len(stream) == passes * len(rows)
+            parts = [stream[i : i + len(rows)] for i in range(0, len(stream), len(rows))]
+            assert all(sorted(part) == sorted(rows) for part in parts)
+            assert len(set(map(tuple, parts))) == passes  # each in an order of its own
+            orders.append(parts[0])
+    assert orders[0] != orders[2] and orders[1] != orders[3]  # and of the seed's
+
+
 def test_a_class_without_a_label_is_a_warning(tiny_settings, data_dir):
     read_dataset(data_dir / "synthetic").write_list("two", [0, 2])
-    with pytest.warns(UserWarning, match=r"list 'two'.*no labelled video of \['circle', 'rock'"):
+    missing = [name for number, name in enumerate(ACTIONS) if number not in (0, 2)]
+    expected = "list 'two'.*" + re.escape(f"no labelled video of {missing}")
+    with pytest.warns(UserWarning, match=expected):
         load_data(tiny_settings(labeled_list="two"))
 
 

@@ -49,18 +49,19 @@ def _pulse(phase: np.ndarray, reach: float) -> tuple:
 
 
 def _spin(phase: np.ndarray, reach: float) -> tuple:
-    return 0, 0, phase / 2, 1  # slower, or eight frames would not tell it from rocking
+    return 0, 0, phase, 1
 
 
-def _rock(phase: np.ndarray, reach: float) -> tuple:
-    return 0, 0, 0.8 * reach * np.sin(phase), 1
+def _shake(phase: np.ndarray, reach: float) -> tuple:
+    # Two fast oscillations without a common period: the actor is never where it is expected.
+    return 7 * reach * np.sin(5.3 * phase), 7 * reach * np.sin(7.1 * phase), 0, 1
 
 
 ACTIONS: dict[str, Callable] = {
     "bounce": _bounce,
     "circle": _circle,
     "pulse": _pulse,
-    "rock": _rock,
+    "shake": _shake,
     "spin": _spin,
     "sway": _sway,
 }
@@ -177,7 +178,7 @@ def render_video(
         (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, exact to the pixel.
     """
     time = np.arange(NUM_FRAMES)
-    difficulty = rng.uniform() ** 2
+    difficulty = rng.uniform() ** 1.4
     background = render_scene(scene, difficulty, rng)
     drift = rng.uniform(-0.35, 0.35, size=2) * time[:, None]
     corner = np.clip(np.rint(MARGIN + drift), 0, 2 * MARGIN).astype(int)

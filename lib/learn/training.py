@@ -701,6 +701,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    if is_in_torchrun() and os.environ["RANK"] != "0":  # rank 0 saves, perhaps a moment later
+        return 0
     return 0 if run.is_finished() else 1
 
 

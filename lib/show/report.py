@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.config import PROJECT_ROOT
 from lib.evaluation import scores_path
 from lib.files import write_text
 from lib.learn.runs import Run
@@ -15,8 +16,9 @@ from lib.show.plots import group_of
 
 SUMMARY_COLUMNS = [
     "run", "group", "split", "top1", "top5", "mean_class_accuracy",
-    "videos", "objective", "labels", "epochs", "train_minutes", "clips", "crops",
+    "videos", "objective", "labels", "epochs", "train_minutes", "clips_per_s", "clips", "crops",
 ]  # fmt: skip
+PAPER_NUMBERS = PROJECT_ROOT / "params" / "paper.csv"
 
 
 def find_runs(study_dir: Path) -> list[Run]:
@@ -38,7 +40,7 @@ def summarize(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         settings, results = run.settings(), json.loads(run.metrics_path.read_text())
-        seconds = run.read_log()["seconds"].iloc[-1]
+        log = run.read_log()
         for split, values in results["lists"].items():
             rows.append(
                 {
@@ -49,7 +51,8 @@ def summarize(runs: list[Run]) -> pd.DataFrame:
                     "objective": settings.objective,
                     "labels": results["labels"],
                     "epochs": settings.epochs,
-                    "train_minutes": round(seconds / 60, 2),
+                    "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
+                    "clips_per_s": round(log["samples_per_s"].median(), 1),
                     "clips": settings.test_num_clips,
                     "crops": settings.test_num_crops,
                 }
@@ -72,6 +75,60 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     wide.columns = [f"{split}, top-1 (%)" for split in order]
     wide.insert(0, "seeds", seeds)
     return wide
+
+
+def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Set our top-1 beside the paper's numbers that could be confirmed.
+
+    Args:
+        summary: As from `summarize`.
+        study: Name of the study, as in `params/`.
+
+    Returns:
+        One row a group that has such a number, on its first test list, columns paper, ours,
+        difference (all in percent) and source; empty if there is none.
+    """
+    paper = pd.read_csv(PAPER_NUMBERS)
+    paper = paper[paper["study"] == study].set_index("run")
+    first_list = summary[summary["split"] == summary["split"].iloc[0]]
+    means = first_list.groupby("group", sort=False)["top1"].mean()
+    shared = [group for group in means.index if group in paper.index]
+    table = pd.DataFrame({"paper": paper.loc[shared, "top1"], "ours": means[shared].round(1)})
+    table["difference"] = (table["ours"] - table["paper"]).round(1)
+    table["source"] = paper.loc[shared, "source"]
+    return table.rename_axis("group")
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a table in Markdown, its index as the first column."""
+    table = table.reset_index()
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def as_latex(table: pd.DataFrame) -> str:
+    """Return a table in LaTeX (booktabs), its index as the first column."""
+    table = table.reset_index().rename(columns=str)
+    text = table.to_latex(index=False, escape=True, column_format="l" + "r" * (table.shape[1] - 1))
+    return text.replace("±", r"$\pm$")
+
+
+def export_tables(summary: pd.DataFrame, study_dir: Path) -> None:
+    """Write `summary.csv` (a row a run and list) and `table.md`, `table.tex` (a row a group)."""
+    write_text(study_dir / "summary.csv", summary.to_csv(index=False))
+    table = group_table(summary)
+    paper = paper_table(summary, study_dir.name)
+    if len(paper):
+        table = table.join(paper[["paper"]].rename(columns={"paper": "paper, top-1 (%)"}))
+        table = table.fillna("")
+    write_text(study_dir / "table.md", as_markdown(table))
+    write_text(study_dir / "table.tex", as_latex(table))
+
+
+def run_links(runs: list[Run]) -> str:
+    """Return a line of Markdown with a link to each run's folder, relative to the study."""
+    return " · ".join(f"[{run.name}]({run.name}/)" for run in runs)
 
 
 def differing_settings(runs: list[Run]) -> pd.DataFrame:
