@@ -18,7 +18,7 @@ from lib.invariance import InvarianceScores, measure_invariance
 from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
 from lib.learn.runs import Run
 from lib.learn.scoring import metrics, score_videos
-from lib.learn.training import build_run_model, load_data, run_normalize, test_protocol
+from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
 
 
 @dataclass(frozen=True)

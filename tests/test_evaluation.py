@@ -23,15 +23,15 @@ from lib.learn.scoring import (
     metrics,
     score_videos,
 )
-from lib.learn.training import (
+from lib.learn.setup import (
     Normalize,
     build_run_model,
-    fit,
     load_data,
     run_normalize,
     test_protocol,
     val_protocol,
 )
+from lib.learn.training import fit
 
 test_protocol.__test__ = False  # a function of the library, not a test
 HERE = World(0, 1, torch.device("cpu"))

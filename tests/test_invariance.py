@@ -7,7 +7,7 @@ from torch import nn
 
 from lib.data.annotations import read_dataset
 from lib.invariance import CenterClips, measure_invariance
-from lib.learn.training import run_normalize
+from lib.learn.setup import run_normalize
 
 
 class Constant(nn.Module):

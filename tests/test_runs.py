@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_training import assert_same_weights, log_of
 
+from lib.config import project_path
 from lib.files import write_text
 from lib.learn import training
 from lib.learn.runs import Run
@@ -122,18 +123,20 @@ def test_a_run_killed_while_it_saves_its_end_is_not_finished(
     assert log_of(run) == log_of(uninterrupted)
 
 
-def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward):
+@pytest.mark.parametrize("number", [8, 5, 17])  # within an epoch, at its end, and at the very end
+def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward, number):
     settings = tiny_settings(**RICH)
-
     handler = signal.getsignal(signal.SIGINT)
-    at_forward(8, lambda: signal.raise_signal(signal.SIGINT))  # Ctrl-C, "interrupt kernel"
+    at_forward(number, lambda: signal.raise_signal(signal.SIGINT))  # Ctrl-C, "interrupt kernel"
     with pytest.raises(KeyboardInterrupt):
         fit(settings)
     assert signal.getsignal(signal.SIGINT) is handler
     run = Run(settings.run_dir)
-    assert run.load(run.last_path)["step"] == 9  # the step was made to its end
+    assert run.load(run.last_path)["step"] == number + 1  # the step was made to its end
     fit(settings)
+    assert run.is_finished()
     assert_same_weights(run, uninterrupted)
+    assert [entry["epoch"] for entry in run.log_entries()] == [1, 2, 3]
 
 
 def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):
@@ -233,7 +236,7 @@ def test_a_run_folder_explains_itself(tiny_settings):
     )
     assert {"python", "system", "cpu_count", "gpus", "commit"} <= set(environment)
     assert run.name == run.folder.name
-    names = {path.name for path in run.folder.iterdir()}
+    names = {path.name for path in run.folder.glob("[!.]*")}
     assert names == {"params.yaml", "environment.json", "log.jsonl", "last.pt", "best.pt"}
 
 
@@ -280,4 +283,4 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 
 def test_a_run_is_found_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert Run("outputs/x").folder == training.project_path("outputs/x")
+    assert Run("outputs/x").folder == project_path("outputs/x")

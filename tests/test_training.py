@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import write_teacher_scores
 
-from lib.clips import ClipBatch
+from lib.clips import ClipBatch, ClipDataset
 from lib.config import TrainSettings
 from lib.data.annotations import read_dataset
 from lib.data.synthetic import ACTIONS
@@ -17,18 +17,9 @@ from lib.learn import training
 from lib.learn.distributed import World
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.runs import Run
-from lib.learn.training import (
-    Meter,
-    Normalize,
-    at_step,
-    build_run_model,
-    fit,
-    learning_rate,
-    load_data,
-    make_objective,
-    num_micro_batches,
-    to_tensors,
-)
+from lib.learn.schedule import at_step, learning_rate, num_micro_batches
+from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
+from lib.learn.training import Meter, fit
 
 TIMES = ("seconds", "samples_per_s")
 
@@ -455,13 +446,13 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
 def test_both_streams_are_reshuffled_in_every_pass(tiny_settings, tmp_path, monkeypatch):
     """PAPER.md, difference 2: the reference never reshuffles its labelled clips."""
     seen = {}
-    real = training.ClipDataset.__getitem__
+    real = ClipDataset.__getitem__
 
     def recorded(self, key):
         seen.setdefault(self.seed_key, {})[key[0]] = key[1]
         return real(self, key)
 
-    monkeypatch.setattr(training.ClipDataset, "__getitem__", recorded)
+    monkeypatch.setattr(ClipDataset, "__getitem__", recorded)
     orders = []
     for seed in (0, 1):
         seen.clear()

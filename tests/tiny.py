@@ -12,6 +12,7 @@ from lib.learn import training
 from lib.learn.distributed import World
 from lib.learn.models import VideoClassifier
 from lib.learn.scoring import Protocol, score_videos
+from lib.learn.setup import Normalize
 
 _train_worker = training.train_worker
 
@@ -49,7 +50,7 @@ def score_worker(
     world: World, folder: Path, rows: np.ndarray, protocol: Protocol, out: Path
 ) -> None:
     """Score videos and save what this rank was given."""
-    normalize = training.Normalize((127.0,) * 3, (127.0,) * 3)
+    normalize = Normalize((127.0,) * 3, (127.0,) * 3)
     scores = score_videos(
         make_scoring_model(), normalize, read_dataset(folder), rows, protocol, world
     )

@@ -116,8 +116,12 @@ class Run:
 
         write_atomic(path, lambda temporary: torch.save(state, temporary))
 
-    def load(self, path: Path) -> dict[str, Any]:
+    def load(self, path: Path, mmap: bool = False) -> dict[str, Any]:
         """Read a checkpoint of this project, without unpickling objects.
+
+        Args:
+            path: The file.
+            mmap: Leave the tensors in the file until they are used.
 
         Raises:
             ValueError: If it is missing or not a checkpoint of this project.
@@ -129,7 +133,7 @@ class Run:
                 f"{path}: no such checkpoint; train the run first (notebooks/3_train.ipynb)"
             )
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except Exception as error:
             raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
         if not isinstance(state, dict) or "model" not in state:
@@ -146,7 +150,9 @@ class Run:
         if not entries or entries[-1]["epoch"] < self.settings().epochs:
             return False
         # The log is written before the checkpoint, so that it may be ahead of it.
-        return self.last_path.exists() and self.load(self.last_path)["step"] == entries[-1]["step"]
+        if not self.last_path.exists():
+            return False
+        return self.load(self.last_path, mmap=True)["step"] == entries[-1]["step"]
 
 
 def environment() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.evaluation import ListResult
-from lib.learn.training import load_data
+from lib.learn.setup import load_data
 from lib.show.plots import clip_rows
 
 

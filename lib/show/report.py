@@ -11,7 +11,7 @@ from lib.evaluation import scores_path
 from lib.files import write_text
 from lib.learn.runs import Run
 from lib.learn.scoring import confusion_matrix
-from lib.learn.training import load_data
+from lib.learn.setup import load_data
 from lib.show.plots import group_of
 
 SUMMARY_COLUMNS = [

@@ -1,0 +1,60 @@
+"""What changes from step to step, and how a step is shared: functions of the settings."""
+
+import math
+from dataclasses import replace
+
+from lib.config import (
+    TrainSettings,
+)
+from lib.learn.objectives import (
+    FixMatchObjective,
+    SupervisedObjective,
+)
+
+
+def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
+    """Return the learning rate of a step: linear warm-up, then cosine to 0, stepped per epoch.
+
+    Source: Zou et al., section 4.1 (no warm-up there).
+    """
+    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    if step < warmup_steps:
+        return settings.lr * (step + 1) / warmup_steps
+    epoch = step // steps_per_epoch
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+
+
+def at_step(
+    objective: SupervisedObjective | FixMatchObjective,
+    step: int,
+    steps_per_epoch: int,
+    settings: TrainSettings,
+) -> SupervisedObjective | FixMatchObjective:
+    """Return the objective with the unlabelled weight of a step (linear ramp-up)."""
+    rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
+    if step >= rampup_steps or isinstance(objective, SupervisedObjective):
+        return objective
+    return replace(objective, unlabeled_weight=objective.unlabeled_weight * step / rampup_steps)
+
+
+def num_micro_batches(settings: TrainSettings, size: int) -> int:
+    """Return into how many micro-batches each process cuts its share of a step.
+
+    Raises:
+        ValueError: If a global batch cannot be shared equally.
+    """
+    batches = {"labeled_batch": settings.labeled_batch}
+    if settings.is_semi_supervised:
+        batches["unlabeled_batch"] = settings.unlabeled_batch
+    for name, batch in batches.items():
+        if batch % size:
+            raise ValueError(f"{name}: {batch} clips cannot be shared equally by {size} processes")
+    largest = max(batches.values()) // size
+    bound = settings.micro_batch or largest
+    for count in range(1, largest + 1):
+        if all(batch % (size * count) == 0 for batch in batches.values()):
+            if max(batches.values()) // (size * count) <= bound:
+                return count
+    raise ValueError(
+        f"micro_batch: no equal parts of {batches} over {size} processes have at most {bound} clips"
+    )

@@ -1,0 +1,247 @@
+"""From the settings of a run to its parts: data, streams, objective, network, protocols."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
+from lib.clips import ClipBatch, ClipDataset, Views
+from lib.config import (
+    PROJECT_ROOT,
+    TrainSettings,
+    make_settings,
+    notebook_defaults,
+    project_path,
+    read_yaml,
+)
+from lib.data.annotations import VideoDataset, draw_labeled_rows
+from lib.data.catalog import dataset_folder
+from lib.data.prepare import open_dataset
+from lib.learn.models import build_model, input_spec, load_reference_weights
+from lib.learn.objectives import (
+    ClipTensors,
+    FixMatchObjective,
+    SupervisedObjective,
+    UDAObjective,
+)
+from lib.learn.scoring import Protocol
+
+LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from.
+
+    Attributes:
+        labeled: Data set of the labels.
+        labeled_rows: Its labelled videos.
+        val_rows: Its validation videos.
+        unlabeled: Data set of the unlabelled clips; None if there are none.
+        unlabeled_rows: Its videos.
+    """
+
+    labeled: VideoDataset
+    labeled_rows: np.ndarray
+    val_rows: np.ndarray
+    unlabeled: VideoDataset | None
+    unlabeled_rows: np.ndarray | None
+
+    @property
+    def epoch_rows(self) -> np.ndarray:
+        """The list whose pass is an epoch: the unlabelled one if there is one."""
+        return self.labeled_rows if self.unlabeled_rows is None else self.unlabeled_rows
+
+
+def load_data(settings: TrainSettings) -> Data:
+    """Open the data sets and lists of a run and check that they fit together.
+
+    Raises:
+        ValueError: If a data set or list is missing or training and validation overlap.
+    """
+    dataset = open_dataset(settings.dataset, settings.data_root, settings.data_dir)
+    listed = dataset.read_list(settings.labeled_list)
+    labels = dataset.index["label"].to_numpy()
+    labeled_rows = draw_labeled_rows(
+        labels, listed, settings.labeled_fraction, settings.labeled_seed
+    )
+    val_rows = dataset.read_list(settings.val_list)
+    _check_disjoint(dataset, listed, settings.labeled_list, val_rows, settings.val_list)
+    _warn_of_missing_classes(dataset, labeled_rows, settings.labeled_list)
+    unlabeled = unlabeled_rows = None
+    if settings.is_semi_supervised:
+        unlabeled = dataset
+        if settings.unlabeled_dataset is not None:
+            unlabeled = open_dataset(
+                settings.unlabeled_dataset, settings.unlabeled_data_root, settings.data_dir
+            )
+        unlabeled_rows = unlabeled.read_list(settings.unlabeled_list)
+        if unlabeled.folder == dataset.folder:
+            _check_disjoint(
+                dataset, unlabeled_rows, settings.unlabeled_list, val_rows, settings.val_list
+            )
+    return Data(dataset, labeled_rows, val_rows, unlabeled, unlabeled_rows)
+
+
+def _check_disjoint(
+    dataset: VideoDataset, train: np.ndarray, train_list: str, val: np.ndarray, val_list: str
+) -> None:
+    both = np.intersect1d(train, val)
+    if len(both):
+        raise ValueError(
+            f"lists {train_list!r} and {val_list!r} of {dataset.folder} share {len(both)} videos, "
+            f"the first: {dataset.index['name'].iloc[both[0]]}; training would see the answers"
+        )
+
+
+def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, list_name: str) -> None:
+    present = set(dataset.index["label"].to_numpy()[rows].tolist())
+    if missing := [name for k, name in enumerate(dataset.classes) if k not in present]:
+        warnings.warn(
+            f"list {list_name!r} of {dataset.folder} has no labelled video of {missing}; "
+            "the network cannot learn them",
+            stacklevel=3,
+        )
+
+
+def make_objective(settings: TrainSettings) -> SupervisedObjective | FixMatchObjective:
+    """Return the objective that the settings name."""
+    scene = SCENE_AUGMENTATIONS[settings.scene_augmentation]
+    labeled = SupervisedObjective(settings.labeled_view, settings.labeled_scene_p, scene)
+    if settings.objective == "supervised":
+        return labeled
+    common = {
+        "labeled": labeled,
+        "confidence_threshold": settings.confidence_threshold,
+        "unlabeled_weight": settings.unlabeled_weight,
+        "scene_p": settings.unlabeled_scene_p,
+        "scene": scene,
+        "distillation_weight": settings.distillation_weight,
+    }
+    if settings.objective == "uda":
+        return UDAObjective(**common, temperature=settings.temperature)
+    return FixMatchObjective(**common)
+
+
+def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDataset | None]:
+    """Return the sources of the labelled and of the unlabelled clips."""
+    uses_actors = settings.scene_augmentation in NEEDS_ACTORS
+    scene_p = settings.labeled_scene_p
+    strong = settings.labeled_view == "strong"
+    views = Views(not strong or scene_p > 0, strong, uses_actors and scene_p > 0)
+    labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
+    if data.unlabeled is None:
+        return labeled, None
+    views = Views(
+        weak=True,
+        strong=True,
+        human_mask=uses_actors and settings.unlabeled_scene_p > 0,
+        teacher=settings.distillation_weight > 0,
+    )
+    has_labels = data.unlabeled.classes == data.labeled.classes
+    key = (settings.seed, UNLABELED)
+    return labeled, ClipDataset(data.unlabeled, settings, views, key, has_labels)
+
+
+class Normalize(nn.Module):
+    """uint8 clips (B, T, 3, H, W) -> float clips (B, 3, T, H, W), mean 0, on their device.
+
+    Args:
+        mean: Per channel, in 0..255.
+        std: Per channel, in 0..255.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return the normalised clips."""
+        return ((clips - self.mean) / self.std).transpose(1, 2)
+
+
+def run_normalize(settings: TrainSettings) -> Normalize:
+    """Return the normalisation of the run's network."""
+    spec = input_spec(settings.model, settings.pretrained)
+    return Normalize(spec.mean, spec.std)
+
+
+def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipTensors:
+    """Move a batch to the device of `normalize` and normalise it there."""
+    device = normalize.mean.device
+
+    def view(clips: Tensor | None) -> Tensor | None:
+        return None if clips is None else normalize(clips.to(device, non_blocking=True))
+
+    mask = batch.human_mask
+    if mask is not None:
+        mask = mask.to(device, non_blocking=True).transpose(1, 2).float()
+    label = batch.label.to(device).unsqueeze(1)  # −1, not known, gives zeros
+    targets = (label == torch.arange(num_classes, device=device)).float()
+    teacher = None if batch.teacher is None else batch.teacher.to(device, non_blocking=True)
+    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets, teacher)
+
+
+def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
+    """Return the network of a run, as it is before the first step."""
+    model = build_model(
+        settings.model,
+        num_classes,
+        pretrained=settings.pretrained,
+        dropout=settings.dropout,
+        teacher_classes=1000 if settings.distillation_weight else 0,
+    )
+    if settings.weights is not None:
+        load_reference_weights(model, project_path(settings.weights))
+    return model
+
+
+def val_protocol(settings: TrainSettings) -> Protocol:
+    """Return the protocol of validation: one centre clip, one centre crop."""
+    return Protocol(
+        1, 1, settings.crop_size, settings.short_side, settings.clip_len, settings.frame_interval
+    )
+
+
+def test_protocol(settings: TrainSettings) -> Protocol:
+    """Return the protocol of the final test (`test_*`)."""
+    return Protocol(
+        settings.test_num_clips,
+        settings.test_num_crops,
+        settings.test_crop_size,
+        settings.short_side,
+        settings.clip_len,
+        settings.frame_interval,
+        settings.test_fusion,
+    )
+
+
+def read_settings(files: Sequence[Path]) -> TrainSettings:
+    """Return the settings of YAML files laid over each other and over notebook 3's defaults.
+
+    Raises:
+        ValueError: If a file or a value cannot be used.
+    """
+    values = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
+    for path in files:
+        values |= read_yaml(path)
+    return make_settings(TrainSettings, values, ", ".join(map(str, files)))
+
+
+def check_prepared(settings: TrainSettings) -> None:
+    """Raise ValueError if a data set is not prepared: its processes must not all do that."""
+    wanted = [(settings.dataset, settings.data_root)]
+    if settings.is_semi_supervised and settings.unlabeled_dataset is not None:
+        wanted.append((settings.unlabeled_dataset, settings.unlabeled_data_root))
+    for name, root in wanted:
+        if not (dataset_folder(name, root, settings.data_dir) / "dataset.json").is_file():
+            raise ValueError(
+                f"dataset: {name!r} is not prepared in {settings.data_dir}; first run "
+                f"python -m lib.data.prepare --dataset {name}"
+            )
