@@ -211,7 +211,7 @@ def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):
     Run(run.run_dir).open(run.settings)
     before = Run(run.run_dir).params_path.read_text()
     assert batch.run(study / "a.yaml", {"lr": [0.7]}) == 1
-    assert "lr: 0.1 there, 0.7 here" in capsys.readouterr().err
+    assert f"lr: {run.settings.lr} there, 0.7 here" in capsys.readouterr().err
     assert Run(run.run_dir).params_path.read_text() == before
     assert not (run.run_dir / "3_train.ipynb").exists()
 
