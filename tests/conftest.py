@@ -11,12 +11,14 @@ from safetensors.numpy import save_file
 from tiny import build_tiny, tiny_worker
 
 from lib.config import PROJECT_ROOT, TrainSettings
+from lib.data import video as video_module
 from lib.data.actors import write_actors
 from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.synthetic import make_synthetic, write_video
+from lib.data.synthetic import NUM_FRAMES, make_synthetic, write_video
 from lib.learn import training
 
 SHARED = PROJECT_ROOT.parent / "shared"
+_decoded: dict[Path, np.ndarray] = {}
 CODED_FRAMES = 40
 CODED_SIZE = (48, 64)  # height and width; decord reads nothing narrower than 64 pixels
 
@@ -100,6 +102,20 @@ def write_teacher_scores(dataset: VideoDataset) -> None:
         "names": np.frombuffer("\n".join(dataset.index["name"]).encode(), dtype=np.uint8),
     }
     save_file(tensors, dataset.folder / "teacher.safetensors")
+
+
+@pytest.fixture
+def decoded_once(monkeypatch) -> None:
+    """Decode each synthetic video once a session; for many runs on the same ones."""
+
+    real = video_module.read_frames
+
+    def read(path, frame_indices):
+        if path not in _decoded:
+            _decoded[path] = real(path, np.arange(NUM_FRAMES))
+        return _decoded[path][frame_indices]
+
+    monkeypatch.setattr(video_module, "read_frames", read)
 
 
 @pytest.fixture

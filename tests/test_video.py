@@ -121,6 +121,14 @@ def test_compressed_videos_give_the_right_frames(tmp_path, codec, suffix, option
     assert (bars @ 2 ** np.arange(8)).tolist() == indices.tolist()
 
 
+def test_a_key_frame_that_decord_does_not_find_changes_nothing():
+    """A video of ours (x264) in which decord 3.4 seeks to frame 0 instead of key frame 9."""
+    path = Path(__file__).parent / "golden" / "wrong_seek.mp4"
+    whole = read_frames(path, np.arange(32))
+    for indices in ([7, 9, 13, 28], [5, 9, 22, 28], *([index] for index in range(32))):
+        np.testing.assert_array_equal(read_frames(path, np.array(indices)), whole[indices])
+
+
 def test_a_folder_of_jpeg_frames_is_read(tmp_path):
     for number in range(4):
         shade = np.full((48, 64, 3), 60 * number + 5, dtype=np.uint8)
