@@ -13,11 +13,6 @@ from lib.learn import training
 from lib.learn.runs import Run
 from lib.learn.training import fit
 
-pytestmark = pytest.mark.skip(
-    reason="fails now and then since the last changes: two runs of one seed differ"
-    " where strong views are used; to be found"
-)
-
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
     "labeled_view": "strong",
