@@ -326,7 +326,6 @@ def wait_for_epoch(run: Run, epoch: int, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skip(reason="open defect: see tests/test_runs.py")
 def test_a_batch_that_is_stopped_and_killed_ends_as_if_nothing_had_been(tmp_path, data_dir):
     recipe = LONG | {"data_dir": str(data_dir)}
     study = write_study(tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1})
@@ -376,7 +375,6 @@ def torchrun(files: list[Path], *options: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.skip(reason="open defect: see tests/test_runs.py")
 def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(tmp_path, data_dir):
     settings = make_tiny_settings(
         data_dir, tmp_path / "spawned", num_processes=2, dropout=0.3, unlabeled_scene_p=0.5

@@ -67,7 +67,6 @@ def test_first_frame_network_changes_with_time(measured):
     assert scores.loc["temporal", "agreement"] < 100
 
 
-@pytest.mark.skip(reason="open defect: see tests/test_runs.py")
 def test_scores_are_seeded(measured):
     first, again, other = (measured(Brightness(), seed=seed).families for seed in (0, 0, 1))
     assert first.equals(again)

@@ -165,7 +165,6 @@ def test_batch_goes_on_after_a_failure(study, tmp_path, capsys):
     assert (tmp_path / "runs" / "report.html").is_file()
 
 
-@pytest.mark.skip(reason="open defect: see tests/test_runs.py")
 def test_papermill_alone_gives_the_same_run(study, tmp_path):
     folder, out = study
     if not (out / "b_seed0" / "log.jsonl").exists():

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
 from lib.config import project_path
@@ -48,9 +49,9 @@ def at_forward(monkeypatch):
     return install
 
 
-@pytest.fixture
-def uninterrupted(tiny_settings, tmp_path) -> Run:
-    return fit(tiny_settings(**RICH, run_dir=str(tmp_path / "uninterrupted")))
+@pytest.fixture(scope="module")
+def uninterrupted(data_dir, tmp_path_factory) -> Run:
+    return fit(make_tiny_settings(data_dir, tmp_path_factory.mktemp("uninterrupted"), **RICH))
 
 
 # --- Continuing -----------------------------------------------------------------------------------
