@@ -375,7 +375,8 @@ def torchrun(files: list[Path], *options: str) -> subprocess.Popen:
     )
 
 
-def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(tmp_path, data_dir):
+def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads add in other orders
     settings = make_tiny_settings(
         data_dir, tmp_path / "spawned", num_processes=2, dropout=0.3, unlabeled_scene_p=0.5
     )

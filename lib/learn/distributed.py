@@ -107,6 +107,9 @@ def launch(
     reaches it; otherwise processes are spawned, so the worker must be importable and its arguments
     picklable. If one fails, the others are ended and its traceback is raised here.
 
+    Spawned on a CPU, they share its cores, or OMP_NUM_THREADS of them, evenly. Another number of
+    threads adds in another order, so its results differ in the last digits.
+
     Args:
         worker: A function of a module, called as `worker(world, *args)`.
         args: Picklable.
@@ -186,7 +189,8 @@ def _spawned(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; see `_join`
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     if device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
+        threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+        torch.set_num_threads(max(1, threads // size))
     _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
 
 
