@@ -408,7 +408,7 @@ def test_precision(tiny_settings, tmp_path, precision):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "gone.pth"}, "gone.pth"),
+        ({"weights": "gone.pth"}, "there is no file .*gone.pth"),
         ({"pretrained": True}, "no published weights"),
         ({"model": "r2plus1d_smal"}, "did you mean 'r2plus1d_small'"),
     ],

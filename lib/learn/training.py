@@ -26,9 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
-from lib.config import (
-    TrainSettings,
-)
+from lib.config import TrainSettings
 from lib.data.video import FrameReader
 from lib.learn.distributed import (
     World,
@@ -424,7 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in (signal.SIGTERM, signal.SIGINT):  # torchrun's way to say stop
                 signal.signal(number, lambda *_: run.stop_path.touch())
         fit(settings)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

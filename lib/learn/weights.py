@@ -79,6 +79,8 @@ def load_reference_weights(model: nn.Module, path: str | Path) -> None:
 
 def _read_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
     """Read {our name: (name in the file, tensor)}."""
+    if not path.is_file():
+        raise FileNotFoundError(f"weights: there is no file {path}")
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
