@@ -1,5 +1,6 @@
 """Small data sets, made once a session, and the settings of small runs."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,12 @@ CODED_SIZE = (48, 64)  # height and width; decord reads nothing narrower than 64
 def one_thread():
     """Tiny tensors: more threads only cost time, and sums come out the same on every machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_arrive():
+    """A shell that starts the tests in the background has Ctrl-C ignored, in them and below."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
