@@ -80,7 +80,7 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
 
 def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
     if settings.dataset == "synthetic":
-        return make_synthetic(folder)
+        return make_synthetic(folder, num_processes=settings.num_processes)
     root = None if settings.data_root is None else project_path(settings.data_root)
     if settings.dataset == "folder":
         return index_folder(
