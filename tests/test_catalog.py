@@ -168,7 +168,10 @@ def test_catalog_is_complete():
         assert not names or {"train", "val"} <= set(names)
         for file in (p.file for p in entry.lists):
             pinned = "githubusercontent" in file.url
-            assert (file.sha256 is not None and len(file.sha256) == 64) == pinned, name
+            assert (file.checksum is not None and len(file.checksum) == 64) == pinned, name
+        for file in (*entry.archives, *([entry.splits] if entry.splits else [])):
+            kind, _, digits = file.checksum.rpartition(":")
+            assert len(digits) == {"": 64, "md5": 32}[kind], name
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason=f"no published lists in {LISTS}")
@@ -178,7 +181,7 @@ def test_checksums_and_counts_are_those_of_the_published_lists():
         for published in entry.lists:
             if "vt-vl-lab" in published.file.url:
                 path = LISTS / published.file.url.split("/data/")[1]
-                assert hashlib.sha256(path.read_bytes()).hexdigest() == published.file.sha256
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == published.file.checksum
                 assert len(path.read_text().splitlines()) == published.num_videos
                 checked += 1
     assert checked == 17
@@ -215,7 +218,15 @@ def small_ucf(tmp_path, monkeypatch) -> Path:
         test = "".join(f"{n}.avi\r\n" for n in NAMES["val"])
         splits[f"ucfTrainTestlist/testlist0{split}.txt"] = test.encode()
     (sources / CATALOG["ucf101"].splits.filename).write_bytes(zip_bytes(splits))
-    entry = replace(CATALOG["ucf101"], num_classes=2, num_videos=4, lists=tuple(lists))
+    entry = replace(
+        CATALOG["ucf101"],
+        num_classes=2,
+        num_videos=4,
+        lists=tuple(lists),
+        archives=(RemoteFile("http://127.0.0.1:9/UCF101.rar", size_gb=1e-5),),
+        splits=RemoteFile("http://127.0.0.1:9/" + CATALOG["ucf101"].splits.filename),
+        videos_gb=1e-5,
+    )
     monkeypatch.setitem(CATALOG, "ucf101", entry)
     return sources
 
@@ -395,10 +406,51 @@ def test_plan_without_network_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", no_network)
     for name in ("ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "synthetic"):
         assert main(["--dataset", name, "--data_dir", str(tmp_path / "data"), "--plan"]) == 0
-    out = capsys.readouterr().out
-    assert "13,320 videos" in out and "UCF101.rar" in out and "no checksum is published" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "13,320 videos" in out and "UCF101.rar" in out and "checksum known" in out
+    assert "train.csv, no checksum is published" in out
     assert "few-shot benchmark" in out and "132 clips" in out
+    assert "in all missing missing: list train, list val" in out
     assert not (tmp_path / "data").exists()
+
+
+def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path, monkeypatch):
+    settings = settings_for(
+        tmp_path, sources_dir=str(small_ucf), storage="frames", frames_short_side=0
+    )
+    plan = make_plan(settings).set_index("part")["details"]
+    assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
+    usage = type(archives.shutil.disk_usage("/"))
+    monkeypatch.setattr("lib.data.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    assert "too little room" in make_plan(settings).set_index("part")["details"]["in all"]
+    with pytest.raises(ValueError, match="data_dir: about 0.0 GB are needed below .*make room"):
+        prepare(settings)
+    assert not list((tmp_path / "data" / "ucf101").iterdir())
+
+
+def test_missing_files_are_found_out_before_any_work(small_ucf, tmp_path):
+    for values in (
+        {"actor_boxes": "yolox", "detector_weights": "none.onnx"},
+        {"actor_boxes": "import", "detections_file": "none.npy"},
+        {"teacher_scores": "compute", "teacher_weights": "none.pth"},
+        {"list_files": ["none.txt"]},
+    ):
+        settings = settings_for(tmp_path, sources_dir=str(small_ucf), **values)
+        assert "missing" in set(make_plan(settings)["state"])
+        with pytest.raises(ValueError, match="none.(onnx|npy|pth|txt): (no such|cannot be read)"):
+            prepare(settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_folder_is_not_taken_for_the_one_that_was_prepared(small_ucf, tmp_path):
+    for name in (NAMES["train"][0], NAMES["val"][1]):
+        make_video(tmp_path / "mine" / f"{name}.avi")
+    settings = settings_for(tmp_path, sources_dir=str(small_ucf), data_root=str(tmp_path / "mine"))
+    dataset = prepare(settings)
+    assert prepare(settings).index.equals(dataset.index)
+    other = settings.model_copy(update={"data_root": str(tmp_path / "other")})
+    with pytest.raises(ValueError, match="was made from .*mine, not from .*other; leave"):
+        prepare(other)
 
 
 def test_plan_follows_the_work(small_ucf, tmp_path):
@@ -407,7 +459,14 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     assert plan["list train"] == "there" and plan["unpacking"] == "to do"
     prepare(settings)
     text = " ".join(plan_text(settings).split())
-    assert "4 opened" in text and "made with method motion, stride 4" in text
+    assert "4 opened" in text and "person boxes there made with method motion, stride 4" in text
+    assert "in all there about 0 s" in text
+    frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
+    prepare(frames)
+    written = (tmp_path / "data/ucf101/actors.safetensors").stat().st_mtime_ns
+    assert set(make_plan(frames)["state"]) == {"there"}  # boxes were scaled, not found anew
+    prepare(frames)
+    assert (tmp_path / "data/ucf101/actors.safetensors").stat().st_mtime_ns == written
 
 
 def test_command_line_errors(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Downloads from a server on this machine: whole, cut off, changed, forbidden."""
 
 import hashlib
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -77,13 +78,30 @@ def test_a_part_that_was_complete_is_taken(server, tmp_path):
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_checksum_leaves_nothing_behind(server, tmp_path):
-    with pytest.raises(ValueError, match="has another checksum than expected"):
-        download(server.url + "/whole", tmp_path / "file.bin", "0" * 64, allowed=True)
-    assert list(tmp_path.iterdir()) == []
+def test_a_file_with_a_wrong_checksum_is_put_aside_and_not_used(server, tmp_path):
+    for _ in range(2):
+        with pytest.raises(ValueError, match="another checksum than expected.*file.bin.rejected"):
+            download(server.url + "/whole", tmp_path / "file.bin", "0" * 64, allowed=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin.rejected"]
     (tmp_path / "file.bin").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="damaged or another file: delete it"):
         download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
+
+
+def test_an_md5_is_checked_where_only_that_is_published(server, tmp_path):
+    md5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+    assert download(server.url + "/whole", tmp_path / "a", md5, allowed=True).is_file()
+    assert download(server.url + "/whole", tmp_path / "a", md5, allowed=False).is_file()
+    with pytest.raises(ValueError, match="another checksum than expected"):
+        download(server.url + "/whole", tmp_path / "b", "md5:" + "0" * 32, allowed=True)
+
+
+def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr("lib.data.download.shutil.disk_usage", lambda _: usage(10**9, 10**9, 9))
+    with pytest.raises(ValueError, match="0.0 GB to get, 0.0 GB free"):
+        download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_network_unless_allowed(server, tmp_path):

@@ -156,17 +156,23 @@ def test_something_something_json(tmp_path):
 def test_import_reports_what_is_missing_and_what_differs(tmp_path):
     dataset = make_dataset(tmp_path, ["a/1", "a/2", "b/3"])
     entries = [ListEntry("b/3", 1, 10), ListEntry("a/2", 1, 12), ListEntry("a/9", 0, 10)]
+    entries.append(ListEntry("Swim ming/1", 2, 10))
     result = import_list(dataset, "published", entries, "published.txt")
     assert dataset.read_list("published").tolist() == [2, 1]
     assert result.summary() == (
-        "published: 2 videos, 1 with other frames, 1 with another label, 1 missing"
+        "published: 2 videos, 1 with other frames, 1 with another label, 1 missing, "
+        "1 of an unknown class"
     )
     report = (tmp_path / "lists" / "published.problems.csv").read_text().splitlines()
     assert report[1:] == [
         "a/2,with other frames,12,10",
         "a/2,with another label,1,0",
         "a/9,missing,,",
+        "Swim ming/1,of an unknown class,,",
     ]
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "lists").iterdir()}
+    import_list(dataset, "published", entries, "published.txt")
+    assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "lists").iterdir()}
     import_list(dataset, "published", entries[:1], "published.txt")
     assert not (tmp_path / "lists" / "published.problems.csv").exists()
     with pytest.raises(ValueError, match="none of its 1 videos is in .* 'x/y'.*'a/1'"):

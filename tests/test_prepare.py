@@ -2,7 +2,8 @@
 
 import os
 import shutil
-import stat
+import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from lib.data import prepare as prepare_module
 from lib.data import probe
 from lib.data.annotations import read_dataset
 from lib.data.folder import find_videos, index_folder
+from lib.data.plan import make_plan
 from lib.data.prepare import dataset_folder, open_dataset, prepare
 from lib.data.probe import probe_video, probe_videos
 from lib.data.synthetic import write_video
@@ -161,13 +163,67 @@ def test_missing_folder_and_unknown_dataset(tmp_path):
         dataset_folder("ufc101", None, "data")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_data_folder(tmp_path):
+@pytest.fixture
+def read_only(tmp_path):
+    """Make a folder read-only; root, who may write everywhere, becomes nobody meanwhile."""
+    made = []
+
+    def protect(folder: Path) -> None:
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+            made.append(path)
+        if os.geteuid() == 0:
+            for parent in [tmp_path, *tmp_path.parents]:
+                if parent.name.startswith("pytest-") or parent == tmp_path:
+                    parent.chmod(0o755)
+            os.seteuid(65534)
+            if not os.access(folder, os.R_OK, effective_ids=True):
+                pytest.skip(f"nobody may not read {folder}")
+
+    yield protect
+    os.seteuid(os.getuid())
+    for path in made:
+        path.chmod(0o755)
+
+
+def test_read_only_data_folder(tmp_path, read_only):
     settings = settings_for(make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"]))
     (tmp_path / "data").mkdir()
-    (tmp_path / "data").chmod(stat.S_IREAD | stat.S_IEXEC)
+    read_only(tmp_path / "data")
+    assert make_plan(settings).set_index("part")["state"]["folder"] == "missing"
     with pytest.raises(ValueError, match="data_dir: nothing can be written"):
         prepare(settings)
+
+
+def test_a_complete_data_set_may_be_read_only_and_more_cannot_be_made_of_it(tmp_path, read_only):
+    root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(5)])
+    settings = settings_for(root, actor_boxes="motion", num_processes=1)
+    dataset = prepare(settings)
+    read_only(tmp_path / "data")
+    assert prepare(settings).index.equals(dataset.index)
+    for change in ({"labeled_counts": [1]}, {"actor_stride": 2}, {"storage": "frames"}):
+        with pytest.raises(ValueError, match="data_dir: nothing can be written to"):
+            prepare(settings.model_copy(update=change))
+
+
+def test_another_split_is_said_not_to_have_been_drawn(tmp_path):
+    root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
+    prepare(settings_for(root))
+    plan = make_plan(settings_for(root, val_fraction=0.5)).set_index("part")
+    assert "val was drawn with val_fraction 0.2, not 0.5" in plan["details"]["changes"]
+    assert "changes" not in set(make_plan(settings_for(root))["part"])
+
+
+def test_plan_of_a_folder_counts_its_videos(tmp_path):
+    root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
+    (tmp_path / "net.onnx").write_bytes(b"not opened here")
+    settings = settings_for(
+        root, actor_boxes="yolox", detector_weights=str(tmp_path / "net.onnx"), num_processes=1
+    )
+    plan = make_plan(settings).set_index("part")["details"]
+    assert "4 in 1 classes to open" in plan["videos"]
+    assert "180 frames, about 5 s with YOLOX-Nano on 1 cores" in plan["person boxes"]
+    assert "about 7 s" in plan["in all"]
 
 
 def test_data_folder_that_is_a_file(tmp_path):
@@ -217,7 +273,7 @@ def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
     assert "6 videos cannot be read and are left out" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("height", "width"), [(49, 65), (47, 63), (1080, 1920), (200, 66)])
+@pytest.mark.parametrize(("height", "width"), [(49, 65), (47, 63), (2160, 3840), (200, 66)])
 def test_odd_and_large_sizes_are_what_is_read(tmp_path, height, width):
     with av.open(str(tmp_path / "video.avi"), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -229,6 +285,52 @@ def test_odd_and_large_sizes_are_what_is_read(tmp_path, height, width):
     assert probe_video(tmp_path / "video.avi")[2:] == (width, height, None, None)
     frames = read_frames(tmp_path / "video.avi", np.array([1, 0]))
     assert frames.shape == (2, height, width, 3)
+
+
+ONE = 1 << 16  # in the fixed-point numbers of an MP4 file's display matrix
+TURNS = {
+    90: (0, ONE, 0, -ONE, 0, 0, 64 * ONE, 0, 1 << 30),
+    180: (-ONE, 0, 0, 0, -ONE, 0, 128 * ONE, 64 * ONE, 1 << 30),
+    270: (0, -ONE, 0, ONE, 0, 0, 0, 128 * ONE, 1 << 30),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_rotated_videos_stand_upright_at_the_size_in_the_index(tmp_path, turn):
+    """As phones write them: the pixels lie on their side, and the header says how to turn them."""
+    upright = np.zeros((64, 128, 3), np.uint8)
+    upright[:32, :64] = 250  # a bright corner tells what was turned where
+    path = write_video(tmp_path / "video.mp4", np.stack([upright] * 4), fps=10)
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 36] = struct.pack(">9i", *TURNS[turn])
+    path.write_bytes(data)
+    shown = np.rot90(upright, -turn // 90)
+    frames, _, width, height, error, note = probe_video(path)
+    assert (frames, height, width) == (4, *shown.shape[:2]) and error is note is None
+    for indices in ([0, 3], [2]):
+        read = read_frames(path, np.array(indices))[0]
+        assert np.abs(read.astype(int) - shown).mean() < 10
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_variable_frame_rate_loses_and_repeats_no_frame(tmp_path, suffix):
+    path, rng = tmp_path / f"video.{suffix}", np.random.default_rng(0)
+    times = np.cumsum(rng.integers(10, 400, size=20))  # milliseconds
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times.tolist()):
+            picture = np.full((48, 64, 3), 10 + 10 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert probe_video(path)[0] == 20
+    for indices in (np.arange(20), np.array([3, 17])):
+        levels = read_frames(path, indices).mean(axis=(1, 2, 3))
+        assert levels == pytest.approx(10 + 10 * indices, abs=3)
 
 
 def test_too_narrow_videos_are_reported_and_not_found_out_in_training(tmp_path):

@@ -76,6 +76,19 @@ def test_it_is_the_same_every_time(made, tmp_path):
         assert (again.folder / file).read_bytes() == (made.folder / file).read_bytes(), file
 
 
+def test_the_number_of_processes_changes_no_byte(made, tmp_path):
+    again = make_synthetic(tmp_path, PARTS, num_processes=2)
+    for path in [*made.index["path"], "actors.safetensors", "index.csv", "dataset.json"]:
+        assert (again.folder / path).read_bytes() == (made.folder / path).read_bytes(), path
+
+
+def test_a_video_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "circle").write_text("a file where the folder of a class should be")
+    with pytest.raises(ValueError, match="circle/train_0001 cannot be made"):
+        make_synthetic(tmp_path, PARTS, num_processes=2)
+
+
 def test_videos_that_are_there_are_kept(made, tmp_path):
     make_synthetic(tmp_path, PARTS)
     paths = [tmp_path / path for path in made.index["path"]]

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file as save_torch_file
 
 from lib.config import PrepareSettings
 from lib.data import teacher as teacher_module
 from lib.data.annotations import VideoDataset, write_dataset
 from lib.data.folder import index_folder
-from lib.data.prepare import make_teacher_scores
+from lib.data.prepare import make_teacher_scores, prepare
 from lib.data.reference_files import import_scores
 from lib.data.rows import VideoRows
 from lib.data.synthetic import render_video, write_video
@@ -22,6 +23,7 @@ from lib.data.teacher import (
     Teacher,
     TeacherScores,
     load_teacher,
+    published_weights,
     score_frames,
     write_teacher,
 )
@@ -101,9 +103,35 @@ def test_images_are_those_of_torchvision(videos):
     assert (ours == np.asarray(theirs)).all()
 
 
-def test_random_resnet18_through_the_settings(videos, tmp_path):
-    torch.manual_seed(0)
-    network = torchvision.models.resnet18(weights=None)
+@pytest.fixture(scope="module")
+def random_resnet18() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torchvision.models.resnet18(weights=None)
+
+
+def test_without_network_the_address_and_the_place_are_named(videos, tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    settings = PrepareSettings(
+        dataset="folder",
+        data_root=str(videos.root),
+        data_dir=str(tmp_path),
+        teacher_scores="compute",
+        download=True,
+    )
+    place = tmp_path / "weights" / "resnet18-f37072fd.pth"
+    message = f"https://download.pytorch.org/models/resnet18-f37072fd.pth: cannot be .*{place}"
+    with pytest.raises(ValueError, match=message):
+        prepare(settings)
+    assert not list(tmp_path.glob("folder-*/*.csv"))  # it was found out before any work
+
+
+def test_random_resnet18_through_the_settings(videos, random_resnet18, tmp_path):
+    network = random_resnet18
     torch.save(network.state_dict(), tmp_path / "random.pth")
     settings = PrepareSettings(
         dataset="folder",
@@ -125,17 +153,33 @@ def test_random_resnet18_through_the_settings(videos, tmp_path):
     assert TeacherScores(videos).lookup(1, 8) == pytest.approx(expected[1], rel=2e-3, abs=1e-6)
 
 
-def test_teachers_that_cannot_be_used(videos, tmp_path):
+def test_weights_may_be_safetensors(random_resnet18, tmp_path):
+    state = random_resnet18.state_dict()
+    save_torch_file(state, tmp_path / "random.safetensors")
+    network = load_teacher("resnet18", tmp_path / "random.safetensors").network
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+class Attack:
+    def __reduce__(self):
+        return (print, ("code from a pickle was run",))
+
+
+def test_teachers_that_cannot_be_used(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="teacher_model: torchvision has no classifier 'resnet17'"):
-        load_teacher("resnet17", None, tmp_path, allowed=False)
+        published_weights("resnet17", tmp_path, allowed=False)
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth: not there. Set download"):
-        load_teacher("resnet18", None, tmp_path, allowed=False)
+        published_weights("resnet18", tmp_path, allowed=False)
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="damaged"):
-        load_teacher("resnet18", None, tmp_path, allowed=False)
+        published_weights("resnet18", tmp_path, allowed=False)
     torch.save({"wrong": torch.zeros(1)}, tmp_path / "wrong.pth")
     with pytest.raises(ValueError, match="wrong.pth does not fit resnet18"):
-        load_teacher("resnet18", tmp_path / "wrong.pth", tmp_path, allowed=False)
+        load_teacher("resnet18", tmp_path / "wrong.pth")
+    torch.save({"fc.bias": Attack()}, tmp_path / "attack.pth")
+    with pytest.raises(ValueError, match="teacher_weights: .*attack.pth does not fit resnet18"):
+        load_teacher("resnet18", tmp_path / "attack.pth")
+    assert "code from a pickle" not in capsys.readouterr().out
     few = Teacher(torch.nn.Flatten(), 8, 8, (0, 0, 0), (1, 1, 1), {"model": "flat"})
     with pytest.raises(ValueError, match="gives 192 classes"):
         score_frames(videos, few, num_processes=1)

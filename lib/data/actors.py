@@ -20,6 +20,7 @@ from lib.data.rows import VideoRows, pack_names, unpack_names
 from lib.files import write_atomic
 
 ACTORS_FILE = "actors.safetensors"
+SCALED_TO = "scaled_to"  # in `made_with`: short side of the frames that the boxes were scaled to
 
 
 def write_actors(
@@ -90,6 +91,12 @@ def read_made_with(folder: Path) -> dict | None:
         return None
     with safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get("made_with", "{}"))
+
+
+def is_made_with(folder: Path, made_with: dict) -> bool:
+    """Tell whether the boxes of a prepared folder are of such settings, at any size of frame."""
+    found = read_made_with(folder)
+    return found is not None and {k: v for k, v in found.items() if k != SCALED_TO} == made_with
 
 
 class ActorBoxes:

@@ -112,13 +112,20 @@ class VideoDataset:
         return rows.astype(np.int64)
 
     def write_list(self, list_name: str, rows: Sequence[int] | np.ndarray) -> Path:
-        """Write the videos of the given index rows as a list and return its path."""
+        """Write the videos of the given index rows as a list, if it is new; return its path."""
         part = self.index.iloc[np.asarray(rows, dtype=np.int64)]
         lines = [
             f"{name} {frames} {label}\n"
             for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
         ]
-        return write_text(self.list_path(list_name), "".join(lines))
+        return write_changed(self.list_path(list_name), "".join(lines))
+
+
+def write_changed(path: Path, text: str) -> Path:
+    """Write a text file unless it holds this text already; return the path."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return path
+    return write_text(path, text)
 
 
 def parse_list(path: Path) -> tuple[list[str], np.ndarray]:

@@ -2,6 +2,12 @@
 
 Class names are not written down here: they are the folder names of the videos, or those of the
 published lists, and the labels are their alphabetical positions. Nothing here opens a connection.
+
+How far these entries have been verified, without access to the addresses themselves: the lists'
+checksums are those of the files at the pinned commits; the Kinetics addresses stand in the README of
+cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums in torchvision's data
+sets (HMDB-51's videos: in other public code that downloads them). The licences are as data cards and
+the authors' pages report them; read them at the source before you rely on them.
 """
 
 import hashlib
@@ -33,12 +39,12 @@ class RemoteFile:
 
     Attributes:
         url: Its address.
-        sha256: Its checksum; None where none is published.
+        checksum: SHA-256 in hexadecimal, or `md5:` and the MD5; None where none is published.
         size_gb: About how large it is.
     """
 
     url: str
-    sha256: str | None = None
+    checksum: str | None = None
     size_gb: float = 0.0
 
     @property
@@ -78,7 +84,7 @@ class CatalogEntry:
         splits: Archive of the official splits.
         lists: Published lists.
         categories: File of class names in label order, where the videos have no class folders.
-        videos_gb: About how large the videos are, unpacked.
+        videos_gb: Disk that unpacking takes, about; with archives inside of archives, for both.
         warning: What is easily taken for something else.
     """
 
@@ -124,8 +130,9 @@ def _xiao(percent: int, num_videos: int, sha256: str) -> PublishedList:
 
 
 _KINETICS = (
-    "archives of CVDF (https://github.com/cvdfoundation/kinetics-dataset); unpack them and give "
-    "the folder as data_root: <id>_<start>_<end>.mp4 in one folder or in a folder for each class"
+    "archives of CVDF (https://github.com/cvdfoundation/kinetics-dataset, with replacements for "
+    "about 1,400 damaged clips); unpack them and give the folder as data_root: "
+    "<id>_<start>_<end>.mp4 in one folder or in a folder for each class"
 )
 _KINETICS_LICENCE = "annotations CC BY 4.0; the videos are their uploaders', for research only"
 
@@ -144,16 +151,18 @@ CATALOG: dict[str, CatalogEntry] = {
         title="UCF-101",
         num_classes=101,
         num_videos=13_320,
-        licence="none stated; from YouTube, used for research",
+        licence="none stated by its authors; the clips are their uploaders' (YouTube), for research",
         how_to_get="https://www.crcv.ucf.edu/data/UCF101.php",
         archives=(
             RemoteFile(
-                "https://www.crcv.ucf.edu/datasets/human-actions/ucf101/UCF101.rar", size_gb=6.9
+                "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar",
+                "ca8dfadb4c891cb11316f94d52b6b0ac2a11994e67a0cae227180cd160bd8e55",
+                size_gb=6.9,
             ),
         ),
         splits=RemoteFile(
-            "https://www.crcv.ucf.edu/wp-content/uploads/2019/03/"
-            "UCF101TrainTestSplits-RecognitionTask.zip"
+            "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
+            "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
         ),
         videos_gb=7.0,
         lists=(
@@ -179,18 +188,20 @@ CATALOG: dict[str, CatalogEntry] = {
         title="HMDB-51",
         num_classes=51,
         num_videos=6766,
-        licence="CC BY 4.0; from films and YouTube",
+        licence="CC BY 4.0, its authors say; the clips are from films and YouTube",
         how_to_get="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
         archives=(
             RemoteFile(
                 "http://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/hmdb51_org.rar",
+                "md5:517d6f1f19f215c45cdd4d25356be1fb",
                 size_gb=2.1,
             ),
         ),
         splits=RemoteFile(
-            "http://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/test_train_splits.rar"
+            "http://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/test_train_splits.rar",
+            "md5:15e67781e70dcfbdce2d7dbb9b3344b5",
         ),
-        videos_gb=2.2,
+        videos_gb=4.3,
         warning=(
             "the reference's labelled lists give 132 clips (of 5,236) the label of a class whose "
             "name begins alike (climb and climb_stairs, kick and kick_ball, sword and "
@@ -273,10 +284,10 @@ CATALOG: dict[str, CatalogEntry] = {
         title="Mini-Something-Something v2",
         num_classes=87,
         num_videos=93_462,
-        licence="for research; an agreement must be signed",
+        licence="for research, under an agreement with Qualcomm that each user accepts",
         how_to_get=(
-            "register for Something-Something v2 at Qualcomm's developer site (formerly 20BN) "
-            "and give the folder of the .webm files as data_root"
+            "register at https://www.qualcomm.com/developer/software/something-something-v-2-dataset, "
+            "unpack Something-Something v2 and give the folder of its .webm files as data_root"
         ),
         categories=RemoteFile(
             _TCL + "category_mini.txt",

@@ -1,6 +1,5 @@
 """Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.actors import ActorBoxes, read_made_with, write_actor_rows
+from lib.data.actors import ActorBoxes, is_made_with, write_actor_rows
 from lib.data.annotations import VideoDataset, VideoRecord
+from lib.data.download import sha256_of
 from lib.data.motion import moving_boxes
 from lib.data.rows import UnfinishedRows, VideoRows
 from lib.data.tracks import fill_frames, key_frames
@@ -60,6 +60,17 @@ class MotionBoxes:
         return fill_frames(keys, moving_boxes(read_frames(record.path, keys)))
 
 
+def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:
+    """Say what decides the boxes of a detector; plain JSON."""
+    digest = sha256_of(weights)
+    return {"method": "yolox", "weights_sha256": digest, "stride": stride, "min_score": min_score}
+
+
+def motion_made_with(stride: int) -> dict:
+    """Say what decides the boxes of what moves; plain JSON."""
+    return {"method": "motion", "stride": stride}
+
+
 def detect_people(
     dataset: VideoDataset,
     weights: Path,
@@ -87,14 +98,8 @@ def detect_people(
     processes = num_processes or num_cores()
     threads = max(1, num_cores() // processes)
     detector = YoloxDetector(weights, min_score, batch, threads)
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    made_with = {
-        "method": "yolox",
-        "weights_sha256": digest,
-        "stride": stride,
-        "min_score": min_score,
-    }
-    if read_made_with(dataset.folder) != made_with:
+    made_with = yolox_made_with(weights, stride, min_score)
+    if not is_made_with(dataset.folder, made_with):
         _ = detector.session  # so that a wrong file is reported here, once
         find = YoloxBoxes(detector, stride)
         _detect(dataset, find, made_with, processes, "detecting people")
@@ -103,8 +108,8 @@ def detect_people(
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
     """Box the moving region of all videos; arguments and errors as in `detect_people`."""
-    made_with = {"method": "motion", "stride": stride}
-    if read_made_with(dataset.folder) != made_with:
+    made_with = motion_made_with(stride)
+    if not is_made_with(dataset.folder, made_with):
         find = MotionBoxes(stride)
         _detect(dataset, find, made_with, num_processes, "finding what moves")
     return dataset.folder / "actors.safetensors"

@@ -18,7 +18,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(url: str, path: Path, sha256: str | None, allowed: bool) -> Path:
+def matches(path: Path, checksum: str) -> bool:
+    """Tell whether a file has a checksum: SHA-256 in hexadecimal, or `md5:` and the MD5."""
+    kind, _, digits = checksum.rpartition(":")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind or "sha256").hexdigest() == digits
+
+
+def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
     """Return a file, downloaded first where it is not there yet.
 
     What arrives is kept in `<path>.part`, so that a repeated call continues.
@@ -26,20 +33,21 @@ def download(url: str, path: Path, sha256: str | None, allowed: bool) -> Path:
     Args:
         url: Its address.
         path: Where it belongs.
-        sha256: Its checksum in hexadecimal; None where none is published.
+        checksum: As `matches` takes it; None where none is published.
         allowed: Whether the network may be used.
 
     Raises:
         ValueError: If it may not be, or cannot be downloaded, or has another checksum; names the
-            file, the address and what to do.
+            file, the address and what to do. With another checksum it is kept as
+            `<path>.rejected`.
     """
     path = Path(path)
     if path.is_file():
-        if sha256 is None or sha256_of(path) == sha256:
+        if checksum is None or matches(path, checksum):
             return path
         raise ValueError(
-            f"{path}: its SHA-256 is {sha256_of(path)}, expected {sha256}; it is damaged or "
-            f"another file: delete it, and get it again from {url}"
+            f"{path}: its checksum is not {checksum}; it is damaged or another file: delete it, "
+            f"and get it again from {url}"
         )
     if not allowed:
         raise ValueError(
@@ -50,9 +58,9 @@ def download(url: str, path: Path, sha256: str | None, allowed: bool) -> Path:
     logger = pooch.get_logger()
     logger.setLevel("WARNING")
     getter = _ContinuingDownloader(path.with_name(path.name + ".part"))
-    known = None if sha256 is None else f"sha256:{sha256}"
+    arriving = path.with_name(path.name + ".unchecked")
     try:
-        pooch.retrieve(url, known, path.name, path.parent, downloader=getter)
+        pooch.retrieve(url, None, arriving.name, path.parent, downloader=getter)
     except requests.exceptions.SSLError as error:
         raise ValueError(
             f"{url}: its certificate is not accepted ({error}); get the file with a browser and "
@@ -63,12 +71,14 @@ def download(url: str, path: Path, sha256: str | None, allowed: bool) -> Path:
             f"{url}: cannot be downloaded ({error}). What has arrived is kept: try again, or get "
             f"the file elsewhere and put it at {path}"
         ) from error
-    except ValueError as error:  # pooch's, for the checksum
+    if checksum is not None and not matches(arriving, checksum):
+        rejected = arriving.replace(path.with_name(path.name + ".rejected"))
         raise ValueError(
-            f"{url}: has another checksum than expected ({sha256}), so it was deleted; the file "
-            f"was changed there or damaged on the way: try again, or put the right one at {path}"
-        ) from error
-    return path
+            f"{url}: has another checksum than expected ({checksum}); the file was changed there "
+            f"or damaged on the way. It is kept as {rejected} and not used: try again, or put the "
+            f"right one at {path}"
+        )
+    return arriving.replace(path)
 
 
 class _ContinuingDownloader:

@@ -47,6 +47,8 @@ def index_folder(
     for part, rows in parts.items():
         draft.write_list(part, rows)
     source = {"made_by": "lib.data.folder", "root": str(root)}
+    if not videos["part"].iloc[0]:
+        source |= {"val_fraction": val_fraction, "seed": seed}
     return write_dataset(folder, "folder", classes, root, index, source)
 
 
@@ -77,7 +79,7 @@ def open_videos(
     write_text(folder / BROKEN_FILE, report.to_csv(index=False))
     for is_kept, text in (
         (False, "cannot be read and are left out"),
-        (True, "are shorter than they say and are kept"),
+        (True, "are shorter than their header says and are kept"),
     ):
         part = report[report["is_kept"] == is_kept]
         if len(part):

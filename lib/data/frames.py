@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from lib.data.actors import ActorBoxes, read_made_with, write_actors
+from lib.data.actors import SCALED_TO, ActorBoxes, read_made_with, write_actors
 from lib.data.annotations import VideoDataset, VideoRecord, write_dataset
 from lib.data.video import FRAME_FILE, read_frames
 from lib.data.workers import map_in_workers
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
+BYTES_PER_PIXEL = 0.5  # of such a file, about
 CHUNK_BYTES = 200e6  # decoded frames that are in memory at a time
 TIMEOUT_S = 3600.0  # for one video
 
@@ -59,6 +60,23 @@ class FrameWriter:
         return image.resize(size, Image.Resampling.BILINEAR)
 
 
+def stores_frames(dataset: VideoDataset) -> bool:
+    """Tell whether a data set is read from folders of frames."""
+    return all(dataset.record(row).path.is_dir() for row in (0, len(dataset.index) - 1))
+
+
+def jpeg_bytes(videos: np.ndarray, short_side: int) -> float:
+    """Estimate the disk that the frames of some videos take.
+
+    Args:
+        videos: Frames, width and height of each, shape (V, 3).
+        short_side: Short side of the stored frames, pixels; 0 for that of the videos.
+    """
+    frames, sides = videos[:, 0], videos[:, 1:]
+    scale = short_side / sides.min(axis=1) if short_side else np.ones(len(videos))
+    return float((frames * sides.prod(axis=1) * scale**2).sum() * BYTES_PER_PIXEL)
+
+
 def store_frames(
     dataset: VideoDataset, short_side: int = 256, num_processes: int = 0
 ) -> VideoDataset:
@@ -78,7 +96,7 @@ def store_frames(
         ValueError: If a video cannot be read; names it. What was written is kept.
     """
     description = json.loads((dataset.folder / "dataset.json").read_text())
-    if all(dataset.record(row).path.is_dir() for row in (0, len(dataset.index) - 1)):
+    if stores_frames(dataset):
         return dataset
     folder = dataset.folder / FRAMES_FOLDER
     records = [dataset.record(row) for row in range(len(dataset.index))]
@@ -96,8 +114,8 @@ def store_frames(
             progress.update()
     scales = sizes / dataset.index[["width", "height"]].to_numpy()
     made_with = read_made_with(dataset.folder)
-    if made_with is not None and made_with.get("scaled_to") != short_side:
-        _scale_boxes(dataset, scales, {**made_with, "scaled_to": short_side})
+    if made_with is not None and made_with.get(SCALED_TO) != short_side:
+        _scale_boxes(dataset, scales, {**made_with, SCALED_TO: short_side})
     index = dataset.index.copy()
     index["path"] = FRAMES_FOLDER + "/" + index["name"]
     index["width"], index["height"] = sizes[:, 0], sizes[:, 1]

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.data.annotations import VideoDataset, write_dataset
 from lib.data.archives import extract, extract_nested, find_file
 from lib.data.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
-from lib.data.download import download, sha256_of
+from lib.data.download import download, matches
 from lib.data.folder import is_video, open_videos
 from lib.data.lists import YOUTUBE_ID, find_entries, import_list, loose_class
 from lib.data.official_lists import (
@@ -98,11 +98,11 @@ def get_file(file: RemoteFile, sources: Path | None, folder: Path, allowed: bool
     """
     found = find_file(sources, file.filename)
     if found is None:
-        return download(file.url, folder / "published" / file.filename, file.sha256, allowed)
-    if file.sha256 is not None and sha256_of(found) != file.sha256:
+        return download(file.url, folder / "published" / file.filename, file.checksum, allowed)
+    if file.checksum is not None and not matches(found, file.checksum):
         raise ValueError(
-            f"{found}: not the file that is at {file.url} (its SHA-256 is {sha256_of(found)}, "
-            f"expected {file.sha256}); take it away or replace it"
+            f"{found}: not the file that is at {file.url} (its checksum is not {file.checksum}); "
+            "take it away or replace it"
         )
     return found
 

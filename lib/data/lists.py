@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.annotations import VideoDataset
+from lib.data.annotations import VideoDataset, write_changed
 from lib.data.official_lists import ListEntry
-from lib.files import write_text
 
 YOUTUBE_ID = 11  # characters
 
@@ -87,8 +86,8 @@ class ListImport:
     Attributes:
         name: Name of the list that was written.
         rows: Index rows of its videos.
-        problems: Columns name, problem, in_list, here; one row for each video that is missing, or
-            whose frames or label differ.
+        problems: Columns name, problem, in_list, here; one row for each video that is missing or
+            of an unknown class, or whose frames or label differ.
     """
 
     name: str
@@ -136,7 +135,7 @@ def import_list(
     dataset.write_list(list_name, rows)
     report = dataset.folder / "lists" / f"{list_name}.problems.csv"
     if len(problems):
-        write_text(report, problems.to_csv(index=False))
+        write_changed(report, problems.to_csv(index=False))
     elif report.exists():
         report.unlink()
     return ListImport(list_name, rows, problems)
@@ -146,9 +145,12 @@ def _problems(
     dataset: VideoDataset, entries: Sequence[ListEntry], found: np.ndarray
 ) -> Iterable[tuple]:
     labels, frames = dataset.index["label"].to_numpy(), dataset.index["frames"].to_numpy()
+    classes = {loose_class(name) for name in dataset.classes}
     for entry, row in zip(entries, found.tolist(), strict=True):
         if row < 0:
-            yield entry.name, "missing", "", ""
+            class_name = entry.name.rpartition("/")[0]
+            is_known = not class_name or loose_class(class_name) in classes
+            yield entry.name, "missing" if is_known else "of an unknown class", "", ""
             continue
         if entry.frames is not None and entry.frames != frames[row]:
             yield entry.name, "with other frames", entry.frames, int(frames[row])

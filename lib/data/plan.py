@@ -1,58 +1,74 @@
 """What is there, what is missing and what will be made, told before any work starts."""
 
+import json
+import os
 import shutil
+import tempfile
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lib.config import PrepareSettings, project_path
-from lib.data.actors import read_made_with
-from lib.data.annotations import read_dataset
+from lib.data.actors import is_made_with, read_made_with
+from lib.data.annotations import VideoDataset, read_dataset
 from lib.data.archives import find_file
 from lib.data.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
+from lib.data.detect import motion_made_with, yolox_made_with
 from lib.data.folder import BROKEN_FILE, find_videos
+from lib.data.frames import jpeg_bytes, stores_frames
+from lib.data.download import sha256_of
 from lib.data.known import REQUIRED, SPLIT_MARKERS, walk_videos
 from lib.data.lists import counted_list_name, labeled_list_name
+from lib.data.reference_files import import_made_with
 from lib.data.synthetic import PARTS
 from lib.data.teacher import NUM_CLASSES, read_teacher_made_with
 from lib.data.workers import num_cores
+from lib.data.yolox import YOLOX_NANO_URL, detector_path
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
 SECONDS_PER_VIDEO = 0.01
+SECONDS_PER_RENDERED_VIDEO = 0.045
 SECONDS_PER_DETECTION = 0.03
-SYNTHETIC_SECONDS = 60
-FRAMES_PER_VIDEO = 180  # where nothing has been opened yet
+SECONDS_PER_JPEG = 0.003
+SECONDS_PER_SCORE = 0.05
+UNOPENED = (180, 320, 240)  # frames, width and height of a video, where nothing has been opened yet
 
 THERE, TO_DO, MISSING = "there", "to do", "missing"
-Row = tuple[str, str, str]
+
+
+class Row(NamedTuple):
+    """One line of a plan.
+
+    Attributes:
+        part: What it is about.
+        state: "there", "to do" or "missing".
+        details: For the reader.
+        seconds: Time that it will take on the cores there are, estimated.
+        size: Disk that it will take, bytes, estimated.
+    """
+
+    part: str
+    state: str
+    details: str
+    seconds: float = 0.0
+    size: float = 0.0
 
 
 def make_plan(settings: PrepareSettings) -> pd.DataFrame:
     """Say what preparing would do; nothing is opened, downloaded or written.
 
     Returns:
-        Columns part, state ("there", "to do" or "missing") and details.
+        Columns part, state ("there", "to do" or "missing") and details; the last line sums up.
 
     Raises:
         ValueError: If the settings name no data set, or its videos are not laid out as expected.
     """
-    folder = dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
-    rows = _plan_entry(CATALOG[settings.dataset])
-    rows += [("folder", THERE if folder.is_dir() else TO_DO, f"{folder}; {_free_space(folder)}")]
-    if (folder / "dataset.json").is_file():
-        rows += _plan_made(settings, folder)
-    elif settings.dataset == "synthetic":
-        details = f"{sum(PARTS.values())} to render, about {SYNTHETIC_SECONDS} s"
-        rows += [("videos", TO_DO, details)]
-    elif settings.dataset == "folder":
-        videos = find_videos(project_path(settings.data_root))
-        rows += [_to_open(settings, len(videos), f" in {videos['class'].nunique()} classes")]
-    else:
-        rows += _plan_known(settings, CATALOG[settings.dataset], folder)
-    rows += _plan_lists(settings, folder)
-    rows += [_plan_actors(settings, folder), _plan_teacher(settings, folder)]
-    return pd.DataFrame(rows, columns=["part", "state", "details"])
+    rows = _rows(settings)
+    rows.append(_in_all(rows, _folder(settings)))
+    return pd.DataFrame([row[:3] for row in rows], columns=["part", "state", "details"])
 
 
 def plan_text(settings: PrepareSettings) -> str:
@@ -69,24 +85,107 @@ def plan_text(settings: PrepareSettings) -> str:
     return "\n".join(lines)
 
 
+def check_folder(settings: PrepareSettings) -> None:
+    """Make sure that what is to be made can be written and fits; a complete set is not touched.
+
+    Raises:
+        ValueError: If not; says what is wrong and what to change.
+    """
+    folder = _folder(settings)
+    todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
+    if todo:
+        check_writable(folder)
+    needed = sum(row.size for row in todo)
+    if needed > _free(folder):
+        raise ValueError(
+            f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
+            f"{_gigabytes(_free(folder))} are free; make room, or set data_dir to another disk"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        ValueError: If files cannot be written there; says what to change.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"data_dir: nothing can be written to {folder} ({error.strerror}); set data_dir to a "
+            "folder that you may write to"
+        ) from error
+
+
+def _folder(settings: PrepareSettings) -> Path:
+    return dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
+
+
+def _rows(settings: PrepareSettings) -> list[Row]:
+    folder, entry = _folder(settings), CATALOG[settings.dataset]
+    rows = _plan_entry(entry) + [_plan_folder(folder)]
+    dataset = read_dataset(folder) if (folder / "dataset.json").is_file() else None
+    if dataset is not None:
+        rows += _plan_made(settings, dataset)
+        counted = dataset.index[["frames", "width", "height"]].to_numpy()
+    else:
+        found, count = _plan_videos(settings, entry, folder)
+        rows += found
+        counted = np.tile(UNOPENED, (count, 1))
+    rows += _plan_frames(settings, dataset, counted) + _plan_lists(settings, folder)
+    frames = counted[:, 0]
+    return [*rows, _plan_actors(settings, folder, frames), _plan_teacher(settings, folder, frames)]
+
+
+def _in_all(rows: list[Row], folder: Path) -> Row:
+    """Sum up: what is missing comes first, then the time and the disk of what is to be done."""
+    missing = [row.part for row in rows if row.state == MISSING]
+    todo = [row for row in rows if row.state == TO_DO]
+    size = sum(row.size for row in todo)
+    details = f"about {_duration(sum(row.seconds for row in todo))}, downloads not counted; "
+    details += f"about {_gigabytes(size)} on disk, {_gigabytes(_free(folder))} free"
+    if missing:
+        details = f"missing: {', '.join(dict.fromkeys(missing))}. To do: {details}"
+    if size > _free(folder):
+        return Row("in all", MISSING, f"too little room on the disk. {details}")
+    return Row("in all", MISSING if missing else TO_DO if todo else THERE, details)
+
+
 def _plan_entry(entry: CatalogEntry) -> list[Row]:
     if entry.num_videos is None and entry.num_classes is None:
         return []
     number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
-    rows = [("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")]
-    rows.append(("licence", THERE, entry.licence))
-    return rows + ([("note", THERE, entry.warning)] if entry.warning else [])
+    rows = [Row("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")]
+    rows.append(Row("licence", THERE, entry.licence))
+    return rows + ([Row("note", THERE, entry.warning)] if entry.warning else [])
 
 
-def _free_space(folder: Path) -> str:
-    while not folder.exists():
+def _plan_folder(folder: Path) -> Row:
+    is_effective = os.access in os.supports_effective_ids
+    if not os.access(_existing(folder), os.W_OK, effective_ids=is_effective):
+        return Row("folder", MISSING, f"{folder}: cannot be written; see data_dir")
+    return Row("folder", THERE if folder.is_dir() else TO_DO, str(folder))
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.is_dir():
         folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
+    return folder
 
 
-def _to_open(settings: PrepareSettings, count: int, where: str) -> Row:
-    seconds = SECONDS_PER_VIDEO * count / (settings.num_processes or num_cores())
-    return "videos", TO_DO, f"{count:,}{where} to open, about {_duration(max(2, seconds))}"
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _cores(settings: PrepareSettings) -> int:
+    return settings.num_processes or num_cores()
 
 
 def _duration(seconds: float) -> str:
@@ -95,63 +194,107 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _plan_known(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> list[Row]:
-    sources = None if settings.sources_dir is None else project_path(settings.sources_dir)
-    rows = []
-    for published in entry.lists:
-        title = f"list {published.name}"
-        rows.append(_plan_file(title, published.file, sources, folder, settings.download))
-    unpacked = find_file(sources, SPLIT_MARKERS.get(settings.dataset, ""))
-    if unpacked is not None:
-        rows.append(("official splits", THERE, str(unpacked.parent)))
-    elif entry.splits is not None:
-        rows.append(_plan_file("official splits", entry.splits, sources, folder, settings.download))
-    if entry.categories is not None:
-        rows.append(_plan_file("class names", entry.categories, sources, folder, settings.download))
+def _to_open(settings: PrepareSettings, count: int, where: str) -> Row:
+    seconds = max(2.0, SECONDS_PER_VIDEO * count / _cores(settings))
+    details = f"{count:,}{where} to open, about {_duration(seconds)}"
+    return Row("videos", TO_DO, details, seconds)
+
+
+def _plan_videos(
+    settings: PrepareSettings, entry: CatalogEntry, folder: Path
+) -> tuple[list[Row], int]:
+    """Plan for a data set that has not been opened; return the rows and the number of videos."""
+    if settings.dataset == "synthetic":
+        count = sum(PARTS.values())
+        seconds = SECONDS_PER_RENDERED_VIDEO * count / _cores(settings)
+        details = f"{count} to render, about {_duration(seconds)}"
+        return [Row("videos", TO_DO, details, seconds, 15e6)], count
+    if settings.dataset == "folder":
+        videos = find_videos(project_path(settings.data_root))
+        where = f" in {videos['class'].nunique()} classes"
+        return [_to_open(settings, len(videos), where)], len(videos)
+    rows = _plan_published(settings, entry, folder)
     if settings.data_root is not None:
         root = project_path(settings.data_root)
         if not root.is_dir():
-            return [*rows, ("videos", MISSING, f"data_root: {root} is not a folder")]
-        return [*rows, _to_open(settings, sum(1 for _ in walk_videos(root)), f" below {root}")]
+            return [*rows, Row("videos", MISSING, f"data_root: {root} is not a folder")], 0
+        count = sum(1 for _ in walk_videos(root))
+        return [*rows, _to_open(settings, count, f" below {root}")], count
+    count = entry.num_videos or 0
     if not entry.archives:
-        return [*rows, ("videos", MISSING, f"set data_root: {entry.how_to_get}")]
-    rows += [_plan_file("videos", f, sources, folder, settings.download) for f in entry.archives]
+        return [*rows, Row("videos", MISSING, f"set data_root: {entry.how_to_get}")], count
+    rows += [_plan_file(settings, "archive", file, folder) for file in entry.archives]
+    there = sum(p.stat().st_size for p in (folder / "videos").rglob("*") if p.is_file())
     details = f"about {entry.videos_gb:g} GB below {folder / 'videos'}"
-    rows.append(("unpacking", TO_DO, details))
-    return [*rows, _to_open(settings, entry.num_videos or 0, "")]
+    rows.append(Row("unpacking", TO_DO, details, 0, max(0.0, entry.videos_gb * 1e9 - there)))
+    return [*rows, _to_open(settings, count, "")], count
 
 
-def _plan_file(
-    title: str, file: RemoteFile, sources: Path | None, folder: Path, allowed: bool
-) -> Row:
-    found = find_file(sources, file.filename)
+def _plan_published(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> list[Row]:
+    rows = [_plan_file(settings, f"list {p.name}", p.file, folder) for p in entry.lists]
+    unpacked = find_file(_sources(settings), SPLIT_MARKERS.get(settings.dataset, ""))
+    if unpacked is not None:
+        rows.append(Row("official splits", THERE, str(unpacked.parent)))
+    elif entry.splits is not None:
+        rows.append(_plan_file(settings, "official splits", entry.splits, folder))
+    if entry.categories is not None:
+        rows.append(_plan_file(settings, "class names", entry.categories, folder))
+    return rows
+
+
+def _sources(settings: PrepareSettings) -> Path | None:
+    return None if settings.sources_dir is None else project_path(settings.sources_dir)
+
+
+def _plan_file(settings: PrepareSettings, title: str, file: RemoteFile, folder: Path) -> Row:
+    found = find_file(_sources(settings), file.filename)
     earlier = folder / "published" / file.filename
     if found or earlier.is_file():
-        return title, THERE, str(found or earlier)
+        return Row(title, THERE, str(found or earlier))
     size = f", about {file.size_gb:g} GB" if file.size_gb else ""
-    check = ", SHA-256 known" if file.sha256 else ", no checksum is published"
-    if allowed:
-        return title, TO_DO, f"download {file.url}{size}{check}"
-    return title, MISSING, f"{file.url}{size}{check}; set download, or put it into sources_dir"
+    check = ", checksum known" if file.checksum else ", no checksum is published"
+    if settings.download:
+        details = f"download {file.url}{size}{check}"
+        return Row(title, TO_DO, details, 0, file.size_gb * 1e9)
+    details = f"{file.url}{size}{check}; set download, or put it into sources_dir"
+    return Row(title, MISSING, details)
 
 
-def _plan_made(settings: PrepareSettings, folder: Path) -> list[Row]:
-    dataset = read_dataset(folder)
-    report = folder / BROKEN_FILE
+def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
+    report = dataset.folder / BROKEN_FILE
     broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
-    rows = [("videos", THERE, f"{len(dataset.index):,} opened, root {dataset.root}")]
+    rows = [Row("videos", THERE, f"{len(dataset.index):,} opened, root {dataset.root}")]
     if broken:
-        rows.append(("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
+        rows.append(Row("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
+    source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
+    for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
+        if name in source and source[name] != value:
+            details = f"val was drawn with {name} {source[name]}, not {value}; delete "
+            rows.append(Row("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
     root = project_path(settings.data_root) if settings.dataset == "folder" else None
     if root is not None and root.is_dir():
         now, then = len(find_videos(root)), len(dataset.index) + broken
         if now != then:
             details = (
                 f"{root} has {now} videos, it had {then} when it was opened; delete "
-                f"{folder / 'dataset.json'} to open it again"
+                f"{dataset.folder / 'dataset.json'} to open it again"
             )
-            rows.append(("changes", MISSING, details))
+            rows.append(Row("changes", MISSING, details))
     return rows
+
+
+def _plan_frames(
+    settings: PrepareSettings, dataset: VideoDataset | None, counted: np.ndarray
+) -> list[Row]:
+    if settings.storage == "videos":
+        return []
+    if dataset is not None and stores_frames(dataset):
+        return [Row("frames", THERE, str(dataset.root))]
+    count = int(counted[:, 0].sum())
+    size = jpeg_bytes(counted, settings.frames_short_side)
+    seconds = SECONDS_PER_JPEG * count / _cores(settings)
+    details = f"{count:,} to write, about {_duration(seconds)}, about {_gigabytes(size)}"
+    return [Row("frames", TO_DO, details, seconds, size)]
 
 
 def _plan_lists(settings: PrepareSettings, folder: Path) -> list[Row]:
@@ -160,16 +303,13 @@ def _plan_lists(settings: PrepareSettings, folder: Path) -> list[Row]:
     names += [counted_list_name(n, settings.seed) for n in settings.labeled_counts]
     there = [name for name in names if (folder / "lists" / f"{name}.txt").is_file()]
     todo = [name for name in names if name not in there]
-    rows = [("lists", THERE, ", ".join(there))] if there else []
-    return rows + ([("lists", TO_DO, ", ".join(todo))] if todo else [])
-
-
-def _num_frames(settings: PrepareSettings, folder: Path, stride: int) -> int:
-    """Return how many frames are looked at, estimated where nothing has been opened."""
-    if (folder / "dataset.json").is_file():
-        frames = read_dataset(folder).index["frames"].to_numpy()
-        return int((-(-frames // stride)).sum())
-    return (CATALOG[settings.dataset].num_videos or 0) * FRAMES_PER_VIDEO // stride
+    rows = [Row("lists", THERE, ", ".join(there))] if there else []
+    rows += [Row("lists", TO_DO, ", ".join(todo))] if todo else []
+    for path in map(project_path, settings.list_files):
+        is_done = (folder / "lists" / f"{path.stem}.txt").is_file()
+        state = (THERE if is_done else TO_DO) if path.is_file() else MISSING
+        rows.append(Row("your list", state, str(path)))
+    return rows
 
 
 def _told(made_with: dict) -> str:
@@ -178,28 +318,60 @@ def _told(made_with: dict) -> str:
     return "made with " + (", ".join(parts) or "the data set")
 
 
-def _plan_actors(settings: PrepareSettings, folder: Path) -> Row:
-    made_with = read_made_with(folder)
-    there = "none yet" if made_with is None else _told(made_with)
+def _plan_actors(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
+    part, made_with = "person boxes", read_made_with(folder)
+    told = "none yet" if made_with is None else _told(made_with)
     if settings.actor_boxes == "keep":
-        state = MISSING if made_with is None else THERE
-        hint = "; ActorCutMix needs them: set actor_boxes" if made_with is None else ""
-        return "person boxes", state, there + hint
-    if settings.actor_boxes == "yolox":
-        count = _num_frames(settings, folder, settings.actor_stride)
-        seconds = count * SECONDS_PER_DETECTION / (settings.num_processes or num_cores())
-        there += f"; {count:,} frames, about {_duration(seconds)} with YOLOX-Nano on these cores"
-    method = f"{settings.actor_boxes} (those of the same settings stay)"
-    return "person boxes", TO_DO, f"{method}; {there}"
+        if made_with is not None:
+            return Row(part, THERE, told)
+        if settings.dataset == "synthetic":
+            return Row(part, TO_DO, "known to the pixel, written with the videos")
+        return Row(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
+    if settings.actor_boxes == "import":
+        path = project_path(settings.detections_file)
+        if not path.is_file():
+            return Row(part, MISSING, f"detections_file: {path} is not there")
+        is_done = is_made_with(folder, import_made_with(path))
+        return Row(part, THERE if is_done else TO_DO, told if is_done else f"import {path}; {told}")
+    if settings.actor_boxes == "motion":
+        is_done = is_made_with(folder, motion_made_with(settings.actor_stride))
+        return Row(part, THERE if is_done else TO_DO, told if is_done else f"motion; {told}")
+    weights = detector_path(settings.detector_weights, project_path(settings.data_dir))
+    if weights.is_file():
+        wanted = yolox_made_with(weights, settings.actor_stride, settings.detector_min_score)
+        if is_made_with(folder, wanted):
+            return Row(part, THERE, told)
+    elif settings.detector_weights is not None or not settings.download:
+        hint = "" if settings.detector_weights else f"; set download, or get {YOLOX_NANO_URL}"
+        return Row(part, MISSING, f"the detector {weights} is not there{hint}")
+    count = int((-(-frames // settings.actor_stride)).sum())
+    seconds = count * SECONDS_PER_DETECTION / _cores(settings)
+    details = f"yolox; {told}; {count:,} frames, about {_duration(seconds)} with YOLOX-Nano"
+    return Row(part, TO_DO, f"{details} on {_cores(settings)} cores", seconds, 24.0 * frames.sum())
 
 
-def _plan_teacher(settings: PrepareSettings, folder: Path) -> Row:
-    made_with = read_teacher_made_with(folder)
-    there = "none" if made_with is None else _told(made_with)
+def _plan_teacher(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
+    part, made_with = "ImageNet scores", read_teacher_made_with(folder)
+    told = "none" if made_with is None else _told(made_with)
     if settings.teacher_scores == "keep":
         hint = "; only distillation needs them" if made_with is None else ""
-        return "ImageNet scores", THERE, there + hint
-    if settings.teacher_scores == "compute":
-        size = _num_frames(settings, folder, settings.teacher_stride) * 2 * NUM_CLASSES
-        there += f"; about {size / 1e9:.2f} GB to write"
-    return "ImageNet scores", TO_DO, f"{settings.teacher_scores}; {there}"
+        return Row(part, THERE, told + hint)
+    if settings.teacher_scores == "import":
+        path = project_path(settings.teacher_file)
+        if not path.is_file():
+            return Row(part, MISSING, f"teacher_file: {path} is not there")
+        is_done = made_with == import_made_with(path)
+        return Row(part, THERE if is_done else TO_DO, told if is_done else f"import {path}; {told}")
+    wanted = {"model": settings.teacher_model, "stride": settings.teacher_stride}
+    if settings.teacher_weights is not None:
+        path = project_path(settings.teacher_weights)
+        if not path.is_file():
+            return Row(part, MISSING, f"teacher_weights: {path} is not there")
+        wanted["weights_sha256"] = sha256_of(path)
+    if made_with is not None and wanted.items() <= made_with.items():
+        return Row(part, THERE, told)
+    count = int((-(-frames // settings.teacher_stride)).sum())
+    size, seconds = count * 2 * NUM_CLASSES, count * SECONDS_PER_SCORE / num_cores()
+    details = f"compute; {told}; {count:,} frames, about "
+    details += f"{_gigabytes(size)}, about {_duration(seconds)} with ResNet-18 without a GPU"
+    return Row(part, TO_DO, details, seconds, size)

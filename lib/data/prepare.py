@@ -7,8 +7,8 @@ From a shell, with the fields of `PrepareSettings` as options:
 """
 
 import argparse
+import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +30,11 @@ from lib.data.frames import store_frames
 from lib.data.known import index_known
 from lib.data.lists import counted_list_name, import_list, labeled_list_name
 from lib.data.official_lists import read_reference_list
-from lib.data.plan import plan_text
+from lib.data.plan import check_folder, plan_text
 from lib.data.reference_files import import_detections, import_scores
 from lib.data.synthetic import make_synthetic
-from lib.data.teacher import load_teacher, score_frames
-from lib.data.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
+from lib.data.teacher import load_teacher, published_weights, score_frames
+from lib.data.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
 
 
 def open_dataset(name: str, data_root: str | None, data_dir: str) -> VideoDataset:
@@ -59,14 +59,16 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
         The prepared data set.
 
     Raises:
-        ValueError: If the videos are missing or not laid out as expected, or the folder cannot be
-            written.
+        ValueError: If the videos are missing or not laid out as expected, a file that the settings
+            name is not there, or the folder cannot be written or is too small; before any work.
     """
     folder = dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
+    check_files(settings)
+    check_folder(settings)
     if (folder / "dataset.json").is_file():
         dataset = read_dataset(folder)
+        check_root(dataset, settings)
     else:
-        check_writable(folder)
         dataset = _make(settings, folder)
     if settings.storage == "frames":
         dataset = store_frames(dataset, settings.frames_short_side, settings.num_processes)
@@ -78,9 +80,44 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     return dataset
 
 
+def check_files(settings: PrepareSettings) -> None:
+    """Make sure that the files that will be needed last are there before anything is made.
+
+    Raises:
+        ValueError: If one is missing; names the setting and the file.
+    """
+    for name in ("detector_weights", "detections_file", "teacher_weights", "teacher_file"):
+        given = getattr(settings, name)
+        if given is not None and not project_path(given).is_file():
+            raise ValueError(f"{name}: {project_path(given)}: no such file")
+    for path in map(project_path, settings.list_files):
+        read_reference_list(path)
+    if settings.actor_boxes == "yolox":
+        detector_file(settings)
+    if settings.teacher_scores == "compute":
+        teacher_file(settings)
+
+
+def check_root(dataset: VideoDataset, settings: PrepareSettings) -> None:
+    """Make sure that a prepared data set is of the videos that the settings name.
+
+    Raises:
+        ValueError: If it was made from another folder; says what to do.
+    """
+    source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
+    if settings.data_root is None or "root" not in source:
+        return
+    wanted = project_path(settings.data_root).resolve()
+    if Path(source["root"]).resolve() != wanted:
+        raise ValueError(
+            f"data_root: {dataset.folder} was made from {source['root']}, not from {wanted}; leave "
+            f"data_root out, or delete {dataset.folder / 'dataset.json'} to make it anew"
+        )
+
+
 def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
     if settings.dataset == "synthetic":
-        return make_synthetic(folder)
+        return make_synthetic(folder, num_processes=settings.num_processes)
     root = None if settings.data_root is None else project_path(settings.data_root)
     if settings.dataset == "folder":
         return index_folder(
@@ -120,14 +157,7 @@ def make_teacher_scores(settings: PrepareSettings, dataset: VideoDataset) -> Non
         ValueError: If the classifier or the file to import cannot be used, or a video not be read.
     """
     if settings.teacher_scores == "compute":
-        own = settings.teacher_weights
-        folder = project_path(settings.data_dir) / "weights"
-        teacher = load_teacher(
-            settings.teacher_model,
-            None if own is None else project_path(own),
-            folder,
-            settings.download,
-        )
+        teacher = load_teacher(settings.teacher_model, teacher_file(settings))
         has_gpu = settings.device == "auto" and torch.cuda.is_available()
         device = "cuda" if has_gpu else settings.device.replace("auto", "cpu")
         score_frames(
@@ -142,33 +172,28 @@ def make_teacher_scores(settings: PrepareSettings, dataset: VideoDataset) -> Non
         import_scores(dataset, project_path(settings.teacher_file))
 
 
+def teacher_file(settings: PrepareSettings) -> Path:
+    """Return the classifier's weights: those given, or torchvision's, downloaded if allowed.
+
+    Raises:
+        ValueError: If they are not there.
+    """
+    if settings.teacher_weights is not None:
+        return project_path(settings.teacher_weights)
+    folder = project_path(settings.data_dir) / "weights"
+    return published_weights(settings.teacher_model, folder, settings.download)
+
+
 def detector_file(settings: PrepareSettings) -> Path:
     """Return the detector's weights: those given, or YOLOX-Nano, downloaded if that is allowed.
 
     Raises:
         ValueError: If they are not there.
     """
+    path = detector_path(settings.detector_weights, project_path(settings.data_dir))
     if settings.detector_weights is not None:
-        return project_path(settings.detector_weights)
-    path = project_path(settings.data_dir) / "weights" / Path(YOLOX_NANO_URL).name
+        return path
     return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, settings.download)
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        ValueError: If files cannot be written there; says what to change.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"data_dir: nothing can be written to {folder} ({error.strerror}); set data_dir to a "
-            "folder that you may write to"
-        ) from error
 
 
 def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lib.data.actors import ACTORS_FILE, ActorBoxes, read_made_with, write_actor_rows
+from lib.data.actors import ACTORS_FILE, ActorBoxes, is_made_with, write_actor_rows
 from lib.data.annotations import VideoDataset
 from lib.data.download import sha256_of
 from lib.data.rows import VideoRows
@@ -120,8 +120,8 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     Raises:
         ValueError: If the file is not what it should be, or has none of the videos.
     """
-    made_with = {"method": "import", "file_sha256": _checksum(path)}
-    if read_made_with(dataset.folder) == made_with:
+    made_with = import_made_with(path)
+    if is_made_with(dataset.folder, made_with):
         return dataset.folder / ACTORS_FILE
     table = _read_table(path, dataset)
 
@@ -161,7 +161,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     Raises:
         ValueError: If the file is not what it should be, or lacks a video.
     """
-    made_with = {"method": "import", "file_sha256": _checksum(path)}
+    made_with = import_made_with(path)
     if read_teacher_made_with(dataset.folder) == made_with:
         return dataset.folder / TEACHER_FILE
     table = _read_table(path, dataset)
@@ -184,9 +184,14 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     return write_teacher(dataset.folder, names, dict(zip(names, results, strict=True)), made_with)
 
 
-def _checksum(path: str | Path) -> str:
+def import_made_with(path: str | Path) -> dict:
+    """Say which file was imported; plain JSON.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     try:
-        return sha256_of(Path(path))
+        return {"method": "import", "file_sha256": sha256_of(Path(path))}
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
 

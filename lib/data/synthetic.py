@@ -6,7 +6,8 @@ real data sets. The list `val` has the same bias; in `val_swapped` no clip shows
 its action, so that a network which recognises the scene fails there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from lib.data.actors import write_actors
 from lib.data.annotations import VideoDataset, write_dataset
+from lib.data.workers import Outcome, map_in_workers, num_cores
 from lib.files import write_atomic
 
 SIZE = 64  # side of a frame, pixels
@@ -25,6 +27,7 @@ FPS = 16
 SCENE_BIAS = 0.9  # share of training and `val` clips that show the scene family of their action
 SEED = 20230401
 PARTS = {"train": 600, "val": 180, "val_swapped": 180}  # videos in each list
+VIDEOS_PER_PROCESS = 100  # at least; a process takes about two seconds to start
 MARGIN = 16  # pixels of scene beyond each side of the frame, for the camera to move over
 
 
@@ -199,8 +202,7 @@ def render_video(
     v = (y * np.cos(angle) - x * np.sin(angle)) / (radius * scale)
     inside = SHAPES[rng.choice(list(SHAPES))](u, v) < 1
     texture = SCENES[rng.choice(list(SCENES))](40 + 17 * u, 40 + 17 * v, rng)
-    actor = _paint(texture, _two_colors(150 - 70 * difficulty, 255, rng))
-    frames = np.where(inside[..., None], actor, frames)
+    frames[inside] = _paint(texture[inside], _two_colors(150 - 70 * difficulty, 255, rng))
 
     gain, noise = rng.uniform(0.75, 1.15), rng.normal(0, 4, size=frames.shape)
     return np.clip(frames * gain + noise, 0, 255).astype(np.uint8), _boxes_of(inside)
@@ -224,7 +226,8 @@ def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264"
     """Encode RGB frames (T, H, W, 3), uint8, with even sides, as a video file."""
 
     def encode(temporary: Path) -> None:
-        with av.open(str(temporary), "w") as container:
+        # bitexact: no library version in the file. Beside decord, PyAV may run on its FFmpeg.
+        with av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream(codec, rate=Fraction(fps))
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p" if codec == "libx264" else "bgr0"
@@ -259,26 +262,63 @@ def plan(parts: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["part", "name", "action", "scene", "seed"])
 
 
-def make_synthetic(folder: Path, parts: dict[str, int] | None = None) -> VideoDataset:
+@dataclass(frozen=True)
+class VideoMaker:
+    """Renders and encodes one video; what a worker process is given.
+
+    Attributes:
+        folder: Gets `<name>.mp4`.
+    """
+
+    folder: Path
+
+    def __call__(self, video: tuple[str, str, str, int]) -> np.ndarray:
+        """Write a video (name, action, scene, seed), unless it is there; return its boxes."""
+        name, action, scene, seed = video
+        frames, boxes = render_video(action, scene, np.random.default_rng(seed))
+        path = self.folder / f"{name}.mp4"
+        if not path.exists():
+            write_video(path, frames, FPS)
+        return boxes
+
+
+def _make_videos(
+    maker: VideoMaker, videos: Sequence[tuple], num_processes: int
+) -> Iterator[Outcome]:
+    """Call `maker` in this process if there is to be one, else in workers."""
+    if num_processes == 0:
+        num_processes = min(num_cores(), max(1, len(videos) // VIDEOS_PER_PROCESS))
+    if num_processes > 1:
+        yield from map_in_workers(maker, videos, num_processes)
+    else:
+        yield from (Outcome(position, maker(video)) for position, video in enumerate(videos))
+
+
+def make_synthetic(
+    folder: Path, parts: dict[str, int] | None = None, num_processes: int = 0
+) -> VideoDataset:
     """Render and encode the data set; videos that are there already are kept.
 
     Args:
         folder: The prepared folder to make.
         parts: Number of videos in each list; None gives `PARTS`.
+        num_processes: Worker processes, which change no byte of the result; 0 for one per core,
+            fewer where there is little to do.
+
+    Raises:
+        ValueError: If a video cannot be written; names it. Those of before are kept.
     """
     videos = plan(parts or PARTS)
-    boxes = []
-    for video in tqdm(
-        videos.itertuples(), total=len(videos), desc="synthetic videos", unit="video"
-    ):
-        frames, video_boxes = render_video(
-            video.action, video.scene, np.random.default_rng(video.seed)
-        )
-        path = folder / "videos" / f"{video.name}.mp4"
-        if not path.exists():
-            write_video(path, frames, FPS)
-        scores = np.ones((NUM_FRAMES, 1))
-        boxes.append(np.split(np.hstack([video_boxes, scores]), NUM_FRAMES))
+    items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
+    boxes = np.zeros((len(videos), NUM_FRAMES, 1, 5))
+    boxes[..., 4] = 1
+    with tqdm(total=len(videos), desc="synthetic videos", unit="video") as progress:
+        for outcome in _make_videos(VideoMaker(folder / "videos"), items, num_processes):
+            if outcome.error is not None:
+                name = items[outcome.position][0]
+                raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
+            boxes[outcome.position, :, 0, :4] = outcome.value
+            progress.update()
     write_actors(folder, videos["name"].tolist(), boxes)
     actions = list(ACTIONS)
     index = pd.DataFrame(

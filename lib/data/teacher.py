@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -65,29 +68,21 @@ class Teacher:
         return logits.softmax(dim=1).cpu().numpy()
 
 
-def load_teacher(model: str, weights: Path | None, folder: Path, allowed: bool) -> Teacher:
+def load_teacher(model: str, weights: Path) -> Teacher:
     """Load a torchvision image classifier.
 
     Args:
         model: Its name in torchvision, e.g. `resnet18`.
-        weights: Its state dict in a file; None for the published ImageNet weights.
-        folder: Where published weights are kept.
-        allowed: Whether they may be downloaded.
+        weights: Its state dict: a `.safetensors` file, or one of `torch.save`, of which only
+            tensors are read.
 
     Raises:
-        ValueError: If there is no such classifier, or its weights cannot be had or do not fit.
+        ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
     """
-    from lib.torchvision_ops import torchvision  # here, for it takes seconds to import
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    if model not in names:
-        raise ValueError(f"teacher_model: torchvision has no classifier {model!r}; it has {names}")
-    published = torchvision.models.get_model_weights(model).DEFAULT
-    if weights is None:
-        weights = _published_file(published.url, folder, allowed)
-    network = torchvision.models.get_model(model, weights=None)
+    published = _published(model)
+    network = torchvision().models.get_model(model, weights=None)
     try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        network.load_state_dict(_read_state(Path(weights)))
     except Exception as error:  # unpickling and mismatches raise several kinds
         raise ValueError(f"teacher_weights: {weights} does not fit {model}: {error}") from error
     looks = published.transforms()
@@ -97,8 +92,41 @@ def load_teacher(model: str, weights: Path | None, folder: Path, allowed: bool) 
     )
 
 
-def _published_file(url: str, folder: Path, allowed: bool) -> Path:
-    """Get a file of torchvision's, whose name ends in the first digits of its SHA-256."""
+def torchvision() -> ModuleType:
+    """Return torchvision; imported late, for it takes seconds."""
+    from lib.torchvision_ops import torchvision
+
+    return torchvision
+
+
+def _published(model: str) -> Any:
+    """Return torchvision's description of a classifier's ImageNet weights."""
+    models = torchvision().models
+    names = models.list_models(module=models)
+    if model not in names:
+        raise ValueError(f"teacher_model: torchvision has no classifier {model!r}; it has {names}")
+    return models.get_model_weights(model).DEFAULT
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def published_weights(model: str, folder: Path, allowed: bool) -> Path:
+    """Return the file of a classifier's published ImageNet weights.
+
+    Args:
+        model: Its name in torchvision.
+        folder: Where published weights are kept.
+        allowed: Whether they may be downloaded.
+
+    Raises:
+        ValueError: If there is no such classifier, or the file is not there and cannot be
+            downloaded, or is damaged; names the address and where the file belongs.
+    """
+    url = _published(model).url  # the name ends in the first digits of the SHA-256
     path = download(url, folder / Path(url).name, None, allowed)
     digits = re.search(r"-([0-9a-f]{8})\.", path.name)
     if digits and not sha256_of(path).startswith(digits[1]):

@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from lib.config import project_path
+
 # 3.7 MB, Apache-2.0; larger ones (yolox_tiny, yolox_s, ...) lie beside it.
 YOLOX_NANO_URL = (
     "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx"
@@ -25,6 +27,11 @@ STRIDES = (8, 16, 32)
 PADDING_VALUE = 114
 NMS_IOU = 0.45  # of two boxes that overlap more, the one with the lower score goes
 LOWEST_SCORE = 0.1  # boxes below it are never kept
+
+
+def detector_path(given: str | None, data_dir: Path) -> Path:
+    """Return the file of the detector's weights: that given, else where YOLOX-Nano belongs."""
+    return project_path(given) if given else data_dir / "weights" / Path(YOLOX_NANO_URL).name
 
 
 class YoloxDetector:
