@@ -29,6 +29,7 @@ def link(root: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
 def run(root: Path, tmp_path: Path, **parameters) -> tuple[VideoDataset, str]:
     """Execute the notebook on a folder; return the data set that it made and its outputs."""
     values = {"dataset": "folder", "data_root": str(root), "data_dir": str(tmp_path / "data")}
+    values["num_processes"] = 1  # each takes longer to start than these few videos
     executed = tmp_path / "executed.ipynb"
     papermill.execute_notebook(NOTEBOOK, executed, values | parameters, progress_bar=False)
     outputs = [c.get("outputs", []) for c in json.loads(executed.read_text())["cells"]]
@@ -39,7 +40,7 @@ def run(root: Path, tmp_path: Path, **parameters) -> tuple[VideoDataset, str]:
 def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     source, weights = shared("data/weizmann"), shared("weights/yolox_nano.onnx")
     actions = ("jack", "walk")
-    videos = {action: sorted((source / action).iterdir())[:4] for action in actions}
+    videos = {action: sorted((source / action).iterdir())[:2] for action in actions}
     dataset, outputs = run(
         link(tmp_path / "weizmann", videos),
         tmp_path,
@@ -49,7 +50,7 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
         labeled_counts=[1],
     )
     assert outputs.count('"image/png"') == 4  # classes, lengths, pictures with boxes, statistics
-    assert dataset.classes == actions and len(dataset.index) == 8
+    assert dataset.classes == actions and len(dataset.index) == 4
     assert len(dataset.read_list("train_1perclass_seed0")) == 2
     statistics = actor_statistics(dataset)
     assert (statistics["frames_with_person"] > 0.7).all()
@@ -74,9 +75,8 @@ def test_footage_too_small_for_a_detector(shared, tmp_path):
 
 def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):
     clips = sorted(shared("data/clips").iterdir())
-    videos = {"mp4": [p for p in clips if p.suffix == ".mp4"][:3]}
-    videos["avi"] = [p for p in clips if p.suffix == ".avi" and p.stat().st_size < 500_000]
-    assert any("cartwheel" in path.name for path in videos["avi"])
+    videos = {"mp4": [p for p in clips if p.suffix == ".mp4"][-2:]}
+    videos["avi"] = [p for p in clips if "cartwheel" in p.name or "v_Basketball" in p.name]
     dataset, outputs = run(
         link(tmp_path / "clips", videos),
         tmp_path,

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import decord
 import numpy as np
-import torch
 from decord import VideoReader
 from PIL import Image
 
 from lib.data.annotations import VideoRecord
+
+if TYPE_CHECKING:
+    import torch
 
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
 
@@ -17,7 +20,7 @@ decord.logging.set_level(decord.logging.ERROR)
 
 
 def random_clip_indices(
-    num_frames: int, clip_len: int, frame_interval: int, generator: torch.Generator
+    num_frames: int, clip_len: int, frame_interval: int, generator: "torch.Generator"
 ) -> np.ndarray:
     """Draw the frames of one training clip.
 
@@ -35,6 +38,8 @@ def random_clip_indices(
 
     Source: Zou et al., section 4.1 (8 frames, every 8th frame).
     """
+    import torch  # here: the processes that store frames or detect people start without it
+
     _check_frame_counts(num_frames, clip_len, frame_interval)
     num_starts = max(1, num_frames - clip_len * frame_interval + 1)
     start = int(torch.randint(num_starts, (), generator=generator))
