@@ -480,5 +480,25 @@ def test_command_line_errors(tmp_path, capsys):
     assert "set download to true" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "No space left on device. What is done is kept",
+        ),
+        (KeyboardInterrupt(), 130, "stopped. What is done is kept: the same call continues"),
+    ],
+)
+def test_work_that_ends_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, error, status, said):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("lib.data.prepare.prepare", fail)
+    assert main(["--dataset", "synthetic", "--data_dir", str(tmp_path)]) == status
+    assert said in capsys.readouterr().err
+
+
 def test_folder_of_a_data_set(tmp_path):
     assert dataset_folder("ucf101", None, str(tmp_path)) == tmp_path / "ucf101"

@@ -210,7 +210,7 @@ def _plan_videos(
         count = sum(PARTS.values())
         seconds = SECONDS_PER_RENDERED_VIDEO * count / _cores(settings)
         details = f"{count} to render, about {_duration(seconds)}"
-        return [Row("videos", TO_DO, details, seconds, 15e6)], count
+        return [Row("videos", TO_DO, details, seconds, 21e6)], count
     if settings.dataset == "folder":
         videos = find_videos(project_path(settings.data_root))
         where = f" in {videos['class'].nunique()} classes"
