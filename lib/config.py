@@ -73,7 +73,7 @@ class PrepareSettings(DataSettings):
         num_processes: Processes that open videos, detect people and so on; 0 for one per core.
         download: Whether files that are missing may be downloaded.
         sources_dir: Folder of archives and published lists that you have already.
-        list_files: Lists to take over, with lines `class/name frames label`.
+        list_files: Lists to take over, in any of the formats of `read_list_file`.
         storage: Videos as they are, or their frames as JPEG files.
         frames_short_side: Short side of these frames, pixels; 0 for that of the video.
         actor_boxes: Person boxes: `keep` what is there, detect with `yolox`, take what moves

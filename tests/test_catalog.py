@@ -284,6 +284,8 @@ def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys)
     dataset = prepare(settings)
     assert dataset.index["label"].tolist() == [1, 0]
     assert "train: 1 videos, 1 missing, 1 with other frames" in capsys.readouterr().out
+    absent = make_plan(settings).set_index("part")["details"]["absent videos"]
+    assert absent.startswith("2 of 4, named in")
     report = (dataset.folder / "lists" / "train.problems.csv").read_text()
     assert "Hammering/v_Hammering_g08_c01,missing" in report
 
@@ -460,7 +462,7 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     prepare(settings)
     text = " ".join(plan_text(settings).split())
     assert "4 opened" in text and "person boxes there made with method motion, stride 4" in text
-    assert "in all there about 0 s" in text
+    assert "in all there nothing to do" in text
     frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
     prepare(frames)
     written = (tmp_path / "data/ucf101/actors.safetensors").stat().st_mtime_ns
@@ -476,6 +478,26 @@ def test_command_line_errors(tmp_path, capsys):
     assert "val_fraction" in capsys.readouterr().err
     assert main(["--dataset", "ucf101", "--data_dir", str(tmp_path)]) == 1
     assert "set download to true" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "No space left on device. What is done is kept",
+        ),
+        (KeyboardInterrupt(), 130, "stopped. What is done is kept: the same call continues"),
+    ],
+)
+def test_work_that_ends_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, error, status, said):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("lib.data.prepare.prepare", fail)
+    assert main(["--dataset", "synthetic", "--data_dir", str(tmp_path)]) == status
+    assert said in capsys.readouterr().err
 
 
 def test_folder_of_a_data_set(tmp_path):

@@ -32,6 +32,7 @@ def test_bars_are_the_counts(dataset):
     (axes,) = plot_class_counts(dataset, ["train", "val"]).axes
     assert [bar.get_height() for bar in axes.patches] == [2] * 6 + [1] * 6
     assert axes.get_xlabel() == "class" and axes.get_ylabel() == "videos"
+    assert axes.get_title() == "Every class has 2 videos in train"
 
 
 def test_lengths_say_how_many_are_short(dataset):
@@ -58,6 +59,7 @@ def test_statistics_have_three_named_panels(dataset):
     figure = plot_actor_statistics(actor_statistics(dataset))
     assert [axes.get_ylabel() for axes in figure.axes] == ["videos"] * 3
     assert all(axes.get_xlabel() for axes in figure.axes)
+    assert "boxes in 100% of their frames" in figure.get_suptitle()
 
 
 def test_picked_rows_are_of_different_classes(dataset):

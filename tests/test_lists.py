@@ -21,6 +21,7 @@ from lib.data.official_lists import (
     read_categories,
     read_hmdb_split,
     read_kinetics_csv,
+    read_list_file,
     read_reference_list,
     read_something_json,
     read_ucf_list,
@@ -150,6 +151,28 @@ def test_something_something_json(tmp_path):
         read_something_json(write(tmp_path / "broken.json", "["), labels)
 
 
+def test_formats_are_told_apart(tmp_path):
+    texts = {
+        "a.txt": "A/v_A_g08_c01 20 3\n",
+        "b.txt": "\nA/v_A_g08_c01.avi 4\r\n",
+        "c.txt": "A/v_A_g08_c01.avi\n",
+        "d.csv": "label,youtube_id,time_start,time_end\nyoga,abc,1,2\n",
+        "e.json": '[{"id": "7", "template": "Holding [x]"}]',
+    }
+    write(tmp_path / "labels.json", '{"Holding x": "5"}')
+    read = {name: read_list_file(write(tmp_path / name, text)) for name, text in texts.items()}
+    name = "A/v_A_g08_c01"
+    assert read["a.txt"] == [ListEntry(name, 3, 20)] and read["b.txt"] == [ListEntry(name, 3)]
+    assert read["c.txt"] == [ListEntry(name)] and read["e.json"] == [ListEntry("7", 5)]
+    assert read["d.csv"] == [ListEntry("yoga/abc_000001_000002")]
+    for bad in (tmp_path / "none.txt", tmp_path / "none.csv"):
+        with pytest.raises(ValueError, match="cannot be read as text"):
+            read_list_file(bad)
+    (tmp_path / "latin.csv").write_bytes(b"label,youtube_id\n\xe9,x\n")
+    with pytest.raises(ValueError, match="latin.csv: cannot be read as text"):
+        read_list_file(tmp_path / "latin.csv")
+
+
 # --- Taking over ----------------------------------------------------------------------------------
 
 
@@ -178,7 +201,7 @@ def test_import_reports_what_is_missing_and_what_differs(tmp_path):
     with pytest.raises(ValueError, match="none of its 1 videos is in .* 'x/y'.*'a/1'"):
         import_list(dataset, "published", [ListEntry("x/y")], "published.txt")
     with pytest.raises(ValueError, match="lists 'a/1' more than once"):
-        import_list(dataset, "published", [ListEntry("a/1"), ListEntry("1")], "published.txt")
+        import_list(dataset, "published", [ListEntry("a/1"), ListEntry("a/1")], "published.txt")
 
 
 def test_classes_written_differently_and_youtube_ids(tmp_path):
@@ -200,6 +223,7 @@ def test_classes_written_differently_and_youtube_ids(tmp_path):
 def test_a_stem_that_two_classes_have_is_not_guessed(tmp_path):
     dataset = make_dataset(tmp_path, ["a/1", "b/1", "b/2"])
     assert find_entries(dataset, ["1", "2", "b/1"]).tolist() == [-1, 2, 1]
+    assert find_entries(dataset, ["c/2", "a/2"]).tolist() == [-1, -1]  # videos of another class
 
 
 # --- Comparing ------------------------------------------------------------------------------------

@@ -10,7 +10,13 @@ from PIL import Image
 
 from lib.data import video
 from lib.data.synthetic import write_video
-from lib.data.video import FrameReader, random_clip_indices, read_frames, uniform_clip_indices
+from lib.data.video import (
+    FrameReader,
+    iterate_frames,
+    random_clip_indices,
+    read_frames,
+    uniform_clip_indices,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "frame_indices.json").read_text())
 TEST_CLIPS = [key for key in GOLDEN if key.startswith("test_")]
@@ -127,6 +133,24 @@ def test_a_key_frame_that_decord_does_not_find_changes_nothing():
     whole = read_frames(path, np.arange(32))
     for indices in ([7, 9, 13, 28], [5, 9, 22, 28], *([index] for index in range(32))):
         np.testing.assert_array_equal(read_frames(path, np.array(indices)), whole[indices])
+
+
+@pytest.mark.parametrize("indices", [[0], [0, 1, 2], [3, 17, 39], list(range(40))])
+def test_frames_one_after_the_other_are_the_same(coded, tmp_path, indices):
+    path = coded.record(1).path
+    expected = read_frames(path, np.array(indices))
+    np.testing.assert_array_equal(np.stack(list(iterate_frames(path, np.array(indices)))), expected)
+    for number, frame in enumerate(read_frames(path, np.arange(40)), start=1):
+        Image.fromarray(frame).save(tmp_path / f"img_{number:05d}.jpg", quality=100, subsampling=0)
+    stored = np.stack(list(iterate_frames(tmp_path, np.array(indices)))).astype(int)
+    assert np.abs(stored - expected).max() < 10
+
+
+def test_walking_through_what_cannot_be_read_names_it(coded, tmp_path):
+    with pytest.raises(ValueError, match="none.mp4: no such video file"):
+        list(iterate_frames(tmp_path / "none.mp4", np.array([0])))
+    with pytest.raises(ValueError, match="frame 40 was asked for, the video has 40"):
+        list(iterate_frames(coded.record(0).path, np.array([0, 40])))
 
 
 def test_a_folder_of_jpeg_frames_is_read(tmp_path):

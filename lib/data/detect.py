@@ -14,11 +14,10 @@ from lib.data.download import sha256_of
 from lib.data.motion import moving_boxes
 from lib.data.rows import UnfinishedRows, VideoRows
 from lib.data.tracks import fill_frames, key_frames
-from lib.data.video import read_frames
+from lib.data.video import iterate_frames
 from lib.data.workers import map_in_workers, num_cores
 from lib.data.yolox import YoloxDetector
 
-CHUNK_BYTES = 200e6  # decoded frames that are in memory at a time
 TIMEOUT_S = 3600.0  # for one video
 
 
@@ -37,11 +36,7 @@ class YoloxBoxes:
     def __call__(self, record: VideoRecord) -> VideoRows:
         """Return the boxes of all frames of a video."""
         keys = key_frames(record.num_frames, self.stride)
-        size = max(1, int(CHUNK_BYTES / (record.height * record.width * 3)))
-        boxes = []
-        for start in range(0, len(keys), size):
-            boxes += self.detector.detect(read_frames(record.path, keys[start : start + size]))
-        return fill_frames(keys, boxes)
+        return fill_frames(keys, self.detector.detect(iterate_frames(record.path, keys)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class MotionBoxes:
     def __call__(self, record: VideoRecord) -> VideoRows:
         """Return the box of the moving region, if any, in all frames of a video."""
         keys = key_frames(record.num_frames, self.stride)
-        return fill_frames(keys, moving_boxes(read_frames(record.path, keys)))
+        return fill_frames(keys, moving_boxes(iterate_frames(record.path, keys)))
 
 
 def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:

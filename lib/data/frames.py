@@ -10,13 +10,12 @@ from tqdm.auto import tqdm
 
 from lib.data.actors import SCALED_TO, ActorBoxes, read_made_with, write_actors
 from lib.data.annotations import VideoDataset, VideoRecord, write_dataset
-from lib.data.video import FRAME_FILE, read_frames
+from lib.data.video import FRAME_FILE, iterate_frames
 from lib.data.workers import map_in_workers
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
-BYTES_PER_PIXEL = 0.5  # of such a file, about
-CHUNK_BYTES = 200e6  # decoded frames that are in memory at a time
+BYTES_PER_PIXEL = 0.35  # of such a file, about
 TIMEOUT_S = 3600.0  # for one video
 
 
@@ -41,13 +40,10 @@ class FrameWriter:
         if not target.is_dir():
             unfinished = target.with_name(f".{target.name}.unfinished")
             unfinished.mkdir(parents=True, exist_ok=True)
-            size = max(1, int(CHUNK_BYTES / (record.height * record.width * 3)))
-            for start in range(0, record.num_frames, size):
-                indices = np.arange(start, min(start + size, record.num_frames))
-                frames = read_frames(record.path, indices)
-                for index, frame in zip(indices, frames, strict=True):
-                    image = self._scaled(Image.fromarray(frame))
-                    image.save(unfinished / FRAME_FILE.format(index + 1), quality=QUALITY)
+            frames = iterate_frames(record.path, np.arange(record.num_frames))
+            for number, frame in enumerate(frames, start=1):
+                image = self._scaled(Image.fromarray(frame))
+                image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
             unfinished.rename(target)
         with Image.open(target / FRAME_FILE.format(record.num_frames)) as image:
             return image.size

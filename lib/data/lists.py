@@ -162,23 +162,24 @@ def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
     """Find videos by the names that a published list gives them.
 
     Tried in turn: the whole name; the class written differently (blanks, underscores, brackets,
-    capitals); the stem alone, where only one video has it; in Kinetics, the YouTube id.
+    capitals); for a name without a class the stem, where only one video has it; in Kinetics, the
+    YouTube id.
 
     Returns:
         Index rows, -1 where a video is not there, shape (len(names),), int64.
     """
     index = dataset.index["name"].tolist()
-    ways = [str, _loose_name, _stem]
+    ways = [(str, str), (_loose_name, _loose_name), (_stem, str)]
     if dataset.name.startswith("kinetics"):
-        ways.append(lambda name: _stem(name)[:YOUTUBE_ID])
+        ways.append((_youtube_id, _youtube_id))
     rows = np.full(len(names), -1, dtype=np.int64)
-    for way in ways:
+    for of_index, of_list in ways:
         missing = np.flatnonzero(rows < 0)
         if len(missing) == 0:
             break
-        table = pd.Series(np.arange(len(index)), index=[way(name) for name in index])
+        table = pd.Series(np.arange(len(index)), index=[of_index(name) for name in index])
         table = table[~table.index.duplicated(keep=False)]
-        wanted = [way(names[position]) for position in missing]
+        wanted = [of_list(names[position]) for position in missing]
         rows[missing] = table.reindex(wanted, fill_value=-1).to_numpy()
     return rows
 
@@ -195,3 +196,7 @@ def _loose_name(name: str) -> str:
 
 def _stem(name: str) -> str:
     return Path(name).name
+
+
+def _youtube_id(name: str) -> str:
+    return _stem(name)[:YOUTUBE_ID]

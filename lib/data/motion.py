@@ -5,6 +5,8 @@ from an odd side. Whatever differs from the median frame counts as moving, so a 
 the whole frame move.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 BLOCK = 4  # side of the blocks of pixels that are compared, pixels
@@ -14,18 +16,21 @@ TAIL = 0.02  # share of the moving blocks left outside at each side, as specks
 MEDIAN_FRAMES = 48  # frames that the median is taken over, at most
 
 
-def moving_boxes(frames: np.ndarray) -> list[np.ndarray]:
+def moving_boxes(frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Find the region that differs from the median frame.
 
     Args:
-        frames: RGB frames of one video, in order, shape (T, H, W, 3), uint8.
+        frames: RGB frames of one video, in order, shape (H, W, 3), uint8; none is kept.
 
     Returns:
         For each frame an array (n, 5), float32, n = 0 or 1: x1, y1, x2, y2 in pixels, and a score
         in [0.5, 1], higher where the moving blocks fill more of the box.
     """
-    height, width = frames.shape[1:3]
-    blocks = _block_means(frames)
+    averaged = []
+    for frame in frames:
+        height, width = frame.shape[:2]
+        averaged.append(_block_means(frame))
+    blocks = np.stack(averaged)
     picked = np.linspace(0, len(blocks) - 1, min(len(blocks), MEDIAN_FRAMES)).round().astype(int)
     still = np.median(blocks[picked], axis=0)
     moving = np.abs(blocks - still).max(axis=3) > MIN_DIFFERENCE
@@ -33,14 +38,13 @@ def moving_boxes(frames: np.ndarray) -> list[np.ndarray]:
     return [_box(one, scale) for one in moving]
 
 
-def _block_means(frames: np.ndarray) -> np.ndarray:
-    """Average blocks of pixels: (T, H, W, 3) uint8 -> (T, H', W', 3) float32."""
-    count, height, width = frames.shape[:3]
+def _block_means(frame: np.ndarray) -> np.ndarray:
+    """Average blocks of pixels: (H, W, 3) uint8 -> (H', W', 3) float32."""
+    height, width = frame.shape[:2]
     side = min(BLOCK, height, width)
     rows, columns = height // side, width // side
-    cut = frames[:, : rows * side, : columns * side]
-    parts = cut.reshape(count, rows, side, columns, side, 3)
-    return parts.mean(axis=(2, 4), dtype=np.float32)
+    cut = frame[: rows * side, : columns * side]
+    return cut.reshape(rows, side, columns, side, 3).mean(axis=(1, 3), dtype=np.float32)
 
 
 def _box(moving: np.ndarray, scale: np.ndarray) -> np.ndarray:

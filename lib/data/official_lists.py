@@ -31,6 +31,24 @@ class ListEntry(NamedTuple):
     frames: int | None = None
 
 
+def read_list_file(path: Path) -> list[ListEntry]:
+    """Read a list in any of the formats of one file, told apart by its ending and first line.
+
+    Those are: lines `class/name frames label`; UCF-101's `Class/video.avi [label]`; Kinetics'
+    `.csv`; Something-Something's `.json` with its `labels.json` beside it.
+
+    Raises:
+        ValueError: If it cannot be read; names the file and the line.
+    """
+    if path.suffix == ".csv":
+        return read_kinetics_csv(path)
+    if path.suffix == ".json":
+        return read_something_json(path, path.with_name("labels.json"))
+    first = next((line for _, line in _lines(path)), "")
+    is_ucf = re.fullmatch(r"\S.*\.avi(\s+\d+)?", first)
+    return read_ucf_list(path) if is_ucf else read_reference_list(path)
+
+
 def read_reference_list(path: Path) -> list[ListEntry]:
     """Read lines `class/name frames label` (the reference, MMAction2's rawframes lists)."""
     return [ListEntry(name, label, frames) for name, frames, label in parse_list_lines(path)]
@@ -86,7 +104,7 @@ def read_kinetics_csv(path: Path) -> list[ListEntry]:
     without labels gives names without a class.
     """
     entries = []
-    reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    reader = csv.DictReader(_text(path).splitlines())
     for number, row in enumerate(reader, start=2):
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
@@ -146,13 +164,16 @@ def _json(path: Path, kind: type) -> list | dict:
     return value
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as text ({error})") from error
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return (number, text) of the lines that are not blank, without outer blanks."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(_text(path).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 

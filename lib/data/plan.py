@@ -145,10 +145,12 @@ def _in_all(rows: list[Row], folder: Path) -> Row:
     missing = [row.part for row in rows if row.state == MISSING]
     todo = [row for row in rows if row.state == TO_DO]
     size = sum(row.size for row in todo)
-    details = f"about {_duration(sum(row.seconds for row in todo))}, downloads not counted; "
-    details += f"about {_gigabytes(size)} on disk, {_gigabytes(_free(folder))} free"
+    details = "nothing to do"
+    if todo:
+        details = f"about {_duration(sum(row.seconds for row in todo))}, downloads not counted, "
+        details += f"and {_gigabytes(size)} on disk; {_gigabytes(_free(folder))} are free"
     if missing:
-        details = f"missing: {', '.join(dict.fromkeys(missing))}. To do: {details}"
+        details = f"missing: {', '.join(dict.fromkeys(missing))}. The rest: {details}"
     if size > _free(folder):
         return Row("in all", MISSING, f"too little room on the disk. {details}")
     return Row("in all", MISSING if missing else TO_DO if todo else THERE, details)
@@ -208,7 +210,7 @@ def _plan_videos(
         count = sum(PARTS.values())
         seconds = SECONDS_PER_RENDERED_VIDEO * count / _cores(settings)
         details = f"{count} to render, about {_duration(seconds)}"
-        return [Row("videos", TO_DO, details, seconds, 15e6)], count
+        return [Row("videos", TO_DO, details, seconds, 21e6)], count
     if settings.dataset == "folder":
         videos = find_videos(project_path(settings.data_root))
         where = f" in {videos['class'].nunique()} classes"
@@ -266,6 +268,11 @@ def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
     rows = [Row("videos", THERE, f"{len(dataset.index):,} opened, root {dataset.root}")]
     if broken:
         rows.append(Row("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
+    missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
+    if missing > 0:
+        details = f"{missing:,} of {CATALOG[settings.dataset].num_videos:,}, named in "
+        details += f"{dataset.folder / 'lists'}/*.problems.csv; when they are there, delete "
+        rows.append(Row("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}"))
     source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
     for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
         if name in source and source[name] != value:

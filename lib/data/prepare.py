@@ -29,7 +29,7 @@ from lib.data.folder import index_folder
 from lib.data.frames import store_frames
 from lib.data.known import index_known
 from lib.data.lists import counted_list_name, import_list, labeled_list_name
-from lib.data.official_lists import read_reference_list
+from lib.data.official_lists import read_list_file
 from lib.data.plan import check_folder, plan_text
 from lib.data.reference_files import import_detections, import_scores
 from lib.data.synthetic import make_synthetic
@@ -73,7 +73,7 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     if settings.storage == "frames":
         dataset = store_frames(dataset, settings.frames_short_side, settings.num_processes)
     for path in map(project_path, settings.list_files):
-        print(import_list(dataset, path.stem, read_reference_list(path), str(path)).summary())
+        print(import_list(dataset, path.stem, read_list_file(path), str(path)).summary())
     draw_lists(dataset, settings)
     make_actor_boxes(settings, dataset)
     make_teacher_scores(settings, dataset)
@@ -91,7 +91,7 @@ def check_files(settings: PrepareSettings) -> None:
         if given is not None and not project_path(given).is_file():
             raise ValueError(f"{name}: {project_path(given)}: no such file")
     for path in map(project_path, settings.list_files):
-        read_reference_list(path)
+        read_list_file(path)
     if settings.actor_boxes == "yolox":
         detector_file(settings)
     if settings.teacher_scores == "compute":
@@ -233,6 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a disk that filled up, a share that went away
+        print(f"error: {error}. What is done is kept: the same call continues", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped. What is done is kept: the same call continues", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from lib.data.annotations import VideoDataset, VideoRecord
 from lib.data.download import download, sha256_of
 from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
-from lib.data.video import read_frames
+from lib.data.video import iterate_frames
 from lib.data.workers import map_in_workers
 
 TEACHER_FILE = "teacher.safetensors"
@@ -151,9 +151,7 @@ class FrameImages:
     def __call__(self, record: VideoRecord) -> np.ndarray:
         """Return the images, shape (n, crop, crop, 3), uint8."""
         indices = np.arange(0, record.num_frames, self.stride)
-        chunks = np.array_split(indices, -(-len(indices) // 32))
-        images = [self._image(frame) for c in chunks for frame in read_frames(record.path, c)]
-        return np.stack(images)
+        return np.stack([self._image(frame) for frame in iterate_frames(record.path, indices)])
 
     def _image(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]

@@ -1,14 +1,18 @@
 """Which frames of a video make a clip, and reading them."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import decord
 import numpy as np
-import torch
 from decord import VideoReader
 from PIL import Image
 
 from lib.data.annotations import VideoRecord
+
+if TYPE_CHECKING:
+    import torch
 
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
 
@@ -16,7 +20,7 @@ decord.logging.set_level(decord.logging.ERROR)
 
 
 def random_clip_indices(
-    num_frames: int, clip_len: int, frame_interval: int, generator: torch.Generator
+    num_frames: int, clip_len: int, frame_interval: int, generator: "torch.Generator"
 ) -> np.ndarray:
     """Draw the frames of one training clip.
 
@@ -34,6 +38,8 @@ def random_clip_indices(
 
     Source: Zou et al., section 4.1 (8 frames, every 8th frame).
     """
+    import torch  # here: the processes that store frames or detect people start without it
+
     _check_frame_counts(num_frames, clip_len, frame_interval)
     num_starts = max(1, num_frames - clip_len * frame_interval + 1)
     start = int(torch.randint(num_starts, (), generator=generator))
@@ -94,10 +100,38 @@ def read_frames(path: str | Path, frame_indices: np.ndarray) -> np.ndarray:
     path = Path(path)
     wanted, positions = np.unique(np.asarray(frame_indices), return_inverse=True)
     if path.is_dir():
-        frames = _read_jpegs(path, wanted)
+        frames = np.stack([_read_jpeg(path, index) for index in wanted])
     else:
         frames = _read_video(path, wanted)
     return frames if len(wanted) == len(positions) and _is_sorted(positions) else frames[positions]
+
+
+def iterate_frames(path: str | Path, frame_indices: np.ndarray) -> Iterator[np.ndarray]:
+    """Read frames one after the other, decoding each once; for long walks through one video.
+
+    Args:
+        path: As in `read_frames`.
+        frame_indices: 0-based indices, ascending, shape (T,).
+
+    Yields:
+        RGB frames, shape (H, W, 3), uint8.
+
+    Raises:
+        ValueError: As in `read_frames`.
+    """
+    path = Path(path)
+    wanted = np.asarray(frame_indices)
+    if path.is_dir():
+        for index in wanted:
+            yield _read_jpeg(path, index)
+        return
+    if not path.is_file():
+        raise ValueError(f"{path}: no such video file")
+    try:
+        reader = _open_video(path, wanted[-1])
+        yield from _walk(reader, wanted)
+    except Exception as error:  # decord raises bare errors of several kinds, none with the path
+        raise _unreadable(path, error) from error
 
 
 def _is_sorted(positions: np.ndarray) -> bool:
@@ -108,16 +142,24 @@ def _read_video(path: Path, wanted: np.ndarray) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path}: no such video file")
     try:
-        reader = VideoReader(str(path), num_threads=1)
-        num_frames = len(reader)
-        if wanted[-1] >= num_frames:
-            raise ValueError(f"frame {wanted[-1]} was asked for, the video has {num_frames}")
+        reader = _open_video(path, wanted[-1])
         if not _would_seek(reader, wanted):
             return reader.get_batch(wanted.tolist()).asnumpy()
-        return _read_from_start(reader, wanted)
+        return np.stack(list(_walk(reader, wanted)))
     except Exception as error:  # decord raises bare errors of several kinds, none with the path
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ValueError(f"{path}: cannot be read as a video ({reason})") from error
+        raise _unreadable(path, error) from error
+
+
+def _open_video(path: Path, last: int) -> VideoReader:
+    reader = VideoReader(str(path), num_threads=1)
+    if last >= len(reader):
+        raise ValueError(f"frame {last} was asked for, the video has {len(reader)}")
+    return reader
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return ValueError(f"{path}: cannot be read as a video ({reason})")
 
 
 def _would_seek(reader: VideoReader, wanted: np.ndarray) -> bool:
@@ -130,26 +172,23 @@ def _would_seek(reader: VideoReader, wanted: np.ndarray) -> bool:
     return bool(((keys > 0) & (keys <= wanted[-1])).any())
 
 
-def _read_from_start(reader: VideoReader, wanted: np.ndarray) -> np.ndarray:
-    """Decode every frame up to the last one of `wanted`, which is sorted, and keep these."""
-    kept = []
+def _walk(reader: VideoReader, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Decode every frame up to the last one of `wanted`, which is sorted, and yield these."""
+    position = 0
     for index in range(wanted[-1] + 1):
         frame = reader.next()
-        if index == wanted[len(kept)]:
-            kept.append(frame.asnumpy())
-    return np.stack(kept)
+        if index == wanted[position]:
+            position += 1
+            yield frame.asnumpy()
 
 
-def _read_jpegs(folder: Path, wanted: np.ndarray) -> np.ndarray:
-    frames = []
-    for index in wanted:
-        file = folder / FRAME_FILE.format(index + 1)
-        try:
-            with Image.open(file) as image:
-                frames.append(np.asarray(image.convert("RGB")))
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read as an image ({error})") from error
-    return np.stack(frames)
+def _read_jpeg(folder: Path, index: int) -> np.ndarray:
+    file = folder / FRAME_FILE.format(index + 1)
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read as an image ({error})") from error
 
 
 class FrameReader:

@@ -7,7 +7,9 @@ right and below (letterbox), and gives (B, N, 85): for every cell of three grids
 Source: Ge et al., YOLOX: Exceeding YOLO Series in 2021, arXiv 2107.08430.
 """
 
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +83,11 @@ class YoloxDetector:
             )
         return session
 
-    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
+    def detect(self, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Find the people in frames of one size.
 
         Args:
-            frames: RGB, shape (T, H, W, 3), uint8.
+            frames: RGB, shape (H, W, 3), uint8; no more than a batch is kept.
 
         Returns:
             For each frame an array (n, 5), float32: x1, y1, x2, y2 in pixels of the frame, score;
@@ -93,16 +95,15 @@ class YoloxDetector:
         """
         entry = self.session.get_inputs()[0]
         batch = entry.shape[0] if isinstance(entry.shape[0], int) else self.batch
-        height, width = frames.shape[1:3]
         sides = (entry.shape[2], entry.shape[3])
-        found = []
-        for start in range(0, len(frames), batch):
-            images = [letterbox(frame, sides) for frame in frames[start : start + batch]]
-            count = len(images)
-            images += images[-1:] * (batch - count) if isinstance(entry.shape[0], int) else []
+        found, rest = [], iter(frames)
+        while some := list(islice(rest, batch)):
+            images = [letterbox(frame, sides) for frame in some]
+            images += images[-1:] * (batch - len(some)) if isinstance(entry.shape[0], int) else []
             (raw,) = self.session.run(None, {entry.name: np.stack(images)})
+            height, width = some[0].shape[:2]
             scale = min(sides[0] / height, sides[1] / width)
-            found += [self._boxes(one, sides, scale, (height, width)) for one in raw[:count]]
+            found += [self._boxes(one, sides, scale, (height, width)) for one in raw[: len(some)]]
         return found
 
     def _boxes(

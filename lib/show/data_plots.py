@@ -26,14 +26,18 @@ def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figur
         dataset: The prepared data set.
         list_names: The lists, at most as many as there are colours.
     """
-    width = float(np.clip(0.28 * len(dataset.classes), 5, 16))
+    width = float(np.clip(0.28 * len(dataset.classes), 7, 16))
     figure, axes = plt.subplots(figsize=(width, 3.2))
     positions = np.arange(len(dataset.classes))
     bar = 0.8 / len(list_names)
     for number, (name, color) in enumerate(zip(list_names, COLORS, strict=False)):
         counts = class_counts(dataset, name)
         axes.bar(positions + (number + 0.5) * bar - 0.4, counts, bar, color=color, label=name)
-    axes.set(xlabel="class", ylabel="videos", title="Videos of each class in each list")
+    fewest, most = (class_counts(dataset, list_names[0]).agg(how) for how in ("min", "max"))
+    title = f"A class has {fewest} to {most} videos in {list_names[0]}"
+    if fewest == most:
+        title = f"Every class has {most} videos in {list_names[0]}"
+    axes.set(xlabel="class", ylabel="videos", title=title)
     if len(dataset.classes) <= MAX_NAMED_CLASSES:
         axes.set_xticks(positions, dataset.classes, rotation=60, ha="right", fontsize=8)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
@@ -122,6 +126,9 @@ def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
         axes.axvline(values.median(), color="black", lw=1, label=f"median {values.median():.2f}")
         axes.set(xlabel=label, ylabel="videos")
         axes.legend(fontsize=8)
+    share, area = statistics["frames_with_person"].median(), statistics["box_area"].median()
+    figure.suptitle(f"Half of the videos have boxes in {share:.0%} of their frames or more")
+    grid[2].set_title(f"{area:.0%} of the frame in the median video", fontsize=9)
     figure.tight_layout()
     return figure
 
