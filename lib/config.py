@@ -249,6 +249,7 @@ class TrainSettings(ClipSettings):
         precision: Arithmetic of the network on a GPU.
         num_processes: Training processes; 0 for one per GPU, or one on a CPU.
         num_workers: Loader processes per training process and stream; 0 loads in place.
+        tensorboard: Also write the log as TensorBoard events, into `tensorboard/` of the run.
     """
 
     run_dir: str = "outputs/quickstart/semi"
@@ -298,6 +299,7 @@ class TrainSettings(ClipSettings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     num_processes: Natural = 0
     num_workers: Natural = 0
+    tensorboard: bool = False
 
     @property
     def is_semi_supervised(self) -> bool:

@@ -2,7 +2,7 @@
 
 params.yaml       the settings, resolved
 environment.json  versions, devices, commit
-log.jsonl         one JSON object an epoch
+log.jsonl         one JSON object an epoch; with `tensorboard`, as events in tensorboard/ too
 last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
 metrics.json      the test result (notebook 4)
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: planning a batch needs neithe
     import pandas as pd
 
 # Settings that may differ when a run is continued: they do not change what is computed.
-FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers"}
+FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "tensorboard"}
 
 
 class Run:
