@@ -250,8 +250,13 @@ def submit_to_slurm(
             with executor.batch():
                 submitted = [executor.submit(call) for call in calls]
         except submitit.core.utils.FailedJobError as error:  # with what sbatch said
-            subprocess.run(["scancel", *numbers], check=False)
-            raise ValueError(f"--executor slurm: sbatch refused the jobs\n{error}") from error
+            for number in numbers:
+                subprocess.run(["scancel", number], check=False)
+            hint = "; without GPUs use --gpus 0" if "gres" in str(error) else ""
+            reason = str(error).strip()
+            raise ValueError(
+                f"--executor slurm: sbatch refused the jobs{hint}\n{reason}"
+            ) from error
         numbers.append(submitted[0].job_id.split("_")[0])
         kind = "afterok" if stage == "prepare" else "afterany"
         after = {"dependency": f"{kind}:{numbers[-1]}", "kill-on-invalid-dep": "yes"}

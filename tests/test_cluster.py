@@ -204,8 +204,12 @@ def test_slurm_trains_one_run_on_two_machines(tmp_path, data_dir, slurm):
     assert_as_if_undisturbed(run, LONG["epochs"])
 
 
-def test_what_slurm_refuses_is_reported(study, slurm, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "options, message",
+    [(["--partition", "nowhere", "--gpus", "0"], "invalid partition"), ([], "use --gpus 0")],
+)
+def test_what_slurm_refuses_is_reported(study, slurm, monkeypatch, capsys, options, message):
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
-    assert batch.main([str(study), "--executor", "slurm", "--partition", "nowhere"]) == 2
-    assert "invalid partition" in capsys.readouterr().err
+    assert batch.main([str(study), "--executor", "slurm", *options]) == 2
+    assert message in capsys.readouterr().err
     assert ask(slurm, "squeue", "--noheader") == ""

@@ -155,8 +155,8 @@ class Trainer:
                     self.seconds += elapsed
                     self._end_epoch(epoch, meter, samples / elapsed)
                     started, samples, meter = time.perf_counter(), 0, Meter()
-            if stop or is_interrupted():
-                self._save(self.run.last_path)
+            if stop or is_interrupted():  # within an epoch, processes have their own buffers
+                self._save(self.run.last_path, self.world.gather(dict(self.model.named_buffers())))
             if is_interrupted():  # only in a run without spawned processes
                 raise KeyboardInterrupt
             if stop:
@@ -289,11 +289,12 @@ class Trainer:
             return False
         return self.world.agree(self.run.stop_path.exists())
 
-    def _save(self, path: object) -> None:
+    def _save(self, path: Path, buffers: Sequence[dict[str, Tensor]] = ()) -> None:
         if self.world.rank:
             return
         state = {
             "model": self.model.state_dict(),
+            "buffers": list(buffers),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
@@ -308,6 +309,8 @@ class Trainer:
             return
         state = self.run.load(self.run.last_path)
         self.model.load_state_dict(state["model"])
+        if len(buffers := state.get("buffers", ())) == self.world.size:
+            self.model.load_state_dict(buffers[self.world.rank], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.best_top1 = state["step"], state["best_top1"]
