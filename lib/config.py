@@ -347,10 +347,13 @@ class ReportSettings(Settings):
     Attributes:
         study_dir: Folder whose run folders are compared.
         title: Title of the page.
+        compare: Two groups of runs (names without seed) whose classes are compared; empty for the
+            baseline and the best.
     """
 
     study_dir: str = "outputs/quickstart"
     title: str = "Quick start"
+    compare: list[str] = []
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

@@ -161,13 +161,13 @@ def test_sigterm_saves_and_continues_exactly(
     assert_same_weights(run, uninterrupted)
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("num_processes, num_workers", [(1, 1), (2, 0)])
 def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
-    tiny_settings, tmp_path, monkeypatch, num_processes
+    tiny_settings, tmp_path, monkeypatch, num_processes, num_workers
 ):
     """As a cluster sends it: to the spawned processes and the loaders' too."""
     monkeypatch.setenv("OMP_NUM_THREADS", str(num_processes))
-    changes = {"num_processes": num_processes, "num_workers": 1, "unlabeled_batch": 6}
+    changes = {"num_processes": num_processes, "num_workers": num_workers, "unlabeled_batch": 6}
     changes |= {"epochs": 12, "val_interval": 12}
     settings = tiny_settings(**RICH | changes)
     path = tmp_path / "run.yaml"

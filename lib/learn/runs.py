@@ -140,6 +140,13 @@ class Run:
             raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
         return state
 
+    def machine(self) -> str:
+        """Return the GPUs, or else the cores, of the machine that trained the run, in words."""
+        known = json.loads((self.folder / "environment.json").read_text())
+        if gpus := known["gpus"]:
+            return f"{len(gpus)} × {gpus[0]}"
+        return f"{known['cpu_count']} CPU cores"
+
     def commit(self) -> str | None:
         """Return the commit of the code that trained the run, if it was known."""
         return json.loads((self.folder / "environment.json").read_text())["commit"]
