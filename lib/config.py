@@ -386,7 +386,9 @@ def _explain(problem: Any, model: type[Settings]) -> str:
         return message
     hint = ""
     if problem["type"] in ("float_type", "int_type") and isinstance(problem["input"], str):
-        hint = " (YAML reads 1e-4 as text: write 1.0e-4)"
+        is_power = "e" in problem["input"].lower()
+        hint = "YAML reads 1e-4 as text: write 1.0e-4" if is_power else "write it without quotes"
+        hint = f" ({hint})"
     return f"{name}: {message}, got {problem['input']!r}{hint}"
 
 
@@ -459,7 +461,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
+        hint = "; use spaces, not tabs" if r"'\t'" in str(error) else ""
+        raise ValueError(f"{path}: not valid YAML: {error}{hint}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or any(isinstance(v, dict) for v in values.values()):

@@ -55,8 +55,8 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     record = Run(folder)
     with exclusive(folder / ".batch.lock"):
         with _stop_on_sigterm(record):
-            train(record, parameters)
-        if not record.is_finished():
+            is_over = train(record, parameters)
+        if not is_over:
             return STOPPED
         evaluate = {"run_dir": str(folder)}
         make_settings(EvaluateSettings, evaluate, record.name)
@@ -64,21 +64,24 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     return 0
 
 
-def train(record: Run, parameters: dict[str, Any]) -> None:
-    """Execute notebook 3, unless that is done; an interrupt of its kernel is not an error.
+def train(record: Run, parameters: dict[str, Any]) -> bool:
+    """Execute notebook 3, unless that is done; whether the run is finished then.
 
-    A run that was trained without the notebook is finished, and the notebook only shows it.
+    An interrupt of the notebook's kernel is not an error. A run that was trained without the
+    notebook is finished, and the notebook only shows it.
     """
     from papermill.exceptions import PapermillExecutionError
 
     output = record.folder / "3_train.ipynb"
     if record.is_finished() and output.exists():
-        return
+        return True
     try:
         execute("3_train.ipynb", output, parameters)
     except PapermillExecutionError as error:
         if error.ename != "KeyboardInterrupt":
             raise
+        return record.is_finished()
+    return record.has_last_epoch()  # and all of it is saved, since the notebook went through
 
 
 @contextmanager

@@ -104,6 +104,24 @@ def test_a_killed_run_continues_from_its_last_checkpoint(
     assert log_of(run) == log_of(uninterrupted)
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    tiny_settings, uninterrupted, at_forward
+):
+    settings = tiny_settings(**RICH)
+
+    def power_cut():
+        raise SystemError("power cut")
+
+    at_forward(8, power_cut)
+    with pytest.raises(SystemError):
+        fit(settings)
+    run = Run(settings.run_dir)
+    assert len(run.log_entries()) == 1 and not run.last_path.exists()
+    fit(settings)
+    assert log_of(run) == log_of(uninterrupted)
+    assert_same_weights(run, uninterrupted)
+
+
 @pytest.mark.parametrize("lost", ["best_path", "last_path"])
 def test_a_run_killed_while_it_saves_its_end_is_not_finished(
     tiny_settings, uninterrupted, monkeypatch, lost

@@ -153,13 +153,15 @@ class Run:
 
     def is_finished(self) -> bool:
         """Whether training reached its last epoch and saved it."""
-        entries = self.log_entries()
-        if not entries or entries[-1]["epoch"] < self.settings().epochs:
+        if not self.has_last_epoch() or not self.last_path.exists():
             return False
         # The log is written before the checkpoint, so that it may be ahead of it.
-        if not self.last_path.exists():
-            return False
-        return self.load(self.last_path, mmap=True)["step"] == entries[-1]["step"]
+        return self.load(self.last_path, mmap=True)["step"] == self.log_entries()[-1]["step"]
+
+    def has_last_epoch(self) -> bool:
+        """Whether the last epoch is in the log; its checkpoint may be missing yet."""
+        entries = self.log_entries()
+        return bool(entries) and entries[-1]["epoch"] >= self.settings().epochs
 
 
 def environment() -> dict[str, Any]:

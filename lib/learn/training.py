@@ -452,6 +452,8 @@ def fit(settings: TrainSettings) -> Run:
             return run
         if run.last_path.exists():
             print(f"continuing {run.folder} from its last checkpoint")
+        elif has_lock and run.log_path.exists():
+            run.truncate_log(0)  # of a run that was killed before its first checkpoint
         with stop_on_sigterm(run.stop_path.touch) as is_terminated:
             launch(
                 train_worker,
