@@ -7,6 +7,7 @@ from a generator seeded by (seed, stream, position). So a sample depends on noth
 can be continued at any step.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -207,5 +208,12 @@ def make_loader(clips: ClipDataset, sampler: StreamSampler, num_workers: int) ->
         collate_fn=ClipBatch.collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_ignore_stop if num_workers else None,
         generator=torch.Generator(),  # the loader draws from it, not from the global generator
     )
+
+
+def _ignore_stop(worker: int) -> None:
+    """Leave it to the training process what Ctrl-C and SIGTERM mean; it still needs its clips."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

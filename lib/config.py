@@ -249,6 +249,7 @@ class TrainSettings(ClipSettings):
         precision: Arithmetic of the network on a GPU.
         num_processes: Training processes; 0 for one per GPU, or one on a CPU.
         num_workers: Loader processes per training process and stream; 0 loads in place.
+        tensorboard: Also write the log as TensorBoard events, into `tensorboard/` of the run.
     """
 
     run_dir: str = "outputs/quickstart/semi"
@@ -298,6 +299,7 @@ class TrainSettings(ClipSettings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     num_processes: Natural = 0
     num_workers: Natural = 0
+    tensorboard: bool = False
 
     @property
     def is_semi_supervised(self) -> bool:
@@ -345,10 +347,13 @@ class ReportSettings(Settings):
     Attributes:
         study_dir: Folder whose run folders are compared.
         title: Title of the page.
+        compare: Two groups of runs (names without seed) whose classes are compared; empty for the
+            baseline and the best.
     """
 
     study_dir: str = "outputs/quickstart"
     title: str = "Quick start"
+    compare: list[str] = []
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -381,7 +386,9 @@ def _explain(problem: Any, model: type[Settings]) -> str:
         return message
     hint = ""
     if problem["type"] in ("float_type", "int_type") and isinstance(problem["input"], str):
-        hint = " (YAML reads 1e-4 as text: write 1.0e-4)"
+        is_power = "e" in problem["input"].lower()
+        hint = "YAML reads 1e-4 as text: write 1.0e-4" if is_power else "write it without quotes"
+        hint = f" ({hint})"
     return f"{name}: {message}, got {problem['input']!r}{hint}"
 
 
@@ -454,7 +461,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
+        hint = "; use spaces, not tabs" if r"'\t'" in str(error) else ""
+        raise ValueError(f"{path}: not valid YAML: {error}{hint}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or any(isinstance(v, dict) for v in values.values()):

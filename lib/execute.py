@@ -1,14 +1,17 @@
 """One job of a batch, in a process of its own: `lib.batch` starts it and reads its exit status.
 
 The job is a line of JSON on the standard input. Whoever wrote it keeps the pipe open: when that
-process is gone, so is this one, and with it the notebook's kernel.
+process is gone, so is this one, and with it the notebook's kernel. SIGTERM asks a run that trains
+for a checkpoint and its end, and ends everything else.
 """
 
 import json
 import os
+import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +54,45 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     """Execute notebooks 3 and 4 for one run; `STOPPED` if it was asked to stop before its end."""
     record = Run(folder)
     with exclusive(folder / ".batch.lock"):
-        if not record.is_finished():
-            execute("3_train.ipynb", folder / "3_train.ipynb", parameters)
-        if not record.is_finished():
+        with _stop_on_sigterm(record):
+            is_over = train(record, parameters)
+        if not is_over:
             return STOPPED
         evaluate = {"run_dir": str(folder)}
         make_settings(EvaluateSettings, evaluate, record.name)
         execute("4_evaluate.ipynb", folder / "4_evaluate.ipynb", evaluate)
     return 0
+
+
+def train(record: Run, parameters: dict[str, Any]) -> bool:
+    """Execute notebook 3, unless that is done; whether the run is finished then.
+
+    An interrupt of the notebook's kernel is not an error. A run that was trained without the
+    notebook is finished, and the notebook only shows it.
+    """
+    from papermill.exceptions import PapermillExecutionError
+
+    output = record.folder / "3_train.ipynb"
+    if record.is_finished() and output.exists():
+        return True
+    try:
+        execute("3_train.ipynb", output, parameters)
+    except PapermillExecutionError as error:
+        if error.ename != "KeyboardInterrupt":
+            raise
+        return record.is_finished()
+    return record.has_last_epoch()  # and all of it is saved, since the notebook went through
+
+
+@contextmanager
+def _stop_on_sigterm(record: Run) -> Iterator[None]:
+    """Let SIGTERM ask the run for a checkpoint; only who holds its lock may ask."""
+    signal.signal(signal.SIGTERM, lambda *_: record.stop_path.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        record.stop_path.unlink(missing_ok=True)
 
 
 def make_report(folder: Path) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from lib.config import PROJECT_ROOT
 from lib.execute import LOCKED, STOPPED
 from lib.learn.runs import Run
-from lib.plan import COMPLETE, PlannedRun, estimate_clips, is_trained, last_epoch, state_of
+from lib.plan import COMPLETE, PlannedRun, estimate_clips, last_epoch, state_of
 
 POLL_S = 0.2
 LOCKED_POLL_S = 5.0
@@ -97,7 +97,7 @@ class Pool:
         except KeyboardInterrupt:
             self.progress.clear()
             print("stopping: runs save a checkpoint (Ctrl-C again to end at once)", flush=True)
-            self._stop()
+            stop([active.process for active in self.active])
             raise
         finally:
             for active in self.active:
@@ -136,20 +136,6 @@ class Pool:
             self.failures[job.title] = (job.folder, problem)
             self._say(job, f"failed after {clock(time.monotonic() - active.started)}")
 
-    def _stop(self) -> None:
-        """Ask runs that train to save a checkpoint, and wait; end everything else."""
-        try:
-            while running := [a for a in self.active if a.process.poll() is None]:
-                for active in running:
-                    if active.job.run is None or is_trained(active.job.run):
-                        active.process.kill()
-                    else:
-                        (active.job.folder / "stop").touch()
-                time.sleep(POLL_S)
-        finally:
-            for active in self.active:
-                (active.job.folder / "stop").unlink(missing_ok=True)
-
     def _say(self, job: Job, text: str) -> None:
         self.progress.clear()
         print(f"{job.title}: {text}", flush=True)
@@ -172,6 +158,14 @@ def start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen:
     process.stdin.write(json.dumps(job.request) + "\n")  # stays open: see lib.execute
     process.stdin.flush()
     return process
+
+
+def stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Ask jobs to end, runs that train after a checkpoint, and wait for them."""
+    while running := [process for process in processes if process.poll() is None]:
+        for process in running:
+            process.terminate()  # again and again: a run that only starts takes no notice
+        time.sleep(POLL_S)
 
 
 class Progress:
@@ -231,6 +225,11 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
         return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::jobs])} for i in range(jobs)]
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     return [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a study has an evaluated run."""
+    return any(folder.glob("*/metrics.json"))
 
 
 def result_line(planned: PlannedRun) -> str:

@@ -1,16 +1,20 @@
 """A run on disk: continuing it, refusing it, reading it."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
-from lib.config import project_path
+from lib.config import PROJECT_ROOT, project_path
 from lib.files import write_text
-from lib.learn import training
+from lib.learn import tracking, training
 from lib.learn.runs import Run
 from lib.learn.training import fit
 
@@ -100,6 +104,24 @@ def test_a_killed_run_continues_from_its_last_checkpoint(
     assert log_of(run) == log_of(uninterrupted)
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    tiny_settings, uninterrupted, at_forward
+):
+    settings = tiny_settings(**RICH)
+
+    def power_cut():
+        raise SystemError("power cut")
+
+    at_forward(8, power_cut)
+    with pytest.raises(SystemError):
+        fit(settings)
+    run = Run(settings.run_dir)
+    assert len(run.log_entries()) == 1 and not run.last_path.exists()
+    fit(settings)
+    assert log_of(run) == log_of(uninterrupted)
+    assert_same_weights(run, uninterrupted)
+
+
 @pytest.mark.parametrize("lost", ["best_path", "last_path"])
 def test_a_run_killed_while_it_saves_its_end_is_not_finished(
     tiny_settings, uninterrupted, monkeypatch, lost
@@ -138,6 +160,50 @@ def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, 
     assert run.is_finished()
     assert_same_weights(run, uninterrupted)
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [8, 17])
+def test_sigterm_saves_and_continues_exactly(
+    tiny_settings, uninterrupted, at_forward, capsys, number
+):
+    settings = tiny_settings(**RICH)
+    run = Run(settings.run_dir)
+    at_forward(number, lambda: signal.raise_signal(signal.SIGTERM))
+    if number < 17:
+        with pytest.raises(KeyboardInterrupt):
+            fit(settings)
+        assert run.load(run.last_path)["step"] == number + 1
+        assert "asked to end (SIGTERM)" in capsys.readouterr().out
+    fit(settings)  # in its last step a run has nothing left to continue
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and run.is_finished()
+    assert_same_weights(run, uninterrupted)
+
+
+@pytest.mark.parametrize("num_processes, num_workers", [(1, 1), (2, 0)])
+def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
+    tiny_settings, tmp_path, monkeypatch, num_processes, num_workers
+):
+    """As a cluster sends it: to the spawned processes and the loaders' too."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(num_processes))
+    changes = {"num_processes": num_processes, "num_workers": num_workers, "unlabeled_batch": 6}
+    changes |= {"epochs": 12, "val_interval": 12}
+    settings = tiny_settings(**RICH | changes)
+    path = tmp_path / "run.yaml"
+    path.write_text(settings.as_yaml())
+    run = Run(settings.run_dir)
+    command = [sys.executable, "-m", "lib.learn.training", str(path)]
+    options = {"cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    while len(run.log_entries()) < 1:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "asked to end (SIGTERM)" in said, said
+    assert "Traceback" not in said and run.last_path.is_file() and not run.is_finished()
+    fit(settings)
+    whole = settings.model_copy(update={"run_dir": str(tmp_path / "whole"), "num_workers": 0})
+    assert_same_weights(run, fit(whole))
 
 
 def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):
@@ -285,3 +351,45 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
 def test_a_run_is_found_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Run("outputs/x").folder == project_path("outputs/x")
+
+
+# --- TensorBoard ----------------------------------------------------------------------------------
+
+
+def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_forward):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    settings = tiny_settings(**RICH, tensorboard=True)
+    run = Run(settings.run_dir)
+
+    def power_cut():
+        raise SystemError("power cut")
+
+    at_forward(16, power_cut)
+    with pytest.raises(SystemError):
+        fit(settings)
+    fit(settings)
+    written = {}
+    for path in sorted((run.folder / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                written.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    entries = run.log_entries()
+    expected = [(entry["step"], entry["loss/total"]) for entry in entries]
+    assert [step for step, _ in written["loss/total"]] == [step for step, _ in expected]
+    for (_, seen), (_, logged) in zip(written["loss/total"], expected, strict=True):
+        assert seen == pytest.approx(logged)
+    assert [step for step, _ in written["eval/top1_video"]] == [12, 18]
+
+
+def test_a_missing_tensorboard_is_named_before_training(tiny_settings, monkeypatch):
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    settings = tiny_settings(tensorboard=True)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[tracking\]'"):
+        fit(settings)
+    assert not Run(settings.run_dir).folder.exists()
+
+
+def test_memory_is_logged(tiny_settings):
+    assert all(entry["memory_mb"] > 50 for entry in fit(tiny_settings(epochs=1)).log_entries())

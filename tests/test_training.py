@@ -21,7 +21,7 @@ from lib.learn.schedule import at_step, learning_rate, num_micro_batches
 from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
 from lib.learn.training import Meter, fit
 
-TIMES = ("seconds", "samples_per_s")
+TIMES = ("seconds", "samples_per_s", "memory_mb")
 
 
 def log_of(run: Run) -> list[dict]:
@@ -85,7 +85,7 @@ def test_every_mode_trains_and_logs(tiny_settings, changes, names):
     run = fit(tiny_settings(**changes))
     log = run.read_log()
     common = {"epoch", "step", "seconds", "lr", "loss/total", "loss/labeled", "train/top1_clip"}
-    common |= {"grad_norm", "samples_per_s"}
+    common |= {"grad_norm", "samples_per_s", "memory_mb"}
     common |= {f"eval/{name}_video" for name in ("top1", "top5", "mean_class_accuracy")}
     assert set(log.columns) == common | names
     assert log["epoch"].tolist() == [1, 2]

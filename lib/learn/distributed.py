@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 
 PARENT_POLL_S = 1.0
 FOLLOW_POLL_S = 0.3
+GRACE_S = 1.0  # for the other processes to end by themselves when one failed
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,12 @@ def _followed(follow: Callable[[], None]) -> Iterator[None]:
 def _join(context: mp.ProcessContext, stop: Callable[[], None]) -> bool:
     """Wait a moment; whether all processes have ended. An interrupt asks them to stop, once."""
     try:
-        return context.join(FOLLOW_POLL_S)
+        return context.join(FOLLOW_POLL_S, GRACE_S)
     except KeyboardInterrupt:
         print("interrupted: saving a checkpoint and ending (interrupt again to end at once)")
         stop()
         try:
-            while not context.join(FOLLOW_POLL_S):
+            while not context.join(FOLLOW_POLL_S, GRACE_S):
                 pass
         except KeyboardInterrupt:
             for process in context.processes:
@@ -186,7 +187,8 @@ def _spawned(
     rendezvous: str,
     parent: int,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; see `_join`
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes of a job;
+        signal.signal(number, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     if device == "cpu":
         threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))

@@ -2,7 +2,7 @@
 
 params.yaml       the settings, resolved
 environment.json  versions, devices, commit
-log.jsonl         one JSON object an epoch
+log.jsonl         one JSON object an epoch; with `tensorboard`, as events in tensorboard/ too
 last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
 metrics.json      the test result (notebook 4)
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: planning a batch needs neithe
     import pandas as pd
 
 # Settings that may differ when a run is continued: they do not change what is computed.
-FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers"}
+FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "tensorboard"}
 
 
 class Run:
@@ -140,19 +140,28 @@ class Run:
             raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
         return state
 
+    def machine(self) -> str:
+        """Return the GPUs, or else the cores, of the machine that trained the run, in words."""
+        known = json.loads((self.folder / "environment.json").read_text())
+        if gpus := known["gpus"]:
+            return f"{len(gpus)} × {gpus[0]}"
+        return f"{known['cpu_count']} CPU cores"
+
     def commit(self) -> str | None:
         """Return the commit of the code that trained the run, if it was known."""
         return json.loads((self.folder / "environment.json").read_text())["commit"]
 
     def is_finished(self) -> bool:
         """Whether training reached its last epoch and saved it."""
-        entries = self.log_entries()
-        if not entries or entries[-1]["epoch"] < self.settings().epochs:
+        if not self.has_last_epoch() or not self.last_path.exists():
             return False
         # The log is written before the checkpoint, so that it may be ahead of it.
-        if not self.last_path.exists():
-            return False
-        return self.load(self.last_path, mmap=True)["step"] == entries[-1]["step"]
+        return self.load(self.last_path, mmap=True)["step"] == self.log_entries()[-1]["step"]
+
+    def has_last_epoch(self) -> bool:
+        """Whether the last epoch is in the log; its checkpoint may be missing yet."""
+        entries = self.log_entries()
+        return bool(entries) and entries[-1]["epoch"] >= self.settings().epochs
 
 
 def environment() -> dict[str, Any]:

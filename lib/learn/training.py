@@ -11,6 +11,7 @@ On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend 
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import threading
@@ -56,6 +57,7 @@ from lib.learn.setup import (
     to_tensors,
     val_protocol,
 )
+from lib.learn.tracking import EventWriter, check_tensorboard
 from lib.learn.video_resnet import Conv2Plus1d
 from lib.locks import exclusive
 
@@ -120,6 +122,7 @@ class Trainer:
         self.step = 0
         self.best_top1 = -1.0
         self.seconds = 0.0
+        self.events: EventWriter | None = None
 
     def _wrap(self, model: nn.Module) -> nn.Module:
         if self.world.size == 1:
@@ -134,6 +137,8 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, from the last checkpoint if there is one."""
         self._resume()
+        if self.settings.tensorboard and self.world.rank == 0:
+            self.events = EventWriter(self.run)
         last_step = self.settings.epochs * self.steps_per_epoch
         batches = self._batches(self.step, last_step)
         started, samples = time.perf_counter(), 0
@@ -148,8 +153,8 @@ class Trainer:
                     self.seconds += elapsed
                     self._end_epoch(epoch, meter, samples / elapsed)
                     started, samples, meter = time.perf_counter(), 0, Meter()
-            if stop or is_interrupted():
-                self._save(self.run.last_path)
+            if stop or is_interrupted():  # within an epoch, processes have their own buffers
+                self._save(self.run.last_path, self.world.gather(dict(self.model.named_buffers())))
             if is_interrupted():  # only in a run without spawned processes
                 raise KeyboardInterrupt
             if stop:
@@ -243,12 +248,15 @@ class Trainer:
             "lr": learning_rate(self.step - 1, self.steps_per_epoch, settings),
             **meter.means(self.world),
             "samples_per_s": round(samples_per_s, 1),
+            "memory_mb": max(self.world.gather(peak_memory_mb(self.world.device))),
         }
         is_validated = epoch % settings.val_interval == 0 or epoch == settings.epochs
         if is_validated:
             entry |= self.validate()
         if self.world.rank == 0:
             self.run.append_log(entry)
+            if self.events is not None:
+                self.events.add(entry)
         if is_validated:
             if entry["eval/top1_video"] > self.best_top1:
                 self.best_top1 = entry["eval/top1_video"]
@@ -274,15 +282,17 @@ class Trainer:
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
     def _is_asked_to_stop(self) -> bool:
-        if self.step % STOP_CHECK_STEPS and self.step % self.steps_per_epoch:
+        is_due = self.world.size == 1 or self.step % STOP_CHECK_STEPS == 0
+        if not is_due and self.step % self.steps_per_epoch:
             return False
         return self.world.agree(self.run.stop_path.exists())
 
-    def _save(self, path: object) -> None:
+    def _save(self, path: Path, buffers: Sequence[dict[str, Tensor]] = ()) -> None:
         if self.world.rank:
             return
         state = {
             "model": self.model.state_dict(),
+            "buffers": list(buffers),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
@@ -297,6 +307,8 @@ class Trainer:
             return
         state = self.run.load(self.run.last_path)
         self.model.load_state_dict(state["model"])
+        if len(buffers := state.get("buffers", ())) == self.world.size:
+            self.model.load_state_dict(buffers[self.world.rank], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.best_top1 = state["step"], state["best_top1"]
@@ -328,6 +340,14 @@ def average_buffers(model: nn.Module, world: World) -> None:
             world.sum_(buffer).div_(world.size)
 
 
+def peak_memory_mb(device: torch.device) -> int:
+    """Return the most memory of this process so far, MB: of its GPU, or without one of its own."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
 @contextmanager
 def hold_interrupt() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C until the end of the body: half a step could not be continued.
@@ -357,6 +377,37 @@ def hold_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, usual)
 
 
+@contextmanager
+def stop_on_sigterm(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM (a cluster's, or `kill`'s) ask for a checkpoint and the end while the body runs.
+
+    Where the signal has another meaning (under torchrun) or this is not the main thread, nothing
+    is done.
+
+    Args:
+        stop: Asks the processes of the run to save and end.
+
+    Yields:
+        Whether the signal came.
+    """
+    caught = []
+
+    def catch(number: int, frame: object) -> None:
+        caught.append(number)
+        stop()
+
+    usual = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    if usual is not signal.SIG_DFL or not is_main:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGTERM, catch)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
 def train_worker(world: World, settings: TrainSettings) -> None:
     """Train one run; what every process of it runs."""
     Trainer(settings, world).fit()
@@ -375,13 +426,16 @@ def fit(settings: TrainSettings) -> Run:
 
     Raises:
         ValueError: If data, lists, boxes, batches or the folder do not fit the settings.
-        KeyboardInterrupt: After a checkpoint was saved; the same call continues.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint was saved; the same call
+            continues.
     """
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
     num_micro_batches(settings, num_processes)
     if settings.precision != "fp32" and device == "cpu":  # PyTorch's bf16 there can crash
         raise ValueError(f"precision: {settings.precision!r} needs a GPU; use 'fp32'")
+    if settings.tensorboard:
+        check_tensorboard()
     data = load_data(settings)
     make_clips(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
@@ -396,15 +450,21 @@ def fit(settings: TrainSettings) -> Run:
             return run
         if run.last_path.exists():
             print(f"continuing {run.folder} from its last checkpoint")
-        launch(
-            train_worker,
-            (settings,),
-            num_processes,
-            device,
-            run.folder / ".rendezvous",
-            LogFollower(run, settings.epochs).show,
-            lambda: run.stop_path.touch(),
-        )
+        elif has_lock and run.log_path.exists():
+            run.truncate_log(0)  # of a run that was killed before its first checkpoint
+        with stop_on_sigterm(run.stop_path.touch) as is_terminated:
+            launch(
+                train_worker,
+                (settings,),
+                num_processes,
+                device,
+                run.folder / ".rendezvous",
+                LogFollower(run, settings.epochs).show,
+                run.stop_path.touch,
+            )
+        if is_terminated() and not run.is_finished():
+            print("asked to end (SIGTERM): a checkpoint is saved, the same call continues")
+            raise KeyboardInterrupt
     return run
 
 

@@ -124,30 +124,6 @@ def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title
     return figure
 
 
-def accuracy_bars(summary: pd.DataFrame) -> Figure:
-    """Show top-1 per group of runs and list: bars are means over seeds, dots the single runs.
-
-    Args:
-        summary: Columns group, split, top1; one row a run and list.
-    """
-    groups, splits = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["split"]))
-    figure, axis = plt.subplots(figsize=(1.8 + 1.9 * len(groups), 3.4))
-    width = 0.8 / len(splits)
-    for number, split in enumerate(splits):
-        for position, group in enumerate(groups):
-            values = summary[(summary["group"] == group) & (summary["split"] == split)]["top1"]
-            x = position + (number - (len(splits) - 1) / 2) * width
-            label = split if position == 0 else None
-            axis.bar(x, values.mean(), width * 0.92, color=COLORS[number], alpha=0.75, label=label)
-            axis.scatter([x] * len(values), values, color="black", s=12, zorder=3)
-            axis.text(x, values.mean() + 1, f"{values.mean():.1f}", ha="center", fontsize=8)
-    axis.set_xticks(range(len(groups)), [g.replace("_", "\n") for g in groups], fontsize=8)
-    axis.set(ylabel="top-1 accuracy (%)", xlabel="runs (dots: single seeds)", ylim=(0, 105))
-    _finish(axis)
-    figure.tight_layout()
-    return figure
-
-
 def per_class_accuracy(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Show the accuracy of each class, one bar per list.
 

@@ -16,7 +16,8 @@ from lib.show.plots import group_of
 
 SUMMARY_COLUMNS = [
     "run", "group", "split", "top1", "top5", "mean_class_accuracy",
-    "videos", "objective", "labels", "epochs", "train_minutes", "clips_per_s", "clips", "crops",
+    "videos", "objective", "labels", "epochs", "train_minutes", "clips_per_s", "memory_mb",
+    "machine", "clips", "crops",
 ]  # fmt: skip
 PAPER_NUMBERS = PROJECT_ROOT / "params" / "paper.csv"
 
@@ -53,6 +54,8 @@ def summarize(runs: list[Run]) -> pd.DataFrame:
                     "epochs": settings.epochs,
                     "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
                     "clips_per_s": round(log["samples_per_s"].median(), 1),
+                    "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
+                    "machine": run.machine(),
                     "clips": settings.test_num_clips,
                     "crops": settings.test_num_crops,
                 }
@@ -71,7 +74,7 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     seeds = table.groupby("group", sort=False)["count"].first()
     wide = table.pivot(index="group", columns="split", values="top1")
     order = list(dict.fromkeys(summary["split"]))
-    wide = wide.reindex(index=seeds.index, columns=order)
+    wide = wide.reindex(index=seeds.index, columns=order).fillna("")
     wide.columns = [f"{split}, top-1 (%)" for split in order]
     wide.insert(0, "seeds", seeds)
     return wide
@@ -91,12 +94,72 @@ def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
     paper = pd.read_csv(PAPER_NUMBERS)
     paper = paper[paper["study"] == study].set_index("run")
     first_list = summary[summary["split"] == summary["split"].iloc[0]]
-    means = first_list.groupby("group", sort=False)["top1"].mean()
+    grouped = first_list.groupby("group", sort=False)["top1"]
+    means = grouped.mean()
     shared = [group for group in means.index if group in paper.index]
     table = pd.DataFrame({"paper": paper.loc[shared, "top1"], "ours": means[shared].round(1)})
+    table["± over seeds"] = grouped.std()[shared].round(1)
     table["difference"] = (table["ours"] - table["paper"]).round(1)
     table["source"] = paper.loc[shared, "source"]
     return table.rename_axis("group")
+
+
+def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return what the runs of each group cost: a row a group, means over seeds, peak memory."""
+    runs = summary.drop_duplicates("run").groupby("group", sort=False)
+    table = pd.DataFrame(
+        {
+            "training (minutes)": runs["train_minutes"].mean().round(2),
+            "clips a second": runs["clips_per_s"].mean().round(1),
+            "peak memory of a process (MB)": runs["memory_mb"].max(),
+            "machine": runs["machine"].agg(lambda names: "; ".join(dict.fromkeys(names))),
+        }
+    )
+    return table.rename_axis("group")
+
+
+def baseline_of(summary: pd.DataFrame) -> str:
+    """Return the first supervised group, or the first group where there is none."""
+    supervised = summary[summary["objective"] == "supervised"]["group"]
+    return (supervised if len(supervised) else summary["group"]).iloc[0]
+
+
+def compared_groups(summary: pd.DataFrame, names: list[str]) -> list[str]:
+    """Return the two groups whose classes are compared: those named, else baseline and best.
+
+    Raises:
+        ValueError: If there are no such two groups.
+    """
+    groups = list(dict.fromkeys(summary["group"]))
+    if names:
+        if len(names) != 2 or not set(names) <= set(groups):
+            raise ValueError(f"compare: {names!r} must be two of the groups {', '.join(groups)}")
+        return list(names)
+    first_list = summary[summary["split"] == summary["split"].iloc[0]]
+    means = first_list.groupby("group")["top1"].mean().drop(baseline_of(summary))
+    return [baseline_of(summary), *([means.idxmax()] if len(means) else [])]
+
+
+def invariance_tables(runs: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the measured invariance of groups of runs, means over seeds, in percent.
+
+    Returns:
+        A row a group that was measured: columns the families, the share of unchanged predictions;
+        columns the inputs, the top-1. Both empty where notebook 4 measured nothing.
+    """
+    tables = []
+    for name, column, value in (("families", "family", "agreement"), ("inputs", "input", "top1")):
+        parts = [
+            pd.read_csv(path).assign(group=group_of(run.name))
+            for run in runs
+            if (path := run.folder / f"invariance_{name}.csv").is_file()
+        ]
+        if not parts:
+            return pd.DataFrame(), pd.DataFrame()
+        rows = pd.concat(parts)
+        table = rows.pivot_table(index="group", columns=column, values=value, sort=False)
+        tables.append(table.rename_axis(columns=None).round(1))
+    return tables[0], tables[1]
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -120,8 +183,8 @@ def export_tables(summary: pd.DataFrame, study_dir: Path) -> None:
     table = group_table(summary)
     paper = paper_table(summary, study_dir.name)
     if len(paper):
-        table = table.join(paper[["paper"]].rename(columns={"paper": "paper, top-1 (%)"}))
-        table = table.fillna("")
+        numbers = paper["paper"].map("{:.1f}".format).reindex(table.index, fill_value="")
+        table["paper, top-1 (%)"] = numbers
     write_text(study_dir / "table.md", as_markdown(table))
     write_text(study_dir / "table.tex", as_latex(table))
 
@@ -141,28 +204,32 @@ def differing_settings(runs: list[Run]) -> pd.DataFrame:
     return table[varies]
 
 
-def load_confusions(runs: list[Run], split: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return run name -> confusion matrix on a list, of each group's first run; class names."""
-    matrices, classes = {}, ()
-    shown = set()
+def load_confusions(
+    runs: list[Run], split: str, groups: list[str] | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return group -> confusion matrix on a list, the sum over its seeds; and the class names.
+
+    Args:
+        runs: Evaluated runs.
+        split: The list's name.
+        groups: Which groups, in their order; None for all.
+    """
+    sums: dict[str, np.ndarray] = {}
+    classes: tuple[str, ...] = ()
     for run in runs:
-        path = scores_path(run, split)
-        if group_of(run.name) in shown or not path.is_file():
+        path, group = scores_path(run, split), group_of(run.name)
+        if not path.is_file() or (groups is not None and group not in groups):
             continue
-        shown.add(group_of(run.name))
         with np.load(path) as file:
-            matrices[run.name] = confusion_matrix(file["scores"], file["labels"])
-        classes = load_data(run.settings()).labeled.classes
-    return matrices, classes
+            matrix = confusion_matrix(file["scores"], file["labels"])
+        sums[group] = sums[group] + matrix if group in sums else matrix
+        classes = classes or load_data(run.settings()).labeled.classes
+    return {group: sums[group] for group in groups or sums if group in sums}, classes
 
 
 def findings(summary: pd.DataFrame) -> list[str]:
-    """Return, in words, how each group's mean top-1 differs from the baseline's, list by list.
-
-    The baseline is the first supervised group, or the first group where there is none.
-    """
-    supervised = summary[summary["objective"] == "supervised"]["group"]
-    baseline = (supervised if len(supervised) else summary["group"]).iloc[0]
+    """Return, in words, how each group's mean top-1 differs from the baseline's, list by list."""
+    baseline = baseline_of(summary)
     sentences = []
     for split, part in summary.groupby("split", sort=False):
         means = part.groupby("group", sort=False)["top1"].agg(["mean", "count"])

@@ -1,0 +1,132 @@
+"""Static figures that set groups of runs side by side; each function draws one and returns it."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.show.plots import COLORS
+
+GAIN, LOSS = COLORS[2], COLORS[1]
+
+
+def ablation_bars(summary: pd.DataFrame, baseline: str) -> Figure:
+    """Show what each group of runs gains over the baseline, sorted by the gain on the first list.
+
+    Bars are differences of means over seeds, dots the single seeds against that mean.
+
+    Args:
+        summary: Columns group, split, top1 (percent); one row a run and list.
+        baseline: The group that the others are compared with.
+    """
+    splits = list(dict.fromkeys(summary["split"]))
+    top1 = summary.set_index(["split", "group"])["top1"]
+    means = top1.groupby(level=[0, 1]).mean()
+    gains = {split: means[split] - means[split][baseline] for split in splits}
+    order = gains[splits[0]].drop(baseline).sort_values().index
+    figure, axis = plt.subplots(
+        figsize=(7.5, 1.5 + 0.24 * len(order) * len(splits)), layout="constrained"
+    )
+    height = 0.8 / len(splits)
+    for number, split in enumerate(splits):
+        y = np.arange(len(order)) - (number - (len(splits) - 1) / 2) * height
+        values = gains[split].reindex(order)
+        axis.barh(y, values, height * 0.92, color=COLORS[number], alpha=0.75, label=split)
+        for position, group in zip(y, order, strict=True):
+            single = top1[split].get(group, pd.Series(dtype=float)) - means[split][baseline]
+            dots = np.atleast_1d(single)
+            axis.scatter(dots, np.full(len(dots), position), color="black", s=8, zorder=3)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(order)), order, fontsize=8)
+    axis.set(xlabel=f"top-1 minus that of {baseline} (points; dots: single seeds)")
+    axis.set_ylabel("group of runs")
+    if len(order):
+        best, gain = order[-1], gains[splits[0]][order[-1]]
+        axis.set_title(
+            f"{best}: {gain:+.1f} points on {splits[0]}, the most of all", fontsize=10, loc="left"
+        )
+    _finish(figure, len(splits))
+    return figure
+
+
+def class_gains(
+    before: np.ndarray,
+    after: np.ndarray,
+    classes: Sequence[str],
+    names: tuple[str, str],
+    split: str,
+) -> Figure:
+    """Show by how much the accuracy of each class changes from one group of runs to another.
+
+    Args:
+        before: Confusion matrix (K, K) of the first group: row the true class, column
+            the predicted one.
+        after: That of the second.
+        classes: Class names.
+        names: The groups' names.
+        split: The list's name.
+    """
+    gains = 100 * (_recall(after) - _recall(before))
+    order = np.argsort(gains)
+    figure, axis = plt.subplots(figsize=(7.5, 1.4 + 0.2 * len(classes)), layout="constrained")
+    axis.barh(
+        range(len(order)), gains[order], color=[GAIN if g >= 0 else LOSS for g in gains[order]]
+    )
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(order)), [classes[k] for k in order], fontsize=8)
+    axis.set(xlabel="change of the share of recognised videos (points)", ylabel="class")
+    axis.set_title(
+        f"On {split}, {names[1]} is better than {names[0]} in {(gains > 0).sum()} of "
+        f"{len(classes)} classes and worse in {(gains < 0).sum()}",
+        fontsize=10,
+        loc="left",
+    )
+    _finish(figure)
+    return figure
+
+
+def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Show invariance scores of groups of runs side by side.
+
+    Args:
+        agreement: A row a group, a column a family: how often the class stays, percent.
+        accuracy: A row a group, a column an input (the clip, its actor, its background): top-1 in
+            percent. No columns where there were no person boxes.
+    """
+    panels = [
+        (agreement, "family of augmentations", "same class after it (%)"),
+        (accuracy, "what the network sees", "top-1 accuracy (%)"),
+    ]
+    panels = [panel for panel in panels if panel[0].shape[1]]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.5 * len(panels), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, (table, xlabel, ylabel) in zip(axes[0], panels, strict=True):
+        width = 0.8 / len(table)
+        for number, (group, values) in enumerate(table.iterrows()):
+            x = np.arange(len(values)) + (number - (len(table) - 1) / 2) * width
+            color = COLORS[number % len(COLORS)]
+            axis.bar(x, values, width * 0.95, color=color, alpha=0.8, label=group)
+        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 102))
+    _finish(figure)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    mean = agreement.mean(axis=1)
+    axes[0, 0].set_title(f"{mean.idxmax()} keeps its class most often", fontsize=10, loc="left")
+    return figure
+
+
+def _recall(matrix: np.ndarray) -> np.ndarray:
+    return matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
+
+
+def _finish(figure: Figure, legend_entries: int = 0) -> None:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
+        if legend_entries > 1:
+            axis.legend(frameon=False, fontsize=8)
