@@ -152,7 +152,7 @@ class ClipExplorer:
         numbers = own.indices.tolist()
         no_mask = NO_BOXES if own.mask is None else own.mask
         tiles = [
-            Tile(f"original: {own.record.name}", ORIGINAL, self._original(own), numbers),
+            Tile("original", ORIGINAL, self._original(own), numbers),
             Tile("weak view", WEAK, own.weak, numbers),
             Tile("strong view", STRONG, strong.strong, own.indices[strong.order].tolist()),
             Tile(
@@ -165,7 +165,7 @@ class ClipExplorer:
             Tile(scene_title(scene, weight), SCENE, mixed, numbers if note is None else ()),
             Tile("partner, weak view", WEAK, partner.weak, partner.indices.tolist()),
             Tile(
-                f"partner: {partner.record.name}",
+                "partner, original",
                 ORIGINAL,
                 self._original(partner),
                 partner.indices.tolist(),
@@ -267,6 +267,8 @@ class ClipExplorer:
         weight: float | None,
     ) -> list[tuple[str, str]]:
         facts = [
+            ("video", own.record.name),
+            ("partner", partner.record.name),
             ("frames", " ".join(map(str, own.indices))),
             ("weak view", describe_weak(own)),
             ("strong view", describe(strong.operations, strong.temporal).replace("\n", ", ")),
@@ -318,4 +320,4 @@ def describe_weak(sample: WeakSample) -> str:
 def scene_title(scene: str, weight: float | None) -> str:
     """Return the title of a mixed clip, with the weight of its own label."""
     name = {"actor_cutmix": "ActorCutMix", "cutmix": "CutMix", "mixup": "MixUp"}.get(scene, scene)
-    return name if weight is None else f"{name}: own label {100 * weight:.0f} %"
+    return name if weight is None else f"{name}, own {100 * weight:.0f} %"

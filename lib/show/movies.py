@@ -201,18 +201,25 @@ def movie_html(
 ) -> str:
     """Return a video element that holds its H.264 video and plays it offline, in a loop.
 
+    On paper its middle frame is shown.
+
     Args:
         frames: Shape (T, H, W, 3), uint8, with even sides.
         description: What is seen, for those who cannot see it.
         frames_per_s: Speed.
         crf: Quality of x264: 0 is lossless, more is smaller.
     """
-    data = base64.b64encode(encode_mp4(frames, frames_per_s, crf)).decode()
     height, width = frames.shape[1:3]
+    movie = base64.b64encode(encode_mp4(frames, frames_per_s, crf)).decode()
+    still = base64.b64encode(encode_strip(frames[len(frames) // 2][None])).decode()
     return (
-        f'<video src="data:video/mp4;base64,{data}" width="{width}" height="{height}" '
-        f'style="max-width:100%;height:auto" aria-label="{description}" '
-        "autoplay loop muted playsinline controls></video>"
+        "<style>@media print {.movie video {display: none} .movie img {display: block !important}}"
+        f'</style><div class="movie"><video src="data:video/mp4;base64,{movie}" width="{width}" '
+        f'height="{height}" style="max-width:100%;height:auto" aria-label="{description}" '
+        'autoplay loop muted playsinline title="click to pause" '
+        'onclick="this.paused ? this.play() : this.pause()"></video>'
+        f'<img src="data:image/jpeg;base64,{still}" alt="{description}" '
+        f'style="display:none;max-width:100%"></div>'
     )
 
 

@@ -5,6 +5,9 @@ that they read alike on a light page, on a dark one and on paper; their type can
 size.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import matplotlib.pyplot as plt
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -43,7 +46,20 @@ STYLE = {
     "grid.alpha": 0.25,
     "axes.prop_cycle": plt.cycler(color=COLORS),
 }
-styled = plt.rc_context(STYLE)  # a decorator for functions that draw a figure
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Set the style; unlike `plt.rc_context` it leaves the notebook's own settings alone."""
+    before = {name: plt.rcParams[name] for name in STYLE}
+    plt.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        plt.rcParams.update(before)
+
+
+styled = _style()  # a decorator for functions that draw a figure
 
 
 def shorten(text: str, length: int) -> str:

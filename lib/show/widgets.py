@@ -356,9 +356,9 @@ def facts_html(look: Look) -> str:
         for warning in look.warnings
     )
     rows = "".join(
-        f'<tr><td style="padding-right:16px;vertical-align:top;white-space:nowrap">'
+        f'<tr><td style="padding-right:16px;text-align:left;vertical-align:top;white-space:nowrap">'
         f"{html.escape(name)}</td>"
-        f'<td style="overflow-wrap:anywhere"><b>{html.escape(value)}</b></td></tr>'
+        f'<td style="text-align:left;overflow-wrap:anywhere"><b>{html.escape(value)}</b></td></tr>'
         for name, value in look.facts
     )
     return f"{warnings}<table>{rows}</table>"
