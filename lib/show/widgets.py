@@ -80,7 +80,7 @@ class VideoPicker:
         title = widgets.HTML(f"<b>{label}</b>")
         head = widgets.HBox([title, self.count], layout=wide)
         self.widget = widgets.VBox(
-            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="174px")
+            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="160px")
         )
 
     def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
@@ -194,8 +194,8 @@ class AugmentationExplorer:
         }
         for name, knob in self.knobs.items():
             is_slider = isinstance(knob, widgets.IntSlider | widgets.FloatSlider)
-            knob.style.description_width = "90px" if is_slider else "76px"
-            knob.layout.width = "245px" if is_slider else "215px"
+            knob.style.description_width = "86px" if is_slider else "68px"
+            knob.layout.width = "222px" if is_slider else "198px"
             knob.tooltip = f"{name}, as in the parameters of notebook 3"
             knob.observe(lambda _: self.show(), names="value")
         self.reseed = widgets.Button(description="reseed", icon="refresh")
@@ -211,7 +211,7 @@ class AugmentationExplorer:
         self.data = widgets.Dropdown(
             options=options, value=options[self.dataset.folder.name], description="data set"
         )
-        self.data.style.description_width, self.data.layout.width = "60px", "356px"
+        self.data.style.description_width, self.data.layout.width = "60px", "328px"
         self.data.observe(lambda change: self._change_data(Path(change["new"])), names="value")
         knobs = list(self.knobs.values())
         top = widgets.HBox([self.data, knobs[0], self.reseed], layout=wrapping())
