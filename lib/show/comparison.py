@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.show.plots import COLORS
+from lib.show.style import COLORS, GREEN, VERMILLION, shorten, styled
 
-GAIN, LOSS = COLORS[2], COLORS[1]
+GAIN, LOSS = GREEN, VERMILLION
 
 
+@styled
 def ablation_bars(summary: pd.DataFrame, baseline: str) -> Figure:
     """Show what each group of runs gains over the baseline, sorted by the gain on the first list.
 
@@ -39,18 +40,19 @@ def ablation_bars(summary: pd.DataFrame, baseline: str) -> Figure:
             dots = np.atleast_1d(single)
             axis.scatter(dots, np.full(len(dots), position), color="black", s=8, zorder=3)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(order)), order, fontsize=8)
+    axis.set_yticks(range(len(order)), [shorten(group, 40) for group in order])
     axis.set(xlabel=f"top-1 minus that of {baseline} (points; dots: single seeds)")
     axis.set_ylabel("group of runs")
     if len(order):
         best, gain = order[-1], gains[splits[0]][order[-1]]
-        axis.set_title(
-            f"{best}: {gain:+.1f} points on {splits[0]}, the most of all", fontsize=10, loc="left"
-        )
-    _finish(figure, len(splits))
+        axis.set_title(f"{best}: {gain:+.1f} points on {splits[0]}, the most of all")
+    axis.grid(axis="x")
+    if len(splits) > 1:
+        axis.legend()
     return figure
 
 
+@styled
 def class_gains(
     before: np.ndarray,
     after: np.ndarray,
@@ -75,18 +77,17 @@ def class_gains(
         range(len(order)), gains[order], color=[GAIN if g >= 0 else LOSS for g in gains[order]]
     )
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(order)), [classes[k] for k in order], fontsize=8)
+    axis.set_yticks(range(len(order)), [shorten(classes[k], 24) for k in order])
     axis.set(xlabel="change of the share of recognised videos (points)", ylabel="class")
     axis.set_title(
         f"On {split}, {names[1]} is better than {names[0]} in {(gains > 0).sum()} of "
         f"{len(classes)} classes and worse in {(gains < 0).sum()}",
-        fontsize=10,
-        loc="left",
     )
-    _finish(figure)
+    axis.grid(axis="x")
     return figure
 
 
+@styled
 def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show invariance scores of groups of runs side by side.
 
@@ -109,24 +110,15 @@ def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Fi
             x = np.arange(len(values)) + (number - (len(table) - 1) / 2) * width
             color = COLORS[number % len(COLORS)]
             axis.bar(x, values, width * 0.95, color=color, alpha=0.8, label=group)
-        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axis.set_xticks(range(table.shape[1]), table.columns)
         axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 102))
-    _finish(figure)
+        axis.grid(axis="y")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     mean = agreement.mean(axis=1)
-    axes[0, 0].set_title(f"{mean.idxmax()} keeps its class most often", fontsize=10, loc="left")
+    axes[0, 0].set_title(f"{mean.idxmax()} keeps its class most often")
     return figure
 
 
 def _recall(matrix: np.ndarray) -> np.ndarray:
     return matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
-
-
-def _finish(figure: Figure, legend_entries: int = 0) -> None:
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-        axis.set_axisbelow(True)
-        if legend_entries > 1:
-            axis.legend(frameon=False, fontsize=8)
