@@ -1,7 +1,5 @@
 """Notebooks 3 and 4 in JupyterLab, in a real browser: training, stopping, reloading, browsing."""
 
-import re
-
 import pytest
 
 from lib.learn.runs import Run
