@@ -196,11 +196,13 @@ class LookSettings(ClipSettings):
         list_name: The list whose videos are shown.
         num_videos: How many of them.
         seed: Seed of everything that is drawn.
+        train_params: YAML of a run whose training clips are shown; None for one with these clips.
     """
 
     list_name: str = "train"
     num_videos: Count = 4
     seed: Natural = 0
+    train_params: str | None = None
 
 
 class TrainSettings(ClipSettings):

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from lib.augment.functional import RANDAUGMENT_OPS
+from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.augment.transforms import (
     DrawnOperation,
     DrawnTemporal,
@@ -19,8 +21,12 @@ from lib.config import LookSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.annotations import VideoDataset
 from lib.data.video import read_frames, uniform_clip_indices
+from lib.show.clips import mix_clips
+from lib.show.style import BOX, shorten
 
-BOX_COLOR = (213, 94, 0)
+BOX_RGB = tuple(round(255 * part) for part in to_rgb(BOX))
+MAGNITUDES = (0, 5, 10, 20, 30)  # of 30
+UNITS = {"rotate": "°", "posterize": " bits", "cutout": " px of 224"}
 
 
 def shown_rows(dataset: VideoDataset, settings: LookSettings) -> np.ndarray:
@@ -57,7 +63,8 @@ def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str,
             boxes = actors.lookup(int(row), indices, settings.actor_min_score)
             for frame, frame_boxes in zip(frames, boxes, strict=True):
                 draw_boxes(frame, frame_boxes)
-        rows[record.name.replace("/", "\n")] = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        label = "\n".join(shorten(part, 24) for part in record.name.split("/"))
+        rows[label] = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return rows
 
 
@@ -68,10 +75,10 @@ def draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:
     for x1, y1, x2, y2 in np.asarray(boxes).round().astype(int):
         left, right = np.clip([x1, x2], 0, width)
         top, bottom = np.clip([y1, y2], 0, height)
-        frame[top : top + line, left:right] = BOX_COLOR
-        frame[max(bottom - line, 0) : bottom, left:right] = BOX_COLOR
-        frame[top:bottom, left : left + line] = BOX_COLOR
-        frame[top:bottom, max(right - line, 0) : right] = BOX_COLOR
+        frame[top : top + line, left:right] = BOX_RGB
+        frame[max(bottom - line, 0) : bottom, left:right] = BOX_RGB
+        frame[top:bottom, left : left + line] = BOX_RGB
+        frame[top:bottom, max(right - line, 0) : right] = BOX_RGB
 
 
 def strong_transform(settings: LookSettings) -> StrongTransform:
@@ -86,8 +93,25 @@ def describe(operations: list[DrawnOperation], temporal: DrawnTemporal) -> str:
     """Return the drawn operations with their values in words."""
     names = [_name_and_value(operation) for operation in operations]
     if temporal.name != "none":
-        names.append(f"T-{temporal.name}")
+        names.append(temporal_name(temporal))
     return "\n".join(names) or "no operation"
+
+
+def temporal_name(drawn: DrawnTemporal) -> str:
+    """Return a drawn temporal operation's name as the paper writes it."""
+    if drawn.name == "half":
+        return f"T-Half, {'first' if drawn.keeps_first_half else 'second'}"
+    return {"none": "none", "reverse": "T-Reverse", "drop": "T-Drop"}[drawn.name]
+
+
+def operation_range(name: str) -> str:
+    """Return an operation's values at magnitudes 0 and 30 in words, with their unit."""
+    operation = RANDAUGMENT_OPS[name]
+    if "value" not in operation.takes:
+        return "no magnitude"
+    unit = " of the side" if operation.side is not None else UNITS.get(name, "")
+    sign = "±" if operation.is_signed else ""
+    return f"{operation.min:g} to {sign}{operation.max:g}{unit}"
 
 
 def _name_and_value(operation: DrawnOperation) -> str:
@@ -106,45 +130,54 @@ def draws(weak: Tensor, settings: LookSettings, count: int = 5) -> Mapping[str, 
     return rows
 
 
-def operation_rows(weak: Tensor, settings: LookSettings) -> Mapping[str, Tensor]:
-    """Return every RandAugment operation alone, on the middle frame of each clip.
+def operation_rows(frame: Tensor) -> Mapping[str, Tensor]:
+    """Return every RandAugment operation alone at the magnitudes `MAGNITUDES`, on one frame.
 
     Args:
-        weak: Weak views (B, T, 3, H, W).
-        settings: The magnitude.
+        frame: Of a weak view, (3, H, W), uint8.
+
+    Returns:
+        Name and range -> pictures (len(MAGNITUDES), 3, H, W).
     """
-    frames = weak[:, weak.shape[1] // 2]
-    rows = {"weak view": frames}
+    rows, size = {}, frame.shape[-2:]
     for name in RANDAUGMENT_OPS:
-        single = RandAugment(1, settings.randaugment_magnitude, [name])
-        drawn = single.draw(*frames.shape[-2:], make_generator(settings.seed))
-        rows[_name_and_value(drawn[0])] = single.apply(frames, drawn)
+        pictures = []
+        for magnitude in MAGNITUDES:
+            single = RandAugment(1, magnitude, [name])
+            drawn = single.draw(*size, make_generator(0))[0]
+            drawn = drawn._replace(value=abs(drawn.value), center_xy=(size[1] / 2, size[0] / 2))
+            pictures.append(single.apply(frame[None], [drawn]))
+        rows[f"{name}\n{operation_range(name)}"] = torch.cat(pictures)
     return rows
 
 
 def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
     """Return a weak view (T, 3, H, W) after each temporal operation, labelled with its frames."""
     drop = torch.arange(len(weak)) % 3 != 0
-    cases = {
-        "none": DrawnTemporal("none", True, drop),
-        "T-Half, first": DrawnTemporal("half", True, drop),
-        "T-Half, second": DrawnTemporal("half", False, drop),
-        "T-Reverse": DrawnTemporal("reverse", True, drop),
-        "T-Drop": DrawnTemporal("drop", True, drop),
-    }
+    names = [("none", True), ("half", True), ("half", False), ("reverse", True), ("drop", True)]
+    if len(weak) % 2:
+        names = [(name, first) for name, first in names if name != "half"]
     augment, numbers, rows = TemporalAugment(), torch.arange(len(weak)), {}
-    for name, drawn in cases.items():
+    for drawn in (DrawnTemporal(name, first, drop) for name, first in names):
         order = " ".join(str(int(number)) for number in augment.apply(numbers, drawn))
-        rows[f"{name}\n{order}"] = augment.apply(weak, drawn)
+        rows[f"{temporal_name(drawn)}\n{order}"] = augment.apply(weak, drawn)
     return rows
 
 
-def to_image(rows: Mapping[str, Tensor]) -> np.ndarray:
-    """Return clips and masks of one size as one image, a row each (rows·H, T·W, 3), uint8."""
-    height, width = next(iter(rows.values())).shape[-2:]
-    count = min(len(clip) for clip in rows.values())
-    lines = []
-    for clip in rows.values():
-        picture = clip[:count].expand(-1, 3, -1, -1) * (255 if clip.shape[1] == 1 else 1)
-        lines.append(picture.permute(2, 0, 3, 1).reshape(height, count * width, 3))
-    return torch.cat(lines).numpy()
+def scene_rows(batch: ClipBatch) -> Mapping[str, Tensor]:
+    """Return the first clip of a batch, its partner (the last), and each scene augmentation of it.
+
+    Args:
+        batch: uint8 clips with weak views; without masks, what needs them is left out.
+    """
+    first, last, mask = batch.weak[0], batch.weak[-1], batch.human_mask
+    rows = {"weak view": first, "partner,\nweak view": last}
+    weak = torch.stack([first, last])
+    masks = None if mask is None else torch.stack([mask[0], mask[-1]])
+    if mask is not None:
+        rows["people"] = mask[0]
+    for name in SCENE_AUGMENTATIONS:
+        if mask is not None or name not in NEEDS_ACTORS:
+            clips, mixed = mix_clips(weak, weak, masks, name, make_generator(0))
+            rows[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
+    return rows

@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.actor_cutmix import MixedClips
+from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.augment.transforms import FILL, EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
@@ -44,25 +45,40 @@ def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]
     if batch.weak is None:
         return shown
     mask = batch.human_mask
-    if mask is None:
-        if settings.scene_augmentation in ("actor_cutmix", "scene_cutout"):
-            return shown
-        mask = torch.ones_like(batch.weak[:, :, :1])
-    # Zero is the mean colour to the network, so mix around it and shift back for the eye.
-    mean = torch.tensor(FILL).view(3, 1, 1)
-    weak, strong = (
-        ((batch.weak if view is None else view).float() - mean).transpose(1, 2)
-        for view in (batch.weak, batch.strong)
-    )
-    mix = SCENE_AUGMENTATIONS[settings.scene_augmentation]
-    mixed = mix(weak, strong, mask.transpose(1, 2), 1.0, torch.Generator().manual_seed(0))
+    if mask is None and settings.scene_augmentation in NEEDS_ACTORS:
+        return shown
+    strong = batch.weak if batch.strong is None else batch.strong
+    generator = torch.Generator().manual_seed(0)
+    clips, mixed = mix_clips(batch.weak, strong, mask, settings.scene_augmentation, generator)
     partner = int(mixed.partner[0])
     if partner:
         shown["partner, weak"] = batch.weak[partner]
     own = 100 * float(mixed.label_weight[0])
     label = f"{settings.scene_augmentation}\n(own label {own:.0f} %)"
-    shown[label] = (mixed.clips[0].transpose(0, 1) + mean).clamp(0, 255).to(torch.uint8)
+    shown[label] = clips[0]
     return shown
+
+
+def mix_clips(
+    weak: Tensor, strong: Tensor, mask: Tensor | None, scene: str, generator: torch.Generator
+) -> tuple[Tensor, MixedClips]:
+    """Mix a batch for the eye: zero, which is the mean colour to the network, is shown as that.
+
+    Args:
+        weak: Weak views (B, T, 3, H, W), uint8.
+        strong: Strong views, same shape.
+        mask: 1 on people, (B, T, 1, H, W), uint8; None where the data set has no boxes.
+        scene: Name of the scene augmentation.
+        generator: Source of its draws.
+
+    Returns:
+        The mixed clips (B, T, 3, H, W), uint8, and what the augmentation returned.
+    """
+    mean = torch.tensor(FILL).view(3, 1, 1)
+    own, other = (((clips.float() - mean).transpose(1, 2)) for clips in (weak, strong))
+    mask = torch.ones_like(weak[:, :, :1]) if mask is None else mask
+    mixed = SCENE_AUGMENTATIONS[scene](own, other, mask.transpose(1, 2), 1.0, generator)
+    return (mixed.clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8), mixed
 
 
 def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int = 4) -> Figure:

@@ -12,13 +12,14 @@ from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.annotations import VideoDataset
 from lib.data.lists import class_counts
 from lib.data.video import read_frames
-from lib.show.plots import COLORS
+from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
 
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
 COLUMN, GAP = 1.6, 0.08  # width of a frame in a contact sheet and of the gap, inches
 ROW_TEXT = 0.42  # height of the texts above and below a row, inches
 
 
+@styled
 def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figure:
     """Show how many videos of each class some lists hold.
 
@@ -30,17 +31,21 @@ def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figur
     figure, axes = plt.subplots(figsize=(width, 3.2))
     positions = np.arange(len(dataset.classes))
     bar = 0.8 / len(list_names)
+    ranges = []
     for number, (name, color) in enumerate(zip(list_names, COLORS, strict=False)):
         counts = class_counts(dataset, name)
+        ranges.append(f"{min(counts)} to {max(counts)} in {name}")
         axes.bar(positions + (number + 0.5) * bar - 0.4, counts, bar, color=color, label=name)
-    axes.set(xlabel="class", ylabel="videos", title="Videos of each class in each list")
+    axes.set(xlabel="class", ylabel="videos", title=f"Videos of a class: {', '.join(ranges[:2])}")
     if len(dataset.classes) <= MAX_NAMED_CLASSES:
-        axes.set_xticks(positions, dataset.classes, rotation=60, ha="right", fontsize=8)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        names = [shorten(name, 24) for name in dataset.classes]
+        axes.set_xticks(positions, names, rotation=60, ha="right")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure
 
 
+@styled
 def plot_clip_lengths(dataset: VideoDataset, clip_len: int, frame_interval: int) -> Figure:
     """Show how long the videos are, and how long a training clip is.
 
@@ -53,19 +58,20 @@ def plot_clip_lengths(dataset: VideoDataset, clip_len: int, frame_interval: int)
     span = clip_len * frame_interval
     figure, axes = plt.subplots(figsize=(6, 3))
     low, high = min(frames.min(), span) - 0.5, max(frames.max(), span) + 0.5
-    axes.hist(frames, bins=np.linspace(low, high, 41), color=COLORS[0])
-    axes.axvline(span, color=COLORS[1], label=f"training clip: {clip_len} × {frame_interval}")
+    axes.hist(frames, bins=np.linspace(low, high, 41), color=BLUE)
+    axes.axvline(span, color=VERMILLION, label=f"training clip: {clip_len} × {frame_interval}")
     short = (frames < span).mean()
     axes.set(
         xlabel="length of the video (frames)",
         ylabel="videos",
         title=f"{short:.0%} of the videos are shorter than a training clip",
     )
-    axes.legend(fontsize=8)
+    axes.legend()
     figure.tight_layout()
     return figure
 
 
+@styled
 def plot_contact_sheet(
     dataset: VideoDataset, rows: Sequence[int], num_frames: int = 6, min_score: float = 0.4
 ) -> Figure:
@@ -94,16 +100,15 @@ def plot_contact_sheet(
             place = (left / width, (bottom + ROW_TEXT / 2) / height, COLUMN / width, tall / height)
             axes = figure.add_axes(place, xticks=[], yticks=[])
             axes.imshow(frame)
-            axes.set_xlabel(f"frame {index}", fontsize=7, labelpad=1)
+            axes.set_xlabel(f"frame {index}", fontsize=8, labelpad=1)
             if column == 0:
-                axes.set_title(record.name, fontsize=8, loc="left", pad=3)
+                axes.set_title(shorten(record.name, 80), fontsize=9, loc="left", pad=3)
             for x1, y1, x2, y2 in boxes[column]:
-                axes.add_patch(
-                    Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.5, ec=COLORS[4])
-                )
+                axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.5, ec=BOX))
     return figure
 
 
+@styled
 def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
     """Show how much of the videos the person boxes cover.
 
@@ -118,10 +123,10 @@ def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
     )
     for axes, (column, label, bins) in zip(grid, panels, strict=True):
         values = statistics[column]
-        axes.hist(values, bins=bins, color=COLORS[4])
+        axes.hist(values, bins=bins, color=BOX)
         axes.axvline(values.median(), color="black", lw=1, label=f"median {values.median():.2f}")
         axes.set(xlabel=label, ylabel="videos")
-        axes.legend(fontsize=8)
+        axes.legend()
     figure.tight_layout()
     return figure
 

@@ -9,13 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# Okabe and Ito's palette, safe for colour-blind eyes; one colour for one thing everywhere.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-LABELED, UNLABELED, ACCURACY, RATE = COLORS[0], COLORS[1], COLORS[2], COLORS[3]
+from lib.show.style import (
+    ACCURACY,
+    COLORS,
+    FAMILY_COLORS,
+    GRAY,
+    LABELED,
+    RATE,
+    UNLABELED,
+    shorten,
+    styled,
+)
+
+LONGEST_NAME = 24  # letters of a class name beside an axis
+MOST_NAMES = 30  # classes; more names cannot be read
 
 
+@styled
 def clip_rows(
-    clips: Mapping[str, Tensor], title: str, frames: int = 8, xlabel: str = "frame of the clip"
+    clips: Mapping[str, Tensor],
+    title: str,
+    frames: int = 8,
+    xlabel: str = "frame of the clip",
+    columns: Sequence[object] | None = None,
 ) -> Figure:
     """Show clips as rows of frames.
 
@@ -24,6 +40,7 @@ def clip_rows(
         title: Says what to see.
         frames: Most frames shown of a clip, evenly spaced.
         xlabel: What the columns are.
+        columns: What stands below them; their numbers where it is not given.
     """
     count = min(frames, min(len(clip) for clip in clips.values()))
     figure, grid = plt.subplots(
@@ -42,21 +59,24 @@ def clip_rows(
             else:
                 axis.imshow(image)
             axis.set(xticks=[], yticks=[])
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    for number, axis in enumerate(grid[-1]):
-        axis.set_xlabel(f"{number}", fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    figure.supxlabel(xlabel, fontsize=8)
+            axis.spines[:].set_visible(False)
+        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axis, name in zip(grid[-1], columns or range(count), strict=True):
+        axis.set_xlabel(f"{name}")
+    figure.suptitle(title)
+    figure.supxlabel(xlabel, fontsize=10)
     return figure
 
 
+@styled
 def learning_curves(log: pd.DataFrame) -> Figure:
     """Show a run's losses, its pseudo-labels and its validation accuracy over the epochs.
 
     Args:
         log: `Run.read_log()`.
     """
-    figure, (losses, pseudo, accuracy) = plt.subplots(1, 3, figsize=(11, 3))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    losses, pseudo, accuracy = axes
     _line(losses, log, "loss/labeled", LABELED, "labelled")
     _line(losses, log, "loss/unlabeled", UNLABELED, "unlabelled")
     _line(losses, log, "loss/distillation", RATE, "distillation")
@@ -67,13 +87,12 @@ def learning_curves(log: pd.DataFrame) -> Figure:
     _line(accuracy, log, "train/top1_clip", LABELED, "labelled clips", scale=100)
     _line(accuracy, log, "eval/top1_video", ACCURACY, "validation videos")
     accuracy.set(title="Top-1 accuracy", xlabel="epoch", ylabel="correct (%)", ylim=(0, 102))
-    for axis in (losses, pseudo, accuracy):
+    for axis in axes:
         _finish(axis)
     if "ssl/mask_rate" not in log:
         pseudo.text(
             0.5, 0.5, "supervised run:\nno pseudo-labels", ha="center", transform=pseudo.transAxes
         )
-    figure.tight_layout()
     return figure
 
 
@@ -86,95 +105,118 @@ def _line(
 
 
 def _finish(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
+    axis.grid(visible=True)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend()
 
 
+@styled
 def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
     """Show confusion matrices side by side, as shares of each true class, with the counts.
 
     Args:
         matrices: Name -> counts, shape (K, K): row the true class, column the predicted one.
-        classes: Class names; beyond 30 the names and counts are left out.
+        classes: Class names; with more than `MOST_NAMES` the axes count classes, and no videos are
+            written into the cells.
         title: Says what to see.
     """
     side = min(9, 1.7 + 0.36 * len(classes))
+    names = [shorten(name, LONGEST_NAME) for name in classes]
     size = (side * len(matrices) + 1, side + 0.4)
     figure, grid = plt.subplots(1, len(matrices), figsize=size, squeeze=False, layout="compressed")
     for axis, (name, matrix) in zip(grid[0], matrices.items(), strict=True):
         share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        if len(classes) <= 30:
+        axis.spines[:].set_visible(False)
+        if len(classes) <= MOST_NAMES:
             ticks = range(len(classes))
-            axis.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=8)
-            axis.set_yticks(ticks, classes, fontsize=8)
+            axis.set_xticks(ticks, names, rotation=45, ha="right")
+            axis.set_yticks(ticks, names)
             for row, column in np.argwhere(matrix > 0):
                 color = "white" if share[row, column] > 55 else "black"
                 count = matrix[row, column]
-                axis.text(column, row, count, ha="center", va="center", color=color, fontsize=7)
-        axis.set(xlabel="predicted class")
-        axis.set_title(
-            f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right", fontsize=9
-        )
-    grid[0, 0].set_ylabel("true class")
+                axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
+        many = "" if len(classes) <= MOST_NAMES else f" (number, of {len(classes)})"
+        axis.set(xlabel=f"predicted class{many}")
+        axis.set_title(f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right")
+    grid[0, 0].set_ylabel(f"true class{many}")
     figure.colorbar(image, ax=grid[0].tolist(), label="share of the true class (%)", shrink=0.8)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     return figure
 
 
+@styled
 def accuracy_bars(summary: pd.DataFrame) -> Figure:
     """Show top-1 per group of runs and list: bars are means over seeds, dots the single runs.
 
     Args:
-        summary: Columns group, split, top1; one row a run and list.
+        summary: Columns group, split, top1 (percent); one row a run and list.
     """
     groups, splits = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["split"]))
-    figure, axis = plt.subplots(figsize=(1.8 + 1.9 * len(groups), 3.4))
-    width = 0.8 / len(splits)
+    means = summary.groupby(["group", "split"])["top1"].mean()
+    height = 0.3 * len(splits) + 0.15
+    figure, axis = plt.subplots(figsize=(8, 1.3 + height * len(groups)), layout="constrained")
     for number, split in enumerate(splits):
         for position, group in enumerate(groups):
+            if (group, split) not in means:
+                continue
             values = summary[(summary["group"] == group) & (summary["split"] == split)]["top1"]
-            x = position + (number - (len(splits) - 1) / 2) * width
+            y = position + (number - (len(splits) - 1) / 2) * 0.8 / len(splits)
             label = split if position == 0 else None
-            axis.bar(x, values.mean(), width * 0.92, color=COLORS[number], alpha=0.75, label=label)
-            axis.scatter([x] * len(values), values, color="black", s=12, zorder=3)
-            axis.text(x, values.mean() + 1, f"{values.mean():.1f}", ha="center", fontsize=8)
-    axis.set_xticks(range(len(groups)), [g.replace("_", "\n") for g in groups], fontsize=8)
-    axis.set(ylabel="top-1 accuracy (%)", xlabel="runs (dots: single seeds)", ylim=(0, 105))
-    _finish(axis)
-    figure.tight_layout()
+            color = COLORS[number % len(COLORS)]
+            axis.barh(y, values.mean(), 0.74 / len(splits), color=color, label=label)
+            axis.scatter(values, [y] * len(values), color="black", ec="white", s=16, zorder=3)
+            end = max(values.max(), values.mean()) + 2
+            axis.text(end, y, f"{values.mean():.1f}", va="center", fontsize=9)
+    axis.set_yticks(range(len(groups)), [shorten(group, 40) for group in groups])
+    axis.invert_yaxis()
+    axis.set(xlabel="top-1 accuracy (%); dots: single seeds", ylabel="runs", xlim=(0, 110))
+    first = means.xs(splits[0], level="split")
+    axis.set_title(f"{shorten(first.idxmax(), 40)} is best on {splits[0]}: {first.max():.1f} %")
+    axis.grid(axis="x")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
+@styled
 def per_class_accuracy(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Show the accuracy of each class, one bar per list.
 
     Args:
         matrices: List name -> confusion matrix (K, K).
-        classes: Class names.
+        classes: Class names; of more than `MOST_NAMES` those recognised least are shown.
     """
-    figure, axis = plt.subplots(figsize=(max(6, 0.5 * len(classes) + 2), 3.2))
+    accuracy = {
+        name: 100 * matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
+        for name, matrix in matrices.items()
+    }
+    name, first = next(iter(accuracy.items()))
+    shown = np.arange(len(classes))
+    title = f"Hardest class on {name}: {shorten(classes[first.argmin()], LONGEST_NAME)}"
+    if len(classes) > MOST_NAMES:
+        shown = first.argsort(kind="stable")[:MOST_NAMES]
+        title = f"The {MOST_NAMES} of {len(classes)} classes that are hardest on {name}"
+    figure, axis = plt.subplots(figsize=(max(6, 0.4 * len(shown) + 2), 3.6), layout="constrained")
     width = 0.8 / len(matrices)
-    for number, (name, matrix) in enumerate(matrices.items()):
-        accuracy = 100 * matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)
-        x = np.arange(len(classes)) + (number - (len(matrices) - 1) / 2) * width
-        axis.bar(x, accuracy, width, color=COLORS[number], label=name)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
-    axis.set(xlabel="class", ylabel="videos recognised (%)", ylim=(0, 105))
-    _finish(axis)
-    figure.tight_layout()
+    for number, (label, values) in enumerate(accuracy.items()):
+        x = np.arange(len(shown)) + (number - (len(matrices) - 1) / 2) * width
+        axis.bar(x, values[shown], width, color=COLORS[number % len(COLORS)], label=label)
+    names = [shorten(classes[k], LONGEST_NAME) for k in shown]
+    axis.set_xticks(range(len(shown)), names, rotation=45, ha="right")
+    axis.set(xlabel="class", ylabel="videos recognised (%)", ylim=(0, 105), title=title)
+    axis.grid(axis="y")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
+@styled
 def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     """Show the validation accuracy of several runs over their training time.
 
     Args:
         logs: Run name -> `Run.read_log()`; runs that differ only in `_seed…` share a colour.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.4))
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     groups = list(dict.fromkeys(group_of(name) for name in logs))
     for name, log in logs.items():
         group = group_of(name)
@@ -183,11 +225,13 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
         label = group if group not in axis.get_legend_handles_labels()[1] else None
         axis.plot(part["seconds"] / 60, part["eval/top1_video"], color=color, label=label)
     axis.set(xlabel="training time (minutes)", ylabel="validation top-1 (%)", ylim=(0, 102))
+    axis.set_title("Validation accuracy over training time")
     _finish(axis)
-    figure.tight_layout()
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
+@styled
 def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show how often a prediction survives each augmentation, and what it is made from.
 
@@ -195,24 +239,33 @@ def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         families: Columns family, agreement (percent), kl (nats).
         accuracy: Columns input, top1 (percent).
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    colors = [_family_color(name) for name in families["family"]]
+    seen = [GRAY] * len(accuracy)
     panels = (
-        (families["family"], families["agreement"], "same class after augmentation (%)", "family"),
-        (families["family"], families["kl"], "KL divergence (nats)", "family"),
-        (accuracy["input"], accuracy["top1"], "top-1 accuracy (%)", "what the network sees"),
+        (families["family"], families["agreement"], "same class afterwards (%)", "family", colors),
+        (families["family"], families["kl"], "KL divergence (nats)", "family", colors),
+        (accuracy["input"], accuracy["top1"], "top-1 accuracy (%)", "what the network sees", seen),
     )
-    for axis, (names, values, ylabel, xlabel), color in zip(axes, panels, COLORS, strict=False):
-        axis.bar(names, values, color=color, alpha=0.8)
+    for axis, (names, values, ylabel, xlabel, color) in zip(axes, panels, strict=True):
+        axis.bar(names, values, color=color)
         for position, value in enumerate(values):
             text = f"{value:.2f}" if "nats" in ylabel else f"{value:.0f}"
-            axis.text(position, value, text, ha="center", va="bottom", fontsize=8)
+            axis.text(position, value, text, ha="center", va="bottom", fontsize=9)
         axis.set(xlabel=xlabel, ylabel=ylabel)
-        axis.tick_params(axis="x", labelsize=8)
+        axis.tick_params(axis="x", rotation=20)
         if "nats" not in ylabel:
             axis.set_ylim(0, 108)
-        _finish(axis)
-    figure.tight_layout()
+        axis.grid(axis="y")
+    weakest = families.loc[families["agreement"].idxmin()]
+    axes[0].set_title(f"Least stable: {weakest['family']}")
+    axes[1].set_title("Change of the prediction")
+    axes[2].set_title("What it is made from")
     return figure
+
+
+def _family_color(name: str) -> str:
+    return next((color for family, color in FAMILY_COLORS.items() if family in name), GRAY)
 
 
 def group_of(run_name: str) -> str:

@@ -1,18 +1,46 @@
 """Interactive views for JupyterLab; each stands below a static figure that tells the same."""
 
-import io
+import html
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
-from PIL import Image
+import numpy as np
+import yaml
 
+from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.transforms import expand_operations
-from lib.clips import ClipBatch, ClipDataset, Views, make_generator
-from lib.config import LookSettings
-from lib.data.annotations import VideoDataset
-from lib.show.augmentations import describe, has_actors, strong_transform, to_image
-from lib.show.clips import batch_rows
+from lib.config import (
+    OPERATION_GROUPS,
+    PROJECT_ROOT,
+    ClipSettings,
+    DataSettings,
+    LookSettings,
+    make_settings,
+    project_path,
+)
+from lib.data.annotations import VideoDataset, read_dataset
+from lib.show.explorer import ClipExplorer, Look
+from lib.show.fed import fed_step, run_settings, training_settings
+from lib.show.movies import compose, strip_html
 
-SCALE_TO_PX = 640
+MOST_LISTED = 200  # videos in a picker; more are found by searching
+COLUMNS = 4
+TEMPORAL = {
+    "any of them": ["none", "half", "reverse", "drop"],
+    "none": ["none"],
+    "T-Half": ["half"],
+    "T-Reverse": ["reverse"],
+    "T-Drop": ["drop"],
+}
+THESE_KNOBS = "these knobs"
+# In the page itself, so that copying needs neither kernel nor network.
+COPY_BUTTON = (
+    '<button class="jupyter-button mod-info copy-yaml" style="width:auto" onclick="'
+    "const text = this.parentElement.querySelector('textarea'); text.select(); "
+    "document.execCommand('copy'); this.textContent = 'copied';\">copy as YAML</button>"
+)
 
 
 def augmentation_explorer(dataset: VideoDataset, settings: LookSettings) -> widgets.Widget:
@@ -22,74 +50,326 @@ def augmentation_explorer(dataset: VideoDataset, settings: LookSettings) -> widg
         dataset: The prepared data set.
         settings: What the knobs start from; `list_name` is what the videos are chosen from.
     """
-    rows = dataset.read_list(settings.list_name)
-    names = dataset.index["name"].to_numpy()[rows]
-    views = Views(True, False, has_actors(dataset))
-    options = [(name, int(row)) for name, row in zip(names, rows, strict=True)]
-    video = widgets.Combobox(
-        options=list(names), value=names[0], description="video", ensure_option=True
-    )
-    partner = widgets.Combobox(
-        options=list(names), value=names[-1], description="partner", ensure_option=True
-    )
-    seed = widgets.IntSlider(settings.seed, 0, 50, description="seed")
-    num_ops = widgets.IntSlider(settings.randaugment_num_ops, 0, 4, description="operations")
-    magnitude = widgets.FloatSlider(
-        settings.randaugment_magnitude, min=0, max=30, step=1, description="magnitude"
-    )
-    operations = widgets.SelectMultiple(
-        options=["photometric", "geometric", *expand_operations(["photometric", "geometric"])],
-        value=tuple(settings.randaugment_ops),
-        description="drawn from",
-        rows=5,
-    )
-    temporal = widgets.Dropdown(
-        options=["any", "none", "half", "reverse", "drop"], description="temporal"
-    )
-    picture = widgets.Image(format="png")
-    caption = widgets.HTML()
-    by_name = dict(options)
+    return AugmentationExplorer(dataset, settings).widget
 
-    def show(_: object = None) -> None:
-        if video.value not in by_name or partner.value not in by_name:
-            caption.value = "choose a video of the list"
+
+class VideoPicker:
+    """Search, choose or draw one of the videos of a list.
+
+    Args:
+        label: What the video is.
+        on_change: Called without arguments when another video was chosen.
+
+    Attributes:
+        widget: What is shown.
+        row: Index row of the chosen video.
+    """
+
+    def __init__(self, label: str, on_change: Callable[[], None]):
+        self._names, self._rows = np.array([], dtype=object), np.array([], dtype=np.int64)
+        self.row = 0
+        self._on_change, self._is_filling = on_change, False
+        wide = widgets.Layout(width="98%")
+        self.search = widgets.Text(placeholder="search, for example a class", layout=wide)
+        self.choice = widgets.Select(rows=6, layout=wide)
+        self.draw = widgets.Button(description="random", icon="random", tooltip=f"draw a {label}")
+        self.count = widgets.HTML()
+        self.search.observe(lambda _: self._filter(), names="value")
+        self.choice.observe(self._chosen, names="value")
+        self.draw.on_click(lambda _: self.choose(random.Random().choice(self._rows.tolist())))
+        title = widgets.HTML(f"<b>{label}</b>")
+        head = widgets.HBox([title, self.count], layout=wide)
+        self.widget = widgets.VBox(
+            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="250px")
+        )
+
+    def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
+        """Offer videos, given by name and index row, and choose one; calls nothing."""
+        self._names, self._rows = np.asarray(names, dtype=object), np.asarray(rows)
+        self.row = int(row)
+        self._is_filling = True
+        self.search.value = ""
+        self._is_filling = False
+        self._filter()
+
+    def choose(self, row: int) -> None:
+        """Choose the video of an index row."""
+        self.row = int(row)
+        self._filter()
+        self._on_change()
+
+    def _filter(self) -> None:
+        if self._is_filling:
             return
-        chosen = settings.model_copy(
-            update={
-                "randaugment_num_ops": num_ops.value,
-                "randaugment_magnitude": magnitude.value,
-                "randaugment_ops": list(operations.value),
-                "temporal_ops": settings.temporal_ops
-                if temporal.value == "any"
-                else [temporal.value],
-            }
+        words = self.search.value.lower().split()
+        found = [
+            (name, int(row))
+            for name, row in zip(self._names, self._rows, strict=True)
+            if all(word in name.lower() for word in words)
+        ]
+        listed = found[:MOST_LISTED]
+        if self.row in [row for _, row in found] and self.row not in [row for _, row in listed]:
+            listed.append(next(pair for pair in found if pair[1] == self.row))
+        self.count.value = f"&nbsp;{len(found)} of {len(self._rows)} videos" + (
+            "" if len(found) == len(listed) else f", the first {MOST_LISTED} listed"
         )
-        source = ClipDataset(dataset, chosen, views, (seed.value,))
-        batch = ClipBatch.collate(
-            [source[(k, by_name[name])] for k, name in enumerate((video.value, partner.value))]
+        self._is_filling = True
+        self.choice.options = listed
+        self.choice.value = self.row if self.row in [row for _, row in listed] else None
+        self._is_filling = False
+
+    def _chosen(self, change: dict) -> None:
+        if not self._is_filling and change["new"] is not None:
+            self.row = int(change["new"])
+            self._on_change()
+
+
+class AugmentationExplorer:
+    """The knobs of notebook 2, and what they show.
+
+    Args:
+        dataset: The prepared data set.
+        settings: What the knobs start from.
+
+    Attributes:
+        widget: What is shown.
+        look: What is shown now.
+        settings: What the knobs say.
+    """
+
+    def __init__(self, dataset: VideoDataset, settings: LookSettings):
+        self.settings, self.look = settings, None
+        self._is_set_up = False
+        self._make_knobs(settings)
+        self.picture, self.facts, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.video = VideoPicker("video", self.show)
+        self.partner = VideoPicker("partner", self.show)
+        self._open(dataset)
+        loader = LoaderView(self)
+        one_clip = widgets.VBox(
+            [self._arranged_knobs(), self.picture, self.facts, self.yaml],
         )
-        transform = strong_transform(chosen)
-        drawn, drawn_temporal = transform.draw(batch.weak[0], make_generator(seed.value, 1))
-        strong = transform.randaugment.apply(batch.weak[0], drawn)
-        strong = transform.temporal.apply(strong, drawn_temporal)
-        shown = batch_rows(batch._replace(strong=strong[None].repeat(2, 1, 1, 1, 1)), chosen)
-        picture.value = _png(to_image(shown))
-        label = list(shown)[-1].replace("\n", " ")
-        words = describe(drawn, drawn_temporal).replace("\n", ", ")
-        caption.value = f"rows: {', '.join([*list(shown)[:-1], label])}<br>strong view: {words}"
+        self.widget = widgets.Tab([one_clip, loader.widget])
+        self.widget.titles = ("one clip", "what the loader gives")
+        self._is_set_up = True
+        self.show()
 
-    knobs = (video, partner, seed, num_ops, magnitude, operations, temporal)
-    for knob in knobs:
-        knob.observe(show, names="value")
-    show()
-    return widgets.VBox([widgets.HBox([widgets.VBox(knobs), picture]), caption])
+    def _make_knobs(self, settings: LookSettings) -> None:
+        style = {"description_width": "96px"}
+        wide = widgets.Layout(width="290px")
+
+        def slider(kind: type, value: float, low: float, high: float, step: float, name: str):
+            knob = kind(value, min=low, max=high, step=step, description=name, style=style)
+            knob.layout = wide
+            return knob
+
+        operations = expand_operations(OPERATION_GROUPS)
+        self.knobs = {
+            "seed": widgets.BoundedIntText(
+                settings.seed, min=0, max=10**6, description="seed", style=style,
+                layout=widgets.Layout(width="190px"),
+            ),
+            "randaugment_num_ops": slider(
+                widgets.IntSlider, settings.randaugment_num_ops, 0, 4, 1, "operations"
+            ),
+            "randaugment_magnitude": slider(
+                widgets.FloatSlider, settings.randaugment_magnitude, 0, 30, 1, "magnitude"
+            ),
+            "randaugment_ops": widgets.SelectMultiple(
+                options=[*OPERATION_GROUPS, *operations],
+                value=tuple(settings.randaugment_ops),
+                description="drawn from",
+                rows=5, style=style, layout=wide,
+            ),
+            "temporal_ops": widgets.Dropdown(
+                options=self._temporal_options(settings),
+                value=tuple(settings.temporal_ops),
+                description="temporal", style=style, layout=wide,
+            ),
+            "scene_augmentation": widgets.Dropdown(
+                options=list(SCENE_AUGMENTATIONS),
+                value=settings.scene_augmentation,
+                description="scene", style=style, layout=wide,
+            ),
+            "crop_area_min": slider(
+                widgets.FloatSlider, settings.crop_area_min, 0.05, 1, 0.05, "smallest crop"
+            ),
+            "frame_interval": slider(
+                widgets.IntSlider, settings.frame_interval, 1,
+                max(16, settings.frame_interval), 1, "every … frame",
+            ),
+            "actor_min_score": slider(
+                widgets.FloatSlider, settings.actor_min_score, 0, 1, 0.05, "box score >"
+            ),
+        }  # fmt: skip
+        for knob in self.knobs.values():
+            knob.observe(lambda _: self.show(), names="value")
+        self.reseed = widgets.Button(
+            description="reseed", icon="refresh", layout=widgets.Layout(width="96px")
+        )
+        self.reseed.on_click(lambda _: self._reseed())
+
+    def _reseed(self) -> None:
+        self.knobs["seed"].value += 1
+
+    @staticmethod
+    def _temporal_options(settings: LookSettings) -> list[tuple[str, tuple[str, ...]]]:
+        options = [(name, tuple(value)) for name, value in TEMPORAL.items()]
+        own = tuple(settings.temporal_ops)
+        return options if own in dict(options).values() else [(", ".join(own), own), *options]
+
+    def _arranged_knobs(self) -> widgets.Widget:
+        sets = sorted(path.parent for path in self._data_dir().glob("*/dataset.json"))
+        options = {path.name: str(path) for path in [self.dataset.folder, *sets]}
+        label = {"description_width": "60px"}
+        self.data = widgets.Dropdown(
+            options=options, value=options[self.dataset.folder.name], description="data set",
+            style=label, layout=widgets.Layout(width="250px"),
+        )  # fmt: skip
+        self.data.observe(lambda change: self._change_data(Path(change["new"])), names="value")
+        knobs = self.knobs
+        seed = widgets.HBox([knobs["seed"], self.reseed])
+        others = [knob for name, knob in knobs.items() if name != "seed"]
+        row = widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="4px 16px")
+        pickers = widgets.HBox([self.video.widget, self.partner.widget], layout=row)
+        left = widgets.VBox([self.data, pickers])
+        right = widgets.VBox([seed, *others])
+        return widgets.HBox([left, right], layout=row)
+
+    def _data_dir(self) -> Path:
+        return project_path(self.settings.data_dir)
+
+    def _open(self, dataset: VideoDataset) -> None:
+        """Take the videos of a data set: of the settings' list, or of all where it has no such."""
+        self.dataset = dataset
+        self.explorer = ClipExplorer(dataset)
+        if dataset.list_path(self.settings.list_name).is_file():
+            rows = dataset.read_list(self.settings.list_name)
+        else:
+            rows = np.arange(len(dataset.index))
+        if not len(rows):
+            raise ValueError(f"{dataset.list_path(self.settings.list_name)}: names no video")
+        names = dataset.index["name"].to_numpy()[rows]
+        labels = dataset.index["label"].to_numpy()[rows]
+        others = np.flatnonzero(labels != labels[0])  # a partner of another class says more
+        self.video.fill(names, rows, rows[0])
+        self.partner.fill(names, rows, rows[others[0]] if len(others) else rows[-1])
+
+    def _change_data(self, folder: Path) -> None:
+        try:
+            self._open(read_dataset(folder))
+        except (ValueError, OSError) as error:
+            self.facts.value = _error(error)
+            return
+        self.show()
+
+    def show(self) -> None:
+        """Show what the knobs say; what cannot be shown is said below the last picture."""
+        if not self._is_set_up:
+            return
+        changes = {name: _plain(knob.value) for name, knob in self.knobs.items()}
+        try:
+            values = self.settings.model_dump() | changes
+            self.settings = make_settings(LookSettings, values, "knobs")
+            self.look = self.explorer.look(self.settings, self.video.row, self.partner.row)
+        except (ValueError, OSError) as error:
+            self.facts.value = _error(error)
+            return
+        self.picture.value = strip_html(compose(self.look.tiles, COLUMNS))
+        self.facts.value = facts_html(self.look)
+        self.yaml.value = (
+            f'<div>{COPY_BUTTON}<textarea readonly rows="4" '
+            f'style="width:98%;font-family:monospace">'
+            f"{html.escape(clip_yaml(self.settings))}</textarea></div>"
+        )
 
 
-def _png(image: object) -> bytes:
-    picture = Image.fromarray(image)
-    scale = max(1, round(SCALE_TO_PX / picture.width))
-    buffer = io.BytesIO()
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(
-        buffer, format="png", compress_level=1
+class LoaderView:
+    """What a training step feeds to the network: of these knobs, or of any run's settings.
+
+    Args:
+        explorer: Whose knobs are "these knobs".
+    """
+
+    def __init__(self, explorer: AugmentationExplorer):
+        self.explorer = explorer
+        self.source = widgets.Combobox(
+            value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
+            placeholder="a params.yaml, or a run file beside a recipe.yaml",
+            layout=widgets.Layout(width="460px"),
+        )  # fmt: skip
+        self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
+        self.step.layout.width = "180px"
+        self.next = widgets.Button(description="next step", icon="step-forward")
+        self.button = widgets.Button(description="show", button_style="info", icon="play")
+        self.next.on_click(lambda _: self._next())
+        self.button.on_click(lambda _: self.show())
+        self.result = widgets.HTML("Choose the settings of a run, and press <b>show</b>.")
+        row = widgets.Layout(display="flex", flex_flow="row wrap")
+        controls = widgets.HBox([self.source, self.step, self.button, self.next], layout=row)
+        self.widget = widgets.VBox([controls, self.result])
+
+    def _next(self) -> None:
+        self.step.value += 1
+        self.show()
+
+    def show(self) -> None:
+        """Load the step's first clips and show them."""
+        explorer = self.explorer
+        try:
+            if self.source.value == THESE_KNOBS:
+                settings = training_settings(explorer.settings, explorer.dataset)
+            else:
+                settings = run_settings(project_path(self.source.value))
+            fed = fed_step(settings, self.step.value)
+        except (ValueError, OSError) as error:
+            self.result.value = _error(error)
+            return
+        words = "<br>".join(html.escape(word) for word in fed.words)
+        self.result.value = f"{strip_html(compose(fed.tiles, fed.columns))}<p>{words}</p>"
+
+
+def known_runs() -> list[str]:
+    """Return the parameter files of the project's studies and runs, relative to its root."""
+    found = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if path.name != "recipe.yaml"]
+    found += PROJECT_ROOT.glob("outputs/*/*/params.yaml")
+    return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in found)
+
+
+def clip_yaml(settings: LookSettings) -> str:
+    """Return what the knobs set, as YAML for a run of notebook 3."""
+    names = [
+        name
+        for name in ClipSettings.model_fields
+        if name not in DataSettings.model_fields and name != "cache_mb"
+    ]
+    return yaml.safe_dump(
+        {name: getattr(settings, name) for name in names}, sort_keys=False, default_flow_style=None
     )
-    return buffer.getvalue()
+
+
+def facts_html(look: Look) -> str:
+    """Return the drawn parameters as a table, with what is missing above it."""
+    warnings = "".join(
+        f'<div style="border-left:4px solid #E69F00;padding-left:8px;margin:4px 0">'
+        f"{html.escape(warning)}</div>"
+        for warning in look.warnings
+    )
+    rows = "".join(
+        f'<tr><td style="padding-right:16px;text-align:left;vertical-align:top;white-space:nowrap">'
+        f"{html.escape(name)}</td>"
+        f'<td style="text-align:left;overflow-wrap:anywhere"><b>{html.escape(value)}</b></td></tr>'
+        for name, value in look.facts
+    )
+    return f"{warnings}<table>{rows}</table>"
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _error(error: Exception) -> str:
+    return (
+        '<div role="alert" style="border-left:4px solid #D55E00;padding-left:8px;'
+        f'overflow-wrap:anywhere;white-space:pre-wrap">{html.escape(str(error))}</div>'
+    )

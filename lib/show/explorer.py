@@ -1,0 +1,323 @@
+"""All views of one clip and its partner, and what was drawn for them: what notebook 2 looks at.
+
+The draws are those of `lib.clips.ClipDataset`, from the same generators: what is shown here for
+(seed, position, video) is what a loader with these settings gives.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.augment.scene import NEEDS_ACTORS
+from lib.augment.transforms import (
+    DrawnOperation,
+    DrawnTemporal,
+    WeakParams,
+    WeakTransform,
+)
+from lib.clips import make_generator
+from lib.config import LookSettings
+from lib.data.actors import ACTORS_FILE, ActorBoxes
+from lib.data.annotations import VideoDataset, VideoRecord
+from lib.data.video import random_clip_indices, read_frames
+from lib.show.augmentations import describe, draw_boxes, strong_transform, temporal_name
+from lib.show.clips import mix_clips
+from lib.show.movies import Tile, from_frames, shrink
+from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
+
+SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
+KEPT_RESULTS = 16  # a few clips in a few settings
+NO_BOXES = "no person boxes: notebook 1 makes them (actor_boxes)"
+
+
+class WeakSample(NamedTuple):
+    """A clip up to its weak view.
+
+    Attributes:
+        record: The video.
+        indices: Its frames in the clip, shape (T,).
+        boxes: For each frame an array (n, 4); None where the data set has none.
+        frames: Decoded frames, shape (T, H, W, 3), uint8.
+        params: The crop, in pixels of the decoded frame, and the flip.
+        weak: Shape (T, 3, S, S), uint8.
+        mask: Shape (T, 1, S, S), uint8; None where the data set has no boxes.
+        state: Of the generator afterwards, for the strong view.
+    """
+
+    record: VideoRecord
+    indices: np.ndarray
+    boxes: list[np.ndarray] | None
+    frames: np.ndarray
+    params: WeakParams
+    weak: Tensor
+    mask: Tensor | None
+    state: Tensor
+
+
+class StrongSample(NamedTuple):
+    """The strong view of a clip, uint8, and what was drawn for it."""
+
+    operations: list[DrawnOperation]
+    temporal: DrawnTemporal
+    strong: Tensor
+    temporal_only: Tensor
+    order: list[int]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one setting of all knobs shows.
+
+    Attributes:
+        tiles: The views, for `lib.show.movies.compose` in four columns.
+        facts: What was drawn: name and value in words.
+        warnings: What is missing or unusual, in sentences.
+        label_weight: Share of the own label in the mixed target, in [0, 1]; None without mixing.
+    """
+
+    tiles: list[Tile]
+    facts: list[tuple[str, str]]
+    warnings: list[str]
+    label_weight: float | None
+
+
+class DecodedVideos:
+    """Frames that were decoded, kept until newer ones need their memory.
+
+    A video is decoded whole if it takes less than half of the memory, so that other frames of it
+    need no second decoding.
+
+    Args:
+        megabytes: Memory for them.
+    """
+
+    def __init__(self, megabytes: float):
+        self._bytes = megabytes * 1e6
+        self._videos: OrderedDict[str, dict[int, np.ndarray]] = OrderedDict()
+
+    def read(self, record: VideoRecord, indices: np.ndarray) -> np.ndarray:
+        """Return frames (T, H, W, 3), uint8, at 0-based `indices`."""
+        key = str(record.path)
+        frames = self._videos.setdefault(key, {})
+        self._videos.move_to_end(key)
+        missing = np.array(sorted(set(indices.tolist()) - frames.keys()), dtype=np.int64)
+        if len(missing):
+            size = record.num_frames * record.height * record.width * 3
+            wanted = np.arange(record.num_frames) if 2 * size <= self._bytes else missing
+            decoded = read_frames(record.path, wanted)
+            frames |= dict(zip(wanted.tolist(), decoded, strict=True))
+        while len(self._videos) > 1 and self._used() > self._bytes:
+            self._videos.popitem(last=False)
+        return np.stack([frames[int(index)] for index in indices])
+
+    def _used(self) -> int:
+        return sum(frame.nbytes for video in self._videos.values() for frame in video.values())
+
+
+class ClipExplorer:
+    """Makes the views of clips of one data set; what did not change is not made again.
+
+    Args:
+        dataset: The prepared data set.
+        cache_mb: Memory for decoded frames, megabytes.
+    """
+
+    def __init__(self, dataset: VideoDataset, cache_mb: float = 400):
+        self.dataset = dataset
+        has_boxes = (dataset.folder / ACTORS_FILE).is_file()
+        self.actors = ActorBoxes(dataset) if has_boxes else None
+        self.videos = DecodedVideos(cache_mb)
+        self._results: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def look(self, settings: LookSettings, row: int, partner_row: int) -> Look:
+        """Return all views of a clip.
+
+        Args:
+            settings: All knobs; of them the seed draws everything.
+            row: Index row of the video.
+            partner_row: Index row of the video whose background is taken.
+        """
+        own, partner = (
+            self.weak_sample(settings, position, number)
+            for position, number in enumerate((row, partner_row))
+        )
+        strong = self._strong_sample(settings, row, own)
+        mixed, weight, note = self._mix(settings, own, partner, strong)
+        scene = settings.scene_augmentation
+        numbers = own.indices.tolist()
+        no_mask = NO_BOXES if own.mask is None else own.mask
+        tiles = [
+            Tile("original", ORIGINAL, self._original(own), numbers),
+            Tile("weak view", WEAK, own.weak, numbers),
+            Tile("strong view", STRONG, strong.strong, own.indices[strong.order].tolist()),
+            Tile(
+                f"only temporal: {temporal_name(strong.temporal)}",
+                TEMPORAL,
+                strong.temporal_only,
+                own.indices[strong.order].tolist(),
+            ),
+            Tile("people in the weak view", ORIGINAL, no_mask),
+            Tile(scene_title(scene, weight), SCENE, mixed, numbers if note is None else ()),
+            Tile("partner, weak view", WEAK, partner.weak, partner.indices.tolist()),
+            Tile(
+                "partner, original",
+                ORIGINAL,
+                self._original(partner),
+                partner.indices.tolist(),
+            ),
+        ]
+        facts = self._facts(settings, own, partner, strong, weight)
+        return Look(tiles, facts, self._warnings(settings, own, partner, note), weight)
+
+    def weak_sample(self, settings: LookSettings, position: int, row: int) -> WeakSample:
+        """Return the clip of a video at a position of a stream, up to its weak view."""
+        names = "seed clip_len frame_interval short_side crop_size crop_area_min actor_min_score"
+        key = (position, row, *(getattr(settings, name) for name in names.split()))
+
+        def make() -> WeakSample:
+            generator = make_generator(settings.seed, position)
+            record = self.dataset.record(row)
+            indices = random_clip_indices(
+                record.num_frames, settings.clip_len, settings.frame_interval, generator
+            )
+            frames = self.videos.read(record, indices)
+            transform = WeakTransform(
+                settings.short_side, settings.crop_size, settings.crop_area_min
+            )
+            params = transform.draw(*frames.shape[1:3], generator)
+            boxes = mask = None
+            if self.actors is not None:
+                boxes = self.actors.lookup(row, indices, settings.actor_min_score)
+                mask = transform.mask(boxes, params)
+            weak = transform.apply(frames, params)
+            state = generator.get_state()
+            return WeakSample(record, indices, boxes, frames, params, weak, mask, state)
+
+        return self._remembered(("weak", key), make)
+
+    def _strong_sample(self, settings: LookSettings, row: int, own: WeakSample) -> StrongSample:
+        transform = strong_transform(settings)
+        generator = torch.Generator()
+        generator.set_state(own.state)
+        operations, temporal = transform.draw(own.weak, generator)
+        order = transform.temporal.apply(torch.arange(len(own.weak)), temporal)
+        changed = transform.randaugment.apply(own.weak, operations)
+        return StrongSample(operations, temporal, changed[order], own.weak[order], order.tolist())
+
+    def _mix(
+        self, settings: LookSettings, own: WeakSample, partner: WeakSample, strong: StrongSample
+    ) -> tuple[Tensor | str, float | None, str | None]:
+        """Return the clip after the scene augmentation, its label weight, and why it is as it is.
+
+        The weight is None where nothing was mixed.
+        """
+        scene = settings.scene_augmentation
+        if scene in NEEDS_ACTORS:
+            if own.mask is None:
+                return NO_BOXES, None, f"{scene} needs person boxes; notebook 1 makes them"
+            covered = float(own.mask.float().mean())
+            if covered in (0.0, 1.0):
+                why = "nobody is in the mask" if covered == 0 else "the mask covers the whole clip"
+                return strong.strong, None, f"{why}: {scene} leaves the clip its strong view"
+        key = ("mix", scene, settings.seed, id(own.weak), id(partner.weak))
+
+        def make() -> tuple[Tensor, Tensor, Tensor, float]:
+            masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
+            weak = torch.stack([own.weak, partner.weak])
+            generator = make_generator(settings.seed, 0, 0)
+            clips, mixed = mix_clips(weak, weak, masks, scene, generator)
+            # the views stay alive as long as the key names them
+            return own.weak, partner.weak, clips[0], float(mixed.label_weight[0])
+
+        _, _, clip, weight = self._remembered(key, make)
+        return clip, weight, None
+
+    def _original(self, sample: WeakSample) -> Tensor:
+        """Return the decoded frames with the boxes drawn in."""
+
+        def make() -> tuple[np.ndarray, Tensor]:
+            frames = sample.frames
+            if sample.boxes is not None:
+                frames = frames.copy()
+                for frame, boxes in zip(frames, sample.boxes, strict=True):
+                    draw_boxes(frame, boxes)
+            return sample.frames, shrink(from_frames(frames), SHOWN_SIDE)
+
+        return self._remembered(("original", id(sample.frames)), make)[1]
+
+    def _remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._results:
+            self._results[key] = make()
+        self._results.move_to_end(key)
+        while len(self._results) > KEPT_RESULTS:
+            self._results.popitem(last=False)
+        return self._results[key]
+
+    def _facts(
+        self,
+        settings: LookSettings,
+        own: WeakSample,
+        partner: WeakSample,
+        strong: StrongSample,
+        weight: float | None,
+    ) -> list[tuple[str, str]]:
+        facts = [
+            ("video", own.record.name),
+            ("partner", partner.record.name),
+            ("frames", " ".join(map(str, own.indices))),
+            ("weak view", describe_weak(own)),
+            ("strong view", describe(strong.operations, strong.temporal).replace("\n", ", ")),
+            ("order of the frames", " ".join(map(str, strong.order))),
+        ]
+        if own.mask is not None:
+            share = float(own.mask.float().mean())
+            facts.append(("people cover", f"r = {share:.3f} of the clip"))
+        classes = self.dataset.classes
+        names = [shorten(classes[sample.record.label], 60) for sample in (own, partner)]
+        if weight is not None and names[0] != names[1]:
+            label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"
+        else:
+            label = f"1.00 · {names[0]}"
+        facts.append((f"label after {settings.scene_augmentation}", label))
+        return facts
+
+    def _warnings(
+        self, settings: LookSettings, own: WeakSample, partner: WeakSample, note: str | None
+    ) -> list[str]:
+        warnings = []
+        span = (settings.clip_len - 1) * settings.frame_interval + 1
+        for name, sample in (("video", own), ("partner", partner)):
+            count = sample.record.num_frames
+            if count == 1:
+                warnings.append(f"The {name} has one frame: nothing moves in its clip.")
+            elif count < span:
+                warnings.append(
+                    f"The {name} has {count} frames and the clip spans {span}: it wraps around, "
+                    "and some frames come twice. A smaller frame_interval avoids that."
+                )
+        if own.record.row == partner.record.row:
+            warnings.append("The video is its own partner: choose another to see a new background.")
+        if note is not None:
+            warnings.append(f"{note[0].upper()}{note[1:]}.")
+        return warnings
+
+
+def describe_weak(sample: WeakSample) -> str:
+    """Return the drawn crop and flip in words."""
+    left, top, right, bottom, is_flipped = sample.params
+    record = sample.record
+    return (
+        f"crop {right - left} × {bottom - top} at ({left}, {top}) of {record.width} × "
+        f"{record.height} pixels, {'flipped' if is_flipped else 'not flipped'}"
+    )
+
+
+def scene_title(scene: str, weight: float | None) -> str:
+    """Return the title of a mixed clip, with the weight of its own label."""
+    name = {"actor_cutmix": "ActorCutMix", "cutmix": "CutMix", "mixup": "MixUp"}.get(scene, scene)
+    return name if weight is None else f"{name}, own {100 * weight:.0f} %"
