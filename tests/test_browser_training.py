@@ -65,3 +65,68 @@ def test_training_is_watched_stopped_and_continued(open_notebook, small_data, tm
     wait_says(notebook, "interrupted: saving a checkpoint")
     wait_says(notebook, "KeyboardInterrupt")
     assert run.log_entries()[-1]["epoch"] > stopped_at
+
+
+def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path):
+    run = Run(tmp_path / "run")
+    notebook = open_notebook(
+        "3_train.ipynb",
+        **SMALL | {"data_dir": str(small_data), "run_dir": str(run.folder), "epochs": 400},
+    )
+    notebook.start_all()
+    wait_says(notebook, r"in epoch [2-9]")
+    notebook.page.keyboard.press("Control+s")
+    notebook.page.wait_for_timeout(1000)
+    notebook.open()  # the page is loaded again; the kernel goes on
+    before = run.log_entries()[-1]["epoch"]
+    wait_says(notebook, rf"in epoch ({before + 2}|{before + 3}|{before + 4})")
+    view_of(notebook).scroll_into_view_if_needed()
+    notebook.screenshot("3_train_after_reload")
+    view_of(notebook).get_by_role("button", name="Stop").click()
+    wait_says(notebook, r"stopped after epoch \d+ of 400")
+    assert run.last_path.exists() and not run.is_finished()
+
+
+@pytest.fixture(scope="module")
+def two_runs(small_data, tmp_path_factory):
+    """Two short runs of notebook 3's defaults, one of them tested already."""
+    from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings, notebook_defaults
+    from lib.evaluation import evaluate
+    from lib.learn.training import fit
+
+    folder = tmp_path_factory.mktemp("runs")
+    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb") | SMALL
+    runs = []
+    for name, objective in (("semi", "fixmatch"), ("supervised", "supervised")):
+        changes = {"data_dir": str(small_data), "run_dir": str(folder / name), "epochs": 8}
+        runs.append(fit(TrainSettings(**defaults | changes | {"objective": objective})))
+    evaluate(EvaluateSettings(run_dir=str(runs[1].folder)))
+    return runs
+
+
+def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(open_notebook, two_runs):
+    notebook = open_notebook("4_evaluate.ipynb", run_dir=str(two_runs[0].folder))
+    notebook.run_all()
+    assert notebook.errors() == []
+    browser = notebook.cell("EvaluationBrowser(")
+    cells = browser.get_by_role("button").filter(has_text="3")
+    cells.first.scroll_into_view_if_needed()
+    title = cells.first.get_attribute("title")
+    cells.first.click()
+    words = title.split(" ", 1)[1]  # "3 videos of … taken for …"
+    browser.get_by_text(words).first.wait_for(timeout=30_000)
+    assert browser.locator("select[size] option, select[multiple] option").count() == 3
+    playing = browser.locator("video").first
+    playing.wait_for(timeout=30_000)
+    notebook.page.wait_for_function(
+        "() => [...document.querySelectorAll('.jupyter-widgets video')].some("
+        "v => v.readyState >= 2 && v.videoWidth > 0)",
+        timeout=30_000,
+    )
+    browser.get_by_label("beside").select_option(label=two_runs[1].name)
+    browser.get_by_text(two_runs[1].name, exact=True).last.wait_for(timeout=30_000)
+    for width in (1280, 1920):
+        notebook.page.set_viewport_size({"width": width, "height": width * 5 // 8})
+        browser.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
+        notebook.page.wait_for_timeout(1000)
+        notebook.screenshot(f"4_evaluate_browser_{width}")

@@ -26,14 +26,16 @@ from lib.learn.schedule import learning_rate
 from lib.learn.setup import Data
 from lib.learn.training import fit
 from lib.locks import holder
+from lib.show.evaluation_figures import message_figure
 from lib.show.frontend import has_reader
-from lib.show.plots import LABELED, UNLABELED, learning_curves
+from lib.show.plots import learning_curves
+from lib.show.style import ACCURACY, LABELED, UNLABELED, VERMILLION, styled
 
 POLL_S = 1.0
 DRAW_SHARE = 0.1  # most of the time that drawing may take from a training in the same process
 TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
 FADED = "color:var(--jp-ui-font-color2,#666);font-size:85%"
-DONE_COLOR, FAILED_COLOR = "#009E73", "#D55E00"
+DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
 
 Status = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
 Status |= Literal["finished"]
@@ -202,6 +204,7 @@ def curves_png(log: pd.DataFrame) -> bytes:
     """Return the learning curves of a log as a PNG; a single point is drawn as a dot."""
     figure = learning_curves(log)
     for axis in figure.axes:
+        axis.set_xlim(left=0)
         for line in axis.get_lines():
             if len(line.get_xdata()) == 1:
                 line.set_marker("o")
@@ -211,6 +214,7 @@ def curves_png(log: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+@styled
 def schedule(settings: TrainSettings, data: Data) -> Figure:
     """Show the learning rate and the weight of the unlabelled loss over the epochs to come."""
     batch = settings.unlabeled_batch if settings.is_semi_supervised else settings.labeled_batch
@@ -227,13 +231,11 @@ def schedule(settings: TrainSettings, data: Data) -> Figure:
     for axis, (name, color, values) in zip(grid[0], panels, strict=True):
         axis.plot(shown / steps, values, color=color)
         axis.set(xlabel="epoch", ylabel=name, ylim=(0, 1.08 * max(*values, 1e-12)))
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
+        axis.grid()
     warmup = f"after {settings.warmup_epochs:g} epochs of warm-up, " * (settings.warmup_epochs > 0)
     figure.suptitle(
         f"{settings.epochs} epochs of {steps} steps; {warmup}the learning rate falls from "
-        f"{settings.lr:g} to 0",
-        fontsize=10,
+        f"{settings.lr:g} to 0"
     )
     return figure
 
@@ -243,10 +245,7 @@ def curves(run: Run) -> Figure:
     log = run.read_log()
     if len(log):
         return learning_curves(log)
-    figure, axis = plt.subplots(figsize=(11, 1))
-    axis.axis("off")
-    axis.text(0.5, 0.5, "no epoch of this run has ended yet", ha="center", va="center")
-    return figure
+    return message_figure("no epoch of this run has ended yet")
 
 
 def validations(run: Run, count: int = 3) -> pd.DataFrame:
