@@ -1,5 +1,7 @@
 """Notebooks 3 and 4 in JupyterLab, in a real browser: training, stopping, reloading, browsing."""
 
+import re
+
 import pytest
 
 from lib.learn.runs import Run
@@ -109,13 +111,16 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(open_notebook, two_
     notebook.run_all()
     assert notebook.errors() == []
     browser = notebook.cell("EvaluationBrowser(")
-    cells = browser.get_by_role("button").filter(has_text="3")
-    cells.first.scroll_into_view_if_needed()
-    title = cells.first.get_attribute("title")
-    cells.first.click()
-    words = title.split(" ", 1)[1]  # "3 videos of … taken for …"
+    cell = browser.locator("button.jupyter-button", has_text=re.compile(r"^\d+$")).first
+    cell.scroll_into_view_if_needed()
+    count, words = cell.get_attribute("title").split(" ", 1)  # "3 videos of … taken for …"
+    cell.click()
     browser.get_by_text(words).first.wait_for(timeout=30_000)
-    assert browser.locator("select[size] option, select[multiple] option").count() == 3
+    notebook.page.wait_for_function(  # the list follows the words
+        "n => document.querySelectorAll('.widget-select select option').length === n",
+        arg=int(count),
+        timeout=30_000,
+    )
     playing = browser.locator("video").first
     playing.wait_for(timeout=30_000)
     notebook.page.wait_for_function(

@@ -31,7 +31,7 @@ PAGE = 4  # clips that play at once
 COLUMNS = 4
 CLIPS_KEPT = 32  # in memory, so that paging back decodes nothing
 FADED = "color:var(--jp-ui-font-color2,#666)"
-ALL = "all classes"
+ALL, NO_RUN = "all classes", "no second run"
 MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
 CELL = "a cell of the matrix"
 
@@ -68,44 +68,44 @@ class EvaluationBrowser:
         self._choose()
 
     def _build_controls(self, compare_with: Run | None) -> None:
-        wide = widgets.Layout(width="auto")
         by_name = [(shorten(name, 40), k) for k, name in enumerate(self.classes)]
-        self.list = widgets.Dropdown(options=list(self.results), description="list", layout=wide)
-        self.around = widgets.Dropdown(
-            options=[(ALL, None), *by_name], description="class", layout=wide
-        )
-        self.kind = widgets.Dropdown(
-            options=[MISTAKES, EVERYTHING, DIFFERENT, CELL], description="show", layout=wide
-        )
-        runs = comparable_runs(self.run) | (
-            {compare_with.name: compare_with} if compare_with else {}
-        )
-        self.compare = widgets.Dropdown(
-            options=[("no second run", None), *runs.items()],
-            value=compare_with,
-            description="beside",
-            layout=wide,
-        )
+        self.list = _dropdown("list", list(self.results))
+        self.around = _dropdown("class", [(ALL, -1), *by_name])
+        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
+        self._runs = comparable_runs(self.run)
+        if compare_with is not None:
+            self._runs[compare_with.name] = compare_with
+        self.compare = _dropdown("beside", [NO_RUN, *self._runs])
+        self.compare.value = NO_RUN if compare_with is None else compare_with.name
         self.grid = widgets.GridBox()
         self.note = widgets.HTML()
-        self.videos = widgets.Select(rows=8, layout=widgets.Layout(width="100%"))
+        self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery, self.detail = widgets.HTML(), widgets.HTML()
         self.list.observe(self._on_list, names="value")
         self.around.observe(self._on_class, names="value")
         self.kind.observe(self._on_kind, names="value")
         self.compare.observe(self._on_compare, names="value")
         self.videos.observe(self._on_video, names="value")
+        knobs = widgets.GridBox(
+            [self.list, self.around, self.kind, self.compare],
+            layout=widgets.Layout(grid_template_columns="repeat(2, 210px)"),
+        )
         left = widgets.VBox(
-            [self.list, self.around, self.kind, self.compare, self.grid],
-            layout=widgets.Layout(flex="0 0 auto", max_width="560px", overflow="auto"),
+            [knobs, self.grid],
+            layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
         )
         right = widgets.VBox(
             [self.note, self.videos, self.gallery, self.detail],
-            layout=widgets.Layout(flex="1 1 420px", min_width="420px"),
+            layout=widgets.Layout(flex="1 1 340px", min_width="340px"),
         )
         self.widget = widgets.HBox(
-            [left, right], layout=widgets.Layout(flex_flow="row wrap", gap="16px")
+            [left, right], layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px")
         )
+
+    @property
+    def _class(self) -> int | None:
+        """The chosen class; None for all."""
+        return None if self.around.value < 0 else self.around.value
 
     @property
     def result(self) -> ListResult:
@@ -124,7 +124,7 @@ class EvaluationBrowser:
 
     def _fill_grid(self) -> None:
         matrix = confusion_matrix(self.result.scores, self.result.labels)
-        shown = confused_classes(matrix, GRID, self.around.value)
+        shown = confused_classes(matrix, GRID, self._class)
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         small = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
         head = "".join(_slanted(self.classes[k]) for k in shown)
@@ -197,8 +197,8 @@ class EvaluationBrowser:
         self.beside, self.trouble = {}, ""
         try:
             for name in self.results:
-                pairs = results_beside(self.run, self.results, self.compare.value, name)
-                self.beside[name] = pairs
+                other = self._runs.get(self.compare.value)
+                self.beside[name] = results_beside(self.run, self.results, other, name)
         except (ValueError, OSError) as error:
             self.trouble = str(error)
 
@@ -223,7 +223,7 @@ class EvaluationBrowser:
 
     def _found(self) -> tuple[np.ndarray, str]:
         """Return positions in the list of the chosen videos, and what they are in words."""
-        result, kind, label = self.result, self.kind.value, self.around.value
+        result, kind, label = self.result, self.kind.value, self._class
         predicted = result.scores.argmax(axis=1)
         of = "" if label is None else f" of {self.classes[label]}"
         is_class = np.full(len(predicted), True) if label is None else result.labels == label
@@ -330,6 +330,15 @@ def comparable_runs(run: Run) -> dict[str, Run]:
         return {}
     runs = [Run(folder) for folder in folders if folder != run.folder]
     return {other.name: other for other in runs if other.metrics_path.is_file()}
+
+
+def _dropdown(description: str, options: list) -> widgets.Dropdown:
+    return widgets.Dropdown(
+        options=options,
+        description=description,
+        layout=widgets.Layout(width="205px"),
+        style={"description_width": "48px"},
+    )
 
 
 def _slanted(name: str) -> str:

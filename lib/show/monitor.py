@@ -32,7 +32,8 @@ from lib.show.plots import learning_curves
 from lib.show.style import ACCURACY, LABELED, UNLABELED, VERMILLION, styled
 
 POLL_S = 1.0
-DRAW_SHARE = 0.1  # most of the time that drawing may take from a training in the same process
+DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
+DRAW_WAIT_S = 5.0  # but that long a picture may be old
 TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
 FADED = "color:var(--jp-ui-font-color2,#666);font-size:85%"
 DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
@@ -147,7 +148,7 @@ class TrainingMonitor:
         self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.error = widgets.HTML()
         top = widgets.HBox(
-            [self.stop, self.headline], layout=widgets.Layout(align_items="center", gap="12px")
+            [self.stop, self.headline], layout=widgets.Layout(align_items="center", grid_gap="12px")
         )
         self.widget = widgets.VBox([top, self.bar, self.numbers, self.curves, self.error])
         self._within: list[dict[str, Any]] = []  # points of the epoch that is not in the log yet
@@ -186,7 +187,7 @@ class TrainingMonitor:
             return
         self.curves.value = curves_png(log) if len(log) else b""
         self._drawn = key
-        self._draw_next = now + (time.perf_counter() - now) / DRAW_SHARE
+        self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, DRAW_WAIT_S)
 
     def _with_present_epoch(self, state: RunState) -> pd.DataFrame:
         """Return the log with points of the present epoch, at fractions of epochs."""
