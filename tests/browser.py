@@ -123,7 +123,15 @@ class NotebookPage:
         """Write `outputs/screenshots/<name>.png` of the window, or of an element of it."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
-        (target or self.page).screenshot(path=path, animations="disabled")
+        if target is None:
+            self.page.screenshot(path=path)
+            return path
+        window = self.page.viewport_size
+        height = int(target.bounding_box()["height"]) + 200  # so that all of it is in the window
+        self.page.set_viewport_size(window | {"height": max(height, window["height"])})
+        target.evaluate("element => element.scrollIntoView()")
+        target.screenshot(path=path)
+        self.page.set_viewport_size(window)
         return path
 
 

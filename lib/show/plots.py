@@ -80,13 +80,22 @@ def learning_curves(log: pd.DataFrame) -> Figure:
     _line(losses, log, "loss/labeled", LABELED, "labelled")
     _line(losses, log, "loss/unlabeled", UNLABELED, "unlabelled")
     _line(losses, log, "loss/distillation", RATE, "distillation")
-    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
+    loss, rate, right, best = (
+        _last(log, name)
+        for name in ("loss/total", "ssl/mask_rate", "ssl/pseudo_label_accuracy", "eval/top1_video")
+    )
+    losses.set(title="Loss" + (f": {loss:.2f} at the end" if loss is not None else ""))
+    losses.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     _line(pseudo, log, "ssl/mask_rate", RATE, "confident", scale=100)
     _line(pseudo, log, "ssl/pseudo_label_accuracy", ACCURACY, "of these right", scale=100)
-    pseudo.set(title="Pseudo-labels", xlabel="epoch", ylabel="share of clips (%)", ylim=(0, 102))
+    title = "Pseudo-labels"
+    if rate is not None and right is not None:
+        title = f"{100 * rate:.0f} % confident, {100 * right:.0f} % of these right"
+    pseudo.set(title=title, xlabel="epoch", ylabel="share of clips (%)", ylim=(0, 102))
     _line(accuracy, log, "train/top1_clip", LABELED, "labelled clips", scale=100)
     _line(accuracy, log, "eval/top1_video", ACCURACY, "validation videos")
-    accuracy.set(title="Top-1 accuracy", xlabel="epoch", ylabel="correct (%)", ylim=(0, 102))
+    title = "not validated yet" if best is None else f"validation ends at {best:.1f} %"
+    accuracy.set(title=f"Top-1: {title}", xlabel="epoch", ylabel="correct (%)", ylim=(0, 102))
     for axis in axes:
         _finish(axis)
     if "ssl/mask_rate" not in log:
@@ -94,6 +103,12 @@ def learning_curves(log: pd.DataFrame) -> Figure:
             0.5, 0.5, "supervised run:\nno pseudo-labels", ha="center", transform=pseudo.transAxes
         )
     return figure
+
+
+def _last(log: pd.DataFrame, column: str) -> float | None:
+    """Return the last value of a column; None where there is none."""
+    values = log[column].dropna() if column in log else []
+    return float(values.iloc[-1]) if len(values) else None
 
 
 def _line(
@@ -120,7 +135,7 @@ def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title
             written into the cells.
         title: Says what to see.
     """
-    side = min(9, 1.7 + 0.36 * len(classes))
+    side = min(9, max(3, 1.7 + 0.36 * len(classes)))
     names = [shorten(name, LONGEST_NAME) for name in classes]
     size = (side * len(matrices) + 1, side + 0.4)
     figure, grid = plt.subplots(1, len(matrices), figsize=size, squeeze=False, layout="compressed")
@@ -221,13 +236,23 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     for name, log in logs.items():
         group = group_of(name)
         color = COLORS[groups.index(group) % len(COLORS)]
+        if "eval/top1_video" not in log:
+            continue
         part = log[["seconds", "eval/top1_video"]].dropna()
         label = group if group not in axis.get_legend_handles_labels()[1] else None
         axis.plot(part["seconds"] / 60, part["eval/top1_video"], color=color, label=label)
     axis.set(xlabel="training time (minutes)", ylabel="validation top-1 (%)", ylim=(0, 102))
-    axis.set_title("Validation accuracy over training time")
-    _finish(axis)
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ends = {name: _last(log, "eval/top1_video") for name, log in logs.items()}
+    ends = {name: value for name, value in ends.items() if value is not None}
+    highest = max(ends, key=ends.get, default=None)
+    axis.set_title(
+        f"{shorten(highest, 40)} ends highest: {ends[highest]:.1f} %"
+        if highest
+        else "No run was validated yet"
+    )
+    axis.grid(visible=True)
+    if ends:
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

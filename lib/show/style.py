@@ -33,7 +33,6 @@ STYLE = {
     "savefig.facecolor": "white",
     "font.size": 10,
     "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "figure.titlesize": 11,
     "axes.labelsize": 10,
     "xtick.labelsize": 9,

@@ -70,8 +70,8 @@ class VideoPicker:
         self.row = 0
         self._on_change, self._is_filling = on_change, False
         wide = widgets.Layout(width="98%")
-        self.search = widgets.Text(placeholder="search, for example a class", layout=wide)
-        self.choice = widgets.Select(rows=6, layout=wide)
+        self.search = widgets.Text(placeholder="search", layout=wide)
+        self.choice = widgets.Select(rows=5, layout=wide)
         self.draw = widgets.Button(description="random", icon="random", tooltip=f"draw a {label}")
         self.count = widgets.HTML()
         self.search.observe(lambda _: self._filter(), names="value")
@@ -80,7 +80,7 @@ class VideoPicker:
         title = widgets.HTML(f"<b>{label}</b>")
         head = widgets.HBox([title, self.count], layout=wide)
         self.widget = widgets.VBox(
-            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="250px")
+            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="160px")
         )
 
     def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
@@ -110,8 +110,10 @@ class VideoPicker:
         listed = found[:MOST_LISTED]
         if self.row in [row for _, row in found] and self.row not in [row for _, row in listed]:
             listed.append(next(pair for pair in found if pair[1] == self.row))
-        self.count.value = f"&nbsp;{len(found)} of {len(self._rows)} videos" + (
-            "" if len(found) == len(listed) else f", the first {MOST_LISTED} listed"
+        self.count.value = (
+            f"&nbsp;{len(found):,} of {len(self._rows):,}"
+            if len(found) <= MOST_LISTED
+            else f"&nbsp;{MOST_LISTED} of {len(found):,}"
         )
         self._is_filling = True
         self.choice.options = listed
@@ -146,95 +148,80 @@ class AugmentationExplorer:
         self.partner = VideoPicker("partner", self.show)
         self._open(dataset)
         loader = LoaderView(self)
-        one_clip = widgets.VBox(
-            [self._arranged_knobs(), self.picture, self.facts, self.yaml],
-        )
+        words = widgets.VBox([self.facts, self.yaml], layout=widgets.Layout(flex="1 1 420px"))
+        shown = widgets.HBox([self.picture, words], layout=wrapping())
+        one_clip = widgets.VBox([self._arranged_knobs(), shown])
         self.widget = widgets.Tab([one_clip, loader.widget])
         self.widget.titles = ("one clip", "what the loader gives")
         self._is_set_up = True
         self.show()
 
     def _make_knobs(self, settings: LookSettings) -> None:
-        style = {"description_width": "96px"}
-        wide = widgets.Layout(width="290px")
-
-        def slider(kind: type, value: float, low: float, high: float, step: float, name: str):
-            knob = kind(value, min=low, max=high, step=step, description=name, style=style)
-            knob.layout = wide
-            return knob
-
-        operations = expand_operations(OPERATION_GROUPS)
+        temporal = {name: tuple(value) for name, value in TEMPORAL.items()}
+        own = tuple(settings.temporal_ops)
+        if own not in temporal.values():
+            temporal = {", ".join(own): own} | temporal
+        operations = [*OPERATION_GROUPS, *expand_operations(OPERATION_GROUPS)]
         self.knobs = {
-            "seed": widgets.BoundedIntText(
-                settings.seed, min=0, max=10**6, description="seed", style=style,
-                layout=widgets.Layout(width="190px"),
-            ),
-            "randaugment_num_ops": slider(
-                widgets.IntSlider, settings.randaugment_num_ops, 0, 4, 1, "operations"
-            ),
-            "randaugment_magnitude": slider(
-                widgets.FloatSlider, settings.randaugment_magnitude, 0, 30, 1, "magnitude"
-            ),
+            "seed": widgets.BoundedIntText(settings.seed, min=0, max=10**6, description="seed"),
             "randaugment_ops": widgets.SelectMultiple(
-                options=[*OPERATION_GROUPS, *operations],
+                options=operations,
                 value=tuple(settings.randaugment_ops),
                 description="drawn from",
-                rows=5, style=style, layout=wide,
+                rows=6,
             ),
-            "temporal_ops": widgets.Dropdown(
-                options=self._temporal_options(settings),
-                value=tuple(settings.temporal_ops),
-                description="temporal", style=style, layout=wide,
-            ),
+            "temporal_ops": widgets.Dropdown(options=temporal, value=own, description="temporal"),
             "scene_augmentation": widgets.Dropdown(
                 options=list(SCENE_AUGMENTATIONS),
                 value=settings.scene_augmentation,
-                description="scene", style=style, layout=wide,
+                description="scene",
             ),
-            "crop_area_min": slider(
-                widgets.FloatSlider, settings.crop_area_min, 0.05, 1, 0.05, "smallest crop"
+            "randaugment_num_ops": widgets.IntSlider(
+                settings.randaugment_num_ops, 0, 4, description="operations"
             ),
-            "frame_interval": slider(
-                widgets.IntSlider, settings.frame_interval, 1,
-                max(16, settings.frame_interval), 1, "every … frame",
+            "randaugment_magnitude": widgets.FloatSlider(
+                settings.randaugment_magnitude, min=0, max=30, step=1, description="magnitude"
             ),
-            "actor_min_score": slider(
-                widgets.FloatSlider, settings.actor_min_score, 0, 1, 0.05, "box score >"
+            "crop_area_min": widgets.FloatSlider(
+                settings.crop_area_min, min=0.05, max=1, step=0.05, description="smallest crop"
             ),
-        }  # fmt: skip
-        for knob in self.knobs.values():
+            "frame_interval": widgets.IntSlider(
+                settings.frame_interval, 1, max(16, settings.frame_interval), description="interval"
+            ),
+            "actor_min_score": widgets.FloatSlider(
+                settings.actor_min_score, min=0, max=1, step=0.05, description="box score"
+            ),
+        }
+        for name, knob in self.knobs.items():
+            is_slider = isinstance(knob, widgets.IntSlider | widgets.FloatSlider)
+            knob.style.description_width = "86px" if is_slider else "68px"
+            knob.layout.width = "222px" if is_slider else "198px"
+            knob.tooltip = f"{name}, as in the parameters of notebook 3"
             knob.observe(lambda _: self.show(), names="value")
-        self.reseed = widgets.Button(
-            description="reseed", icon="refresh", layout=widgets.Layout(width="96px")
-        )
+        self.reseed = widgets.Button(description="reseed", icon="refresh")
+        self.reseed.layout.width = "96px"
         self.reseed.on_click(lambda _: self._reseed())
 
     def _reseed(self) -> None:
         self.knobs["seed"].value += 1
 
-    @staticmethod
-    def _temporal_options(settings: LookSettings) -> list[tuple[str, tuple[str, ...]]]:
-        options = [(name, tuple(value)) for name, value in TEMPORAL.items()]
-        own = tuple(settings.temporal_ops)
-        return options if own in dict(options).values() else [(", ".join(own), own), *options]
-
     def _arranged_knobs(self) -> widgets.Widget:
         sets = sorted(path.parent for path in self._data_dir().glob("*/dataset.json"))
         options = {path.name: str(path) for path in [self.dataset.folder, *sets]}
-        label = {"description_width": "60px"}
         self.data = widgets.Dropdown(
-            options=options, value=options[self.dataset.folder.name], description="data set",
-            style=label, layout=widgets.Layout(width="250px"),
-        )  # fmt: skip
+            options=options, value=options[self.dataset.folder.name], description="data set"
+        )
+        self.data.style.description_width, self.data.layout.width = "60px", "328px"
         self.data.observe(lambda change: self._change_data(Path(change["new"])), names="value")
-        knobs = self.knobs
-        seed = widgets.HBox([knobs["seed"], self.reseed])
-        others = [knob for name, knob in knobs.items() if name != "seed"]
-        row = widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="4px 16px")
-        pickers = widgets.HBox([self.video.widget, self.partner.widget], layout=row)
-        left = widgets.VBox([self.data, pickers])
-        right = widgets.VBox([seed, *others])
-        return widgets.HBox([left, right], layout=row)
+        knobs = list(self.knobs.values())
+        top = widgets.HBox([self.data, knobs[0], self.reseed], layout=wrapping())
+        columns = [
+            self.video.widget,
+            self.partner.widget,
+            widgets.VBox(knobs[1:4]),
+            widgets.VBox(knobs[4:]),
+        ]
+        return widgets.VBox([top, widgets.HBox(columns, layout=wrapping())])
 
     def _data_dir(self) -> Path:
         return project_path(self.settings.data_dir)
@@ -296,17 +283,19 @@ class LoaderView:
         self.source = widgets.Combobox(
             value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
             placeholder="a params.yaml, or a run file beside a recipe.yaml",
-            layout=widgets.Layout(width="460px"),
+            layout=widgets.Layout(width="380px"),
         )  # fmt: skip
         self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
-        self.step.layout.width = "180px"
+        self.step.layout.width, self.step.style.description_width = "130px", "40px"
         self.next = widgets.Button(description="next step", icon="step-forward")
         self.button = widgets.Button(description="show", button_style="info", icon="play")
         self.next.on_click(lambda _: self._next())
         self.button.on_click(lambda _: self.show())
         self.result = widgets.HTML("Choose the settings of a run, and press <b>show</b>.")
-        row = widgets.Layout(display="flex", flex_flow="row wrap")
-        controls = widgets.HBox([self.source, self.step, self.button, self.next], layout=row)
+        controls = [self.source, self.step, self.button, self.next]
+        for button in (self.button, self.next):
+            button.layout.width = "110px"
+        controls = widgets.HBox(controls, layout=wrapping())
         self.widget = widgets.VBox([controls, self.result])
 
     def _next(self) -> None:
@@ -327,6 +316,11 @@ class LoaderView:
             return
         words = "<br>".join(html.escape(word) for word in fed.words)
         self.result.value = f"{strip_html(compose(fed.tiles, fed.columns))}<p>{words}</p>"
+
+
+def wrapping() -> widgets.Layout:
+    """Return the layout of things side by side that go to the next line where there is no room."""
+    return widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="2px 8px")
 
 
 def known_runs() -> list[str]:
@@ -361,7 +355,7 @@ def facts_html(look: Look) -> str:
         f'<td style="text-align:left;overflow-wrap:anywhere"><b>{html.escape(value)}</b></td></tr>'
         for name, value in look.facts
     )
-    return f"{warnings}<table>{rows}</table>"
+    return f'{warnings}<table style="line-height:1.4">{rows}</table>'
 
 
 def _plain(value: object) -> object:

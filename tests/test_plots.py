@@ -1,0 +1,117 @@
+"""Figures of runs: titles say the finding, axes are named, and odd runs still give a figure."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.show import style
+from lib.show.plots import (
+    MOST_NAMES,
+    accuracy_bars,
+    confusions,
+    invariance_bars,
+    learning_curves,
+    per_class_accuracy,
+    validation_curves,
+)
+
+matplotlib.use("Agg")
+LONG = "an action with a very long name that goes on and on"
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def assert_no_text_overlaps(figure):
+    """Tick labels of one axis and titles must not lie on each other."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        titles = [axes.title] if axes.get_title() else []
+        groups = [[t for t in axes.get_yticklabels() if t.get_text()], titles]
+        if not any(t.get_rotation() for t in axes.get_xticklabels()):
+            groups.append([t for t in axes.get_xticklabels() if t.get_text()])
+        for texts in groups:
+            boxes = [text.get_window_extent() for text in texts]
+            for k, box in enumerate(boxes):
+                assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+
+
+def run_log(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"epoch": [1, 2], "seconds": [30.0, 60.0]} | columns)
+
+
+def test_learning_curves_say_what_was_reached():
+    log = run_log(
+        **{"loss/total": [2.0, 1.5], "loss/labeled": [2.0, 1.5], "eval/top1_video": [None, 62.5]}
+    )
+    losses, pseudo, accuracy = learning_curves(log).axes
+    assert losses.get_title() == "Loss: 1.50 at the end"
+    assert accuracy.get_title() == "Top-1: validation ends at 62.5 %"
+    assert "supervised" in pseudo.texts[0].get_text()
+    assert losses.lines[0].get_color() == style.LABELED
+    assert "(nats)" in losses.get_ylabel() and "(%)" in accuracy.get_ylabel()
+
+
+def test_runs_that_were_not_validated_are_said_to_be():
+    log = run_log(**{"loss/total": [2.0, 1.5]})
+    assert "not validated" in learning_curves(log).axes[2].get_title()
+    (axes,) = validation_curves({"a": log}).axes
+    assert "No run" in axes.get_title()
+    log = log.assign(**{"eval/top1_video": [10.0, 30.0]})
+    (axes,) = validation_curves({"a": log, "b": run_log()}).axes
+    assert axes.get_title() == "a ends highest: 30.0 %"
+
+
+def test_many_runs_are_bars_below_each_other():
+    rows = [(f"{LONG}_{number}", split, number) for number in range(16) for split in ("val", "new")]
+    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
+    (axes,) = figure.axes
+    assert "15.0 %" in axes.get_title() and "val" in axes.get_title()
+    assert figure.get_size_inches()[0] < 10
+    assert sorted(bar.get_width() for bar in axes.patches) == sorted(2 * list(range(16)))
+    assert_no_text_overlaps(figure)
+
+
+@pytest.mark.parametrize("count", [1, 6, 400])
+def test_classes_are_named_where_they_can_be_read(count):
+    classes = [f"{LONG} {number}" for number in range(count)]
+    matrix = np.eye(count, dtype=int) * 4
+    matrix[0, -1] += 4
+    figure = per_class_accuracy({"val": matrix, "other": matrix}, classes)
+    (axes,) = figure.axes
+    assert len(axes.patches) == 2 * min(count, MOST_NAMES)
+    assert figure.get_size_inches()[0] < 16
+    assert min(bar.get_height() for bar in axes.patches) == (100 if count == 1 else 50)
+    figure = confusions({"val": matrix}, classes, "title")
+    assert len(figure.axes[0].texts) == (0 if count > MOST_NAMES else np.count_nonzero(matrix))
+    assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 24
+    assert_no_text_overlaps(figure)
+
+
+def test_families_have_their_colours_everywhere():
+    families = pd.DataFrame(
+        {"family": ["temporal", "scene"], "agreement": [90.0, 40.0], "kl": [0.1, 1.0]}
+    )
+    accuracy = pd.DataFrame({"input": ["whole clip", "actor only"], "top1": [80.0, 60.0]})
+    agreement, change, _ = invariance_bars(families, accuracy).axes
+    assert agreement.get_title() == "Least stable: scene"
+    for axes in (agreement, change):
+        colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
+        assert colors == [style.TEMPORAL, style.SCENE]
+
+
+def test_style_does_not_leave_traces():
+    before = dict(matplotlib.rcParams)
+    learning_curves(run_log(**{"loss/total": [2.0, 1.5]}))
+    changed = {name for name, value in matplotlib.rcParams.items() if before[name] != value}
+    assert changed <= {"backend", "interactive"}
+
+
+def test_shortened_text_keeps_both_ends():
+    assert style.shorten("short", 5) == "short"
+    text = style.shorten("the beginning and the end", 9)
+    assert len(text) == 9 and text.startswith("the ") and text.endswith("end")
