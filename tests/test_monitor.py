@@ -243,4 +243,4 @@ def test_the_plan_ends_at_zero(objective, tiny_settings):
     rates = figure.axes[0].get_lines()[0].get_ydata()
     assert len(figure.axes) == (2 if objective == "fixmatch" else 1)
     assert max(rates) == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.05 * max(rates)
-    assert "2 epochs of warm-up" in figure.get_suptitle()
+    assert "warm-up to epoch 2" in figure.get_suptitle()

@@ -226,14 +226,14 @@ def schedule(settings: TrainSettings, data: Data) -> Figure:
     if settings.is_semi_supervised:
         ramp = settings.unlabeled_rampup_epochs * steps
         weights = [settings.unlabeled_weight * min(1.0, k / ramp if ramp else 1.0) for k in shown]
-        panels.append(("weight of the unlabelled loss", UNLABELED, weights))
+        panels.append(("unlabelled weight", UNLABELED, weights))
     size = (5.5 * len(panels), 2.4)
     figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (name, color, values) in zip(grid[0], panels, strict=True):
         axis.plot(shown / steps, values, color=color)
         axis.set(xlabel="epoch", ylabel=name, ylim=(0, 1.08 * max(*values, 1e-12)))
         axis.grid()
-    warmup = f"after {settings.warmup_epochs:g} epochs of warm-up, " * (settings.warmup_epochs > 0)
+    warmup = f"warm-up to epoch {settings.warmup_epochs:g}, then " * (settings.warmup_epochs > 0)
     figure.suptitle(
         f"{settings.epochs} epochs of {steps} steps; {warmup}the learning rate falls from "
         f"{settings.lr:g} to 0"
