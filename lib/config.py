@@ -333,6 +333,7 @@ class EvaluateSettings(Settings):
         batch_videos: Videos in one forward pass.
         invariance_videos: Videos of the last test list that invariance is measured on; drawn
             by a fixed seed.
+        compare_with: Folder of a second tested run of the same data, to set beside this one.
         num_processes: Processes to share the videos; 0 for one per GPU, or one on a CPU.
     """
 
@@ -340,6 +341,7 @@ class EvaluateSettings(Settings):
     checkpoint: Literal["last", "best"] = "last"
     batch_videos: Count = 8
     invariance_videos: Count = 60
+    compare_with: str | None = None
     num_processes: Natural = 0
 
 

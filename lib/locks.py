@@ -39,6 +39,21 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         yield
 
 
+def holder(path: Path) -> str | None:
+    """Return who holds the lock of a file, None if nobody does or there is no such file."""
+    import fcntl  # not on Windows
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read() or "another process"
+    except OSError:
+        pass
+    return None
+
+
 def _take(file: object, path: Path, wait_s: float) -> bool:
     """Take the lock; False, with a warning, where the file system has none."""
     import fcntl  # not on Windows, which can still plan and report

@@ -1,8 +1,57 @@
-"""Showing the progress of a run from its log."""
+"""The progress of a run: lines from its log, and a small file for what the log does not say yet."""
 
+import json
 import time
 
+from lib.files import write_text
 from lib.learn.runs import Run
+
+WRITE_INTERVAL_S = 2.0
+
+
+class ProgressFile:
+    """Writes `progress.json`, every two seconds at most: where the run is within its epoch.
+
+    Args:
+        run: The run.
+        step: Optimiser steps made so far.
+        last_step: Steps of the whole run.
+        steps_per_epoch: Steps of an epoch.
+    """
+
+    def __init__(self, run: Run, step: int, last_step: int, steps_per_epoch: int):
+        self.run, self.first_step = run, step
+        self.last_step, self.steps_per_epoch = last_step, steps_per_epoch
+        self.started = time.perf_counter()
+        self.written: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time to write again."""
+        return self.written is None or time.perf_counter() - self.written > WRITE_INTERVAL_S
+
+    def write(
+        self, step: int, lr: float, samples_per_s: float, means: dict[str, float | None]
+    ) -> None:
+        """Write the state after a step.
+
+        Args:
+            step: Steps made.
+            lr: Learning rate of the last step.
+            samples_per_s: Clips a second in this epoch, over all processes.
+            means: Statistics of this epoch so far, of this process.
+        """
+        self.written = time.perf_counter()
+        per_step = (self.written - self.started) / max(1, step - self.first_step)
+        state = {
+            "step": step,
+            "last_step": self.last_step,
+            "steps_per_epoch": self.steps_per_epoch,
+            "lr": lr,
+            "samples_per_s": round(samples_per_s, 1),
+            "seconds_left": round(per_step * (self.last_step - step), 1),
+            **means,
+        }
+        write_text(self.run.progress_path, json.dumps(state) + "\n")
 
 
 class LogFollower:

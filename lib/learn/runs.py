@@ -3,7 +3,9 @@
 params.yaml       the settings, resolved
 environment.json  versions, devices, commit
 log.jsonl         one JSON object an epoch; with `tensorboard`, as events in tensorboard/ too
+progress.json     while it is trained: where it is between the lines of its log
 last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
+error.txt         the traceback of the process that failed first, if one did
 metrics.json      the test result (notebook 4)
 """
 
@@ -40,6 +42,9 @@ class Run:
         self.best_path = self.folder / "best.pt"
         self.metrics_path = self.folder / "metrics.json"
         self.stop_path = self.folder / "stop"
+        self.progress_path = self.folder / "progress.json"
+        self.error_path = self.folder / "error.txt"
+        self.lock_path = self.folder / ".train.lock"
 
     @property
     def name(self) -> str:
@@ -62,7 +67,8 @@ class Run:
                 )
         write_text(self.params_path, settings.as_yaml())
         write_text(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
-        self.stop_path.unlink(missing_ok=True)
+        for path in (self.stop_path, self.progress_path, self.error_path):
+            path.unlink(missing_ok=True)
 
     def differences(self, settings: TrainSettings) -> list[str]:
         """Return how the settings of the run here differ from others, a line a field."""

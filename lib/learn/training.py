@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import repeat
@@ -29,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
+from lib.files import write_text
 from lib.learn.distributed import (
     World,
     is_in_torchrun,
@@ -37,7 +39,7 @@ from lib.learn.distributed import (
     resolve_num_processes,
 )
 from lib.learn.models import check_input
-from lib.learn.progress import LogFollower
+from lib.learn.progress import LogFollower, ProgressFile
 from lib.learn.runs import Run
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
@@ -62,6 +64,7 @@ from lib.learn.video_resnet import Conv2Plus1d
 from lib.locks import exclusive
 
 STOP_CHECK_STEPS = 20
+ALONE = World(0, 1, torch.device("cpu"))  # means over one process's own steps
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
@@ -143,10 +146,14 @@ class Trainer:
         batches = self._batches(self.step, last_step)
         started, samples = time.perf_counter(), 0
         meter = Meter()
+        progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         while self.step < last_step:
             epoch = self.step // self.steps_per_epoch + 1
             with hold_interrupt() as is_interrupted:
                 samples += self._train_step(batches, meter)
+                if self.world.rank == 0 and progress.is_due():
+                    rate = samples / (time.perf_counter() - started)
+                    progress.write(self.step, self._lr(), rate, meter.means(ALONE))
                 stop = self._is_asked_to_stop()
                 if self.step % self.steps_per_epoch == 0:
                     elapsed = time.perf_counter() - started
@@ -154,7 +161,8 @@ class Trainer:
                     self._end_epoch(epoch, meter, samples / elapsed)
                     started, samples, meter = time.perf_counter(), 0, Meter()
             if stop or is_interrupted():  # within an epoch, processes have their own buffers
-                self._save(self.run.last_path, self.world.gather(dict(self.model.named_buffers())))
+                buffers = {name: value.cpu() for name, value in self.model.named_buffers()}
+                self._save(self.run.last_path, self.world.gather(buffers))
             if is_interrupted():  # only in a run without spawned processes
                 raise KeyboardInterrupt
             if stop:
@@ -245,7 +253,7 @@ class Trainer:
             "epoch": epoch,
             "step": self.step,
             "seconds": round(self.seconds, 3),
-            "lr": learning_rate(self.step - 1, self.steps_per_epoch, settings),
+            "lr": self._lr(),
             **meter.means(self.world),
             "samples_per_s": round(samples_per_s, 1),
             "memory_mb": max(self.world.gather(peak_memory_mb(self.world.device))),
@@ -262,6 +270,10 @@ class Trainer:
                 self.best_top1 = entry["eval/top1_video"]
                 self._save(self.run.best_path)
             self._save(self.run.last_path)
+
+    def _lr(self) -> float:
+        """Return the learning rate of the last step."""
+        return learning_rate(self.step - 1, self.steps_per_epoch, self.settings)
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics, computed with one set of batch norm buffers."""
@@ -409,8 +421,18 @@ def stop_on_sigterm(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
 
 
 def train_worker(world: World, settings: TrainSettings) -> None:
-    """Train one run; what every process of it runs."""
-    Trainer(settings, world).fit()
+    """Train one run; what every process of it runs. The first failure is kept in `error.txt`."""
+    run = Run(settings.run_dir)
+    try:
+        Trainer(settings, world).fit()
+    except Exception:
+        if not run.error_path.exists():  # the other processes fail too, because of the first
+            where = f"process {world.rank} of {world.size}"
+            write_text(run.error_path, f"{where}\n{traceback.format_exc()}")
+        raise
+    finally:
+        if world.rank == 0:
+            run.progress_path.unlink(missing_ok=True)
 
 
 def fit(settings: TrainSettings) -> Run:
@@ -443,7 +465,7 @@ def fit(settings: TrainSettings) -> Run:
     build_run_model(settings, len(data.labeled.classes))  # names wrong weights now, not later
     run = Run(settings.run_dir)
     has_lock = not is_in_torchrun() or os.environ["RANK"] == "0"
-    with exclusive(run.folder / ".train.lock", LOCK_WAIT_S) if has_lock else nullcontext():
+    with exclusive(run.lock_path, LOCK_WAIT_S) if has_lock else nullcontext():
         run.open(settings)
         if run.is_finished():
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")

@@ -80,7 +80,7 @@ class VideoPicker:
         title = widgets.HTML(f"<b>{label}</b>")
         head = widgets.HBox([title, self.count], layout=wide)
         self.widget = widgets.VBox(
-            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="160px")
+            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="156px")
         )
 
     def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
@@ -113,7 +113,7 @@ class VideoPicker:
         self.count.value = (
             f"&nbsp;{len(found):,} of {len(self._rows):,}"
             if len(found) <= MOST_LISTED
-            else f"&nbsp;{MOST_LISTED} of {len(found):,}"
+            else f"&nbsp;1–{MOST_LISTED} of {len(found):,}"
         )
         self._is_filling = True
         self.choice.options = listed
@@ -194,8 +194,8 @@ class AugmentationExplorer:
         }
         for name, knob in self.knobs.items():
             is_slider = isinstance(knob, widgets.IntSlider | widgets.FloatSlider)
-            knob.style.description_width = "86px" if is_slider else "68px"
-            knob.layout.width = "222px" if is_slider else "198px"
+            knob.style.description_width = "94px" if is_slider else "76px"
+            knob.layout.width = "234px" if is_slider else "206px"
             knob.tooltip = f"{name}, as in the parameters of notebook 3"
             knob.observe(lambda _: self.show(), names="value")
         self.reseed = widgets.Button(description="reseed", icon="refresh")

@@ -1,0 +1,378 @@
+"""Paging through what a tested run got right and wrong, in JupyterLab."""
+
+import html
+from collections.abc import Mapping
+from functools import lru_cache
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from torch import Tensor
+
+from lib.evaluation import ListResult, results_beside
+from lib.invariance import CenterClips
+from lib.learn.runs import Run
+from lib.learn.scoring import confusion_matrix
+from lib.show.evaluation_figures import (
+    RIGHT,
+    clip_tile,
+    confident_mistakes,
+    confused_classes,
+    probabilities,
+    recall,
+    tiles_html,
+)
+from lib.show.parts import part_predictor
+from lib.show.style import BLUE, GRAY, ORANGE, shorten
+
+GRID = 12  # classes in the grid of buttons; of more, the most confused ones
+PAGE = 4  # clips that play at once
+COLUMNS = 4
+CLIPS_KEPT = 32  # in memory, so that paging back decodes nothing
+FADED = "color:var(--jp-ui-font-color2,#666)"
+ALL, NO_RUN = "all classes", "no second run"
+MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
+CELL = "a cell of the matrix"
+
+
+class EvaluationBrowser:
+    """Choose a cell of the confusion matrix, a class or the mistakes, and see the clips.
+
+    Args:
+        run: The tested run.
+        results: List name -> result, as `evaluate` returns.
+        checkpoint: `last` or `best`: what looks at the parts of a clip.
+        compare_with: A second run, tested on the same lists; None for none at first.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        results: Mapping[str, ListResult],
+        checkpoint: str = "last",
+        compare_with: Run | None = None,
+    ):
+        self.run, self.results, self.checkpoint = run, results, checkpoint
+        self.settings = run.settings()
+        dataset = next(iter(results.values())).dataset
+        self.classes = dataset.classes
+        self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, self.settings))
+        self.beside: dict[str, dict[str, tuple[ListResult, str]]] = {}
+        self._predict = None
+        self._cell: tuple[int, int] | None = None
+        self._positions = np.array([], dtype=int)
+        self._build_controls(compare_with)
+        self._fill_grid()
+        self._compare()
+        self._choose()
+
+    def _build_controls(self, compare_with: Run | None) -> None:
+        by_name = [(shorten(name, 40), k) for k, name in enumerate(self.classes)]
+        self.list = _dropdown("list", list(self.results))
+        self.around = _dropdown("class", [(ALL, -1), *by_name])
+        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
+        self._runs = comparable_runs(self.run)
+        if compare_with is not None:
+            self._runs[compare_with.name] = compare_with
+        self.compare = _dropdown("beside", [NO_RUN, *self._runs])
+        self.compare.value = NO_RUN if compare_with is None else compare_with.name
+        self.grid = widgets.GridBox()
+        self.note = widgets.HTML()
+        self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
+        self.gallery, self.detail = widgets.HTML(), widgets.HTML()
+        self.list.observe(self._on_list, names="value")
+        self.around.observe(self._on_class, names="value")
+        self.kind.observe(self._on_kind, names="value")
+        self.compare.observe(self._on_compare, names="value")
+        self.videos.observe(self._on_video, names="value")
+        knobs = widgets.GridBox(
+            [self.list, self.around, self.kind, self.compare],
+            layout=widgets.Layout(grid_template_columns="repeat(2, 210px)"),
+        )
+        left = widgets.VBox(
+            [knobs, self.grid],
+            layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
+        )
+        right = widgets.VBox(
+            [self.note, self.videos, self.gallery, self.detail],
+            layout=widgets.Layout(flex="1 1 340px", min_width="340px"),
+        )
+        self.widget = widgets.HBox(
+            [left, right], layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px")
+        )
+
+    @property
+    def _class(self) -> int | None:
+        """The chosen class; None for all."""
+        return None if self.around.value < 0 else self.around.value
+
+    @property
+    def result(self) -> ListResult:
+        """The result on the chosen list."""
+        return self.results[self.list.value]
+
+    def open_cell(self, label: int, predicted: int) -> None:
+        """Show the videos of one class that were taken for another (or for it)."""
+        self._cell = (label, predicted)
+        if self.kind.value == CELL:
+            self._choose()
+        else:
+            self.kind.value = CELL
+
+    # --- The matrix -------------------------------------------------------------------------------
+
+    def _fill_grid(self) -> None:
+        matrix = confusion_matrix(self.result.scores, self.result.labels)
+        shown = confused_classes(matrix, GRID, self._class)
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        small = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
+        head = "".join(_slanted(self.classes[k]) for k in shown)
+        children: list[widgets.Widget] = [
+            widgets.HTML(f'<div style="{FADED}">true class ↓</div>'),
+            widgets.HTML(f'<div style="display:flex;height:74px">{head}</div>'),
+            widgets.HTML(f'<div style="{FADED};padding-left:8px">right</div>'),
+        ]
+        rates, styles = recall(matrix), {}
+        for row in shown:
+            buttons = [self._cell_button(matrix, share, row, k, small, styles) for k in shown]
+            name = html.escape(shorten(self.classes[row], 18))
+            full = html.escape(self.classes[row], quote=True)
+            children += [
+                widgets.HTML(f'<div title="{full}" style="text-align:right">{name}</div>'),
+                widgets.HBox(buttons),
+                widgets.HTML(_rate_bar(rates[row])),
+            ]
+        self.grid.children = children
+        self.grid.layout = widgets.Layout(
+            grid_template_columns=f"minmax(70px, auto) {40 * len(shown) + 4}px 110px",
+            align_items="center",
+            overflow="auto",
+        )
+
+    def _cell_button(
+        self,
+        matrix: np.ndarray,
+        share: np.ndarray,
+        row: int,
+        column: int,
+        layout: widgets.Layout,
+        styles: dict[int, widgets.ButtonStyle],
+    ) -> widgets.Button:
+        count, level = int(matrix[row, column]), round(10 * share[row, column])
+        if level not in styles:
+            color = to_hex(colormaps["Blues"](level / 10))
+            styles[level] = widgets.ButtonStyle(
+                button_color=color, text_color="white" if level > 5 else "black"
+            )
+        button = widgets.Button(
+            description=str(count) if count else "",
+            tooltip=f"{count} videos of {self.classes[row]} taken for {self.classes[column]}",
+            layout=layout,
+            style=styles[level],
+        )
+        button.on_click(lambda _: self.open_cell(row, column))
+        return button
+
+    # --- Which videos -----------------------------------------------------------------------------
+
+    def _on_list(self, _: object) -> None:
+        self._fill_grid()
+        self._choose()
+
+    def _on_class(self, _: object) -> None:
+        if len(self.classes) > GRID:
+            self._fill_grid()
+        self._choose()
+
+    def _on_kind(self, _: object) -> None:
+        self._choose()
+
+    def _on_compare(self, _: object) -> None:
+        self._compare()
+        self._choose()
+
+    def _compare(self) -> None:
+        """Read the second run's results; say why if they cannot stand beside this run's."""
+        self.beside, self.trouble = {}, ""
+        try:
+            for name in self.results:
+                other = self._runs.get(self.compare.value)
+                self.beside[name] = results_beside(self.run, self.results, other, name)
+        except (ValueError, OSError) as error:
+            self.trouble = str(error)
+
+    @property
+    def _other(self) -> tuple[ListResult, str] | None:
+        """The second run's result on the chosen list, and its fusion."""
+        pairs = list(self.beside.get(self.list.value, {}).values())
+        return pairs[1] if len(pairs) == 2 else None
+
+    def _choose(self) -> None:
+        """List the chosen videos and show the first."""
+        found, words = self._found()
+        self._positions = found
+        why = f'<br><span style="{FADED}">{html.escape(self.trouble)}</span>' * bool(self.trouble)
+        self.note.value = f"<b>{len(found)}</b> {html.escape(words)}{why}"
+        self.videos.unobserve(self._on_video, names="value")
+        self.videos.options = [(self._line(k), k) for k in found.tolist()]
+        self.videos.value = int(found[0]) if len(found) else None
+        self.videos.observe(self._on_video, names="value")
+        self._page_shown = None
+        self._on_video()
+
+    def _found(self) -> tuple[np.ndarray, str]:
+        """Return positions in the list of the chosen videos, and what they are in words."""
+        result, kind, label = self.result, self.kind.value, self._class
+        predicted = result.scores.argmax(axis=1)
+        of = "" if label is None else f" of {self.classes[label]}"
+        is_class = np.full(len(predicted), True) if label is None else result.labels == label
+        if kind == CELL:
+            if self._cell is None:
+                return np.array([], dtype=int), "videos: press a cell of the matrix"
+            row, column = self._cell
+            which = (result.labels == row) & (predicted == column)
+            return np.flatnonzero(which), (
+                f"videos of {self.classes[row]} taken for {self.classes[column]}"
+            )
+        if kind == DIFFERENT:
+            if self._other is None:
+                return np.array([], dtype=int), "videos: choose a second run beside this one"
+            differs = predicted != self._other[0].scores.argmax(axis=1)
+            return np.flatnonzero(differs & is_class), f"videos{of} on which the two runs disagree"
+        if kind == MISTAKES:
+            found = confident_mistakes(result, self.settings.test_fusion, of_class=label)
+            return found, f"mistakes{of}, the most confident first"
+        return np.flatnonzero(is_class), f"videos{of}"
+
+    def _line(self, position: int) -> str:
+        result = self.result
+        share = probabilities(result, self.settings.test_fusion)[position]
+        best = int(share.argmax())
+        name = shorten(result.dataset.index["name"].iloc[int(result.rows[position])], 44)
+        mark = "✓" if best == result.labels[position] else "✗"
+        return f"{mark} {name}: {shorten(self.classes[best], 24)} {100 * share[best]:.0f} %"
+
+    # --- The clips --------------------------------------------------------------------------------
+
+    def _on_video(self, _: object = None) -> None:
+        position = self.videos.value
+        if position is None:
+            self.gallery.value = self.detail.value = ""
+            return
+        place = int(np.flatnonzero(self._positions == position)[0])
+        page = place // PAGE
+        if page != self._page_shown:
+            self._page_shown = page
+            self.gallery.value = self._gallery(self._positions[page * PAGE : (page + 1) * PAGE])
+        self.detail.value = self._detail(int(position))
+
+    def _gallery(self, positions: np.ndarray) -> str:
+        tiles = []
+        for position in positions.tolist():
+            share = probabilities(self.result, self.settings.test_fusion)[position]
+            best, label = int(share.argmax()), int(self.result.labels[position])
+            clip = self._clip(position)
+            tiles.append(clip_tile(clip, label, best, float(share[best]), self.classes))
+        return tiles_html(tiles, "clips of the chosen videos", COLUMNS)
+
+    def _clip(self, position: int) -> Tensor | str:
+        try:
+            return self.clips(int(self.result.rows[position]))[0]
+        except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
+            return f"cannot be read: {shorten(str(error), 90)}"
+
+    def _detail(self, position: int) -> str:
+        """Return HTML of one video: its parts, and the five best classes by part and run."""
+        row, label = int(self.result.rows[position]), int(self.result.labels[position])
+        name = html.escape(self.result.dataset.index["name"].iloc[row])
+        pairs = self.beside.get(self.list.value) or {
+            self.run.name: (self.result, self.settings.test_fusion)
+        }
+        bars = {run: probabilities(*pair)[position] for run, pair in pairs.items()}
+        movie, parts = self._parts(row, label)
+        colors = [BLUE, ORANGE][: len(bars)] + [GRAY] * (len(parts) - 1)
+        bars |= {part: share for part, share in parts.items() if part != "whole clip"}
+        panels = "".join(
+            _bars_html(title, share, label, self.classes, color)
+            for (title, share), color in zip(bars.items(), colors, strict=True)
+        )
+        truth = html.escape(self.classes[label])
+        return (
+            f'<hr><b>{name}</b> <span style="{FADED}">true class: {truth}</span>{movie}'
+            f'<div style="display:flex;flex-wrap:wrap;gap:14px">{panels}</div>'
+        )
+
+    def _parts(self, row: int, label: int) -> tuple[str, dict[str, np.ndarray]]:
+        """Return a movie of the actor alone and the background alone, and what they look like."""
+        try:
+            if self._predict is None:
+                self._predict = part_predictor(self.run, self.checkpoint, self.classes, self.clips)
+            views, shares = self._predict(row)
+        except (OSError, ValueError, RuntimeError) as error:
+            return f"<p>no network to ask: {html.escape(shorten(str(error), 160))}</p>", {}
+        if len(shares) == 1:
+            return f'<p style="{FADED}">{html.escape(views["actor only"])}</p>', {}
+        tiles = []
+        for part, share in shares.items():
+            best = int(share.argmax())
+            tile = clip_tile(views[part], label, best, float(share[best]), self.classes)
+            title = f"{part.split()[0]}: {shorten(self.classes[best], 12)}"
+            tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
+        return tiles_html(tiles, "the whole clip, its actor alone, its background alone"), shares
+
+
+def comparable_runs(run: Run) -> dict[str, Run]:
+    """Return the tested runs beside a run, by name."""
+    try:
+        folders = sorted(run.folder.parent.iterdir())
+    except OSError:
+        return {}
+    runs = [Run(folder) for folder in folders if folder != run.folder]
+    return {other.name: other for other in runs if other.metrics_path.is_file()}
+
+
+def _dropdown(description: str, options: list) -> widgets.Dropdown:
+    return widgets.Dropdown(
+        options=options,
+        description=description,
+        layout=widgets.Layout(width="205px"),
+        style={"description_width": "48px"},
+    )
+
+
+def _slanted(name: str) -> str:
+    full, short = html.escape(name, quote=True), html.escape(shorten(name, 12))
+    return (
+        f'<div title="{full}" style="width:40px;position:relative"><span style="position:absolute;'
+        f"bottom:2px;left:14px;transform:rotate(-50deg);transform-origin:left bottom;"
+        f'white-space:nowrap;font-size:12px;line-height:1">{short}</span></div>'
+    )
+
+
+def _rate_bar(percent: float) -> str:
+    if np.isnan(percent):
+        return f'<div style="{FADED};padding-left:8px">no video</div>'
+    return (
+        '<div style="display:flex;align-items:center;padding-left:8px">'
+        f'<div style="width:{0.5 * percent:.0f}px;height:12px;background:{RIGHT};'
+        f'margin-right:4px"></div>{percent:.0f} %</div>'
+    )
+
+
+def _bars_html(
+    title: str, share: np.ndarray, label: int, classes: tuple[str, ...], color: str
+) -> str:
+    """Return the five most probable classes as bars; the true one is green."""
+    lines = []
+    for k in np.argsort(-share)[:5]:
+        fill = RIGHT if k == label else color
+        name = html.escape(shorten(classes[k], 18))
+        lines.append(
+            f'<div style="display:flex;align-items:center;line-height:1.3;font-size:12px">'
+            f'<span style="width:8.5em;text-align:right;padding-right:6px">{name}</span>'
+            f'<span style="width:{max(1, 60 * share[k]):.0f}px;height:10px;background:{fill}">'
+            f'</span><span style="padding-left:4px">{100 * share[k]:.0f} %</span></div>'
+        )
+    heading = f'<div style="{FADED};font-size:12px">{html.escape(shorten(title, 28))}</div>'
+    return f'<div style="min-width:210px">{heading}{"".join(lines)}</div>'

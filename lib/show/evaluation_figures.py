@@ -1,0 +1,283 @@
+"""Figures of a tested run, made so that they stay readable with 2 classes and with 400."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lib.config import TrainSettings
+from lib.evaluation import ListResult
+from lib.invariance import CenterClips
+from lib.learn.scoring import confusion_matrix
+from lib.show.movies import Tile, compose, movie_html
+from lib.show.style import (
+    ACCURACY,
+    BLUE,
+    GRAY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    shorten,
+    styled,
+)
+
+MOST_CLASSES = 20  # in a figure; of more, those with the most mistakes are shown
+NAME_LENGTH = 22
+RIGHT, WRONG = ACCURACY, VERMILLION
+
+
+def probabilities(result: ListResult, fusion: str) -> np.ndarray:
+    """Return class probabilities (N, K) of the fused scores (`test_fusion` of the run)."""
+    if fusion == "probabilities":
+        return result.scores
+    return torch.from_numpy(result.scores).softmax(dim=1).numpy()
+
+
+def confused_classes(matrix: np.ndarray, count: int, around: int | None = None) -> np.ndarray:
+    """Return the classes to show of many, in their order: those with the most mistakes.
+
+    Args:
+        matrix: Counts (K, K): row the true class, column the predicted one.
+        count: Most classes.
+        around: With it, this class and those that it is taken for or that are taken for it.
+    """
+    if len(matrix) <= count:
+        return np.arange(len(matrix))
+    wrong = matrix - np.diag(matrix.diagonal())
+    weight = wrong.sum(0) + wrong.sum(1)
+    if around is not None:
+        weight = (wrong[around] + wrong[:, around]) * (weight.max() + 1) + weight
+        weight[around] = weight.max() + 1
+    return np.sort(np.argsort(-weight, kind="stable")[:count])
+
+
+def shown_part(
+    matrices: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[str], str]:
+    """Cut confusion matrices down to the classes that a figure has room for.
+
+    Returns:
+        The matrices; where classes are left out, videos taken for these are in a last column
+        `(others)`. The names of the rows and columns, shortened. What to add to the title.
+    """
+    shown = confused_classes(sum(matrices.values()), MOST_CLASSES)
+    names = [shorten(classes[k], NAME_LENGTH) for k in shown]
+    if len(shown) == len(classes):
+        return dict(matrices), names, ""
+    parts = {}
+    for name, matrix in matrices.items():
+        part = np.zeros((len(shown) + 1,) * 2, dtype=matrix.dtype)
+        part[:-1, :-1] = matrix[np.ix_(shown, shown)]
+        part[:-1, -1] = matrix[shown].sum(axis=1) - part[:-1, :-1].sum(axis=1)
+        parts[name] = part
+    left_out = f" (the {len(shown)} of {len(classes)} classes with the most mistakes)"
+    return parts, [*names, "(others)"], left_out
+
+
+@styled
+def class_bars(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Show the share of each class's videos that is recognised, a bar for each list.
+
+    Args:
+        matrices: List name -> confusion matrix (K, K).
+        classes: Class names.
+    """
+    total = sum(matrices.values())
+    shown = confused_classes(total, MOST_CLASSES)
+    colors = (BLUE, ORANGE, PURPLE, SKY)
+    height = 0.9 + len(shown) * max(0.26, 0.15 * len(matrices))
+    figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
+    width = 0.8 / len(matrices)
+    for number, (name, matrix) in enumerate(matrices.items()):
+        place = np.arange(len(shown)) + (number - (len(matrices) - 1) / 2) * width
+        color = colors[number % len(colors)]
+        share = recall(matrix)[shown]
+        axis.barh(place, np.nan_to_num(share), width, color=color, label=name)
+        for y, value in zip(place, share, strict=True):
+            text = "no video" if np.isnan(value) else f"{value:.0f}"
+            axis.text(np.nan_to_num(value) + 0.8, y, text, va="center", fontsize=7)
+    names = [shorten(classes[k], NAME_LENGTH) for k in shown]
+    axis.set_yticks(range(len(shown)), names)
+    axis.invert_yaxis()
+    axis.set(xlabel="videos of the class recognised (%)", ylabel="true class", xlim=(0, 108))
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title(_class_title(recall(total), classes, len(shown)))
+    return figure
+
+
+def recall(matrix: np.ndarray) -> np.ndarray:
+    """Return the share of each class's videos that is recognised, percent; NaN without videos."""
+    videos = matrix.sum(axis=1)
+    share = np.full(len(matrix), np.nan)
+    np.divide(100.0 * matrix.diagonal(), videos, out=share, where=videos > 0)
+    return share
+
+
+def _class_title(share: np.ndarray, classes: Sequence[str], shown: int) -> str:
+    if np.isnan(share).all():
+        return "No videos"
+    worst, best = int(np.nanargmin(share)), int(np.nanargmax(share))
+    title = f"Worst: {shorten(classes[worst], NAME_LENGTH)} ({share[worst]:.0f} %)"
+    title += f", best: {shorten(classes[best], NAME_LENGTH)} ({share[best]:.0f} %)"
+    if shown < len(classes):
+        title += f"; the {shown} of {len(classes)} classes with the most mistakes"
+    return title
+
+
+@styled
+def top5_figure(
+    shares: Mapping[str, np.ndarray], truth: Sequence[int], classes: Sequence[str], title: str
+) -> Figure:
+    """Show the five most probable classes of some videos, a panel a video, a row a run.
+
+    Args:
+        shares: Run name -> probabilities (n, K) of the videos.
+        truth: True class of each video.
+        classes: Class names.
+        title: Says what to see.
+    """
+    count, runs = len(truth), len(shares)
+    figure, grid = plt.subplots(
+        runs,
+        count,
+        figsize=(2.9 * count, 1.75 * runs + 0.5),
+        squeeze=False,
+        layout="constrained",
+        sharex=True,
+    )
+    for axes, (name, table) in zip(grid, shares.items(), strict=True):
+        for axis, row, label in zip(axes, table, truth, strict=True):
+            best = np.argsort(-row)[:5]
+            colors = [RIGHT if k == label else GRAY for k in best]
+            axis.barh(range(len(best)), 100 * row[best], color=colors)
+            axis.set_yticks(range(len(best)), [shorten(classes[k], 16) for k in best])
+            axis.invert_yaxis()
+            axis.set_xlim(0, 100)
+            axis.set_title(f"true: {shorten(classes[label], 20)}", fontsize=9)
+        axes[0].set_ylabel(shorten(name, 24), fontsize=9)
+    figure.supxlabel("probability (%); green: the true class", fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def comparison_figure(pairs: Mapping[str, tuple[ListResult, str]]) -> Figure:
+    """Show on how many videos of a list two runs are right and wrong.
+
+    Args:
+        pairs: Of the two runs, from `results_beside`.
+    """
+    names, (ours, other) = list(pairs), [result for result, _ in pairs.values()]
+    a, b = (result.scores.argmax(1) == result.labels for result in (ours, other))
+    parts = (
+        ("both right", a & b, RIGHT),
+        (f"only {shorten(names[0], 30)}", a & ~b, BLUE),
+        (f"only {shorten(names[1], 30)}", ~a & b, ORANGE),
+        ("both wrong", ~a & ~b, GRAY),
+    )
+    figure, axis = plt.subplots(figsize=(8, 1.7), layout="constrained")
+    left = 0
+    for name, which, color in parts:
+        count = int(which.sum())
+        axis.barh([0], [count], left=left, color=color, label=name)
+        if count > 0.03 * len(a):
+            axis.text(left + count / 2, 0, count, ha="center", va="center", color="white")
+        left += count
+    same = 100 * (ours.scores.argmax(1) == other.scores.argmax(1)).mean()
+    axis.set(yticks=[], xlabel="videos", xlim=(0, max(left, 1)))
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title(f"The two runs give the same class for {same:.0f} % of {len(a)} videos")
+    return figure
+
+
+def message_figure(text: str) -> Figure:
+    """Return a figure that only says something, where there is nothing to draw."""
+    figure, axis = plt.subplots(figsize=(8, 0.8))
+    axis.axis("off")
+    axis.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def confident_mistakes(
+    result: ListResult, fusion: str, count: int | None = None, of_class: int | None = None
+) -> np.ndarray:
+    """Return positions in the list of the mistakes, the most confident first; maybe none."""
+    predicted = result.scores.argmax(axis=1)
+    wrong = predicted != result.labels
+    if of_class is not None:
+        wrong &= result.labels == of_class
+    found = np.flatnonzero(wrong)
+    sure = probabilities(result, fusion)[found, predicted[found]]
+    return found[np.argsort(-sure, kind="stable")][:count]
+
+
+def clip_tile(
+    clip: Tensor | str, label: int, predicted: int, sure: float, classes: Sequence[str]
+) -> Tile:
+    """Return a tile that names the predicted and, if it is another, the true class.
+
+    Args:
+        clip: The clip, or why there is none.
+        label: True class.
+        predicted: Predicted class.
+        sure: Its probability.
+        classes: Class names.
+    """
+    title = f"{shorten(classes[predicted], 14)} {100 * sure:.0f} %"
+    if predicted != label:
+        title += f" ← {shorten(classes[label], 12)}"
+    return Tile(title, RIGHT if predicted == label else WRONG, clip)
+
+
+def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
+    """Return HTML that plays clips side by side in one video; says so if there are none."""
+    clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
+    if not clips:
+        missing = tiles[0].clip if tiles else "there is no such video"
+        return f"<p>{missing}</p>"
+    return movie_html(compose(tiles, columns), description)
+
+
+def matrices_of(results: Mapping[str, ListResult]) -> dict[str, np.ndarray]:
+    """Return the confusion matrix of each list."""
+    return {name: confusion_matrix(r.scores, r.labels) for name, r in results.items()}
+
+
+def mistakes_movie(result: ListResult, settings: TrainSettings, count: int = 4) -> str:
+    """Return HTML that plays the most confident mistakes on a list, predicted ← true class."""
+    clips = CenterClips(result.dataset, settings)
+    shares = probabilities(result, settings.test_fusion)
+    tiles = []
+    for position in confident_mistakes(result, settings.test_fusion, count).tolist():
+        best, label = int(shares[position].argmax()), int(result.labels[position])
+        clip, _ = clips(int(result.rows[position]))
+        tiles.append(clip_tile(clip, label, best, shares[position, best], result.dataset.classes))
+    return tiles_html(tiles, "the most confident mistakes")
+
+
+def top5_of_mistakes(
+    pairs: Mapping[str, tuple[ListResult, str]], list_name: str, count: int = 4
+) -> Figure:
+    """Show the five best classes for the first run's most confident mistakes, for each run.
+
+    Args:
+        pairs: Run name -> result on one list, and its `test_fusion`; from `results_beside`.
+        list_name: The list.
+        count: Most videos.
+    """
+    result, fusion = next(iter(pairs.values()))
+    found = confident_mistakes(result, fusion)
+    if not len(found):
+        return message_figure(f"{list_name}: no mistakes")
+    shares = {name: probabilities(*pair)[found[:count]] for name, pair in pairs.items()}
+    truth = result.labels[found]
+    is_second = np.argsort(-result.scores[found], axis=1)[:, 1:2] == truth[:, None]
+    title = (
+        f"{list_name}: in {int(is_second.sum())} of {len(found)} mistakes the true class comes "
+        "second; the most confident mistakes"
+    )
+    return top5_figure(shares, truth[:count].tolist(), result.dataset.classes, title)

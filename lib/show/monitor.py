@@ -1,0 +1,406 @@
+"""Following a run while it is trained: a live view with a stop button, read from the run's folder.
+
+The training is not in the view's hands: whoever opens a view of the same folder, in this notebook
+after a reload or in another one, sees the same run and can stop it.
+"""
+
+import asyncio
+import html
+import io
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from lib.config import TrainSettings
+from lib.learn.runs import Run
+from lib.learn.schedule import learning_rate
+from lib.learn.setup import Data
+from lib.learn.training import fit
+from lib.locks import holder
+from lib.show.evaluation_figures import message_figure
+from lib.show.frontend import has_reader
+from lib.show.plots import learning_curves
+from lib.show.style import ACCURACY, LABELED, UNLABELED, VERMILLION, styled
+
+POLL_S = 1.0
+DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
+DRAW_WAIT_S = 5.0  # but that long a picture may be old
+TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
+FADED = "color:var(--jp-ui-font-color2,#666);font-size:85%"
+DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
+
+Status = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
+Status |= Literal["finished"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What the folder of a run says at one moment.
+
+    Attributes:
+        status: `missing`: no run there; `waiting`: nobody has trained it yet; `stopped`: nobody
+            trains it and epochs are missing.
+        epochs: Epochs of the whole run; 0 if it is missing.
+        log: Entries of the log, one an epoch.
+        progress: `progress.json`, empty if there is none.
+        error: The traceback of a failed process.
+        holder: Who trains it.
+    """
+
+    status: Status
+    epochs: int = 0
+    log: tuple[dict[str, Any], ...] = ()
+    progress: dict[str, Any] | None = None
+    error: str = ""
+    holder: str = ""
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The newest value of everything that was measured; validation from the last one."""
+        values: dict[str, Any] = {}
+        for entry in (*self.log, self.progress or {}):
+            values |= entry
+        return values
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody trains the run now."""
+        return self.status in ("missing", "stopped", "failed", "finished")
+
+
+def read_state(folder: str | Path) -> RunState:
+    """Read the state of a run from its folder; never fails on a folder that comes or goes."""
+    run = Run(folder)
+    try:
+        epochs = run.settings().epochs
+        log = tuple(run.log_entries())
+    except (ValueError, OSError):  # half a folder, or none
+        return RunState("missing")
+    who = holder(run.lock_path)
+    error = _text(run.error_path)
+    progress = json.loads(_text(run.progress_path) or "{}")
+    is_stopping = who is not None and run.stop_path.exists()
+    return RunState(
+        _status(run, epochs, log, who is not None, bool(progress), is_stopping, bool(error)),
+        epochs,
+        log,
+        progress if who is not None else {},
+        error,
+        who or "",
+    )
+
+
+def _status(
+    run: Run,
+    epochs: int,
+    log: tuple[dict[str, Any], ...],
+    is_locked: bool,
+    has_progress: bool,
+    is_stopping: bool,
+    has_error: bool,
+) -> Status:
+    if is_locked:
+        return "stopping" if is_stopping else "training" if has_progress else "starting"
+    if log and log[-1]["epoch"] >= epochs and run.last_path.exists():
+        return "finished"
+    if has_error:
+        return "failed"
+    return "stopped" if run.last_path.exists() or log else "waiting"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+class TrainingMonitor:
+    """A live view of one run; `update` brings it up to date.
+
+    Args:
+        folder: The run's folder; it need not be there yet, and may be deleted.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.run = Run(folder)
+        self.headline = widgets.HTML()
+        self.bar = widgets.FloatProgress(
+            value=0, min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
+        )
+        self.stop = widgets.Button(
+            description="Stop",
+            icon="stop",
+            tooltip="Save a checkpoint and end; running the cell again continues from there",
+            disabled=True,
+        )
+        self.stop.on_click(self._ask_to_stop)
+        self.numbers = widgets.HTML()
+        self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.error = widgets.HTML()
+        top = widgets.HBox(
+            [self.stop, self.headline], layout=widgets.Layout(align_items="center", grid_gap="12px")
+        )
+        self.widget = widgets.VBox([top, self.bar, self.numbers, self.curves, self.error])
+        self._within: list[dict[str, Any]] = []  # points of the epoch that is not in the log yet
+        self._drawn: object = None
+        self._draw_next = 0.0
+        self.is_starting = False  # somebody is about to train it: what the folder says is old
+        self.state = self.update()
+
+    def update(self) -> RunState:
+        """Read the folder, show what it says, and return it."""
+        state = read_state(self.run.folder)
+        self.is_starting = self.is_starting and state.is_ended
+        if self.is_starting:
+            state = replace(state, status="starting")
+        self.state = state
+        self.headline.value = headline(state, self.run)
+        self.bar.value = _share_done(state)
+        self.bar.style.bar_color = FAILED_COLOR if state.status == "failed" else DONE_COLOR
+        self.stop.disabled = state.status not in ("training", "starting")
+        self.stop.description = "Stopping …" if state.status == "stopping" else "Stop"
+        self.numbers.value = tiles(state)
+        self.error.value = _error_html(state.error) if state.status == "failed" else ""
+        self._draw(state)
+        return state
+
+    def _ask_to_stop(self, _: object = None) -> None:
+        if read_state(self.run.folder).status in ("training", "starting"):
+            self.run.stop_path.touch()
+        self.update()
+
+    def _draw(self, state: RunState) -> None:
+        """Draw the curves if there is something new, and if there was not much drawing lately."""
+        log, now = self._with_present_epoch(state), time.perf_counter()
+        key = (len(state.log), len(self._within), state.status == "missing")
+        if key == self._drawn or (now < self._draw_next and not state.is_ended):
+            return
+        self.curves.value = curves_png(log) if len(log) else b""
+        self._drawn = key
+        self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, DRAW_WAIT_S)
+
+    def _with_present_epoch(self, state: RunState) -> pd.DataFrame:
+        """Return the log with points of the present epoch, at fractions of epochs."""
+        progress = state.progress or {}
+        logged = state.log[-1]["step"] if state.log else 0
+        self._within = [point for point in self._within if point["step"] > logged]
+        newest = self._within[-1]["step"] if self._within else logged
+        if progress.get("step", 0) > newest:
+            epoch = progress["step"] / progress["steps_per_epoch"]
+            self._within.append(progress | {"epoch": epoch})
+        return pd.DataFrame([*state.log, *self._within])
+
+
+def curves_png(log: pd.DataFrame) -> bytes:
+    """Return the learning curves of a log as a PNG; a single point is drawn as a dot."""
+    figure = learning_curves(log)
+    for axis in figure.axes:
+        axis.set_xlim(left=0)
+        for line in axis.get_lines():
+            if len(line.get_xdata()) == 1:
+                line.set_marker("o")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+@styled
+def schedule(settings: TrainSettings, data: Data) -> Figure:
+    """Show the learning rate and the weight of the unlabelled loss over the epochs to come."""
+    batch = settings.unlabeled_batch if settings.is_semi_supervised else settings.labeled_batch
+    steps = max(1, len(data.epoch_rows) // batch)
+    count = settings.epochs * steps
+    shown = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
+    panels = [("learning rate", LABELED, [learning_rate(int(k), steps, settings) for k in shown])]
+    if settings.is_semi_supervised:
+        ramp = settings.unlabeled_rampup_epochs * steps
+        weights = [settings.unlabeled_weight * min(1.0, k / ramp if ramp else 1.0) for k in shown]
+        panels.append(("unlabelled weight", UNLABELED, weights))
+    size = (5.5 * len(panels), 2.4)
+    figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, (name, color, values) in zip(grid[0], panels, strict=True):
+        axis.plot(shown / steps, values, color=color)
+        axis.set(xlabel="epoch", ylabel=name, ylim=(0, 1.08 * max(*values, 1e-12)))
+        axis.grid()
+    warmup = f"warm-up to epoch {settings.warmup_epochs:g}, then " * (settings.warmup_epochs > 0)
+    figure.suptitle(
+        f"{settings.epochs} epochs of {steps} steps; {warmup}the learning rate falls from "
+        f"{settings.lr:g} to 0"
+    )
+    return figure
+
+
+def curves(run: Run) -> Figure:
+    """Show the learning curves of a run as far as it is; says so if there is nothing yet."""
+    log = run.read_log()
+    if len(log):
+        return learning_curves(log)
+    return message_figure("no epoch of this run has ended yet")
+
+
+def validations(run: Run, count: int = 3) -> pd.DataFrame:
+    """Return the last entries of the log that were validated, a column each; maybe none."""
+    log = run.read_log()
+    if "eval/top1_video" not in log:
+        return pd.DataFrame(index=pd.Index([], name="not validated yet"))
+    return log.dropna(subset=["eval/top1_video"]).tail(count).set_index("epoch").T
+
+
+def headline(state: RunState, run: Run) -> str:
+    """Return in a sentence how a run stands, as HTML."""
+    epoch = state.log[-1]["epoch"] if state.log else 0
+    name = f"<b>{html.escape(run.name)}</b>"
+    saved = "" if run.last_path.exists() else "; there was no checkpoint yet, it starts again"
+    where = f"after epoch {epoch} of {state.epochs}"
+    again = "run the training cell again to continue" + saved
+    sentences = {
+        "missing": f"there is no run in {html.escape(str(run.folder))} (not begun, or deleted)",
+        "waiting": "nothing is trained yet",
+        "starting": "the processes start, data and network are loaded …",
+        "training": f"in epoch {min(epoch + 1, state.epochs)} of {state.epochs}",
+        "stopping": "a checkpoint is saved at the end of the present steps, then it ends",
+        "stopped": f"stopped {where}; {again}",
+        "failed": f"failed {where}; its traceback is below",
+        "finished": f"finished: {state.epochs} epochs",
+    }
+    return f"{name} {sentences[state.status]}"
+
+
+def tiles(state: RunState) -> str:
+    """Return the newest numbers of a run, as HTML; what was not measured yet shows a dash."""
+    if state.status == "missing":
+        return ""
+    latest, is_live = state.latest, not state.is_ended
+    entries = [
+        ("loss", _number(latest.get("loss/total"), ".3f")),
+        ("labelled", _number(latest.get("loss/labeled"), ".3f")),
+    ]
+    if "loss/unlabeled" in latest:
+        entries += [
+            ("unlabelled", _number(latest.get("loss/unlabeled"), ".3f")),
+            ("confident", _number(latest.get("ssl/mask_rate"), ".0f", " %", 100)),
+            ("of these right", _number(latest.get("ssl/pseudo_label_accuracy"), ".0f", " %", 100)),
+        ]
+    entries += [
+        ("validation top-1", _number(latest.get("eval/top1_video"), ".1f", " %")),
+        ("learning rate", _number(latest.get("lr"), ".3g")),
+        ("clips/s", _number(latest.get("samples_per_s"), ".0f")),
+        ("memory", _number(latest.get("memory_mb"), ".2f", " GB", 1e-3)),
+    ]
+    if is_live:
+        entries.append(("time left", _duration((state.progress or {}).get("seconds_left"))))
+    cells = [
+        f'<span style="{TILE}"><span style="{FADED}">{name}</span><br><b>{value}</b></span>'
+        for name, value in entries
+    ]
+    return f'<div style="line-height:1.35">{"".join(cells)}</div>'
+
+
+def _number(value: float | None, form: str, unit: str = "", scale: float = 1) -> str:
+    return "–" if value is None else f"{value * scale:{form}}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d} min"
+
+
+def _share_done(state: RunState) -> float:
+    if state.progress:
+        return state.progress["step"] / state.progress["last_step"]
+    return state.log[-1]["epoch"] / state.epochs if state.log and state.epochs else 0.0
+
+
+def _error_html(error: str) -> str:
+    return (
+        f'<pre style="border-left:4px solid {FAILED_COLOR};padding:.5em 1em;line-height:1.3;'
+        f'font-size:85%;max-height:24em;overflow:auto">{html.escape(error)}</pre>'
+    )
+
+
+async def train(settings: TrainSettings) -> Run:
+    """Train a run, or continue it, as `fit` does; in JupyterLab with a live view. Await it.
+
+    The training is in another thread (its spawned processes, if any, in their own), so that the
+    kernel answers the view's buttons and a reloaded page while the cell runs. If another process
+    trains this run already, it is only followed, to its end.
+
+    Args:
+        settings: The run.
+
+    Raises:
+        ValueError: As `fit` does.
+        KeyboardInterrupt: After a checkpoint was saved; the same call continues.
+    """
+    if not has_reader():
+        return fit(settings)
+    run = Run(settings.run_dir)
+    if who := holder(run.lock_path):
+        return await _follow(run, settings, who)
+    monitor = TrainingMonitor(run.folder)
+    monitor.is_starting = True
+    shown = display(monitor.widget, display_id=True)
+    work = asyncio.ensure_future(asyncio.to_thread(fit, settings))
+    try:
+        while not work.done():
+            monitor.update()
+            await asyncio.wait([work], timeout=POLL_S)
+        return work.result()
+    except asyncio.CancelledError:
+        print("interrupted: saving a checkpoint and ending (to end at once, restart the kernel)")
+        while not work.done():
+            run.stop_path.touch()  # again and again: a run that only starts removes an old one
+            monitor.update()
+            await asyncio.wait([work], timeout=POLL_S)
+        raise KeyboardInterrupt from None
+    finally:
+        monitor.is_starting = False
+        state = monitor.update()
+        # The widget is gone with its kernel, but this stays in the saved notebook.
+        shown.update(HTML(headline(state, run) + tiles(state)))
+
+
+async def _follow(run: Run, settings: TrainSettings, who: str) -> Run:
+    """Show a run that another process trains until it ends."""
+    if differ := run.differences(settings):
+        raise ValueError("\n  ".join([f"{run.folder} is trained with other settings:", *differ]))
+    print(f"{run.folder} is trained by {who}: following it")
+    monitor = TrainingMonitor(run.folder)
+    display(monitor.widget)
+    while not monitor.update().is_ended:
+        await asyncio.sleep(POLL_S)
+    return run
+
+
+def watch(folder: str | Path) -> None:
+    """Show a run of any process in this notebook, up to date until it ends; returns at once.
+
+    Args:
+        folder: The run's folder.
+    """
+    monitor = TrainingMonitor(folder)
+    display(monitor.widget)
+
+    async def follow() -> None:
+        while not monitor.update().is_ended:
+            await asyncio.sleep(POLL_S)
+
+    _watching.add(task := asyncio.ensure_future(follow()))
+    task.add_done_callback(_watching.discard)
+
+
+_watching: set[asyncio.Task] = set()  # the event loop itself does not keep them

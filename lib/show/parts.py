@@ -1,0 +1,100 @@
+"""What a network makes of the actor alone and of the background alone of a video."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lib.evaluation import ListResult, load_trained
+from lib.invariance import CenterClips
+from lib.learn.distributed import resolve_device
+from lib.learn.runs import Run
+from lib.learn.setup import run_normalize
+from lib.show.plots import clip_rows
+from lib.show.style import shorten
+
+PARTS = ("whole clip", "actor only", "background only")
+
+
+def part_views(clip: Tensor, mask: Tensor | None, fill: Tensor) -> dict[str, Tensor | str]:
+    """Return a clip as a whole, its actors alone and its background alone.
+
+    In the background, every place that an actor visits is covered in all frames, as in
+    `lib.invariance`.
+
+    Args:
+        clip: uint8, shape (T, 3, H, W).
+        mask: 1 on people, (T, 1, H, W); None where the data set has no boxes.
+        fill: Colour of what is left out, (3, 1, 1).
+
+    Returns:
+        Part -> clip, or a text that says why there is none.
+    """
+    if mask is None:
+        why = "no person boxes: notebook 1 makes them"
+    elif not mask.any():
+        why = "no person was found in this clip"
+    elif mask.all():
+        why = "the boxes cover the whole clip"
+    else:
+        fill = fill.to(torch.uint8).expand_as(clip)
+        ever = mask.amax(dim=0, keepdim=True).bool()
+        actor, background = torch.where(mask.bool(), clip, fill), torch.where(ever, fill, clip)
+        return dict(zip(PARTS, (clip, actor, background), strict=True))
+    return dict(zip(PARTS, (clip, why, why), strict=True))
+
+
+def part_predictor(
+    run: Run,
+    checkpoint: str,
+    classes: Sequence[str],
+    clips: Callable[[int], tuple[Tensor, Tensor | None]],
+) -> Callable[[int], tuple[dict[str, Tensor | str], dict[str, np.ndarray]]]:
+    """Return a function: index row -> the parts of the centre clip, and probabilities of each.
+
+    Args:
+        run: The trained run.
+        checkpoint: `last` or `best`.
+        classes: Class names of the data set.
+        clips: A `CenterClips` of it.
+
+    Raises:
+        ValueError: If the checkpoint is missing or does not fit.
+    """
+    device = torch.device(resolve_device(run.settings().device))
+    normalize = run_normalize(run.settings()).to(device)
+    model = load_trained(run, checkpoint, tuple(classes)).to(device).eval()
+
+    @torch.inference_mode()
+    def predict(row: int) -> tuple[dict[str, Tensor | str], dict[str, np.ndarray]]:
+        views = part_views(*clips(row), normalize.mean.round().cpu())
+        shown = {name: view for name, view in views.items() if isinstance(view, Tensor)}
+        logits = model(normalize(torch.stack(list(shown.values())).to(device)))
+        shares = logits.float().softmax(dim=1).cpu().numpy()
+        return views, dict(zip(shown, shares, strict=True))
+
+    return predict
+
+
+def parts_figure(run: Run, checkpoint: str, result: ListResult, position: int) -> Figure:
+    """Show a video as a whole, its actor alone and its background alone, with the predictions.
+
+    Args:
+        run: The trained run.
+        checkpoint: `last` or `best`.
+        result: Of one list.
+        position: Of the video in the list.
+    """
+    classes = result.dataset.classes
+    clips = CenterClips(result.dataset, run.settings())
+    predict = part_predictor(run, checkpoint, classes, clips)
+    views, shares = predict(int(result.rows[position]))
+    rows = {}
+    for part, share in shares.items():
+        best = int(share.argmax())
+        rows[f"{part}\n{shorten(classes[best], 20)} {100 * share[best]:.0f} %"] = views[part]
+    truth = shorten(classes[int(result.labels[position])], 30)
+    missing = "" if len(shares) > 1 else f"; {views['actor only']}"
+    return clip_rows(rows, f"What the network sees in each part of a clip of {truth}{missing}")
