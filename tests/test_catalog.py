@@ -461,7 +461,10 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     assert plan["list train"] == "there" and plan["unpacking"] == "to do"
     prepare(settings)
     text = " ".join(plan_text(settings).split())
-    assert "4 opened" in text and "person boxes there made with method motion, stride 4" in text
+    assert (
+        "videos there 4, root" in text
+        and "person boxes there made with method motion, stride 4" in text
+    )
     assert "in all there nothing to do" in text
     frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
     prepare(frames)
