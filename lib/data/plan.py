@@ -95,7 +95,8 @@ def check_folder(settings: PrepareSettings) -> None:
     todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
     if todo:
         check_writable(folder)
-    needed = sum(row.size for row in todo)
+    # Frames are left out: `store_frames` checks those that are not written yet, when all is counted.
+    needed = sum(row.size for row in todo if row.part != "frames")
     if needed > _free(folder):
         raise ValueError(
             f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
