@@ -423,11 +423,20 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
     plan = make_plan(settings).set_index("part")["details"]
     assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
     usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.data.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    monkeypatch.setattr("lib.data.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
     assert "too little room" in make_plan(settings).set_index("part")["details"]["in all"]
     with pytest.raises(ValueError, match="data_dir: about 0.0 GB are needed below .*make room"):
         prepare(settings)
     assert not list((tmp_path / "data" / "ucf101").iterdir())
+
+
+def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
+    dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
+    usage = type(archives.shutil.disk_usage("/"))
+    monkeypatch.setattr("lib.data.frames.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    with pytest.raises(ValueError, match="frames of 4 videos need about 0.0 GB.*make room"):
+        store_frames(dataset, short_side=24)
+    assert not (dataset.folder / "frames").exists()
 
 
 def test_missing_files_are_found_out_before_any_work(small_ucf, tmp_path):
@@ -461,7 +470,10 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     assert plan["list train"] == "there" and plan["unpacking"] == "to do"
     prepare(settings)
     text = " ".join(plan_text(settings).split())
-    assert "4 opened" in text and "person boxes there made with method motion, stride 4" in text
+    assert (
+        "videos there 4, root" in text
+        and "person boxes there made with method motion, stride 4" in text
+    )
     assert "in all there nothing to do" in text
     frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
     prepare(frames)

@@ -2,11 +2,13 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.data.detect import actor_statistics
 from lib.data.synthetic import make_synthetic
 from lib.show.data_plots import (
+    left_aligned,
     pick_rows,
     plot_actor_statistics,
     plot_class_counts,
@@ -26,6 +28,11 @@ def dataset(tmp_path_factory):
 def close_figures():
     yield
     matplotlib.pyplot.close("all")
+
+
+def test_a_table_of_texts_is_shown_without_its_index():
+    page = left_aligned(pd.DataFrame({"part": ["videos"], "details": ["a < b"]})).to_html()
+    assert "text-align: left" in page and "a &lt; b" in page and ">0<" not in page
 
 
 def test_bars_are_the_counts(dataset):

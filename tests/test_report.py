@@ -141,7 +141,7 @@ def test_confusions_are_summed_over_seeds(runs):
 def test_gains_are_drawn_against_the_baseline(runs):
     axis = ablation_bars(summarize(runs), "base").axes[0]
     assert [bar.get_width() for bar in axis.patches] == [pytest.approx(100 * (7 - 5) / 8)]
-    assert "semi: +25.0 points on val" in axis.get_title(loc="left")
+    assert "semi: +25.0 points on val" in axis.get_title()
 
 
 def test_invariance_is_a_mean_over_seeds(runs):
@@ -156,4 +156,4 @@ def test_invariance_is_a_mean_over_seeds(runs):
     assert agreement["photometric"].to_dict() == {"base": 55.0, "semi": 80.0}
     assert accuracy["whole clip"].to_dict() == {"base": 55.0, "semi": 80.0}
     figure = invariance_comparison(agreement, accuracy)
-    assert len(figure.axes) == 2 and "semi" in figure.axes[0].get_title(loc="left")
+    assert len(figure.axes) == 2 and "semi" in figure.axes[0].get_title()

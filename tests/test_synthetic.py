@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from lib.config import PrepareSettings
 from lib.data import synthetic
 from lib.data.actors import ActorBoxes
 from lib.data.annotations import read_dataset
+from lib.data.plan import make_plan
 from lib.data.synthetic import (
     ACTIONS,
     FPS,
@@ -25,7 +27,7 @@ PARTS = {"train": 6, "val": 2, "val_swapped": 2}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return make_synthetic(tmp_path_factory.mktemp("synthetic"), PARTS)
+    return make_synthetic(tmp_path_factory.mktemp("data") / "synthetic", PARTS)
 
 
 # --- The data set on disk -------------------------------------------------------------------------
@@ -74,6 +76,11 @@ def test_it_is_the_same_every_time(made, tmp_path):
     assert len(files) == 10 + 3 + 3  # videos, lists, index + boxes + description
     for file in files:
         assert (again.folder / file).read_bytes() == (made.folder / file).read_bytes(), file
+
+
+def test_the_plan_finds_nothing_to_do_for_it(made):
+    settings = PrepareSettings(data_dir=str(made.folder.parent), labeled_fractions=[])
+    assert set(make_plan(settings)["state"]) == {"there"}
 
 
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):

@@ -1,6 +1,7 @@
 """Storing a data set as JPEG frames instead of videos: larger, and faster to read at random."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,13 +90,15 @@ def store_frames(
         The data set, reading from the frames.
 
     Raises:
-        ValueError: If a video cannot be read; names it. What was written is kept.
+        ValueError: If a video cannot be read, naming it, or the frames that are not written yet do
+            not fit on the disk. What was written is kept.
     """
     description = json.loads((dataset.folder / "dataset.json").read_text())
     if stores_frames(dataset):
         return dataset
     folder = dataset.folder / FRAMES_FOLDER
     records = [dataset.record(row) for row in range(len(dataset.index))]
+    _check_space(dataset, folder, short_side)
     sizes = np.zeros((len(records), 2), dtype=np.int64)
     with tqdm(total=len(records), desc="writing frames", unit="video") as progress:
         work = map_in_workers(FrameWriter(folder, short_side), records, num_processes, TIMEOUT_S)
@@ -119,6 +122,18 @@ def store_frames(
     return write_dataset(
         dataset.folder, dataset.name, dataset.classes, dataset.folder, index, source
     )
+
+
+def _check_space(dataset: VideoDataset, folder: Path, short_side: int) -> None:
+    is_left = [not (folder / name).is_dir() for name in dataset.index["name"]]
+    left = dataset.index.loc[is_left, ["frames", "width", "height"]].to_numpy()
+    needed, free = jpeg_bytes(left, short_side), shutil.disk_usage(dataset.folder).free
+    if needed > free:
+        raise ValueError(
+            f"{folder}: the frames of {len(left)} videos need about {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free; make room, set data_dir to another disk, or keep "
+            "storage = 'videos'"
+        )
 
 
 def _scale_boxes(dataset: VideoDataset, scales: np.ndarray, made_with: dict) -> None:

@@ -95,7 +95,8 @@ def check_folder(settings: PrepareSettings) -> None:
     todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
     if todo:
         check_writable(folder)
-    needed = sum(row.size for row in todo)
+    # Frames are left out: `store_frames` checks those that are not written yet, when all is counted.
+    needed = sum(row.size for row in todo if row.part != "frames")
     if needed > _free(folder):
         raise ValueError(
             f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
@@ -265,7 +266,7 @@ def _plan_file(settings: PrepareSettings, title: str, file: RemoteFile, folder: 
 def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
     report = dataset.folder / BROKEN_FILE
     broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
-    rows = [Row("videos", THERE, f"{len(dataset.index):,} opened, root {dataset.root}")]
+    rows = [Row("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")]
     if broken:
         rows.append(Row("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
     missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
@@ -273,13 +274,19 @@ def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
         details = f"{missing:,} of {CATALOG[settings.dataset].num_videos:,}, named in "
         details += f"{dataset.folder / 'lists'}/*.problems.csv; when they are there, delete "
         rows.append(Row("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}"))
+    return rows + (_changes(settings, dataset, broken) if settings.dataset == "folder" else [])
+
+
+def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> list[Row]:
+    """Say where a prepared folder of your own videos is not what the settings ask for."""
+    rows = []
     source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
     for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "
             rows.append(Row("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
-    root = project_path(settings.data_root) if settings.dataset == "folder" else None
-    if root is not None and root.is_dir():
+    root = project_path(settings.data_root)
+    if root.is_dir():
         now, then = len(find_videos(root)), len(dataset.index) + broken
         if now != then:
             details = (

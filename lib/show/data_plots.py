@@ -1,4 +1,4 @@
-"""Figures of a prepared data set; each function draws one figure and returns it."""
+"""Tables and figures of a prepared data set; each function makes one and returns it."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pandas.io.formats.style import Styler
 
 from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.annotations import VideoDataset
@@ -17,6 +18,12 @@ from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
 COLUMN, GAP = 1.6, 0.08  # width of a frame in a contact sheet and of the gap, inches
 ROW_TEXT = 0.42  # height of the texts above and below a row, inches
+
+
+def left_aligned(table: pd.DataFrame) -> Styler:
+    """Return a table of texts for a notebook: without its index, all columns to the left."""
+    styles = [{"selector": "th, td", "props": "text-align: left"}]
+    return table.style.hide(axis="index").format(escape="html").set_table_styles(styles)
 
 
 @styled
