@@ -31,6 +31,12 @@ from lib.show.movies import Tile, from_frames, shrink
 from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
+SCENE_NAMES = {
+    "actor_cutmix": "ActorCutMix",
+    "scene_cutout": "Scene cutout",
+    "cutmix": "CutMix",
+    "mixup": "MixUp",
+}
 KEPT_RESULTS = 16  # a few clips in a few settings
 NO_BOXES = "no person boxes: notebook 1 makes them (actor_boxes)"
 
@@ -219,11 +225,16 @@ class ClipExplorer:
         scene = settings.scene_augmentation
         if scene in NEEDS_ACTORS:
             if own.mask is None:
-                return NO_BOXES, None, f"{scene} needs person boxes; notebook 1 makes them"
+                needs = f"{scene_title(scene, None)} needs person boxes; notebook 1 makes them"
+                return NO_BOXES, None, needs
             covered = float(own.mask.float().mean())
             if covered in (0.0, 1.0):
                 why = "nobody is in the mask" if covered == 0 else "the mask covers the whole clip"
-                return strong.strong, None, f"{why}: {scene} leaves the clip its strong view"
+                return (
+                    strong.strong,
+                    None,
+                    f"{why}: {scene_title(scene, None)} leaves the clip its strong view",
+                )
         key = ("mix", scene, settings.seed, id(own.weak), id(partner.weak))
 
         def make() -> tuple[Tensor, Tensor, Tensor, float]:
@@ -319,5 +330,5 @@ def describe_weak(sample: WeakSample) -> str:
 
 def scene_title(scene: str, weight: float | None) -> str:
     """Return the title of a mixed clip, with the weight of its own label."""
-    name = {"actor_cutmix": "ActorCutMix", "cutmix": "CutMix", "mixup": "MixUp"}.get(scene, scene)
+    name = SCENE_NAMES[scene]
     return name if weight is None else f"{name}, own {100 * weight:.0f} %"
