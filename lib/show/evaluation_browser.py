@@ -299,7 +299,8 @@ class EvaluationBrowser:
         )
         truth = html.escape(self.classes[label])
         return (
-            f'<hr><b>{name}</b> <span style="{FADED}">true class: {truth}</span>{movie}'
+            f'<hr><b>{name}</b> <span style="{FADED}">true class: {truth}; below, what the '
+            f"network says of the centre clip and of its parts</span>{movie}"
             f'<div style="display:flex;flex-wrap:wrap;gap:14px">{panels}</div>'
         )
 

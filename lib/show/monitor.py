@@ -145,7 +145,9 @@ class TrainingMonitor:
         )
         self.stop.on_click(self._ask_to_stop)
         self.numbers = widgets.HTML()
-        self.curves = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.curves = widgets.Image(
+            format="png", layout=widgets.Layout(width="100%", max_width="990px")
+        )
         self.error = widgets.HTML()
         top = widgets.HBox(
             [self.stop, self.headline], layout=widgets.Layout(align_items="center", grid_gap="12px")
@@ -204,7 +206,10 @@ class TrainingMonitor:
 def curves_png(log: pd.DataFrame) -> bytes:
     """Return the learning curves of a log as a PNG; a single point is drawn as a dot."""
     figure = learning_curves(log)
-    for axis in figure.axes:
+    titles = ("Loss", "Pseudo-labels", "Top-1 accuracy")  # the numbers stand above the picture
+    for axis, title in zip(figure.axes, titles, strict=True):
+        axis.set_title("", loc="left")
+        axis.set_title(title)
         axis.set_xlim(left=0)
         for line in axis.get_lines():
             if len(line.get_xdata()) == 1:
