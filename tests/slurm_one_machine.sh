@@ -17,7 +17,12 @@ pids=()
 finish() {
   status=$?
   trap - EXIT INT TERM
-  scancel --user root 2> /dev/null || true
+  scancel --user root --state PENDING 2> /dev/null || true
+  scancel --user root --signal KILL 2> /dev/null || true
+  for _ in $(seq 100); do  # slurmstepd would outlive slurmd
+    [ -z "$(squeue --noheader 2> /dev/null)" ] && break
+    sleep 0.1
+  done
   for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done
   wait
   if [ "$status" != 0 ]; then tail -n 40 "$state"/*.log; fi
