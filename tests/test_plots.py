@@ -6,13 +6,12 @@ import pandas as pd
 import pytest
 
 from lib.show import style
+from lib.show.comparison import accuracy_bars
 from lib.show.plots import (
     MOST_NAMES,
-    accuracy_bars,
     confusions,
     invariance_bars,
     learning_curves,
-    per_class_accuracy,
     validation_curves,
 )
 
@@ -81,11 +80,6 @@ def test_classes_are_named_where_they_can_be_read(count):
     classes = [f"{LONG} {number}" for number in range(count)]
     matrix = np.eye(count, dtype=int) * 4
     matrix[0, -1] += 4
-    figure = per_class_accuracy({"val": matrix, "other": matrix}, classes)
-    (axes,) = figure.axes
-    assert len(axes.patches) == 2 * min(count, MOST_NAMES)
-    assert figure.get_size_inches()[0] < 16
-    assert min(bar.get_height() for bar in axes.patches) == (100 if count == 1 else 50)
     figure = confusions({"val": matrix}, classes, "title")
     assert len(figure.axes[0].texts) == (0 if count > MOST_NAMES else np.count_nonzero(matrix))
     assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 24

@@ -13,6 +13,39 @@ GAIN, LOSS = GREEN, VERMILLION
 
 
 @styled
+def accuracy_bars(summary: pd.DataFrame) -> Figure:
+    """Show top-1 per group of runs and list: bars are means over seeds, dots the single runs.
+
+    Args:
+        summary: Columns group, split, top1 (percent); one row a run and list.
+    """
+    groups, splits = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["split"]))
+    means = summary.groupby(["group", "split"])["top1"].mean()
+    height = 0.3 * len(splits) + 0.15
+    figure, axis = plt.subplots(figsize=(8, 1.3 + height * len(groups)), layout="constrained")
+    for number, split in enumerate(splits):
+        for position, group in enumerate(groups):
+            if (group, split) not in means:
+                continue
+            values = summary[(summary["group"] == group) & (summary["split"] == split)]["top1"]
+            y = position + (number - (len(splits) - 1) / 2) * 0.8 / len(splits)
+            label = split if position == 0 else None
+            color = COLORS[number % len(COLORS)]
+            axis.barh(y, values.mean(), 0.74 / len(splits), color=color, label=label)
+            axis.scatter(values, [y] * len(values), color="black", ec="white", s=16, zorder=3)
+            end = max(values.max(), values.mean()) + 2
+            axis.text(end, y, f"{values.mean():.1f}", va="center", fontsize=9)
+    axis.set_yticks(range(len(groups)), [shorten(group, 40) for group in groups])
+    axis.invert_yaxis()
+    axis.set(xlabel="top-1 accuracy (%); dots: single seeds", ylabel="runs", xlim=(0, 110))
+    first = means.xs(splits[0], level="split")
+    axis.set_title(f"{shorten(first.idxmax(), 40)} is best on {splits[0]}: {first.max():.1f} %")
+    axis.grid(axis="x")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@styled
 def ablation_bars(summary: pd.DataFrame, baseline: str) -> Figure:
     """Show what each group of runs gains over the baseline, sorted by the gain on the first list.
 
