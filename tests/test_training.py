@@ -15,11 +15,12 @@ from lib.data.annotations import read_dataset
 from lib.data.synthetic import ACTIONS
 from lib.learn import training
 from lib.learn.distributed import World
+from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.runs import Run
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
 from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
-from lib.learn.training import Meter, fit
+from lib.learn.training import fit
 
 TIMES = ("seconds", "samples_per_s", "memory_mb")
 

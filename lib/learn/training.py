@@ -11,14 +11,12 @@ On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend 
 
 import argparse
 import os
-import resource
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import repeat
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, mak
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
 from lib.files import write_text
+from lib.learn.batch_norm import average_buffers, sync_batch_norm
 from lib.learn.distributed import (
     World,
     is_in_torchrun,
@@ -38,6 +37,8 @@ from lib.learn.distributed import (
     resolve_device,
     resolve_num_processes,
 )
+from lib.learn.interrupts import hold_interrupt, stop_on_sigterm
+from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.models import check_input
 from lib.learn.progress import LogFollower, ProgressFile
 from lib.learn.runs import Run
@@ -60,35 +61,11 @@ from lib.learn.setup import (
     val_protocol,
 )
 from lib.learn.tracking import EventWriter, check_tensorboard
-from lib.learn.video_resnet import Conv2Plus1d
 from lib.locks import exclusive
 
 STOP_CHECK_STEPS = 20
 ALONE = World(0, 1, torch.device("cpu"))  # means over one process's own steps
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
-
-
-class Meter:
-    """Adds up the statistics of steps; means over all micro-batches and processes are exact."""
-
-    def __init__(self):
-        self._sums: dict[str, Tensor] = {}
-
-    def update(self, stats: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Add (sum, count) per name."""
-        for name, pair in stats.items():
-            value = torch.stack([part.float() for part in pair])
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def means(self, world: World) -> dict[str, float | None]:
-        """Return sum / count per name over all processes; None where nothing was counted."""
-        if not self._sums:
-            return {}
-        table = world.sum_(torch.stack(list(self._sums.values()))).cpu().tolist()
-        return {
-            name: total / count if count else None
-            for name, (total, count) in zip(self._sums, table, strict=True)
-        }
 
 
 class Trainer:
@@ -330,94 +307,6 @@ class Trainer:
 
 
 _AUTOCAST = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def sync_batch_norm(model: nn.Module) -> nn.Module:
-    """Synchronise batch norm over GPUs, except inside a (2+1)D pair, as in the reference."""
-    pairs = [module for module in model.modules() if isinstance(module, Conv2Plus1d)]
-    inner = [pair.norm for pair in pairs]
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for pair, norm in zip(pairs, inner, strict=True):
-        pair.norm = norm
-    return model
-
-
-@torch.no_grad()
-def average_buffers(model: nn.Module, world: World) -> None:
-    """Replace the running statistics of batch norm by their mean over the processes."""
-    if world.size == 1:
-        return
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            world.sum_(buffer).div_(world.size)
-
-
-def peak_memory_mb(device: torch.device) -> int:
-    """Return the most memory of this process so far, MB: of its GPU, or without one of its own."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e6)
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
-
-
-@contextmanager
-def hold_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C until the end of the body: half a step could not be continued.
-
-    A second Ctrl-C is not held back. Where the signal has another meaning (in a spawned process,
-    under torchrun), nothing is done.
-
-    Yields:
-        Whether there was one.
-    """
-    caught = []
-
-    def catch(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    usual = signal.default_int_handler
-    is_main = threading.current_thread() is threading.main_thread()
-    if signal.getsignal(signal.SIGINT) is not usual or not is_main:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, catch)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-@contextmanager
-def stop_on_sigterm(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM (a cluster's, or `kill`'s) ask for a checkpoint and the end while the body runs.
-
-    Where the signal has another meaning (under torchrun) or this is not the main thread, nothing
-    is done.
-
-    Args:
-        stop: Asks the processes of the run to save and end.
-
-    Yields:
-        Whether the signal came.
-    """
-    caught = []
-
-    def catch(number: int, frame: object) -> None:
-        caught.append(number)
-        stop()
-
-    usual = signal.getsignal(signal.SIGTERM)
-    is_main = threading.current_thread() is threading.main_thread()
-    if usual is not signal.SIG_DFL or not is_main:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGTERM, catch)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGTERM, usual)
 
 
 def train_worker(world: World, settings: TrainSettings) -> None:

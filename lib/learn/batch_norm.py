@@ -1,0 +1,27 @@
+"""Batch norm over several processes: synchronised over GPUs, one set of buffers at validation."""
+
+import torch
+from torch import nn
+
+from lib.learn.distributed import World
+from lib.learn.video_resnet import Conv2Plus1d
+
+
+def sync_batch_norm(model: nn.Module) -> nn.Module:
+    """Synchronise batch norm over GPUs, except inside a (2+1)D pair, as in the reference."""
+    pairs = [module for module in model.modules() if isinstance(module, Conv2Plus1d)]
+    inner = [pair.norm for pair in pairs]
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for pair, norm in zip(pairs, inner, strict=True):
+        pair.norm = norm
+    return model
+
+
+@torch.no_grad()
+def average_buffers(model: nn.Module, world: World) -> None:
+    """Replace the running statistics of batch norm by their mean over the processes."""
+    if world.size == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            world.sum_(buffer).div_(world.size)
