@@ -262,7 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if given and options.executor != "slurm":
         parser.error(f"--{next(iter(given)).replace('_', '-')} goes with --executor slurm")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         grid = dict(parse_set(text) for text in options.set)
         if options.dry_run:
@@ -282,4 +281,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

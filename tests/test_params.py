@@ -169,7 +169,7 @@ def test_the_studies_are_known(runs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
-    of_the_machine = {"run_dir", "data_dir"}
+    of_the_machine = {"run_dir", "data_dir", "tensorboard"}
     for name, run in runs.items():
         if name.startswith(f"{study}/"):
             assert set(type(run.settings).model_fields) - set(run.parameters) <= of_the_machine

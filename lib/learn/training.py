@@ -34,6 +34,7 @@ from lib.learn.distributed import (
     World,
     is_in_torchrun,
     launch,
+    leave,
     resolve_device,
     resolve_num_processes,
 )
@@ -406,4 +407,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     from lib.learn import training  # the module that spawned processes import, not `__main__`
 
-    sys.exit(training.main())
+    leave(training.main())
