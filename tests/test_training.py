@@ -368,6 +368,7 @@ ELSEWHERE = {
     "test_fusion": "test_evaluation.py",
     "device": "test_what_must_not_matter_does_not",
     "precision": "test_precision",
+    "tensorboard": "test_runs.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
 }
