@@ -33,8 +33,8 @@ def accuracy_bars(summary: pd.DataFrame) -> Figure:
             color = COLORS[number % len(COLORS)]
             axis.barh(y, values.mean(), 0.74 / len(splits), color=color, label=label)
             axis.scatter(values, [y] * len(values), color="black", ec="white", s=16, zorder=3)
-            end = max(values.max(), values.mean()) + 2
-            axis.text(end, y, f"{values.mean():.1f}", va="center", fontsize=9)
+            mean = f"{values.mean():.1f}"
+            axis.text(1, y, mean, va="center", fontsize=9, color="white", fontweight="bold")
     axis.set_yticks(range(len(groups)), [shorten(group, 40) for group in groups])
     axis.invert_yaxis()
     axis.set(xlabel="top-1 accuracy (%); dots: single seeds", ylabel="runs", xlim=(0, 110))
