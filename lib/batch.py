@@ -15,7 +15,6 @@ submitted as jobs of a cluster, and the command ends.
 import argparse
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import yaml
 
 from lib.cluster import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
+from lib.files import check_writable
 from lib.jobs import Job, Pool, has_results, make_slots
 from lib.plan import (
     COMPLETE,
@@ -69,7 +69,7 @@ def run(
         raise ValueError("\n".join(["data is missing; nothing was started", *missing]))
     folders = list(dict.fromkeys(planned.run_dir.parent for planned in runs))
     for folder in folders:
-        check_writable(folder)
+        check_writable(folder, "run_dir", "choose another run_dir")
         print(f"{folder.name}: {sum(p.run_dir.parent == folder for p in runs)} runs -> {folder}")
     prepare, work, refused = prepare_jobs(to_do, folders[0]), [], {}
     for number, planned in enumerate(runs, start=1):
@@ -144,23 +144,6 @@ def report_jobs(folders: Iterable[Path]) -> list[Job]:
 def has_report(folder: Path) -> bool:
     """Whether a study has its page."""
     return (folder / "report.html").is_file()
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder.
-
-    Raises:
-        ValueError: If nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"run_dir: nothing can be written to {folder} ({error.strerror}); "
-            "choose another run_dir"
-        ) from error
 
 
 def say_failures(failures: Mapping[str, tuple[Path, str]]) -> int:

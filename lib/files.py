@@ -6,6 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def check_writable(folder: Path, field: str, remedy: str) -> None:
+    """Make a folder.
+
+    Args:
+        folder: The folder.
+        field: The setting that named it.
+        remedy: What to change if nothing can be written there.
+
+    Raises:
+        ValueError: If files cannot be written there; says what to change.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{field}: nothing can be written to {folder} ({error.strerror}); {remedy}"
+        ) from error
+
+
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from lib.data.synthetic import PARTS
 from lib.data.teacher import NUM_CLASSES, read_teacher_made_with
 from lib.data.workers import num_cores
 from lib.data.yolox import YOLOX_NANO_URL, detector_path
+from lib.files import check_writable
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
 SECONDS_PER_VIDEO = 0.01
@@ -94,7 +94,7 @@ def check_folder(settings: PrepareSettings) -> None:
     folder = _folder(settings)
     todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
     if todo:
-        check_writable(folder)
+        check_writable(folder, "data_dir", "set data_dir to a folder that you may write to")
     # Frames are left out: `store_frames` checks those that are not written yet, when all is counted.
     needed = sum(row.size for row in todo if row.part != "frames")
     if needed > _free(folder):
@@ -102,23 +102,6 @@ def check_folder(settings: PrepareSettings) -> None:
             f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
             f"{_gigabytes(_free(folder))} are free; make room, or set data_dir to another disk"
         )
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        ValueError: If files cannot be written there; says what to change.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"data_dir: nothing can be written to {folder} ({error.strerror}); set data_dir to a "
-            "folder that you may write to"
-        ) from error
 
 
 def _folder(settings: PrepareSettings) -> Path:

@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 
-from lib.config import (
-    TrainSettings,
-)
-from lib.learn.objectives import (
-    FixMatchObjective,
-    SupervisedObjective,
-)
+from lib.config import TrainSettings
+from lib.learn.objectives import FixMatchObjective, SupervisedObjective
+
+
+def count_steps(num_videos: int, settings: TrainSettings) -> int:
+    """Return the steps of an epoch: a pass over the unlabelled list, or the only one there is."""
+    batch = settings.unlabeled_batch if settings.is_semi_supervised else settings.labeled_batch
+    return max(1, num_videos // batch)
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
@@ -24,17 +25,25 @@ def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> f
     return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
 
 
+def ramp_up(weight: float, step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
+    """Return the weight of the unlabelled loss at a step: linear up to `weight`, then constant."""
+    rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
+    return weight if step >= rampup_steps else weight * step / rampup_steps
+
+
 def at_step(
     objective: SupervisedObjective | FixMatchObjective,
     step: int,
     steps_per_epoch: int,
     settings: TrainSettings,
 ) -> SupervisedObjective | FixMatchObjective:
-    """Return the objective with the unlabelled weight of a step (linear ramp-up)."""
-    rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
-    if step >= rampup_steps or isinstance(objective, SupervisedObjective):
+    """Return the objective with the unlabelled weight of a step."""
+    if isinstance(objective, SupervisedObjective):
         return objective
-    return replace(objective, unlabeled_weight=objective.unlabeled_weight * step / rampup_steps)
+    weight = ramp_up(objective.unlabeled_weight, step, steps_per_epoch, settings)
+    if weight == objective.unlabeled_weight:
+        return objective
+    return replace(objective, unlabeled_weight=weight)
 
 
 def num_micro_batches(settings: TrainSettings, size: int) -> int:

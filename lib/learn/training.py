@@ -43,7 +43,7 @@ from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.models import check_input
 from lib.learn.progress import LogFollower, ProgressFile
 from lib.learn.runs import Run
-from lib.learn.schedule import at_step, learning_rate, num_micro_batches
+from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import (
     DROPOUT,
@@ -84,8 +84,7 @@ class Trainer:
         self.objective = make_objective(settings)
         self.clips = make_clips(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
-        batch = settings.labeled_batch if self.data.unlabeled is None else settings.unlabeled_batch
-        self.steps_per_epoch = max(1, len(self.data.epoch_rows) // batch)
+        self.steps_per_epoch = count_steps(len(self.data.epoch_rows), settings)
         self.num_micro = num_micro_batches(settings, world.size)
 
         self.normalize = run_normalize(settings).to(world.device)

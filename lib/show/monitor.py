@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
 from lib.learn.runs import Run
-from lib.learn.schedule import learning_rate
+from lib.learn.schedule import count_steps, learning_rate, ramp_up
 from lib.learn.setup import Data
 from lib.learn.training import fit
 from lib.locks import holder
@@ -223,14 +223,12 @@ def curves_png(log: pd.DataFrame) -> bytes:
 @styled
 def schedule(settings: TrainSettings, data: Data) -> Figure:
     """Show the learning rate and the weight of the unlabelled loss over the epochs to come."""
-    batch = settings.unlabeled_batch if settings.is_semi_supervised else settings.labeled_batch
-    steps = max(1, len(data.epoch_rows) // batch)
+    steps = count_steps(len(data.epoch_rows), settings)
     count = settings.epochs * steps
     shown = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
     panels = [("learning rate", LABELED, [learning_rate(int(k), steps, settings) for k in shown])]
     if settings.is_semi_supervised:
-        ramp = settings.unlabeled_rampup_epochs * steps
-        weights = [settings.unlabeled_weight * min(1.0, k / ramp if ramp else 1.0) for k in shown]
+        weights = [ramp_up(settings.unlabeled_weight, int(k), steps, settings) for k in shown]
         panels.append(("unlabelled weight", UNLABELED, weights))
     size = (5.5 * len(panels), 2.4)
     figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
