@@ -18,11 +18,11 @@ from pathlib import Path
 import yaml
 
 from benchmarks.bench_data import report
-from lib.batch import run_job
+from lib.batch.command import run_job
+from lib.batch.jobs import Pool
+from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT
-from lib.data.synthetic import make_synthetic
-from lib.jobs import Pool
-from lib.plan import read_plan
+from lib.prepare.synthetic import make_synthetic
 
 TINY = {
     "clip_len": 4,
@@ -38,7 +38,7 @@ DIRECT = """
 import sys
 from pathlib import Path
 from lib.config import EvaluateSettings
-from lib.evaluation import evaluate, invariance_of
+from lib.evaluation.evaluate import evaluate, invariance_of
 from lib.learn.setup import read_settings
 from lib.learn.training import fit
 run = fit(read_settings([Path(path) for path in sys.argv[1:]]))

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 
 from lib.data.actors import write_actor_rows
-from lib.data.annotations import VideoRecord, read_dataset, write_dataset
-from lib.data.detect import YoloxBoxes
-from lib.data.folder import index_folder
-from lib.data.frames import FrameWriter
+from lib.data.dataset import VideoRecord, read_dataset, write_dataset
 from lib.data.rows import VideoRows
 from lib.data.video import read_frames
-from lib.data.workers import map_in_workers, num_cores
-from lib.data.yolox import YoloxDetector, letterbox
+from lib.prepare.detect import YoloxBoxes
+from lib.prepare.folder import index_folder
+from lib.prepare.frames import FrameWriter
+from lib.prepare.workers import map_in_workers, num_cores
+from lib.prepare.yolox import YoloxDetector, letterbox
 
 MAX_FRAME_VIDEOS = 100  # so many are written as frames
 
@@ -142,7 +142,7 @@ def bench_large_index(work: Path, count: int = 240_000) -> None:
     del index, names
     code = (
         "import time, sys; sys.path.insert(0, '.'); from benchmarks.bench_data import resident_mb;"
-        "from lib.data.annotations import read_dataset; before = resident_mb();"
+        "from lib.data.dataset import read_dataset; before = resident_mb();"
         f"start = time.perf_counter(); dataset = read_dataset({str(work / 'large')!r});"
         "print(f'{time.perf_counter() - start:.2f} s, {resident_mb() - before:.0f} MB')"
     )
@@ -162,7 +162,7 @@ def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
     code = (
         "import sys, time; sys.path.insert(0, '.'); import numpy as np;"
         "from benchmarks.bench_data import resident_mb; from lib.data.actors import ActorBoxes;"
-        "from lib.data.annotations import read_dataset;"
+        "from lib.data.dataset import read_dataset;"
         f"dataset = read_dataset({str(work / 'boxes')!r}); before = resident_mb('RssAnon');"
         "actors = ActorBoxes(dataset); rng = np.random.default_rng(0);"
         f"rows = rng.integers({videos}, size=2000);"

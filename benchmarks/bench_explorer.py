@@ -21,8 +21,8 @@ import torch
 from lib.augment.functional import RANDAUGMENT_OPS
 from lib.config import LookSettings
 from lib.data.actors import write_actors
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.synthetic import write_video
+from lib.data.dataset import VideoDataset, write_dataset
+from lib.prepare.synthetic import write_video
 from lib.show.widgets import AugmentationExplorer
 
 TARGET_MS = 150

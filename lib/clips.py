@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lib.augment.transforms import RandAugment, StrongTransform, TemporalAugment, WeakTransform
 from lib.config import ClipSettings
 from lib.data.actors import ActorBoxes
-from lib.data.annotations import VideoDataset
-from lib.data.teacher import TeacherScores
+from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader, random_clip_indices
+from lib.prepare.teacher import TeacherScores
 
 
 def make_generator(*key: int) -> torch.Generator:

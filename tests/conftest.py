@@ -14,9 +14,9 @@ from tiny import build_tiny, tiny_worker
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video as video_module
 from lib.data.actors import write_actors
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.synthetic import NUM_FRAMES, make_synthetic, write_video
+from lib.data.dataset import VideoDataset, write_dataset
 from lib.learn import training
+from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -92,7 +92,7 @@ def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
 
 
 def write_teacher_scores(dataset: VideoDataset) -> None:
-    """Write scores as lib.data.teacher documents them, of every second frame of every video.
+    """Write scores as lib.prepare.teacher documents them, of every second frame of every video.
 
     The frame t of row v is of class (40·v + t) mod 999 with probability 3/4; 1/4 goes to class 999.
     """

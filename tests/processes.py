@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lib.learn.distributed import World
+from lib.run.processes import World
 
 
 def talk_worker(world: World, folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lib.data.actors import ACTORS_FILE, ActorBoxes, write_actors
-from lib.data.annotations import write_dataset
+from lib.data.dataset import write_dataset
 
 
 def box(video: int, frame: int, number: int = 0, score: float = 0.9) -> list[float]:

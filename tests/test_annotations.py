@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data.annotations import (
+from lib.data.dataset import (
     INDEX_COLUMNS,
     draw_labeled_rows,
     parse_list,

@@ -14,13 +14,9 @@ import yaml
 from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
-from lib import batch
-from lib.config import PROJECT_ROOT
-from lib.jobs import make_slots
-from lib.learn.runs import Run
-from lib.learn.training import fit
-from lib.locks import LockedError, exclusive
-from lib.plan import (
+from lib.batch.command import command as batch
+from lib.batch.jobs import make_slots
+from lib.batch.plan import (
     COMPLETE,
     REFUSED,
     TO_CONTINUE,
@@ -34,6 +30,10 @@ from lib.plan import (
     read_plan,
     state_of,
 )
+from lib.config import PROJECT_ROOT
+from lib.learn.training import fit
+from lib.locks import LockedError, exclusive
+from lib.run.folder import Run
 
 TINY = {
     "clip_len": 4,
@@ -258,7 +258,9 @@ def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
 
 
 def test_planning_imports_nothing_slow():
-    code = "import sys, lib.batch; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
+    code = (
+        "import sys, lib.batch.command; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     )
@@ -405,4 +407,4 @@ def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, data_dir):
     process = torchrun([tmp_path / "run.yaml"], "--standalone", "--nproc-per-node=1")
     said = process.communicate(timeout=120)[0]
     assert process.returncode != 0
-    assert "not prepared" in said and "python -m lib.data.prepare --dataset synthetic" in said
+    assert "not prepared" in said and "python -m lib.prepare --dataset synthetic" in said

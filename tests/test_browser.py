@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lib.config import PROJECT_ROOT, EvaluateSettings
-from lib.evaluation import evaluate
+from lib.evaluation.evaluate import evaluate
 from lib.learn.training import fit
 
 pytest_plugins = ("browser",)
@@ -16,7 +16,7 @@ pytest_plugins = ("browser",)
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory):
     """A data folder with a small synthetic data set."""
-    from lib.data.synthetic import make_synthetic
+    from lib.prepare.synthetic import make_synthetic
 
     folder = tmp_path_factory.mktemp("data")
     make_synthetic(folder / "synthetic", {"train": 24, "val": 12, "val_swapped": 12})

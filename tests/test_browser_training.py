@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lib.learn.runs import Run
+from lib.run.folder import Run
 
 pytest_plugins = ("browser",)
 START_S, END_S = 90, 240
@@ -14,7 +14,7 @@ SMALL = {"num_processes": 1, "test_num_clips": 1, "unlabeled_rampup_epochs": 0.0
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory):
     """A data folder with a small synthetic data set."""
-    from lib.data.synthetic import make_synthetic
+    from lib.prepare.synthetic import make_synthetic
 
     folder = tmp_path_factory.mktemp("data")
     make_synthetic(folder / "synthetic", {"train": 60, "val": 18, "val_swapped": 18})
@@ -93,7 +93,7 @@ def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path)
 def two_runs(small_data, tmp_path_factory):
     """Two short runs of notebook 3's defaults, one of them tested already."""
     from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings, notebook_defaults
-    from lib.evaluation import evaluate
+    from lib.evaluation.evaluate import evaluate
     from lib.learn.training import fit
 
     folder = tmp_path_factory.mktemp("runs")

@@ -16,17 +16,17 @@ import pytest
 from PIL import Image
 
 from lib.config import PROJECT_ROOT, PrepareSettings
-from lib.data import archives, known
 from lib.data.actors import ActorBoxes, write_actors
-from lib.data.archives import extract, extract_nested
-from lib.data.catalog import CATALOG, PublishedList, RemoteFile, dataset_folder
-from lib.data.frames import store_frames
-from lib.data.known import class_order, find_known_videos, index_known
-from lib.data.official_lists import ListEntry
-from lib.data.plan import make_plan, plan_text
-from lib.data.prepare import main, prepare
-from lib.data.synthetic import write_video
 from lib.data.video import read_frames
+from lib.prepare import archives, known
+from lib.prepare.archives import extract, extract_nested
+from lib.prepare.catalog import CATALOG, PublishedList, RemoteFile, dataset_folder
+from lib.prepare.frames import store_frames
+from lib.prepare.known import class_order, find_known_videos, index_known
+from lib.prepare.official_lists import ListEntry
+from lib.prepare.plan import make_plan, plan_text
+from lib.prepare.prepare import main, prepare
+from lib.prepare.synthetic import write_video
 
 LISTS = PROJECT_ROOT.parent / "shared" / "data" / "reference_lists"
 
@@ -423,7 +423,7 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
     plan = make_plan(settings).set_index("part")["details"]
     assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
     usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.data.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr("lib.prepare.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
     assert "too little room" in make_plan(settings).set_index("part")["details"]["in all"]
     with pytest.raises(ValueError, match="data_dir: about 0.0 GB are needed below .*make room"):
         prepare(settings)
@@ -433,7 +433,7 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
 def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
     dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
     usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.data.frames.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr("lib.prepare.frames.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
     with pytest.raises(ValueError, match="frames of 4 videos need about 0.0 GB.*make room"):
         store_frames(dataset, short_side=24)
     assert not (dataset.folder / "frames").exists()
@@ -507,7 +507,7 @@ def test_work_that_ends_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, e
     def fail(_):
         raise error
 
-    monkeypatch.setattr("lib.data.prepare.prepare", fail)
+    monkeypatch.setattr("lib.prepare.prepare.prepare", fail)
     assert main(["--dataset", "synthetic", "--data_dir", str(tmp_path)]) == status
     assert said in capsys.readouterr().err
 

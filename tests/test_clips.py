@@ -7,7 +7,7 @@ from conftest import CODED_FRAMES, write_teacher_scores
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
 from lib.config import ClipSettings
-from lib.data.annotations import read_dataset, write_dataset
+from lib.data.dataset import read_dataset, write_dataset
 from lib.data.video import random_clip_indices
 
 ALL_VIEWS = Views(weak=True, strong=True, human_mask=True)

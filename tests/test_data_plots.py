@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data.detect import actor_statistics
-from lib.data.synthetic import make_synthetic
+from lib.prepare.detect import actor_statistics
+from lib.prepare.synthetic import make_synthetic
 from lib.show.data_plots import (
     left_aligned,
     pick_rows,

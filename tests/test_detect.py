@@ -8,19 +8,19 @@ import pandas as pd
 import pytest
 
 from lib.config import PROJECT_ROOT, PrepareSettings
-from lib.data import detect
 from lib.data.actors import ActorBoxes, read_made_with, write_actors
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.detect import actor_statistics, detect_motion, detect_people
-from lib.data.folder import index_folder
-from lib.data.motion import moving_boxes
-from lib.data.prepare import detector_file
-from lib.data.reference_files import export_detections, import_detections, load_arrays
+from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.rows import UnfinishedRows, VideoRows
-from lib.data.synthetic import render_video, write_video
-from lib.data.tracks import fill_frames, giou_matrix, key_frames, match_boxes
 from lib.data.video import read_frames
-from lib.data.yolox import (
+from lib.prepare import detect
+from lib.prepare.detect import actor_statistics, detect_motion, detect_people
+from lib.prepare.folder import index_folder
+from lib.prepare.motion import moving_boxes
+from lib.prepare.prepare import detector_file
+from lib.prepare.reference_files import export_detections, import_detections, load_arrays
+from lib.prepare.synthetic import render_video, write_video
+from lib.prepare.tracks import fill_frames, giou_matrix, key_frames, match_boxes
+from lib.prepare.yolox import (
     YoloxDetector,
     grid_cells,
     iou_matrix,

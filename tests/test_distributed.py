@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib.config import PROJECT_ROOT
-from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
+from lib.run.processes import World, launch, resolve_device, resolve_num_processes
 
 SAID = {  # what two processes tell each other, by rank
     rank: ["2", "[3.0, 20.0]", "['rank 0', 'rank 1']", "[True, False]", "cpu"] for rank in (0, 1)
@@ -26,7 +26,7 @@ def start_launch(folder: Path, worker: str, *python: str) -> subprocess.Popen:
         f"""
 from pathlib import Path
 import processes
-from lib.learn.distributed import launch
+from lib.run.processes import launch
 if __name__ == "__main__":
     folder = Path({str(folder)!r})
     launch(processes.{worker}, (folder,), 2, "cpu", folder / "rendezvous")

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lib.data.download import download
+from lib.prepare.download import download
 
 CONTENT = bytes(range(256)) * 1600
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -98,7 +98,7 @@ def test_an_md5_is_checked_where_only_that_is_published(server, tmp_path):
 
 def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
     usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.data.download.shutil.disk_usage", lambda _: usage(10**9, 10**9, 9))
+    monkeypatch.setattr("lib.prepare.download.shutil.disk_usage", lambda _: usage(10**9, 10**9, 9))
     with pytest.raises(ValueError, match="0.0 GB to get, 0.0 GB free"):
         download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,7 @@ from tiny import make_scoring_model, score_worker
 from lib.augment.transforms import EvalTransform
 from lib.config import EvaluateSettings
 from lib.data.video import FrameReader, uniform_clip_indices
-from lib.evaluation import evaluate
-from lib.learn.distributed import World, launch
-from lib.learn.runs import Run
+from lib.evaluation.evaluate import evaluate
 from lib.learn.scoring import (
     Protocol,
     VideoViews,
@@ -32,6 +30,8 @@ from lib.learn.setup import (
     val_protocol,
 )
 from lib.learn.training import fit
+from lib.run.folder import Run
+from lib.run.processes import World, launch
 
 test_protocol.__test__ = False  # a function of the library, not a test
 HERE = World(0, 1, torch.device("cpu"))

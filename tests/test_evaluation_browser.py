@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from lib.config import EvaluateSettings
-from lib.data.annotations import read_dataset
-from lib.evaluation import ListResult, evaluate, read_results, results_beside
-from lib.learn.runs import Run
+from lib.data.dataset import read_dataset
+from lib.evaluation.evaluate import ListResult, evaluate, read_results, results_beside
 from lib.learn.scoring import confusion_matrix, metrics
 from lib.learn.training import fit
+from lib.run.folder import Run
 from lib.show.evaluation_browser import CELL, DIFFERENT, EVERYTHING, EvaluationBrowser
 from lib.show.evaluation_figures import (
     class_bars,

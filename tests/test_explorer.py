@@ -11,12 +11,12 @@ import yaml
 
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import LookSettings, TrainSettings, make_settings
-from lib.data.annotations import VideoDataset, read_dataset, write_dataset
-from lib.data.synthetic import write_video
-from lib.learn.distributed import World
+from lib.data.dataset import VideoDataset, read_dataset, write_dataset
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective
 from lib.learn.training import Trainer
+from lib.prepare.synthetic import write_video
+from lib.run.processes import World
 from lib.show import explorer as explorer_module
 from lib.show.augmentations import operation_rows, scene_rows, temporal_rows
 from lib.show.explorer import ClipExplorer

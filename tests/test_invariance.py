@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.data.annotations import read_dataset
-from lib.invariance import CenterClips, measure_invariance
+from lib.data.dataset import read_dataset
+from lib.evaluation.invariance import CenterClips, measure_invariance
 from lib.learn.setup import run_normalize
 
 

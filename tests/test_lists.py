@@ -8,15 +8,21 @@ import pandas as pd
 import pytest
 
 from lib.config import PROJECT_ROOT
-from lib.data.annotations import (
+from lib.data.dataset import (
     VideoDataset,
     draw_counted_rows,
     draw_labeled_rows,
     parse_list,
     write_dataset,
 )
-from lib.data.lists import class_counts, compare_lists, find_entries, import_list, summarize_lists
-from lib.data.official_lists import (
+from lib.prepare.lists import (
+    class_counts,
+    compare_lists,
+    find_entries,
+    import_list,
+    summarize_lists,
+)
+from lib.prepare.official_lists import (
     ListEntry,
     read_categories,
     read_hmdb_split,

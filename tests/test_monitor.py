@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 
-from lib.learn import progress, training
-from lib.learn.runs import Run
+from lib.learn import training
 from lib.learn.setup import load_data
 from lib.learn.training import fit
 from lib.locks import exclusive, holder
+from lib.run import progress
+from lib.run.folder import Run
 from lib.show import monitor as monitor_module
 from lib.show.monitor import (
     TrainingMonitor,

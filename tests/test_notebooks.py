@@ -11,7 +11,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import batch
+from lib.batch.command import command as batch
+from lib.batch.plan import read_study
 from lib.config import (
     PROJECT_ROOT,
     EvaluateSettings,
@@ -22,7 +23,6 @@ from lib.config import (
     make_settings,
     notebook_defaults,
 )
-from lib.plan import read_study
 
 SETTINGS = {
     "1_prepare_data.ipynb": PrepareSettings,
@@ -88,7 +88,7 @@ def test_every_study_is_accepted(study):
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory) -> Path:
     """A data folder with a small synthetic data set."""
-    from lib.data.synthetic import make_synthetic
+    from lib.prepare.synthetic import make_synthetic
 
     folder = tmp_path_factory.mktemp("data")
     make_synthetic(folder / "synthetic", {"train": 60, "val": 12, "val_swapped": 12})

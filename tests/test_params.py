@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from lib.augment.scene import NEEDS_ACTORS
+from lib.batch.plan import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
+from lib.batch.plan import data_needs, plan_text, read_plan
 from lib.config import PROJECT_ROOT
-from lib.data.catalog import CATALOG
 from lib.learn.models import model_names
-from lib.plan import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
-from lib.plan import data_needs, plan_text, read_plan
+from lib.prepare.catalog import CATALOG
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8
@@ -216,7 +216,7 @@ def test_the_readme_lists_every_file(runs):
 def test_the_plan_of_everything_prints(runs):
     text = plan_text(list(runs.values()))
     assert f"{len(runs)} runs" in text
-    assert "python -m lib.data.prepare --dataset kinetics100" in text
+    assert "python -m lib.prepare --dataset kinetics100" in text
 
 
 def test_the_plan_knows_what_needs_people():

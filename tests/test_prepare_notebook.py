@@ -10,9 +10,9 @@ import pytest
 
 from lib.config import PROJECT_ROOT
 from lib.data.actors import ActorBoxes
-from lib.data.annotations import VideoDataset, read_dataset
-from lib.data.detect import actor_statistics
+from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.video import read_frames
+from lib.prepare.detect import actor_statistics
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "1_prepare_data.ipynb"
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from conftest import make_tiny_settings
 
-from lib.learn.runs import Run
-from lib.plan import read_plan
+from lib.batch.plan import read_plan
+from lib.run.folder import Run
 from lib.show.comparison import ablation_bars, class_gains, invariance_comparison
 from lib.show.report import (
     PAPER_NUMBERS,

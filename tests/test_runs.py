@@ -14,9 +14,10 @@ from test_training import assert_same_weights, log_of
 
 from lib.config import PROJECT_ROOT, project_path
 from lib.files import write_text
-from lib.learn import tracking, training
-from lib.learn.runs import Run
+from lib.learn import training
 from lib.learn.training import fit
+from lib.run import tracking
+from lib.run.folder import Run
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {

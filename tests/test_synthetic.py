@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from lib.config import PrepareSettings
-from lib.data import synthetic
 from lib.data.actors import ActorBoxes
-from lib.data.annotations import read_dataset
-from lib.data.plan import make_plan
-from lib.data.synthetic import (
+from lib.data.dataset import read_dataset
+from lib.data.video import read_frames
+from lib.prepare import synthetic
+from lib.prepare.plan import make_plan
+from lib.prepare.synthetic import (
     ACTIONS,
     FPS,
     NUM_FRAMES,
@@ -20,7 +21,6 @@ from lib.data.synthetic import (
     plan,
     render_video,
 )
-from lib.data.video import read_frames
 
 PARTS = {"train": 6, "val": 2, "val_swapped": 2}
 

@@ -11,14 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file as save_torch_file
 
 from lib.config import PrepareSettings
-from lib.data import teacher as teacher_module
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.folder import index_folder
-from lib.data.prepare import make_teacher_scores, prepare
-from lib.data.reference_files import import_scores
+from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.rows import VideoRows
-from lib.data.synthetic import render_video, write_video
-from lib.data.teacher import (
+from lib.data.video import read_frames
+from lib.prepare import teacher as teacher_module
+from lib.prepare.folder import index_folder
+from lib.prepare.prepare import make_teacher_scores, prepare
+from lib.prepare.reference_files import import_scores
+from lib.prepare.synthetic import render_video, write_video
+from lib.prepare.teacher import (
     FrameImages,
     Teacher,
     TeacherScores,
@@ -27,7 +28,6 @@ from lib.data.teacher import (
     score_frames,
     write_teacher,
 )
-from lib.data.video import read_frames
 from lib.torchvision_ops import torchvision
 
 

@@ -11,16 +11,16 @@ from conftest import write_teacher_scores
 
 from lib.clips import ClipBatch, ClipDataset
 from lib.config import TrainSettings
-from lib.data.annotations import read_dataset
-from lib.data.synthetic import ACTIONS
+from lib.data.dataset import read_dataset
 from lib.learn import training
-from lib.learn.distributed import World
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
-from lib.learn.runs import Run
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
 from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
 from lib.learn.training import fit
+from lib.prepare.synthetic import ACTIONS
+from lib.run.folder import Run
+from lib.run.processes import World
 
 TIMES = ("seconds", "samples_per_s", "memory_mb")
 

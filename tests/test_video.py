@@ -9,7 +9,6 @@ from conftest import CODED_FRAMES, CODED_SIZE, coded_frames
 from PIL import Image
 
 from lib.data import video
-from lib.data.synthetic import write_video
 from lib.data.video import (
     FrameReader,
     iterate_frames,
@@ -17,6 +16,7 @@ from lib.data.video import (
     read_frames,
     uniform_clip_indices,
 )
+from lib.prepare.synthetic import write_video
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "frame_indices.json").read_text())
 TEST_CLIPS = [key for key in GOLDEN if key.startswith("test_")]

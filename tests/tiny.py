@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lib.config import TrainSettings
-from lib.data.annotations import read_dataset
+from lib.data.dataset import read_dataset
 from lib.learn import training
-from lib.learn.distributed import World
 from lib.learn.models import VideoClassifier
 from lib.learn.scoring import Protocol, score_videos
 from lib.learn.setup import Normalize
+from lib.run.processes import World
 
 _train_worker = training.train_worker
 

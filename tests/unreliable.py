@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from lib.data.probe import probe_video
+from lib.prepare.probe import probe_video
 
 
 def probe_or_crash(path: Path):

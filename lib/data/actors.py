@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.data.rows import VideoRows, pack_names, unpack_names
 from lib.files import write_atomic
 

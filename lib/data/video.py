@@ -9,7 +9,7 @@ import numpy as np
 from decord import VideoReader
 from PIL import Image
 
-from lib.data.annotations import VideoRecord
+from lib.data.dataset import VideoRecord
 
 if TYPE_CHECKING:
     import torch

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from lib.learn.distributed import World
 from lib.learn.video_resnet import Conv2Plus1d
+from lib.run.processes import World
 
 
 def sync_batch_norm(model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import Tensor
 
-from lib.learn.distributed import World
+from lib.run.processes import World
 
 
 class Meter:

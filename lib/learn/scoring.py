@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lib.augment.transforms import EvalTransform
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader, uniform_clip_indices
-from lib.learn.distributed import World
+from lib.run.processes import World
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from lib.config import (
     project_path,
     read_yaml,
 )
-from lib.data.annotations import VideoDataset, draw_labeled_rows
-from lib.data.catalog import dataset_folder
-from lib.data.prepare import open_dataset
+from lib.data.dataset import VideoDataset, draw_labeled_rows
 from lib.learn.models import build_model, input_spec, load_reference_weights
 from lib.learn.objectives import (
     ClipTensors,
@@ -30,6 +28,8 @@ from lib.learn.objectives import (
     UDAObjective,
 )
 from lib.learn.scoring import Protocol
+from lib.prepare.catalog import dataset_folder
+from lib.prepare.prepare import open_dataset
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 
@@ -243,5 +243,5 @@ def check_prepared(settings: TrainSettings) -> None:
         if not (dataset_folder(name, root, settings.data_dir) / "dataset.json").is_file():
             raise ValueError(
                 f"dataset: {name!r} is not prepared in {settings.data_dir}; first run "
-                f"python -m lib.data.prepare --dataset {name}"
+                f"python -m lib.prepare --dataset {name}"
             )

@@ -30,19 +30,8 @@ from lib.config import TrainSettings
 from lib.data.video import FrameReader
 from lib.files import write_text
 from lib.learn.batch_norm import average_buffers, sync_batch_norm
-from lib.learn.distributed import (
-    World,
-    is_in_torchrun,
-    launch,
-    leave,
-    resolve_device,
-    resolve_num_processes,
-)
-from lib.learn.interrupts import hold_interrupt, stop_on_sigterm
 from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.models import check_input
-from lib.learn.progress import LogFollower, ProgressFile
-from lib.learn.runs import Run
 from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import (
@@ -61,8 +50,19 @@ from lib.learn.setup import (
     to_tensors,
     val_protocol,
 )
-from lib.learn.tracking import EventWriter, check_tensorboard
 from lib.locks import exclusive
+from lib.run.folder import Run
+from lib.run.processes import (
+    World,
+    is_in_torchrun,
+    launch,
+    leave,
+    resolve_device,
+    resolve_num_processes,
+)
+from lib.run.progress import LogFollower, ProgressFile
+from lib.run.stop import hold_interrupt, stop_on_sigterm
+from lib.run.tracking import EventWriter, check_tensorboard
 
 STOP_CHECK_STEPS = 20
 ALONE = World(0, 1, torch.device("cpu"))  # means over one process's own steps

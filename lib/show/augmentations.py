@@ -19,7 +19,7 @@ from lib.augment.transforms import (
 from lib.clips import ClipBatch, ClipDataset, Views, make_generator
 from lib.config import LookSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.show.clips import mix_clips
 from lib.show.style import BOX, shorten

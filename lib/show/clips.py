@@ -13,7 +13,7 @@ from lib.augment.transforms import FILL, EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
 from lib.data.video import read_frames, uniform_clip_indices
-from lib.evaluation import ListResult
+from lib.evaluation.evaluate import ListResult
 from lib.learn.setup import load_data
 from lib.show.plots import clip_rows
 

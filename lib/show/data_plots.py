@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 
 from lib.data.actors import ACTORS_FILE, ActorBoxes
-from lib.data.annotations import VideoDataset
-from lib.data.lists import class_counts
+from lib.data.dataset import VideoDataset
 from lib.data.video import read_frames
+from lib.prepare.lists import class_counts
 from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
 
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
@@ -122,7 +122,7 @@ def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
     """Show how much of the videos the person boxes cover.
 
     Args:
-        statistics: One row a video, as `lib.data.detect.actor_statistics` returns it.
+        statistics: One row a video, as `lib.prepare.detect.actor_statistics` returns it.
     """
     figure, grid = plt.subplots(1, 3, figsize=(10, 2.8))
     panels = (

@@ -10,10 +10,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from lib.evaluation import ListResult, results_beside
-from lib.invariance import CenterClips
-from lib.learn.runs import Run
+from lib.evaluation.evaluate import ListResult, results_beside
+from lib.evaluation.invariance import CenterClips
 from lib.learn.scoring import confusion_matrix
+from lib.run.folder import Run
 from lib.show.evaluation_figures import (
     RIGHT,
     clip_tile,

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.config import TrainSettings
-from lib.evaluation import ListResult
-from lib.invariance import CenterClips
+from lib.evaluation.evaluate import ListResult
+from lib.evaluation.invariance import CenterClips
 from lib.learn.scoring import confusion_matrix
 from lib.show.movies import Tile, compose, movie_html
 from lib.show.style import (

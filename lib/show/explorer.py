@@ -23,7 +23,7 @@ from lib.augment.transforms import (
 from lib.clips import make_generator
 from lib.config import LookSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
-from lib.data.annotations import VideoDataset, VideoRecord
+from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.video import random_clip_indices, read_frames
 from lib.show.augmentations import describe, draw_boxes, strong_transform, temporal_name
 from lib.show.clips import mix_clips

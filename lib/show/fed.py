@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
 from lib.augment.transforms import FILL
+from lib.batch.plan import RECIPE, read_plan
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.config import ClipSettings, LookSettings, TrainSettings
 from lib.data.actors import ACTORS_FILE
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import (
     LABELED,
@@ -27,7 +28,6 @@ from lib.learn.setup import (
     read_settings,
     to_tensors,
 )
-from lib.plan import RECIPE, read_plan
 from lib.show.explorer import scene_title
 from lib.show.movies import Tile
 from lib.show.style import LABELED as LABELED_COLOR

@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.evaluation import ListResult, load_trained
-from lib.invariance import CenterClips
-from lib.learn.distributed import resolve_device
-from lib.learn.runs import Run
+from lib.evaluation.evaluate import ListResult, load_trained
+from lib.evaluation.invariance import CenterClips
 from lib.learn.setup import run_normalize
+from lib.run.folder import Run
+from lib.run.processes import resolve_device
 from lib.show.plots import clip_rows
 from lib.show.style import shorten
 
@@ -22,7 +22,7 @@ def part_views(clip: Tensor, mask: Tensor | None, fill: Tensor) -> dict[str, Ten
     """Return a clip as a whole, its actors alone and its background alone.
 
     In the background, every place that an actor visits is covered in all frames, as in
-    `lib.invariance`.
+    `lib.evaluation.invariance`.
 
     Args:
         clip: uint8, shape (T, 3, H, W).

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT
-from lib.evaluation import scores_path
+from lib.evaluation.evaluate import scores_path
 from lib.files import write_text
-from lib.learn.runs import Run
 from lib.learn.scoring import confusion_matrix
 from lib.learn.setup import load_data
+from lib.run.folder import Run
 from lib.show.plots import group_of
 
 SUMMARY_COLUMNS = [

@@ -20,7 +20,7 @@ from lib.config import (
     make_settings,
     project_path,
 )
-from lib.data.annotations import VideoDataset, read_dataset
+from lib.data.dataset import VideoDataset, read_dataset
 from lib.show.explorer import ClipExplorer, Look
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.movies import compose, strip_html

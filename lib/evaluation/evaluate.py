@@ -11,14 +11,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lib.config import EvaluateSettings, TrainSettings
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
+from lib.evaluation.invariance import InvarianceScores, measure_invariance
 from lib.files import write_atomic, write_text
-from lib.invariance import InvarianceScores, measure_invariance
-from lib.learn.distributed import World, launch, resolve_device, resolve_num_processes
-from lib.learn.runs import Run
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
+from lib.run.folder import Run
+from lib.run.processes import World, launch, resolve_device, resolve_num_processes
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 From a shell, with the fields of `PrepareSettings` as options:
 
-    python -m lib.data.prepare --dataset ucf101 --plan
-    python -m lib.data.prepare --dataset ucf101 --download true --actor_boxes yolox
+    python -m lib.prepare --dataset ucf101 --plan
+    python -m lib.prepare --dataset ucf101 --download true --actor_boxes yolox
 """
 
 import argparse
@@ -16,25 +16,25 @@ import torch
 import yaml
 
 from lib.config import PrepareSettings, make_settings, project_path
-from lib.data.annotations import (
+from lib.data.dataset import (
     VideoDataset,
     draw_counted_rows,
     draw_labeled_rows,
     read_dataset,
 )
-from lib.data.catalog import dataset_folder
-from lib.data.detect import detect_motion, detect_people
-from lib.data.download import download
-from lib.data.folder import index_folder
-from lib.data.frames import store_frames
-from lib.data.known import index_known
-from lib.data.lists import counted_list_name, import_list, labeled_list_name
-from lib.data.official_lists import read_list_file
-from lib.data.plan import check_folder, plan_text
-from lib.data.reference_files import import_detections, import_scores
-from lib.data.synthetic import make_synthetic
-from lib.data.teacher import load_teacher, published_weights, score_frames
-from lib.data.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
+from lib.prepare.catalog import dataset_folder
+from lib.prepare.detect import detect_motion, detect_people
+from lib.prepare.download import download
+from lib.prepare.folder import index_folder
+from lib.prepare.frames import store_frames
+from lib.prepare.known import index_known
+from lib.prepare.lists import counted_list_name, import_list, labeled_list_name
+from lib.prepare.official_lists import read_list_file
+from lib.prepare.plan import check_folder, plan_text
+from lib.prepare.reference_files import import_detections, import_scores
+from lib.prepare.synthetic import make_synthetic
+from lib.prepare.teacher import load_teacher, published_weights, score_frames
+from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
 
 
 def open_dataset(name: str, data_root: str | None, data_dir: str) -> VideoDataset:
@@ -216,7 +216,7 @@ def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set, or with `--plan` only say what that would do; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.data.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lib.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     for name, field in PrepareSettings.model_fields.items():
@@ -240,7 +240,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped. What is done is kept: the same call continues", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

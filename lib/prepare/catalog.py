@@ -4,10 +4,10 @@ Class names are not written down here: they are the folder names of the videos, 
 published lists, and the labels are their alphabetical positions. Nothing here opens a connection.
 
 How far these entries have been verified, without access to the addresses themselves: the lists'
-checksums are those of the files at the pinned commits; the Kinetics addresses stand in the README of
-cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums in torchvision's data
-sets (HMDB-51's videos: in other public code that downloads them). The licences are as data cards and
-the authors' pages report them; read them at the source before you rely on them.
+checksums are those of the files at the pinned commits; the Kinetics addresses stand in the README
+of cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums in torchvision's
+data sets (HMDB-51's videos: in other public code that downloads them). The licences are as data
+cards and the authors' pages report them; read them at the source before you rely on them.
 """
 
 import hashlib
@@ -151,7 +151,9 @@ CATALOG: dict[str, CatalogEntry] = {
         title="UCF-101",
         num_classes=101,
         num_videos=13_320,
-        licence="none stated by its authors; the clips are their uploaders' (YouTube), for research",
+        licence=(
+            "none stated by its authors; the clips are their uploaders' (YouTube), for research"
+        ),
         how_to_get="https://www.crcv.ucf.edu/data/UCF101.php",
         archives=(
             RemoteFile(
@@ -286,8 +288,8 @@ CATALOG: dict[str, CatalogEntry] = {
         num_videos=93_462,
         licence="for research, under an agreement with Qualcomm that each user accepts",
         how_to_get=(
-            "register at https://www.qualcomm.com/developer/software/something-something-v-2-dataset, "
-            "unpack Something-Something v2 and give the folder of its .webm files as data_root"
+            "register at https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
+            ", unpack Something-Something v2 and give the folder of its .webm files as data_root"
         ),
         categories=RemoteFile(
             _TCL + "category_mini.txt",

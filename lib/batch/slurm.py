@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lib.batch.execute import LOCKED, STOPPED
+from lib.batch.jobs import LOCKED_POLL_S, POLL_S, Job, has_results, last_line, start, stop
+from lib.batch.plan import COMPLETE, PlannedRun, is_trained, state_of
 from lib.config import PROJECT_ROOT
-from lib.execute import LOCKED, STOPPED
 from lib.files import write_text
-from lib.jobs import LOCKED_POLL_S, POLL_S, Job, has_results, last_line, start, stop
-from lib.plan import COMPLETE, PlannedRun, is_trained, state_of
 
 LOCKED_WAIT_S = 120.0  # for what is left of a job that was queued again
 SIGNAL_DELAY_S = 120  # between SIGTERM and the time limit

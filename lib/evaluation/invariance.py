@@ -26,7 +26,7 @@ from lib.augment.transforms import (
 from lib.clips import make_generator
 from lib.config import ClipSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
-from lib.data.annotations import VideoDataset
+from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader, uniform_clip_indices
 
 FAMILIES = ("photometric", "geometric", "temporal", "scene")

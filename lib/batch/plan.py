@@ -21,8 +21,8 @@ from lib.config import (
     project_path,
     read_yaml,
 )
-from lib.data.catalog import CATALOG, dataset_folder
-from lib.learn.runs import Run
+from lib.prepare.catalog import CATALOG, dataset_folder
+from lib.run.folder import Run
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 RECIPE = "recipe.yaml"
@@ -267,7 +267,7 @@ class DataNeed:
         """Return the command that prepares what is missing."""
         if self.folder is None:
             return "--set data_root=/path/to/videos"
-        parts = [f"python -m lib.data.prepare --dataset {self.dataset}"]
+        parts = [f"python -m lib.prepare --dataset {self.dataset}"]
         if self.data_dir != "data":
             parts.append(f"--data_dir {self.data_dir}")
         has_archive = self.dataset == "synthetic" or bool(CATALOG[self.dataset].archives)

@@ -16,16 +16,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lib.data.actors import ACTORS_FILE, ActorBoxes, is_made_with, write_actor_rows
-from lib.data.annotations import VideoDataset
-from lib.data.download import sha256_of
+from lib.data.dataset import VideoDataset
 from lib.data.rows import VideoRows
-from lib.data.teacher import (
+from lib.files import write_atomic
+from lib.prepare.download import sha256_of
+from lib.prepare.teacher import (
     NUM_CLASSES,
     TEACHER_FILE,
     read_teacher_made_with,
     write_teacher,
 )
-from lib.files import write_atomic
 
 YOUTUBE_ID = 11  # characters
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib.data.rows import VideoRows
-from lib.data.yolox import iou_matrix
+from lib.prepare.yolox import iou_matrix
 
 # Boxes of neighbouring key frames whose generalised IoU is lower are different people: 1 for equal
 # boxes, 0 for neighbours that touch, -1/3 with a gap of one width between two boxes of one size.

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.data.annotations import parse_list_lines
+from lib.data.dataset import parse_list_lines
 
 HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
 

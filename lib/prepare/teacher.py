@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lib.data.annotations import VideoDataset, VideoRecord
-from lib.data.download import download, sha256_of
+from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
 from lib.data.video import iterate_frames
-from lib.data.workers import map_in_workers
+from lib.prepare.download import download, sha256_of
+from lib.prepare.workers import map_in_workers
 
 TEACHER_FILE = "teacher.safetensors"
 NUM_CLASSES = 1000

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.archives import extract, extract_nested, find_file
-from lib.data.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
-from lib.data.download import download, matches
-from lib.data.folder import is_video, open_videos
-from lib.data.lists import YOUTUBE_ID, find_entries, import_list, loose_class
-from lib.data.official_lists import (
+from lib.data.dataset import VideoDataset, write_dataset
+from lib.prepare.archives import extract, extract_nested, find_file
+from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
+from lib.prepare.download import download, matches
+from lib.prepare.folder import is_video, open_videos
+from lib.prepare.lists import YOUTUBE_ID, find_entries, import_list, loose_class
+from lib.prepare.official_lists import (
     ListEntry,
     read_categories,
     read_hmdb_split,
@@ -86,7 +86,7 @@ def index_known(
             print(f"{list_name}: none of its {len(entries)} videos is there, left out")
         else:
             print(import_list(draft, list_name, entries, list_name).summary())
-    source = {"made_by": "lib.data.known", "root": str(root), "licence": entry.licence}
+    source = {"made_by": "lib.prepare.known", "root": str(root), "licence": entry.licence}
     return write_dataset(folder, name, classes, root, index, source)
 
 

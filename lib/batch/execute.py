@@ -1,4 +1,4 @@
-"""One job of a batch, in a process of its own: `lib.batch` starts it and reads its exit status.
+"""One job of a batch, in a process of its own, which `lib.batch.jobs` starts.
 
 The job is a line of JSON on the standard input. Whoever wrote it keeps the pipe open: when that
 process is gone, so is this one, and with it the notebook's kernel. SIGTERM asks a run that trains
@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lib.batch.plan import NOTEBOOKS
 from lib.config import (
     EvaluateSettings,
     PrepareSettings,
     ReportSettings,
     make_settings,
 )
-from lib.learn.runs import Run
 from lib.locks import LockedError, exclusive
-from lib.plan import NOTEBOOKS
+from lib.run.folder import Run
 
 FAILED, STOPPED, LOCKED = 1, 3, 4
 

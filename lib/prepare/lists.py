@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.annotations import VideoDataset, write_changed
-from lib.data.official_lists import ListEntry
+from lib.data.dataset import VideoDataset, write_changed
+from lib.prepare.official_lists import ListEntry
 
 YOUTUBE_ID = 11  # characters
 

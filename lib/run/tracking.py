@@ -4,7 +4,7 @@ import shutil
 from importlib.util import find_spec
 from typing import Any
 
-from lib.learn.runs import Run
+from lib.run.folder import Run
 
 
 def check_tensorboard() -> None:

@@ -9,14 +9,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.actors import ActorBoxes, is_made_with, write_actor_rows
-from lib.data.annotations import VideoDataset, VideoRecord
-from lib.data.download import sha256_of
-from lib.data.motion import moving_boxes
+from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.rows import UnfinishedRows, VideoRows
-from lib.data.tracks import fill_frames, key_frames
 from lib.data.video import iterate_frames
-from lib.data.workers import map_in_workers, num_cores
-from lib.data.yolox import YoloxDetector
+from lib.prepare.download import sha256_of
+from lib.prepare.motion import moving_boxes
+from lib.prepare.tracks import fill_frames, key_frames
+from lib.prepare.workers import map_in_workers, num_cores
+from lib.prepare.yolox import YoloxDetector
 
 TIMEOUT_S = 3600.0  # for one video
 

@@ -10,8 +10,8 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from lib.data.workers import map_in_workers
 from lib.files import write_text
+from lib.prepare.workers import map_in_workers
 
 PROBE_COLUMNS = ["frames", "fps", "width", "height", "error", "note"]
 TIMEOUT_S = 120.0  # a decoder that has not answered by then has frozen

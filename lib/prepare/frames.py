@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from lib.data.actors import SCALED_TO, ActorBoxes, read_made_with, write_actors
-from lib.data.annotations import VideoDataset, VideoRecord, write_dataset
+from lib.data.dataset import VideoDataset, VideoRecord, write_dataset
 from lib.data.video import FRAME_FILE, iterate_frames
-from lib.data.workers import map_in_workers
+from lib.prepare.workers import map_in_workers
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100

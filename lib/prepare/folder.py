@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.probe import FRAME_PREFIX, probe_videos
+from lib.data.dataset import VideoDataset, write_dataset
 from lib.files import write_text
+from lib.prepare.probe import FRAME_PREFIX, probe_videos
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
 PARTS = ("train", "val")
@@ -46,7 +46,7 @@ def index_folder(
     draft = VideoDataset("folder", folder, tuple(classes), root, index)
     for part, rows in parts.items():
         draft.write_list(part, rows)
-    source = {"made_by": "lib.data.folder", "root": str(root)}
+    source = {"made_by": "lib.prepare.folder", "root": str(root)}
     if not videos["part"].iloc[0]:
         source |= {"val_fraction": val_fraction, "seed": seed}
     return write_dataset(folder, "folder", classes, root, index, source)

@@ -12,21 +12,21 @@ import pandas as pd
 
 from lib.config import PrepareSettings, project_path
 from lib.data.actors import is_made_with, read_made_with
-from lib.data.annotations import VideoDataset, read_dataset
-from lib.data.archives import find_file
-from lib.data.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
-from lib.data.detect import motion_made_with, yolox_made_with
-from lib.data.folder import BROKEN_FILE, find_videos
-from lib.data.frames import jpeg_bytes, stores_frames
-from lib.data.download import sha256_of
-from lib.data.known import REQUIRED, SPLIT_MARKERS, walk_videos
-from lib.data.lists import counted_list_name, labeled_list_name
-from lib.data.reference_files import import_made_with
-from lib.data.synthetic import PARTS
-from lib.data.teacher import NUM_CLASSES, read_teacher_made_with
-from lib.data.workers import num_cores
-from lib.data.yolox import YOLOX_NANO_URL, detector_path
+from lib.data.dataset import VideoDataset, read_dataset
 from lib.files import check_writable
+from lib.prepare.archives import find_file
+from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
+from lib.prepare.detect import motion_made_with, yolox_made_with
+from lib.prepare.download import sha256_of
+from lib.prepare.folder import BROKEN_FILE, find_videos
+from lib.prepare.frames import jpeg_bytes, stores_frames
+from lib.prepare.known import REQUIRED, SPLIT_MARKERS, walk_videos
+from lib.prepare.lists import counted_list_name, labeled_list_name
+from lib.prepare.reference_files import import_made_with
+from lib.prepare.synthetic import PARTS
+from lib.prepare.teacher import NUM_CLASSES, read_teacher_made_with
+from lib.prepare.workers import num_cores
+from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
 SECONDS_PER_VIDEO = 0.01
@@ -95,7 +95,7 @@ def check_folder(settings: PrepareSettings) -> None:
     todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
     if todo:
         check_writable(folder, "data_dir", "set data_dir to a folder that you may write to")
-    # Frames are left out: `store_frames` checks those that are not written yet, when all is counted.
+    # Frames are left out: `store_frames` checks those not written yet, when all is counted.
     needed = sum(row.size for row in todo if row.part != "frames")
     if needed > _free(folder):
         raise ValueError(

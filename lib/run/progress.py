@@ -4,7 +4,7 @@ import json
 import time
 
 from lib.files import write_text
-from lib.learn.runs import Run
+from lib.run.folder import Run
 
 WRITE_INTERVAL_S = 2.0
 

@@ -1,6 +1,6 @@
 """Doing jobs: a few processes at a time, each with its share of the machine.
 
-A job is a process of `lib.execute`. Ctrl-C asks runs to save a checkpoint and waits for them.
+A job is a process of `lib.batch.execute`. Ctrl-C asks runs to save a checkpoint and waits for them.
 """
 
 import json
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.batch.execute import LOCKED, STOPPED
+from lib.batch.plan import COMPLETE, PlannedRun, estimate_clips, last_epoch, state_of
 from lib.config import PROJECT_ROOT
-from lib.execute import LOCKED, STOPPED
-from lib.learn.runs import Run
-from lib.plan import COMPLETE, PlannedRun, estimate_clips, last_epoch, state_of
+from lib.run.folder import Run
 
 POLL_S = 0.2
 LOCKED_POLL_S = 5.0
@@ -25,7 +25,7 @@ LOCKED_POLL_S = 5.0
 
 @dataclass
 class Job:
-    """Something that a process of its own does (`lib.execute`).
+    """Something that a process of its own does (`lib.batch.execute`).
 
     Attributes:
         title: What it is called on the screen.
@@ -146,7 +146,7 @@ def start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen:
     job.folder.mkdir(parents=True, exist_ok=True)
     with open(job.log_path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lib.execute"],
+            [sys.executable, "-m", "lib.batch.execute"],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -155,7 +155,7 @@ def start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen:
             start_new_session=True,
             text=True,
         )
-    process.stdin.write(json.dumps(job.request) + "\n")  # stays open: see lib.execute
+    process.stdin.write(json.dumps(job.request) + "\n")  # stays open: see lib.batch.execute
     process.stdin.flush()
     return process
 

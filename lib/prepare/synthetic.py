@@ -17,9 +17,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.actors import write_actors
-from lib.data.annotations import VideoDataset, write_dataset
-from lib.data.workers import Outcome, map_in_workers, num_cores
+from lib.data.dataset import VideoDataset, write_dataset
 from lib.files import write_atomic
+from lib.prepare.workers import Outcome, map_in_workers, num_cores
 
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
@@ -333,7 +333,7 @@ def make_synthetic(
             "height": SIZE,
         }
     )
-    source = {"made_by": "lib.data.synthetic", "seed": SEED, "scene_bias": SCENE_BIAS}
+    source = {"made_by": "lib.prepare.synthetic", "seed": SEED, "scene_bias": SCENE_BIAS}
     source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
     dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
     for part, rows in videos.groupby("part", sort=False).groups.items():

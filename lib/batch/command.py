@@ -13,7 +13,6 @@ submitted as jobs of a cluster, and the command ends.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +20,8 @@ from typing import Any
 
 import yaml
 
-from lib.cluster import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
-from lib.files import check_writable
-from lib.jobs import Job, Pool, has_results, make_slots
-from lib.plan import (
+from lib.batch.jobs import Job, Pool, has_results, make_slots
+from lib.batch.plan import (
     COMPLETE,
     REFUSED,
     Grid,
@@ -35,6 +32,8 @@ from lib.plan import (
     read_plan,
     state_of,
 )
+from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
+from lib.files import check_writable
 
 
 def run(
@@ -49,7 +48,7 @@ def run(
 
     Args:
         paths: Run files, studies, folders of studies or patterns, relative to the project's root.
-        grid: Values per parameter, laid over every run; see `lib.plan.read_plan`.
+        grid: Values per parameter, laid over every run; see `lib.batch.plan.read_plan`.
         jobs: Runs at the same time; None for one, and as many as it allows in Slurm.
         retry: How often a run that failed is tried again.
         executor: `slurm` submits the jobs and returns, `local` does them here in the same way;
@@ -261,8 +260,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    sys.exit(main())

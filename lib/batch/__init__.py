@@ -1,0 +1,1 @@
+"""Experiments through the notebooks, here or on a cluster."""

@@ -1,0 +1,8 @@
+"""`python -m lib.prepare`."""
+
+import sys
+
+from lib.prepare.prepare import main
+
+if __name__ == "__main__":
+    sys.exit(main())
