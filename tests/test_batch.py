@@ -14,7 +14,7 @@ import yaml
 from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
-from lib.batch.command import command as batch
+from lib.batch import command as batch
 from lib.batch.jobs import make_slots
 from lib.batch.plan import (
     COMPLETE,

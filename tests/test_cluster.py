@@ -12,8 +12,8 @@ import pytest
 from test_batch import LONG, TINY, wait_for_epoch, write_study
 from test_training import assert_same_weights
 
-from lib.batch.command import command as batch
-from lib.batch.command import slurm as cluster
+from lib.batch import command as batch
+from lib.batch import slurm as cluster
 from lib.config import PROJECT_ROOT
 from lib.learn.training import fit
 from lib.run.folder import Run

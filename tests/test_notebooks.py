@@ -11,7 +11,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib.batch.command import command as batch
+from lib.batch import command as batch
 from lib.batch.plan import read_study
 from lib.config import (
     PROJECT_ROOT,
