@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.augment.functional import RANDAUGMENT_OPS
+from lib.augment.operations import RANDAUGMENT_OPS
 from lib.config import LookSettings
 from lib.data.actors import write_actors
 from lib.data.dataset import VideoDataset, write_dataset

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.augment.functional import RANDAUGMENT_OPS
+from lib.augment.operations import RANDAUGMENT_OPS
 from lib.augment.transforms import (
     EvalTransform,
     RandAugment,

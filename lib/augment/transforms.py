@@ -14,13 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.augment.functional import (
-    RANDAUGMENT_OPS,
-    boxes_to_mask,
-    temporal_drop,
-    temporal_half,
-    temporal_reverse,
-)
+from lib.augment.masks import boxes_to_mask
+from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.temporal import temporal_drop, temporal_half, temporal_reverse
 
 FILL = (124, 116, 104)  # the mean colour, RGB
 ASPECT_RANGE = (3 / 4, 4 / 3)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.augment.actor_cutmix import actor_cutmix
-from lib.augment.functional import boxes_to_mask
+from lib.augment.masks import boxes_to_mask
 from lib.augment.transforms import (
     EvalTransform,
     RandAugment,

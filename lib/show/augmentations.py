@@ -7,7 +7,7 @@ import torch
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from lib.augment.functional import RANDAUGMENT_OPS
+from lib.augment.operations import RANDAUGMENT_OPS
 from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.augment.transforms import (
     DrawnOperation,

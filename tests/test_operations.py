@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from lib.augment import functional as F
+from lib.augment import color, geometry
+from lib.augment.operations import RANDAUGMENT_OPS
 
 GOLDEN = Path(__file__).parent / "golden"
 SPEC = json.loads((GOLDEN / "randaugment_ops.json").read_text())
@@ -68,7 +69,7 @@ def as_clip(frame: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("entry", SPEC["ops"])
 def test_pixels_equal_the_reference(entry, golden):
     spec = SPEC["ops"][entry]
-    operation = F.RANDAUGMENT_OPS[our_name(spec["op"])]
+    operation = RANDAUGMENT_OPS[our_name(spec["op"])]
     height, width = golden["image"].shape[:2]
     value = operation.value(spec["m"], (height, width), bool(spec["flip_sign"]))
 
@@ -85,16 +86,16 @@ def test_pixels_equal_the_reference(entry, golden):
 
 
 def test_golden_file_covers_the_table():
-    assert {our_name(spec["op"]) for spec in SPEC["ops"].values()} == set(F.RANDAUGMENT_OPS)
-    assert len(F.RANDAUGMENT_OPS) == 15
-    assert {name for name, op in F.RANDAUGMENT_OPS.items() if op.is_geometric} == GEOMETRIC
-    signed = {name for name, op in F.RANDAUGMENT_OPS.items() if op.is_signed}
+    assert {our_name(spec["op"]) for spec in SPEC["ops"].values()} == set(RANDAUGMENT_OPS)
+    assert len(RANDAUGMENT_OPS) == 15
+    assert {name for name, op in RANDAUGMENT_OPS.items() if op.is_geometric} == GEOMETRIC
+    signed = {name for name, op in RANDAUGMENT_OPS.items() if op.is_signed}
     assert signed == GEOMETRIC - {"cutout"}
 
 
 def test_values_at_the_ends_of_the_range_and_in_the_recipe():
     def value(name, magnitude, flip_sign=False):
-        return F.RANDAUGMENT_OPS[name].value(magnitude, (240, 320), flip_sign)
+        return RANDAUGMENT_OPS[name].value(magnitude, (240, 320), flip_sign)
 
     assert (
         value("rotate", 0) == 0 and value("rotate", 30) == 30 and value("rotate", 10, True) == -10
@@ -126,11 +127,11 @@ def _square(*corners):
 
 
 EXACT_CASES = {
-    "autocontrast": (F.autocontrast, (), ImageOps.autocontrast),
-    "equalize": (F.equalize, (), ImageOps.equalize),
+    "autocontrast": (color.autocontrast, (), ImageOps.autocontrast),
+    "equalize": (color.equalize, (), ImageOps.equalize),
     **{
         f"solarize {threshold}": (
-            F.solarize,
+            color.solarize,
             (threshold,),
             lambda image, threshold=threshold: ImageOps.solarize(image, threshold),
         )
@@ -138,7 +139,7 @@ EXACT_CASES = {
     },
     **{
         f"posterize {bits}": (
-            F.posterize,
+            color.posterize,
             (bits,),
             lambda image, bits=bits: ImageOps.posterize(image, bits),
         )
@@ -146,25 +147,25 @@ EXACT_CASES = {
     },
     **{
         f"rotate {degrees}": (
-            F.rotate,
+            geometry.rotate,
             (degrees, FILL),
             lambda image, degrees=degrees: image.rotate(degrees, fillcolor=FILL),
         )
         for degrees in (0, 10, -10, 29.7, 90, 180, -90)
     },
-    "shear_x": (F.shear_x, (0.27, FILL), _transform(1, 0.27, 0, 0, 1, 0)),
-    "shear_x negative": (F.shear_x, (-0.1, FILL), _transform(1, -0.1, 0, 0, 1, 0)),
-    "shear_y": (F.shear_y, (0.27, FILL), _transform(1, 0, 0, 0.27, 1, 0)),
-    "shear_y negative": (F.shear_y, (-0.1, FILL), _transform(1, 0, 0, -0.1, 1, 0)),
-    "translate_x": (F.translate_x, (5.3, FILL), _transform(1, 0, 5.3, 0, 1, 0)),
-    "translate_x negative": (F.translate_x, (-15.9, FILL), _transform(1, 0, -15.9, 0, 1, 0)),
-    "translate_x away": (F.translate_x, (60.0, FILL), _transform(1, 0, 60.0, 0, 1, 0)),
-    "translate_y": (F.translate_y, (3.7, FILL), _transform(1, 0, 0, 0, 1, 3.7)),
-    "translate_y negative": (F.translate_y, (-11.1, FILL), _transform(1, 0, 0, 0, 1, -11.1)),
-    "translate_y away": (F.translate_y, (-60.0, FILL), _transform(1, 0, 0, 0, 1, -60.0)),
-    "cutout": (F.cutout, (10.0, (30.7, 20.2), FILL), _square(25, 15, 35, 25)),
-    "cutout at a corner": (F.cutout, (12.5, (2.0, 36.9), FILL), _square(0, 30, 12, HEIGHT)),
-    "cutout of size 0": (F.cutout, (0, (8.9, 3.9), FILL), _square(8, 3, 8, 3)),
+    "shear_x": (geometry.shear_x, (0.27, FILL), _transform(1, 0.27, 0, 0, 1, 0)),
+    "shear_x negative": (geometry.shear_x, (-0.1, FILL), _transform(1, -0.1, 0, 0, 1, 0)),
+    "shear_y": (geometry.shear_y, (0.27, FILL), _transform(1, 0, 0, 0.27, 1, 0)),
+    "shear_y negative": (geometry.shear_y, (-0.1, FILL), _transform(1, 0, 0, -0.1, 1, 0)),
+    "translate_x": (geometry.translate_x, (5.3, FILL), _transform(1, 0, 5.3, 0, 1, 0)),
+    "translate_x negative": (geometry.translate_x, (-15.9, FILL), _transform(1, 0, -15.9, 0, 1, 0)),
+    "translate_x away": (geometry.translate_x, (60.0, FILL), _transform(1, 0, 60.0, 0, 1, 0)),
+    "translate_y": (geometry.translate_y, (3.7, FILL), _transform(1, 0, 0, 0, 1, 3.7)),
+    "translate_y negative": (geometry.translate_y, (-11.1, FILL), _transform(1, 0, 0, 0, 1, -11.1)),
+    "translate_y away": (geometry.translate_y, (-60.0, FILL), _transform(1, 0, 0, 0, 1, -60.0)),
+    "cutout": (geometry.cutout, (10.0, (30.7, 20.2), FILL), _square(25, 15, 35, 25)),
+    "cutout at a corner": (geometry.cutout, (12.5, (2.0, 36.9), FILL), _square(0, 30, 12, HEIGHT)),
+    "cutout of size 0": (geometry.cutout, (0, (8.9, 3.9), FILL), _square(8, 3, 8, 3)),
 }
 
 
@@ -183,7 +184,7 @@ def test_pixels_equal_pillow(case, clip):
 @pytest.mark.parametrize("name", ["Color", "Contrast", "Brightness", "Sharpness"])
 def test_blends_equal_pillow(name, factor, clip):
     expected = by_pillow(clip, lambda image: getattr(ImageEnhance, name)(image).enhance(factor))
-    out = getattr(F, name.lower())(clip, factor)
+    out = getattr(color, name.lower())(clip, factor)
     torch.testing.assert_close(out, expected, rtol=0, atol=BLEND_TOLERANCE)
 
 
@@ -192,17 +193,17 @@ def test_translation_equals_pillow_at_every_magnitude_of_the_recipe(magnitude):
     """At 224 pixels no shift is near half a pixel, where Pillow mixes two roundings."""
     row = (torch.arange(224) % 200 + 1).byte().view(1, 1, 1, 224)
     for flip_sign in (False, True):
-        pixels = F.RANDAUGMENT_OPS["translate_x"].value(magnitude, (224, 224), flip_sign)
+        pixels = RANDAUGMENT_OPS["translate_x"].value(magnitude, (224, 224), flip_sign)
         expected = _transform(1, 0, pixels, 0, 1, 0)(Image.fromarray(row[0].numpy()[0]))
         expected = torch.from_numpy(np.array(expected)).view(1, 1, 1, 224)
-        assert torch.equal(F.translate_x(row, pixels, FILL[0]), expected)
+        assert torch.equal(geometry.translate_x(row, pixels, FILL[0]), expected)
 
 
 # RandAugment: properties ------------------------------------------------------------------------
 
 
 def apply_all(clip, flip_sign, fill=FILL):
-    for name, operation in F.RANDAUGMENT_OPS.items():
+    for name, operation in RANDAUGMENT_OPS.items():
         value = operation.value(13, clip.shape[-2:], flip_sign)
         yield name, operation.apply(clip, value, (20.0, 11.0), fill)
 
@@ -248,24 +249,24 @@ def test_directions():
     def where(out):
         return (out == 9).nonzero()[:, 2:].tolist()
 
-    assert where(F.translate_x(frame, 1, 0)) == [[1, 1]]  # left
-    assert where(F.translate_y(frame, 1, 0)) == [[0, 2]]  # up
-    assert where(F.shear_x(frame, 1, 0)) == [[1, 0]]  # left, by 1.5 rows at the centre of row 1
-    assert where(F.rotate(frame[..., :3], 90, 0)) == [[0, 1]]  # right -> up: counter-clockwise
+    assert where(geometry.translate_x(frame, 1, 0)) == [[1, 1]]  # left
+    assert where(geometry.translate_y(frame, 1, 0)) == [[0, 2]]  # up
+    assert where(geometry.shear_x(frame, 1, 0)) == [[1, 0]]  # left, 1.5 rows at row 1's center
+    assert where(geometry.rotate(frame[..., :3], 90, 0)) == [[0, 1]]  # right -> up
 
 
 def test_fill_is_one_value_or_one_per_channel(clip):
-    assert F.translate_x(clip, 3, FILL)[0, :, 0, -1].tolist() == list(FILL)
-    assert F.rotate(clip, 30, FILL)[0, :, 0, 0].tolist() == list(FILL)
-    assert F.cutout(clip, 3, (0, 0), 7)[0, :, 0, 0].tolist() == [7, 7, 7]
+    assert geometry.translate_x(clip, 3, FILL)[0, :, 0, -1].tolist() == list(FILL)
+    assert geometry.rotate(clip, 30, FILL)[0, :, 0, 0].tolist() == list(FILL)
+    assert geometry.cutout(clip, 3, (0, 0), 7)[0, :, 0, 0].tolist() == [7, 7, 7]
     for fill in ((1, 2), 256, -1, (0.5, 1, 2), ()):
         with pytest.raises(ValueError, match="fill must be 1 or 3 whole numbers"):
-            F.translate_x(clip, 3, fill)
+            geometry.translate_x(clip, 3, fill)
 
 
-@pytest.mark.parametrize("name", F.RANDAUGMENT_OPS)
+@pytest.mark.parametrize("name", RANDAUGMENT_OPS)
 def test_wrong_clips_are_refused(name, clip):
-    operation = F.RANDAUGMENT_OPS[name]
+    operation = RANDAUGMENT_OPS[name]
 
     def apply(clip):
         return operation.apply(clip, operation.value(10, (HEIGHT, WIDTH)), (4.0, 4.0), 0)
@@ -281,14 +282,14 @@ def test_wrong_clips_are_refused(name, clip):
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
-        (F.solarize, (257,)),
-        (F.posterize, (0,)),
-        (F.posterize, (9,)),
-        (F.color, (-0.1,)),
-        (F.brightness, (float("nan"),)),
-        (F.shear_x, (1.5, 0)),
-        (F.shear_y, (-1.5, 0)),
-        (F.cutout, (-1, (3, 3), 0)),
+        (color.solarize, (257,)),
+        (color.posterize, (0,)),
+        (color.posterize, (9,)),
+        (color.color, (-0.1,)),
+        (color.brightness, (float("nan"),)),
+        (geometry.shear_x, (1.5, 0)),
+        (geometry.shear_y, (-1.5, 0)),
+        (geometry.cutout, (-1, (3, 3), 0)),
     ],
 )
 def test_values_out_of_range_are_refused(function, arguments, clip):
@@ -298,93 +299,7 @@ def test_values_out_of_range_are_refused(function, arguments, clip):
 
 def test_gray_needs_one_or_three_channels(clip):
     gray = clip[:, :1]
-    assert torch.equal(F.color(gray, 0.3), gray)
-    for function in (F.color, F.contrast):
+    assert torch.equal(color.color(gray, 0.3), gray)
+    for function in (color.color, color.contrast):
         with pytest.raises(ValueError, match="3"):
             function(clip[:, :2], 0.5)
-
-
-# Time -------------------------------------------------------------------------------------------
-
-
-def test_temporal_half():
-    frames = torch.arange(8)
-    assert F.temporal_half(frames, first=True).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert F.temporal_half(frames, first=False).tolist() == [4, 5, 6, 7, 4, 5, 6, 7]
-    with pytest.raises(ValueError, match="even number of frames, not 5"):
-        F.temporal_half(frames[:5], first=True)
-
-
-def test_temporal_reverse():
-    assert F.temporal_reverse(torch.arange(4)).tolist() == [3, 2, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("drop", "expected"),
-    [
-        ([0, 0, 0, 0, 0], [0, 1, 2, 3, 4]),
-        ([0, 1, 0, 0, 1], [0, 0, 2, 3, 3]),
-        ([0, 0, 1, 1, 0], [0, 1, 1, 1, 4]),  # cascades
-        ([1, 0, 0, 1, 0], [0, 1, 2, 2, 4]),  # the first frame has no predecessor
-        ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0]),
-    ],
-)
-def test_temporal_drop(drop, expected):
-    assert F.temporal_drop(torch.arange(5), torch.tensor(drop).bool()).tolist() == expected
-
-
-def test_temporal_drop_refuses_other_drops():
-    for drop in (torch.zeros(5), torch.zeros(4).bool(), torch.zeros(5, 1).bool()):
-        with pytest.raises(ValueError, match="drop must be 5 bools"):
-            F.temporal_drop(torch.arange(5), drop)
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        lambda x: F.temporal_half(x, first=False),
-        F.temporal_reverse,
-        lambda x: F.temporal_drop(x, torch.tensor([0, 1, 0, 1]).bool()),
-    ],
-)
-def test_temporal_operations_take_clips_masks_and_indices(operation, clip, mask):
-    indices = operation(torch.arange(4))
-    for frames in (clip[:4], mask[:4]):
-        before = frames.clone()
-        assert torch.equal(operation(frames), frames[indices])
-        assert torch.equal(frames, before)
-
-
-# Masks ------------------------------------------------------------------------------------------
-
-
-def test_boxes_to_mask_by_hand():
-    boxes = [
-        np.array([[1.0, 0.0, 3.0, 2.0]], dtype=np.float32),
-        np.zeros((0, 4)),
-        torch.tensor([[0.0, 0.0, 1.0, 1.0], [2.9, 1.9, 4.9, 2.9]]),  # fractions are dropped
-        np.array([[-3.0, -2.0, 1.5, 9.0], [4.0, 0.0, 99.0, 1.0]]),  # cut to the frame
-        np.array([[2.0, 1.0, 2.9, 2.0], [3.0, 2.0, 1.0, 1.0]]),  # empty after rounding; reversed
-    ]
-    expected = [
-        ["01100", "01100", "00000"],
-        ["00000", "00000", "00000"],
-        ["10000", "00110", "00000"],
-        ["10001", "10000", "10000"],
-        ["00000", "00000", "00000"],
-    ]
-    mask = F.boxes_to_mask(boxes, height=3, width=5)
-    assert mask.dtype == torch.uint8 and mask.shape == (5, 1, 3, 5)
-    assert [["".join(map(str, row)) for row in m[0].tolist()] for m in mask] == expected
-
-
-def test_boxes_to_mask_without_boxes_is_empty():
-    assert not F.boxes_to_mask([np.zeros((0, 4)), np.zeros((0,))], 4, 6).any()
-
-
-@pytest.mark.parametrize(
-    "boxes", [np.ones((2, 5)), np.ones(4), np.array([[0.0, 0.0, float("nan"), 2.0]])]
-)
-def test_boxes_to_mask_refuses_other_arrays(boxes):
-    with pytest.raises(ValueError, match="boxes of frame 1"):
-        F.boxes_to_mask([np.zeros((0, 4)), boxes], 4, 6)
