@@ -5,16 +5,12 @@ that no field has, a wrong type or an impossible value is an error that names th
 work starts.
 """
 
-import ast
-import difflib
-import json
 import textwrap
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,82 +56,6 @@ class DataSettings(Settings):
     dataset: str = "synthetic"
     data_root: str | None = None
     data_dir: str = "data"
-
-
-class PrepareSettings(DataSettings):
-    """Settings of notebook 1.
-
-    Attributes:
-        val_fraction: Share of each class put into the list `val` where the data has no split.
-        labeled_fractions: Labelled lists to draw from `train`, as shares of each class.
-        labeled_counts: Labelled lists to draw from `train`, as videos of each class.
-        seed: Seed of the split and of the draws.
-        num_processes: Processes that open videos, detect people and so on; 0 for one per core.
-        download: Whether files that are missing may be downloaded.
-        sources_dir: Folder of archives and published lists that you have already.
-        list_files: Lists to take over, in any of the formats of `read_list_file`.
-        storage: Videos as they are, or their frames as JPEG files.
-        frames_short_side: Short side of these frames, pixels; 0 for that of the video.
-        actor_boxes: Person boxes: `keep` what is there, detect with `yolox`, take what moves
-            against a still background (`motion`), or `import` the reference's file.
-        actor_stride: The detector sees every so many-th frame; boxes between are interpolated.
-        detector_weights: A YOLOX network for COCO as an ONNX file; None for YOLOX-Nano.
-        detector_min_score: Lowest score of a box that is stored.
-        detector_batch: Frames in one call of the network, where its file allows more than one.
-        detections_file: The reference's `detections.npy`, for `import`.
-        teacher_scores: ImageNet class probabilities for distillation: `keep` what is there,
-            `compute` them, or `import` the reference's file.
-        teacher_model: An image classifier of torchvision.
-        teacher_weights: Its state dict in a file; None for the published ImageNet weights.
-        teacher_stride: Every so many-th frame is classified; a clip's frame takes the nearest.
-        teacher_batch: Frames in one call of the classifier.
-        teacher_file: The reference's file of scores, for `import`.
-        device: Where the classifier runs; `auto` takes a GPU if there is one.
-    """
-
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    labeled_fractions: list[Annotated[float, Field(gt=0, le=1)]] = [0.1]
-    labeled_counts: list[Count] = []
-    seed: Natural = 0
-    num_processes: Natural = 0
-    download: bool = False
-    sources_dir: str | None = None
-    list_files: list[str] = []
-    storage: Literal["videos", "frames"] = "videos"
-    frames_short_side: Natural = 256
-
-    actor_boxes: Literal["keep", "yolox", "motion", "import"] = "keep"
-    actor_stride: Count = 4
-    detector_weights: str | None = None
-    detector_min_score: Probability = 0.1
-    detector_batch: Count = 8
-    detections_file: str | None = None
-
-    teacher_scores: Literal["keep", "compute", "import"] = "keep"
-    teacher_model: str = "resnet18"
-    teacher_weights: str | None = None
-    teacher_stride: Count = 4
-    teacher_batch: Count = 64
-    teacher_file: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    @model_validator(mode="after")
-    def _check_sources(self) -> Self:
-        if (self.actor_boxes == "import") != (self.detections_file is not None):
-            raise ValueError(
-                "actor_boxes 'import' and detections_file go together: "
-                f"got {self.actor_boxes!r} and {self.detections_file!r}"
-            )
-        if self.detector_weights is not None and self.actor_boxes != "yolox":
-            raise ValueError(
-                f"detector_weights is for actor_boxes 'yolox', which is {self.actor_boxes!r}"
-            )
-        if (self.teacher_scores == "import") != (self.teacher_file is not None):
-            raise ValueError(
-                "teacher_scores 'import' and teacher_file go together: "
-                f"got {self.teacher_scores!r} and {self.teacher_file!r}"
-            )
-        return self
 
 
 class ClipSettings(DataSettings):
@@ -358,129 +278,3 @@ class ReportSettings(Settings):
     study_dir: str = "outputs/quickstart"
     title: str = "Quick start"
     compare: list[str] = []
-
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
-
-
-def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: str) -> AnySettings:
-    """Check values and return them as settings.
-
-    Args:
-        model: The settings to make.
-        values: One value per field name; fields that are not given keep their default.
-        source: Where the values are from, for the message (a file or a notebook).
-
-    Raises:
-        ValueError: Naming `source`, every wrong field, what is wrong, and the near miss of a name.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        lines = [_explain(problem, model) for problem in error.errors()]
-        raise ValueError("\n  ".join([f"{source}: settings that cannot be used", *lines])) from None
-
-
-def _explain(problem: Any, model: type[Settings]) -> str:
-    name = str(problem["loc"][0]) if problem["loc"] else ""
-    if problem["type"] == "extra_forbidden":
-        return _unknown(name, model.model_fields)
-    message = problem["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
-    hint = ""
-    if problem["type"] in ("float_type", "int_type") and isinstance(problem["input"], str):
-        is_power = "e" in problem["input"].lower()
-        hint = "YAML reads 1e-4 as text: write 1.0e-4" if is_power else "write it without quotes"
-        hint = f" ({hint})"
-    return f"{name}: {message}, got {problem['input']!r}{hint}"
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such parameter" + (f"; did you mean {close[0]!r}?" if close else "")
-
-
-def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> AnySettings:
-    """Return a notebook's parameters as settings; call it with `globals()`.
-
-    The values are those of the parameters cell, overridden by the cell that papermill injects.
-    Papermill only logs a warning for a name that the notebook does not declare; here it is an
-    error.
-
-    Args:
-        model: The notebook's settings.
-        namespace: The notebook's `globals()`.
-
-    Raises:
-        ValueError: If a parameter is missing, unknown or has a value that cannot be used.
-    """
-    injected = set()
-    for cell in namespace.get("In", []):
-        if cell.startswith("# Parameters\n"):  # papermill's mark
-            injected |= {
-                target.id
-                for statement in ast.parse(cell).body
-                if isinstance(statement, ast.Assign)
-                for target in statement.targets
-                if isinstance(target, ast.Name)
-            }
-    known = list(model.model_fields)
-    wrong = [_unknown(name, known) for name in sorted(injected - set(known))]
-    wrong += [
-        f"{name}: not set; the parameters cell declares it"
-        for name in known
-        if name not in namespace
-    ]
-    if wrong:
-        raise ValueError("\n  ".join(["parameters of this notebook that cannot be used", *wrong]))
-    return make_settings(model, {name: namespace[name] for name in known}, "this notebook")
-
-
-def notebook_defaults(notebook: Path) -> dict[str, Any]:
-    """Return the literal defaults of a notebook's parameters cell.
-
-    Raises:
-        ValueError: If no cell has the tag `parameters`.
-    """
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            return {
-                statement.target.id: ast.literal_eval(statement.value)
-                for statement in ast.parse("".join(cell["source"])).body
-                if isinstance(statement, ast.AnnAssign)
-            }
-    raise ValueError(f"{notebook}: no cell tagged 'parameters'")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a flat YAML file of parameters.
-
-    Raises:
-        ValueError: If it is not valid YAML, not flat, or has a key twice; names file and line.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.load(file, _UniqueKeyLoader)  # a SafeLoader
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        hint = "; use spaces, not tabs" if r"'\t'" in str(error) else ""
-        raise ValueError(f"{path}: not valid YAML: {error}{hint}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or any(isinstance(v, dict) for v in values.values()):
-        raise ValueError(f"{path}: must be flat lines `name: value`")
-    return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: {key!r} is set a second time")
-        return super().construct_mapping(node, deep)

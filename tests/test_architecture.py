@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIB = ROOT / "lib"
 
 # A room imports from the rooms before it, and from itself.
-CORE = ["files", "config", "augment", "data", "clips", "run", "learn", "evaluation"]
+CORE = ["files", "config", "parameters", "augment", "data", "clips", "run", "learn", "evaluation"]
 AROUND = ["prepare", "batch", "show"]
 ROOMS = [*CORE, *AROUND]
 
@@ -35,7 +35,6 @@ KNOWN_IMPORTS = {
 KNOWN_ROOMS = {"locks", "torchvision_ops"}
 KNOWN_LONG = {
     "augment/transforms.py",
-    "config.py",
     "learn/models.py",
     "learn/training.py",
 }
@@ -48,7 +47,6 @@ KNOWN_COMPLEX = {
     "batch/plan.py:find_run_files",
     "batch/plan.py:plan_text",
     "batch/slurm.py:do_locally",
-    "config.py:read_parameters",
     "evaluation/invariance.py:measure_invariance",
     "learn/training.py:Trainer.fit",
     "learn/training.py:fit",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.config import PROJECT_ROOT
 from lib.data.actors import ActorBoxes, write_actors
 from lib.data.video import read_frames
 from lib.prepare import archives, known
@@ -26,6 +26,7 @@ from lib.prepare.known import class_order, find_known_videos, index_known
 from lib.prepare.official_lists import ListEntry
 from lib.prepare.plan import make_plan, plan_text
 from lib.prepare.prepare import main, prepare
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import write_video
 
 LISTS = PROJECT_ROOT.parent / "shared" / "data" / "reference_lists"

@@ -7,15 +7,13 @@ from lib.config import (
     PROJECT_ROOT,
     EvaluateSettings,
     LookSettings,
-    PrepareSettings,
     ReportSettings,
     Settings,
     TrainSettings,
-    make_settings,
     project_path,
-    read_parameters,
-    read_yaml,
 )
+from lib.parameters import make_settings, read_parameters, read_yaml
+from lib.prepare.settings import PrepareSettings
 
 ALL_SETTINGS = [PrepareSettings, LookSettings, TrainSettings, EvaluateSettings, ReportSettings]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.config import PROJECT_ROOT
 from lib.data.actors import ActorBoxes, read_made_with, write_actors
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.rows import UnfinishedRows, VideoRows
@@ -18,6 +18,7 @@ from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
 from lib.prepare.prepare import detector_file
 from lib.prepare.reference_files import export_detections, import_detections, load_arrays
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.tracks import fill_frames, giou_matrix, key_frames, match_boxes
 from lib.prepare.yolox import (

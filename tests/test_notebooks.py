@@ -13,16 +13,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from lib.batch import command as batch
 from lib.batch.plan import read_study
-from lib.config import (
-    PROJECT_ROOT,
-    EvaluateSettings,
-    LookSettings,
-    PrepareSettings,
-    ReportSettings,
-    TrainSettings,
-    make_settings,
-    notebook_defaults,
-)
+from lib.config import PROJECT_ROOT, EvaluateSettings, LookSettings, ReportSettings, TrainSettings
+from lib.parameters import make_settings, notebook_defaults
+from lib.prepare.settings import PrepareSettings
 
 SETTINGS = {
     "1_prepare_data.ipynb": PrepareSettings,

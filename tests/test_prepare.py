@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from unreliable import probe_or_crash, square_or_fail
 
-from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.config import PROJECT_ROOT
 from lib.data.dataset import read_dataset
 from lib.data.video import read_frames
 from lib.prepare import prepare as prepare_module
@@ -20,6 +20,7 @@ from lib.prepare.folder import find_videos, index_folder
 from lib.prepare.plan import make_plan
 from lib.prepare.prepare import dataset_folder, open_dataset, prepare
 from lib.prepare.probe import probe_video, probe_videos
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import write_video
 from lib.prepare.workers import map_in_workers
 

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from lib.config import PrepareSettings
 from lib.data.actors import ActorBoxes
 from lib.data.dataset import read_dataset
 from lib.data.video import read_frames
 from lib.prepare import synthetic
 from lib.prepare.plan import make_plan
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import (
     ACTIONS,
     FPS,

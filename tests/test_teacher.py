@@ -10,7 +10,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file as save_torch_file
 
-from lib.config import PrepareSettings
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.rows import VideoRows
 from lib.data.video import read_frames
@@ -18,6 +17,7 @@ from lib.prepare import teacher as teacher_module
 from lib.prepare.folder import index_folder
 from lib.prepare.prepare import make_teacher_scores, prepare
 from lib.prepare.reference_files import import_scores
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.teacher import (
     FrameImages,

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.plan import NOTEBOOKS
-from lib.config import (
-    EvaluateSettings,
-    PrepareSettings,
-    ReportSettings,
-    make_settings,
-)
+from lib.config import EvaluateSettings, ReportSettings
 from lib.locks import LockedError, exclusive
+from lib.parameters import make_settings
+from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run
 
 FAILED, STOPPED, LOCKED = 1, 3, 4

@@ -13,14 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.config import (
-    PROJECT_ROOT,
-    TrainSettings,
-    make_settings,
-    notebook_defaults,
-    project_path,
-    read_yaml,
-)
+from lib.config import PROJECT_ROOT, TrainSettings, project_path
+from lib.parameters import make_settings, notebook_defaults, read_yaml
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.run.folder import Run
 

@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
-from lib.config import (
-    PROJECT_ROOT,
-    TrainSettings,
-    make_settings,
-    notebook_defaults,
-    project_path,
-    read_yaml,
-)
+from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, draw_labeled_rows
 from lib.learn.models import build_model, input_spec, load_reference_weights
 from lib.learn.objectives import (
@@ -28,6 +21,7 @@ from lib.learn.objectives import (
     UDAObjective,
 )
 from lib.learn.scoring import Protocol
+from lib.parameters import make_settings, notebook_defaults, read_yaml
 from lib.prepare.catalog import dataset_folder
 from lib.prepare.prepare import open_dataset
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.config import PrepareSettings, project_path
+from lib.config import project_path
 from lib.data.actors import is_made_with, read_made_with
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.files import check_writable
@@ -23,6 +23,7 @@ from lib.prepare.frames import jpeg_bytes, stores_frames
 from lib.prepare.known import REQUIRED, SPLIT_MARKERS, walk_videos
 from lib.prepare.lists import counted_list_name, labeled_list_name
 from lib.prepare.reference_files import import_made_with
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import PARTS
 from lib.prepare.teacher import NUM_CLASSES, read_teacher_made_with
 from lib.prepare.workers import num_cores

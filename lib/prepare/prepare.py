@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 import yaml
 
-from lib.config import PrepareSettings, make_settings, project_path
+from lib.config import project_path
 from lib.data.dataset import (
     VideoDataset,
     draw_counted_rows,
     draw_labeled_rows,
     read_dataset,
 )
+from lib.parameters import make_settings
 from lib.prepare.catalog import dataset_folder
 from lib.prepare.detect import detect_motion, detect_people
 from lib.prepare.download import download
@@ -32,6 +33,7 @@ from lib.prepare.lists import counted_list_name, import_list, labeled_list_name
 from lib.prepare.official_lists import read_list_file
 from lib.prepare.plan import check_folder, plan_text
 from lib.prepare.reference_files import import_detections, import_scores
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import make_synthetic
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
 from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path

@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.config import PROJECT_ROOT, TrainSettings, make_settings, project_path, read_yaml
+from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.files import write_atomic, write_text
+from lib.parameters import make_settings, read_yaml
 
 if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
     import pandas as pd

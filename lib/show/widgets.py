@@ -17,10 +17,10 @@ from lib.config import (
     ClipSettings,
     DataSettings,
     LookSettings,
-    make_settings,
     project_path,
 )
 from lib.data.dataset import VideoDataset, read_dataset
+from lib.parameters import make_settings
 from lib.show.explorer import ClipExplorer, Look
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.movies import compose, strip_html
