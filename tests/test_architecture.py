@@ -32,7 +32,7 @@ KNOWN_IMPORTS = {
     ("clips.py", "prepare"),
     ("learn/setup.py", "prepare"),
 }
-KNOWN_ROOMS = {"locks", "torchvision_ops"}
+KNOWN_ROOMS = {"locks"}
 KNOWN_LONG = {
     "augment/transforms.py",
     "learn/models.py",

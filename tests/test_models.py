@@ -9,10 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import torchvision_ops
 from lib.learn.models import (
     InputSpec,
     VideoClassifier,
@@ -33,7 +33,6 @@ REFERENCE = json.loads((GOLDEN / "models.json").read_text())
 THEIR_NAME = {
     reference_to_our_name(name): name for net in REFERENCE.values() for name, _ in net["keys"]
 }
-torchvision = torchvision_ops.torchvision
 TORCHVISION_NAMES = torchvision.models.list_models(module=torchvision.models.video)
 
 
@@ -419,27 +418,3 @@ def test_file_without_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="holds no state_dict"):
         load_reference_weights(tiny_r2plus1d(5), tmp_path / "a.pth")
-
-
-# --- Importing torchvision ------------------------------------------------------------------------
-
-
-def test_missing_operators_are_declared_but_not_faked():
-    loads = torchvision.extension._has_ops()
-    assert bool(torchvision_ops._declared) != loads
-    if not loads:
-        with pytest.raises(NotImplementedError):
-            torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("something else"), ModuleNotFoundError("No module named 'torchvision'")]
-)
-def test_other_import_failures_are_passed_on(error, monkeypatch):
-    def fail(name):
-        raise error
-
-    monkeypatch.setattr(importlib, "import_module", fail)
-    monkeypatch.setattr(torchvision_ops, "_declare_operators", lambda: pytest.fail("declared"))
-    with pytest.raises(type(error), match=str(error)):
-        torchvision_ops.import_torchvision()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file as save_torch_file
@@ -28,7 +29,6 @@ from lib.prepare.teacher import (
     score_frames,
     write_teacher,
 )
-from lib.torchvision_ops import torchvision
 
 
 @pytest.fixture(scope="module")

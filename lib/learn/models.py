@@ -199,7 +199,7 @@ def model_names() -> list[str]:
 
 
 def _torchvision() -> ModuleType:
-    from lib.torchvision_ops import torchvision  # here, for it takes seconds to import
+    import torchvision.models.video  # here, for it takes seconds to import
 
     return torchvision.models
 

@@ -94,7 +94,7 @@ def load_teacher(model: str, weights: Path) -> Teacher:
 
 def torchvision() -> ModuleType:
     """Return torchvision; imported late, for it takes seconds."""
-    from lib.torchvision_ops import torchvision
+    import torchvision
 
     return torchvision
 
