@@ -1,9 +1,21 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files that several processes use: written so that no reader sees half of one, and locks."""
 
+import errno
 import os
+import socket
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a file system
+
+
+class LockedError(ValueError):
+    """Another process holds the lock."""
 
 
 def check_writable(folder: Path, field: str, remedy: str) -> None:
@@ -56,3 +68,70 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text with `write_atomic` and return the path."""
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock while the body runs, so that never two batches or notebooks write one run.
+
+    The lock is the operating system's: it ends with the process that holds it, however that one
+    ends. Who holds it stands in a file beside it.
+
+    Args:
+        path: The lock file; it is made, and stays.
+        wait_s: How long to wait for a process that holds it, seconds.
+
+    Raises:
+        LockedError: If it is still held then; names the process and its machine.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(path, wait_s)
+    name = _holder_path(path)
+    try:
+        write_text(name, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(path: Path) -> str | None:
+    """Return who holds the lock of a file, None if nobody does."""
+    if not _holder_path(path).is_file():
+        return None
+    try:
+        with FileLock(path, timeout=0.2):
+            return None
+    except (Timeout, OSError):  # someone else's folder cannot be locked: what stands there counts
+        return _name_of_holder(path)
+
+
+def _acquire(path: Path, wait_s: float) -> FileLock:
+    """Take a lock; where the file system has none, warn and go on."""
+    lock = FileLock(path, timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        remedy = "wait for it, or choose another run_dir"
+        name = _name_of_holder(path)
+        raise LockedError(f"{path.parent} is in use by {name}; {remedy}") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path}: this file system has no locks ({error.strerror}); see to it yourself that "
+            "only one process writes here",
+            stacklevel=5,
+        )
+    return lock
+
+
+def _holder_path(path: Path) -> Path:
+    return path.with_suffix(".holder")
+
+
+def _name_of_holder(path: Path) -> str:
+    try:
+        return _holder_path(path).read_text(encoding="utf-8")
+    except OSError:
+        return "another process"

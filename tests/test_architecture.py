@@ -32,7 +32,7 @@ KNOWN_IMPORTS = {
     ("clips.py", "prepare"),
     ("learn/setup.py", "prepare"),
 }
-KNOWN_ROOMS = {"locks"}
+KNOWN_ROOMS: set[str] = set()
 KNOWN_LONG = {
     "augment/transforms.py",
     "learn/models.py",

@@ -31,8 +31,8 @@ from lib.batch.plan import (
     state_of,
 )
 from lib.config import PROJECT_ROOT
+from lib.files import LockedError, exclusive
 from lib.learn.training import fit
-from lib.locks import LockedError, exclusive
 from lib.run.folder import Run
 
 TINY = {
@@ -278,7 +278,7 @@ def test_the_machine_is_shared():
 HOLD = """
 import sys, time
 from pathlib import Path
-from lib.locks import exclusive
+from lib.files import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from lib.files import exclusive, holder
 from lib.learn import training
 from lib.learn.setup import load_data
 from lib.learn.training import fit
-from lib.locks import exclusive, holder
 from lib.run import progress
 from lib.run.folder import Run
 from lib.show import monitor as monitor_module

@@ -17,7 +17,7 @@ from typing import Any
 
 from lib.batch.plan import NOTEBOOKS
 from lib.config import EvaluateSettings, ReportSettings
-from lib.locks import LockedError, exclusive
+from lib.files import LockedError, exclusive
 from lib.parameters import make_settings
 from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
-from lib.files import write_text
+from lib.files import exclusive, write_text
 from lib.learn.batch_norm import average_buffers, sync_batch_norm
 from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.models import check_input
@@ -50,7 +50,6 @@ from lib.learn.setup import (
     to_tensors,
     val_protocol,
 )
-from lib.locks import exclusive
 from lib.run.folder import Run
 from lib.run.processes import (
     World,

@@ -21,10 +21,10 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
+from lib.files import holder
 from lib.learn.schedule import count_steps, learning_rate, ramp_up
 from lib.learn.setup import Data
 from lib.learn.training import fit
-from lib.locks import holder
 from lib.run.folder import Run
 from lib.show.evaluation_figures import message_figure
 from lib.show.frontend import has_reader
