@@ -1,6 +1,10 @@
-"""Files that several processes use: written so that no reader sees half of one, and locks."""
+"""Files that several processes use: written so that no reader sees half of one, and locks.
+
+Small ones are read with errors that name the file, what is wrong and the remedy.
+"""
 
 import errno
+import json
 import os
 import socket
 import tempfile
@@ -8,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -68,6 +73,43 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text with `write_atomic` and return the path."""
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Args:
+        path: The file.
+        remedy: What to do if it cannot be read.
+
+    Raises:
+        ValueError: If it is missing, unreadable or no object; names the file and the remedy.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    return parse_json(content, str(path), remedy)
+
+
+def parse_json(content: bytes, source: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in some bytes.
+
+    Args:
+        content: UTF-8 text.
+        source: Where they are from, for the message.
+        remedy: What to do if they are damaged.
+
+    Raises:
+        ValueError: If they are no object; names the source, what is wrong and the remedy.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: damaged, not JSON ({error}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{source}: damaged, a JSON object is expected; {remedy}")
+    return value
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lib.files import write_text
 from lib.learn import training
 from lib.learn.training import fit
 from lib.run import tracking
+from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
@@ -306,6 +308,68 @@ def test_a_run_folder_explains_itself(tiny_settings):
     assert run.name == run.folder.name
     names = {path.name for path in run.folder.glob("[!.]*")}
     assert names == {"params.yaml", "environment.json", "log.jsonl", "last.pt", "best.pt"}
+
+
+def test_what_decides_how_a_run_computes_is_kept(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    known = run.environment()
+    assert known["threads"] == torch.get_num_threads() == 1 and known["num_processes"] == 1
+    assert known["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert known["torch_config"] == torch.__config__.show()
+    assert known["cpu_model"] and known["earlier"] == []
+    words = arithmetic(known)
+    assert words["threads of a process"] == "1" and words["PyTorch"] == version("torch")
+
+
+def test_cpu_is_read_from_linux_words(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text(
+        "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Some CPU\n"
+        "flags\t\t: fpu avx sse avx2 fma avx512f\n\nprocessor\t: 1\nmodel name\t: Other\n"
+    )
+    assert cpu(path) == ("Some CPU, cpu family 6, model 85", ["avx", "avx2", "fma", "avx512f"])
+    path.write_text("processor : 0\nFeatures : fp asimd sve\n")
+    assert cpu(path)[1] == ["asimd", "sve"]
+    assert cpu(tmp_path / "none")[1] == []
+
+
+def test_a_run_that_moved_remembers_how_it_computed_before(tiny_settings):
+    run, settings = Run(tiny_settings().run_dir), tiny_settings()
+    run.open(settings)
+    run.append_log({"step": 1, "epoch": 1})
+    there = run.environment() | {"cpu_model": "Another CPU", "threads": 7}
+    run.environment_path.write_text(json.dumps(there))
+    run.open(settings)  # continued here
+    run.open(settings)  # and here again
+    now = run.environment()
+    assert now["threads"] == 1 and now["cpu_model"] != "Another CPU"
+    assert [how["CPU"] for how in now["earlier"]] == ["Another CPU"]
+    assert now["earlier"][0]["threads of a process"] == "7"
+
+
+def test_a_finished_run_stays_where_it_was_trained(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    run.environment_path.write_text('{"cpu_model": "Another CPU"}')
+    fit(tiny_settings(epochs=1))
+    assert run.environment() == {"cpu_model": "Another CPU"}
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    run = Run(tmp_path / "semi")
+    assert run.environment() == {} and run.machine() == "unknown" and run.commit() is None
+    run.folder.mkdir()
+    run.log_path.write_text('{"epoch": 1}\n{"epoch" 2}\n{"epoch": 3}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2: damaged, not JSON .*take that line"):
+        run.log_entries()
+    run.environment_path.write_text("[]")
+    with pytest.raises(ValueError, match=r"environment\.json: damaged, a JSON object.*delete"):
+        run.machine()
+    with pytest.raises(ValueError, match=r"metrics\.json: cannot be read .*4_evaluate"):
+        run.metrics()
+    for damaged in (b"", b"\xff\xfe", b"{", b"[" * 100_000):
+        run.metrics_path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"metrics\.json: damaged, not JSON .*test the run"):
+            run.metrics()
 
 
 def test_a_line_that_is_half_written_is_not_read(tmp_path):

@@ -354,7 +354,7 @@ def fit(settings: TrainSettings) -> Run:
     run = Run(settings.run_dir)
     has_lock = not is_in_torchrun() or os.environ["RANK"] == "0"
     with exclusive(run.lock_path, LOCK_WAIT_S) if has_lock else nullcontext():
-        run.open(settings)
+        run.open(settings, num_processes, device)
         if run.is_finished():
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
             return run

@@ -1,7 +1,7 @@
 """A run on disk: a folder that explains itself.
 
 params.yaml       the settings, resolved
-environment.json  versions, devices, commit
+environment.json  versions, devices, commit, what decides how the machine computes
 log.jsonl         one JSON object an epoch; with `tensorboard`, as events in tensorboard/ too
 progress.json     while it is trained: where it is between the lines of its log
 last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
@@ -10,16 +10,13 @@ metrics.json      the test result (notebook 4)
 """
 
 import json
-import os
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.config import PROJECT_ROOT, TrainSettings, project_path
-from lib.files import write_atomic, write_text
+from lib.config import TrainSettings, project_path
+from lib.files import parse_json, read_json, write_atomic, write_text
 from lib.parameters import make_settings, read_yaml
+from lib.run.environment import arithmetic, environment
 
 if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
     import pandas as pd
@@ -41,6 +38,7 @@ class Run:
         self.log_path = self.folder / "log.jsonl"
         self.last_path = self.folder / "last.pt"
         self.best_path = self.folder / "best.pt"
+        self.environment_path = self.folder / "environment.json"
         self.metrics_path = self.folder / "metrics.json"
         self.stop_path = self.folder / "stop"
         self.progress_path = self.folder / "progress.json"
@@ -52,8 +50,13 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    def open(self, settings: TrainSettings) -> None:
+    def open(self, settings: TrainSettings, num_processes: int = 1, device: str = "cpu") -> None:
         """Make the folder, or check that it holds a run of the same settings.
+
+        Args:
+            settings: Those of the run.
+            num_processes: Processes that train it, for `environment.json`.
+            device: `cpu` or `cuda`.
 
         Raises:
             ValueError: If it holds a run of other settings; names what differs and the remedy.
@@ -67,7 +70,7 @@ class Run:
                     )
                 )
         write_text(self.params_path, settings.as_yaml())
-        write_text(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        self._note_environment(environment(num_processes, device))
         for path in (self.stop_path, self.progress_path, self.error_path):
             path.unlink(missing_ok=True)
 
@@ -105,11 +108,20 @@ class Run:
         write_text(self.log_path, "".join(kept))
 
     def log_entries(self) -> list[dict[str, Any]]:
-        """Return the log's complete entries, oldest first; empty before the first epoch."""
+        """Return the log's complete entries, oldest first; empty before the first epoch.
+
+        Raises:
+            ValueError: If a line is damaged; names the file, the line and the remedy.
+        """
         if not self.log_path.exists():
             return []
-        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.log_path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        remedy = "take that line out, or delete the run folder and train it again"
+        return [
+            parse_json(line, f"{self.log_path}, line {number}", remedy)
+            for number, line in enumerate(whole, 1)
+        ]
 
     def read_log(self) -> "pd.DataFrame":
         """Return the log as a table: one row an epoch, NaN where a value was not measured."""
@@ -147,16 +159,46 @@ class Run:
             raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
         return state
 
+    def _note_environment(self, now: dict[str, Any]) -> None:
+        """Keep where the run is trained; of a run that moved, also how it computed before."""
+        if self.is_finished():
+            return  # nothing is trained here
+        before = self.environment() if self.log_entries() else {}
+        now["earlier"] = list(before.get("earlier", []))
+        if before and arithmetic(before) != arithmetic(now):
+            now["earlier"].append(arithmetic(before))
+        write_text(self.environment_path, json.dumps(now, indent=1) + "\n")
+
+    def environment(self) -> dict[str, Any]:
+        """Return where the run was trained; empty if that is not known.
+
+        Raises:
+            ValueError: If the file is damaged; names it and the remedy.
+        """
+        if not self.environment_path.exists():
+            return {}
+        remedy = "delete that file, the run does without it"
+        return read_json(self.environment_path, remedy)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the test result.
+
+        Raises:
+            ValueError: If it is missing or damaged; names the file and the remedy.
+        """
+        remedy = f"test the run again (notebooks/4_evaluate.ipynb, run_dir = {str(self.folder)!r})"
+        return read_json(self.metrics_path, remedy)
+
     def machine(self) -> str:
         """Return the GPUs, or else the cores, of the machine that trained the run, in words."""
-        known = json.loads((self.folder / "environment.json").read_text())
-        if gpus := known["gpus"]:
+        known = self.environment()
+        if gpus := known.get("gpus"):
             return f"{len(gpus)} × {gpus[0]}"
-        return f"{known['cpu_count']} CPU cores"
+        return f"{known['cpu_count']} CPU cores" if "cpu_count" in known else "unknown"
 
     def commit(self) -> str | None:
         """Return the commit of the code that trained the run, if it was known."""
-        return json.loads((self.folder / "environment.json").read_text())["commit"]
+        return self.environment().get("commit")
 
     def is_finished(self) -> bool:
         """Whether training reached its last epoch and saved it."""
@@ -169,27 +211,3 @@ class Run:
         """Whether the last epoch is in the log; its checkpoint may be missing yet."""
         entries = self.log_entries()
         return bool(entries) and entries[-1]["epoch"] >= self.settings().epochs
-
-
-def environment() -> dict[str, Any]:
-    """Return versions, devices and the commit of the code."""
-    import torch
-
-    packages = ("torch", "torchvision", "numpy", "decord2", "papermill", "pydantic")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_count": os.cpu_count(),
-        "gpus": gpus,
-        "packages": {name: version(name) for name in packages},
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

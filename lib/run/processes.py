@@ -145,6 +145,14 @@ def launch(
         rendezvous.unlink(missing_ok=True)
 
 
+def num_threads(num_processes: int, device: str) -> int:
+    """Return how many threads each process of `launch` computes with."""
+    if num_processes == 1 or device == "cuda" or is_in_torchrun():
+        return torch.get_num_threads()
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    return max(1, threads // num_processes)
+
+
 @contextmanager
 def _followed(follow: Callable[[], None]) -> Iterator[None]:
     """Call `follow` from a thread while the body runs, and once more after it."""
@@ -193,8 +201,7 @@ def _spawned(
         signal.signal(number, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     if device == "cpu":
-        threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-        torch.set_num_threads(max(1, threads // size))
+        torch.set_num_threads(num_threads(size, device))
     _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
     leave(0)
 

@@ -1,7 +1,7 @@
 """The report: what a study's runs reached, as a table and as a page."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,29 +38,28 @@ def find_runs(study_dir: Path) -> list[Run]:
 
 def summarize(runs: list[Run]) -> pd.DataFrame:
     """Return one row a run and test list, columns `SUMMARY_COLUMNS`; accuracies in percent."""
-    rows = []
-    for run in runs:
-        settings, results = run.settings(), json.loads(run.metrics_path.read_text())
-        log = run.read_log()
-        for split, values in results["lists"].items():
-            rows.append(
-                {
-                    "run": run.name,
-                    "group": group_of(run.name),
-                    "split": split,
-                    **{name: round(value, 3) for name, value in values.items()},
-                    "objective": settings.objective,
-                    "labels": results["labels"],
-                    "epochs": settings.epochs,
-                    "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
-                    "clips_per_s": round(log["samples_per_s"].median(), 1),
-                    "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
-                    "machine": run.machine(),
-                    "clips": settings.test_num_clips,
-                    "crops": settings.test_num_crops,
-                }
-            )
-    return pd.DataFrame(rows)[SUMMARY_COLUMNS]
+    return pd.DataFrame([row for run in runs for row in _rows_of(run)])[SUMMARY_COLUMNS]
+
+
+def _rows_of(run: Run) -> list[dict[str, Any]]:
+    settings, results, log = run.settings(), run.metrics(), run.read_log()
+    known = {
+        "run": run.name,
+        "group": group_of(run.name),
+        "objective": settings.objective,
+        "labels": results["labels"],
+        "epochs": settings.epochs,
+        "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
+        "clips_per_s": round(log["samples_per_s"].median(), 1),
+        "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
+        "machine": run.machine(),
+        "clips": settings.test_num_clips,
+        "crops": settings.test_num_crops,
+    }
+    return [
+        known | {"split": split} | {name: round(value, 3) for name, value in values.items()}
+        for split, values in results["lists"].items()
+    ]
 
 
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:
