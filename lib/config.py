@@ -148,8 +148,10 @@ class TrainSettings(ClipSettings):
         unlabeled_rampup_epochs: Epochs in which that weight grows linearly from 0.
         distillation_weight: Weight of the ImageNet distillation loss; 0 for none.
         model: Network, by name.
-        pretrained: Start from the network's published Kinetics weights.
-        weights: Start from this checkpoint of the reference or of MMAction2.
+        pretrained: Start from the network's published weights (Kinetics, or ImageNet).
+        weights: Start from this file: an image network's own weights, or a video network's
+            checkpoint of the reference or of MMAction2.
+        temporal_shift: Share of an image network's channels that move by one frame (TSM: 0.25).
         dropout: Dropout before the last layer.
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
         labeled_batch: Labelled clips in a step, over all processes.
@@ -198,6 +200,7 @@ class TrainSettings(ClipSettings):
     model: str = "r2plus1d_34"
     pretrained: bool = False
     weights: str | None = None
+    temporal_shift: Probability = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     epochs: Count = 360

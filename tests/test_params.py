@@ -10,6 +10,7 @@ from lib.batch.plan import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
 from lib.batch.plan import data_needs, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.learn.models import model_names
+from lib.parameters import notebook_defaults
 from lib.prepare.catalog import CATALOG
 
 PARAMS = PROJECT_ROOT / "params"
@@ -170,9 +171,14 @@ def test_the_studies_are_known(runs):
 @pytest.mark.parametrize("study", STUDIES)
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
     of_the_machine = {"run_dir", "data_dir", "tensorboard"}
+    not_of_the_paper = {"temporal_shift"}  # off in the notebook as well
+    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
     for name, run in runs.items():
         if name.startswith(f"{study}/"):
-            assert set(type(run.settings).model_fields) - set(run.parameters) <= of_the_machine
+            fields = type(run.settings).model_fields
+            left = set(fields) - set(run.parameters) - of_the_machine
+            assert left <= not_of_the_paper
+            assert all(not defaults[field] for field in left)
 
 
 @pytest.mark.parametrize("study", ["ablation", "ablation_small"])

@@ -166,7 +166,7 @@ class Attack:
 
 
 def test_teachers_that_cannot_be_used(videos, tmp_path, capsys):
-    with pytest.raises(ValueError, match="teacher_model: torchvision has no classifier 'resnet17'"):
+    with pytest.raises(ValueError, match="teacher_model: there is no image classifier 'resnet17'"):
         published_weights("resnet17", tmp_path, allowed=False)
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth: not there. Set download"):
         published_weights("resnet18", tmp_path, allowed=False)

@@ -1,4 +1,4 @@
-"""Video networks: R(2+1)D and R3D, every torchvision video network, and what they are fed.
+"""Networks by name: R(2+1)D and R3D, torchvision's video networks, image networks; their input.
 
 Every network is a `VideoClassifier`: a backbone that turns clips into one vector each, dropout, a
 linear head and, for distillation, a second head for a teacher's classes. Clips are float tensors of
@@ -6,12 +6,23 @@ shape (B, 3, T, H, W).
 """
 
 import difflib
-from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lib.learn.image_networks import (
+    build_image_network,
+    image_input_spec,
+    image_network_names,
+    is_image_network,
+)
+from lib.learn.inputs import InputSpec as InputSpec
+from lib.learn.torchvision_video import (
+    build_torchvision_video,
+    torchvision_video_names,
+    torchvision_video_spec,
+)
 from lib.learn.video_resnet import VideoResNet, conv2plus1d, conv3d, thin_conv2plus1d
 from lib.learn.weights import load_reference_weights as load_reference_weights
 
@@ -159,24 +170,46 @@ def build_model(
     num_classes: int,
     *,
     pretrained: bool = False,
+    weights: Path | None = None,
     dropout: float | None = None,
     teacher_classes: int = 0,
+    temporal_shift: float = 0.0,
 ) -> VideoClassifier:
     """Build a network by name.
 
     Args:
-        name: One of `model_names()`. `r3d_18` is the reference's; torchvision's network of that
-            name is `torchvision/r3d_18`, a prefix that its other networks may have too.
+        name: One of `model_names()`, or `timm/<name>`. `r3d_18` is the reference's; torchvision's
+            network of that name is `torchvision/r3d_18`, a prefix that its others may have too.
         num_classes: Number of action classes, at least 1.
-        pretrained: Start from the Kinetics-400 weights that torchvision publishes (downloaded once,
-            to `torch.hub`'s folder); the heads are new.
+        pretrained: Start from the published weights (Kinetics-400, or ImageNet for an image
+            network; downloaded once, to `torch.hub`'s folder); the heads are new.
+        weights: Start from this file: of an image network its own state dict, whose head is left
+            out; of a video network a checkpoint of the reference or of MMAction2.
         dropout: Probability of dropping a feature before a head, in [0, 1); None for the network's
             own.
         teacher_classes: Number of classes of a distilled teacher; 0 for none.
+        temporal_shift: Share of an image network's channels that move by one frame, in [0, 1].
 
     Raises:
-        ValueError: If there is no such network, or no published weights for it.
+        ValueError: If there is no such network, or its weights cannot be had or do not fit.
     """
+    if name not in _OURS and is_image_network(name):
+        backbone, feature_dim, own_dropout = build_image_network(
+            name, pretrained=pretrained, weights=weights, temporal_shift=temporal_shift
+        )
+        dropout = own_dropout if dropout is None else dropout
+        return VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
+    if temporal_shift:
+        raise ValueError(f"temporal_shift is for image networks, and {name!r} is none; set it to 0")
+    model = _build_video_network(name, num_classes, pretrained, dropout, teacher_classes)
+    if weights is not None:
+        load_reference_weights(model, weights)
+    return model
+
+
+def _build_video_network(
+    name: str, num_classes: int, pretrained: bool, dropout: float | None, teacher_classes: int
+) -> VideoClassifier:
     if name in _OURS:
         _check_pretrained(name, pretrained)
         build = _OURS[name]
@@ -184,30 +217,22 @@ def build_model(
             return build(num_classes, teacher_classes=teacher_classes)
         return build(num_classes, dropout, teacher_classes)
 
-    name = _torchvision_name(name)
-    network = _torchvision().get_model(name, weights="DEFAULT" if pretrained else None)
-    feature_dim, own_dropout = _cut_head(network)
-    if dropout is None:
-        dropout = own_dropout
-    return VideoClassifier(network, feature_dim, num_classes, dropout, teacher_classes)
+    _check_name(name)
+    backbone, feature_dim, own_dropout = build_torchvision_video(name, pretrained)
+    dropout = own_dropout if dropout is None else dropout
+    return VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
 
 
 def model_names() -> list[str]:
-    """Return the names that `build_model` knows."""
-    names = _torchvision().list_models(module=_torchvision().video)
-    return [*_OURS, *(f"torchvision/{name}" if name in _OURS else name for name in names)]
+    """Return the names that `build_model` knows, but for timm's."""
+    names = torchvision_video_names()
+    names = [f"torchvision/{name}" if name in _OURS else name for name in names]
+    return [*_OURS, *names, *image_network_names()]
 
 
-def _torchvision() -> ModuleType:
-    import torchvision.models.video  # here, for it takes seconds to import
-
-    return torchvision.models
-
-
-def _torchvision_name(name: str) -> str:
-    bare = name.removeprefix("torchvision/")
-    if bare in _torchvision().list_models(module=_torchvision().video):
-        return bare
+def _check_name(name: str) -> None:
+    if name.removeprefix("torchvision/") in torchvision_video_names():
+        return
     known = model_names()
     close = difflib.get_close_matches(name, known, n=1)
     hint = f", did you mean {close[0]!r}?" if close else "."
@@ -223,56 +248,11 @@ def _check_pretrained(name: str, pretrained: bool) -> None:
         )
 
 
-def _cut_head(network: nn.Module) -> tuple[int, float]:
-    """Replace a torchvision network's classifier by the identity.
-
-    The S3D averages its classifier's output over time and space: without it, its features.
-
-    Returns:
-        The number of features that went into it, and its dropout probability.
-    """
-    part = next(part for part in ("fc", "head", "classifier") if hasattr(network, part))
-    layers = list(getattr(network, part).modules())
-    setattr(network, part, nn.Identity())
-    dropout = next((layer.p for layer in layers if isinstance(layer, nn.Dropout)), 0.0)
-    last = layers[-1]
-    return last.in_features if isinstance(last, nn.Linear) else last.in_channels, dropout
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The clips that a network was designed or published with, and the least that it takes.
-
-    Attributes:
-        mean: Mean of red, green, blue to subtract, in 0..255.
-        std: Standard deviation of red, green, blue to divide by, in 0..255.
-        short_side: Short side that frames are scaled to, pixels.
-        crop_size: Side of the square crop, pixels.
-        clip_len: Frames in a clip.
-        frame_interval: Distance of neighbouring frames, in frames of a video at 30 per second.
-        min_clip_len: Fewest frames the network takes.
-        min_crop_size: Smallest crop it takes, pixels.
-        fixed_size: Whether it takes these smallest clips alone.
-    """
-
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
-    short_side: int = 256
-    crop_size: int = 224
-    clip_len: int = 8
-    frame_interval: int = 8
-    min_clip_len: int = 1
-    min_crop_size: int = 1
-    fixed_size: bool = False
-
-
 _OUR_SPECS = {
     "r2plus1d_34": InputSpec(),
     "r3d_18": InputSpec(min_clip_len=2),
     "r2plus1d_small": InputSpec(short_side=64, crop_size=56, frame_interval=3),
 }
-# Frames and interval that torchvision's weights were evaluated with: their `_docs`, by family.
-_TORCHVISION_CLIPS = {"mvit": (16, 4), "s3d": (128, 2), "swin3d": (32, 2)}
 
 
 def input_spec(name: str, pretrained: bool = False) -> InputSpec:
@@ -291,21 +271,10 @@ def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     if name in _OUR_SPECS:
         _check_pretrained(name, pretrained)
         return _OUR_SPECS[name]
-    name = _torchvision_name(name)
-    weights = _torchvision().get_model_weights(name).DEFAULT
-    preset = weights.transforms()
-    clip_len, frame_interval = _TORCHVISION_CLIPS.get(name.split("_")[0], (16, 2))
-    return InputSpec(
-        mean=tuple(255 * value for value in preset.mean),
-        std=tuple(255 * value for value in preset.std),
-        short_side=min(preset.resize_size),
-        crop_size=preset.crop_size[0],
-        clip_len=clip_len,
-        frame_interval=frame_interval,
-        min_clip_len=weights.meta.get("min_temporal_size", 1),
-        min_crop_size=weights.meta["min_size"][0],
-        fixed_size=name.startswith("mvit"),  # its position embeddings have one entry a patch
-    )
+    if is_image_network(name):
+        return image_input_spec(name)
+    _check_name(name)
+    return torchvision_video_spec(name)
 
 
 def check_input(name: str, clip_len: int, crop_size: int) -> None:
@@ -319,12 +288,4 @@ def check_input(name: str, clip_len: int, crop_size: int) -> None:
     Raises:
         ValueError: If it does not, or if there is no such network.
     """
-    spec = input_spec(name)
-    least = (spec.min_clip_len, spec.min_crop_size)
-    exact = spec.fixed_size and (clip_len, crop_size) != least
-    if exact or clip_len < spec.min_clip_len or crop_size < spec.min_crop_size:
-        raise ValueError(
-            f"{name} takes clips of {'exactly' if spec.fixed_size else 'at least'} {least[0]} "
-            f"frames and crops of {'exactly' if spec.fixed_size else 'at least'} {least[1]} pixels "
-            f"a side, not clip_len = {clip_len} and crop_size = {crop_size}"
-        )
+    input_spec(name).check(name, clip_len, crop_size)

@@ -13,7 +13,7 @@ from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, draw_labeled_rows
-from lib.learn.models import build_model, input_spec, load_reference_weights
+from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import (
     ClipTensors,
     FixMatchObjective,
@@ -184,16 +184,15 @@ def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> Clip
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
     """Return the network of a run, as it is before the first step."""
-    model = build_model(
+    return build_model(
         settings.model,
         num_classes,
         pretrained=settings.pretrained,
+        weights=None if settings.weights is None else project_path(settings.weights),
         dropout=settings.dropout,
         teacher_classes=1000 if settings.distillation_weight else 0,
+        temporal_shift=settings.temporal_shift,
     )
-    if settings.weights is not None:
-        load_reference_weights(model, project_path(settings.weights))
-    return model
 
 
 def val_protocol(settings: TrainSettings) -> Protocol:

@@ -1,4 +1,4 @@
-"""Import weights that the reference implementation or MMAction2 (0.x, 1.x) trained."""
+"""Read files of weights safely; import what the reference or MMAction2 (0.x, 1.x) trained."""
 
 import pickle
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 # How MMAction2 and the reference name a part, and how we do; applied in this order.
@@ -70,26 +72,38 @@ def load_reference_weights(model: nn.Module, path: str | Path) -> None:
             those of `model`: every missing, unexpected or differently shaped tensor is named, and
             nothing is loaded.
     """
-    tensors = _read_tensors(Path(path))
-    problems = _compare(tensors, model.state_dict())
+    tensors = _with_our_names(read_tensors(Path(path)), Path(path))
+    problems = differences(tensors, model.state_dict())
     if problems:
         raise ValueError("\n  ".join([f"{path} does not fit this network:", *problems]))
     model.load_state_dict({ours: tensor for ours, (_, tensor) in tensors.items()})
 
 
-def _read_tensors(path: Path) -> dict[str, tuple[str, Tensor]]:
-    """Read {our name: (name in the file, tensor)}."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a state dict: `.safetensors`, or a file of `torch.save` without running its code.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or holds anything but tensors and plain data.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"weights: there is no file {path}")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} was not read: {_explain_failure(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
         raise ValueError(f"{path} holds no state_dict: a dictionary from names to tensors")
+    return content
+
+
+def _with_our_names(content: dict[str, Tensor], path: Path) -> dict[str, tuple[str, Tensor]]:
+    """Return {our name: (name in the file, tensor)}."""
     tensors: dict[str, tuple[str, Tensor]] = {}
     for name, tensor in content.items():
         ours = reference_to_our_name(name)
@@ -106,11 +120,16 @@ def _explain_failure(error: Exception) -> str:
             f"code. If you trust it, save its tensors alone, in the environment that made it: "
             f'torch.save({{"state_dict": torch.load(path)["state_dict"]}}, new_path)'
         )
-    return "it is damaged, or no PyTorch checkpoint of tensors and plain data"
+    return "it is damaged, or no checkpoint of tensors and plain data"
 
 
-def _compare(tensors: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor]) -> list[str]:
-    """List in words what keeps the tensors from fitting, one line each."""
+def differences(tensors: dict[str, tuple[str, Tensor]], expected: dict[str, Tensor]) -> list[str]:
+    """List in words what keeps tensors from fitting a network, one line each.
+
+    Args:
+        tensors: Our name -> name in the file and tensor.
+        expected: The network's state dict.
+    """
     problems = [f"missing: {name}" for name in expected if name not in tensors]
     for name, (their_name, tensor) in tensors.items():
         if name not in expected:

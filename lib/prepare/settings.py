@@ -30,7 +30,7 @@ class PrepareSettings(DataSettings):
         detections_file: The reference's `detections.npy`, for `import`.
         teacher_scores: ImageNet class probabilities for distillation: `keep` what is there,
             `compute` them, or `import` the reference's file.
-        teacher_model: An image classifier of torchvision.
+        teacher_model: `efficientnet_lite0`, an image classifier of torchvision, `timm/<name>`.
         teacher_weights: Its state dict in a file; None for the published ImageNet weights.
         teacher_stride: Every so many-th frame is classified; a clip's frame takes the nearest.
         teacher_batch: Frames in one call of the classifier.

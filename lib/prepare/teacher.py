@@ -12,20 +12,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
 from lib.data.video import iterate_frames
+from lib.learn.efficientnet_lite import published_file
+from lib.learn.image_networks import (
+    LITE0,
+    build_classifier,
+    image_input_spec,
+    image_network_names,
+    is_image_network,
+    load_classifier,
+)
 from lib.prepare.download import download, sha256_of
 from lib.prepare.workers import map_in_workers
 
@@ -69,27 +76,33 @@ class Teacher:
 
 
 def load_teacher(model: str, weights: Path) -> Teacher:
-    """Load a torchvision image classifier.
+    """Load an image classifier.
 
     Args:
-        model: Its name in torchvision, e.g. `resnet18`.
+        model: Its name: `efficientnet_lite0`, one of torchvision, or `timm/<name>`.
         weights: Its state dict: a `.safetensors` file, or one of `torch.save`, of which only
             tensors are read.
 
     Raises:
         ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
     """
-    published = _published(model)
-    network = torchvision().models.get_model(model, weights=None)
+    _check_classifier(model)
+    network, looks = build_classifier(model), image_input_spec(model)
     try:
-        network.load_state_dict(_read_state(Path(weights)))
-    except Exception as error:  # unpickling and mismatches raise several kinds
+        load_classifier(network, Path(weights), model)
+    except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"teacher_weights: {weights} does not fit {model}: {error}") from error
-    looks = published.transforms()
     made_with = {"model": model, "weights_sha256": sha256_of(weights)}
-    return Teacher(
-        network, looks.resize_size[0], looks.crop_size[0], looks.mean, looks.std, made_with
-    )
+    mean, std = ([value / 255 for value in values] for values in (looks.mean, looks.std))
+    return Teacher(network, looks.short_side, looks.crop_size, mean, std, made_with)
+
+
+def _check_classifier(model: str) -> None:
+    if not is_image_network(model):
+        raise ValueError(
+            f"teacher_model: there is no image classifier {model!r}; there are timm/<name> and "
+            f"{', '.join(image_network_names())}"
+        )
 
 
 def torchvision() -> ModuleType:
@@ -99,26 +112,11 @@ def torchvision() -> ModuleType:
     return torchvision
 
 
-def _published(model: str) -> Any:
-    """Return torchvision's description of a classifier's ImageNet weights."""
-    models = torchvision().models
-    names = models.list_models(module=models)
-    if model not in names:
-        raise ValueError(f"teacher_model: torchvision has no classifier {model!r}; it has {names}")
-    return models.get_model_weights(model).DEFAULT
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def published_weights(model: str, folder: Path, allowed: bool) -> Path:
     """Return the file of a classifier's published ImageNet weights.
 
     Args:
-        model: Its name in torchvision.
+        model: Its name.
         folder: Where published weights are kept.
         allowed: Whether they may be downloaded.
 
@@ -126,7 +124,14 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
         ValueError: If there is no such classifier, or the file is not there and cannot be
             downloaded, or is damaged; names the address and where the file belongs.
     """
-    url = _published(model).url  # the name ends in the first digits of the SHA-256
+    _check_classifier(model)
+    if model == LITE0:
+        return published_file()
+    if model.startswith("timm/"):
+        raise ValueError(f"teacher_weights: name the file of {model}'s ImageNet weights")
+    models = torchvision().models
+    url = models.get_model_weights(model.removeprefix("torchvision/")).DEFAULT.url
+    # The name ends in the first digits of the SHA-256.
     path = download(url, folder / Path(url).name, None, allowed)
     digits = re.search(r"-([0-9a-f]{8})\.", path.name)
     if digits and not sha256_of(path).startswith(digits[1]):
