@@ -15,7 +15,7 @@ from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video as video_module
 from lib.data.actors import write_actors
 from lib.data.dataset import VideoDataset, write_dataset
-from lib.learn import training
+from lib.learn import trainer, training
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
 
 SHARED = PROJECT_ROOT.parent / "shared"
@@ -128,7 +128,7 @@ def decoded_once(monkeypatch) -> None:
 @pytest.fixture
 def tiny_network(monkeypatch) -> None:
     """Let runs train a network without batch norm, in this process and in spawned ones."""
-    monkeypatch.setattr(training, "build_run_model", build_tiny)
+    monkeypatch.setattr(trainer, "build_run_model", build_tiny)
     monkeypatch.setattr(training, "train_worker", tiny_worker)
 
 

@@ -35,9 +35,8 @@ KNOWN_IMPORTS = {
 KNOWN_ROOMS: set[str] = set()
 KNOWN_LONG = {
     "augment/transforms.py",
-    "learn/training.py",
 }
-KNOWN_CORE = 6_500
+KNOWN_CORE = 6_800
 KNOWN_COMPLEX = {
     "augment/transforms.py:expand_operations",
     "batch/command.py:main",
@@ -47,8 +46,6 @@ KNOWN_COMPLEX = {
     "batch/plan.py:plan_text",
     "batch/slurm.py:do_locally",
     "evaluation/invariance.py:measure_invariance",
-    "learn/training.py:Trainer.fit",
-    "learn/training.py:fit",
     "prepare/archives.py:extract",
     "prepare/known.py:find_known_videos",
     "prepare/known.py:index_known",

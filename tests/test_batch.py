@@ -195,9 +195,11 @@ def test_the_state_of_a_run(study):
     record.open(run.settings)
     assert state_of(run) == (TO_DO, "")
     record.append_log({"epoch": 1, "step": 3})
-    record.last_path.touch()
+    record.save(record.last_path, {"model": {}, "step": 3, "epoch": 1})
     assert state_of(run) == (TO_CONTINUE, "epoch 1")
     record.append_log({"epoch": 2, "step": 6})
+    assert state_of(run) == (TO_CONTINUE, "epoch 1")  # killed before the checkpoint of its end
+    record.save(record.last_path, {"model": {}, "step": 6, "epoch": 2})
     assert state_of(run) == (TO_EVALUATE, "")
     record.metrics_path.touch()
     assert state_of(run) == (COMPLETE, "")

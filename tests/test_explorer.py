@@ -14,7 +14,7 @@ from lib.config import LookSettings, TrainSettings
 from lib.data.dataset import VideoDataset, read_dataset, write_dataset
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective
-from lib.learn.training import Trainer
+from lib.learn.trainer import Trainer
 from lib.parameters import make_settings
 from lib.prepare.synthetic import write_video
 from lib.run.processes import World

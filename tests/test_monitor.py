@@ -7,20 +7,15 @@ import shutil
 import pytest
 
 from lib.files import exclusive, holder
-from lib.learn import training
+from lib.learn import trainer
 from lib.learn.setup import load_data
 from lib.learn.training import fit
 from lib.run import progress
 from lib.run.folder import Run
+from lib.run.state import read_state
 from lib.show import monitor as monitor_module
-from lib.show.monitor import (
-    TrainingMonitor,
-    curves,
-    read_state,
-    schedule,
-    train,
-    validations,
-)
+from lib.show.monitor import TrainingMonitor, train
+from lib.show.training_plots import curves, schedule, validations
 
 
 @pytest.fixture
@@ -157,7 +152,7 @@ def test_a_failed_worker_shows_its_traceback(watched, tiny_settings, monkeypatch
     def fail(self):
         raise RuntimeError("no <space> left")
 
-    monkeypatch.setattr(training.Trainer, "validate", fail)
+    monkeypatch.setattr(trainer.Trainer, "validate", fail)
     settings = tiny_settings(epochs=2)
     with pytest.raises(RuntimeError, match="no <space> left"):
         asyncio.run(train(settings))
@@ -189,7 +184,7 @@ def test_a_run_of_another_process_is_followed_and_not_trained(watched, tiny_sett
             await asyncio.sleep(0.1)
             assert not cell.done()
             run.append_log({"epoch": 1, "step": 3, "loss/total": 1.0})
-            run.last_path.touch()
+            run.save(run.last_path, {"model": {}, "step": 3, "epoch": 1})
         return await cell
 
     assert asyncio.run(follow()).folder == run.folder

@@ -15,7 +15,7 @@ from test_training import assert_same_weights, log_of
 
 from lib.config import PROJECT_ROOT, project_path
 from lib.files import write_text
-from lib.learn import training
+from lib.learn import trainer
 from lib.learn.training import fit
 from lib.run import tracking
 from lib.run.environment import arithmetic, cpu
@@ -39,7 +39,7 @@ def at_forward(monkeypatch):
     """Call a function in the n-th training pass of the networks built from now on."""
 
     def install(number: int, function) -> None:
-        real, count = training.build_run_model, iter(range(10**6))
+        real, count = trainer.build_run_model, iter(range(10**6))
 
         def build(settings, num_classes):
             model = real(settings, num_classes)
@@ -51,7 +51,7 @@ def at_forward(monkeypatch):
             model.register_forward_hook(hook)
             return model
 
-        monkeypatch.setattr(training, "build_run_model", build)
+        monkeypatch.setattr(trainer, "build_run_model", build)
 
     return install
 
@@ -70,7 +70,7 @@ def test_a_run_stopped_within_an_epoch_continues_exactly(
 ):
     settings = tiny_settings(**RICH)
     run = Run(settings.run_dir)
-    monkeypatch.setattr(training, "STOP_CHECK_STEPS", 1)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
     at_forward(number, run.stop_path.touch)
     fit(settings)
     assert run.load(run.last_path)["step"] == number + 1 and not run.is_finished()

@@ -12,7 +12,7 @@ from conftest import write_teacher_scores
 from lib.clips import ClipBatch, ClipDataset
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.learn import training
+from lib.learn import trainer, training
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
@@ -105,8 +105,8 @@ def test_an_epoch_is_a_pass_over_the_unlabeled_list(tiny_settings):
         tiny_settings(objective="supervised", labeled_batch=2, run_dir="outputs/x"),
     )
     world = World(0, 1, torch.device("cpu"))
-    assert training.Trainer(semi, world).steps_per_epoch == 18 // 6
-    assert training.Trainer(supervised, world).steps_per_epoch == 18 // 2
+    assert trainer.Trainer(semi, world).steps_per_epoch == 18 // 6
+    assert trainer.Trainer(supervised, world).steps_per_epoch == 18 // 2
 
 
 # --- Schedules and parts --------------------------------------------------------------------------
@@ -253,7 +253,7 @@ EQUAL = {
 def assert_agree(run: Run, other: Run) -> None:
     """Two runs learned the same, up to the order of sums."""
     torch.manual_seed(run.settings().seed)
-    start = training.build_run_model(run.settings(), 6).state_dict()
+    start = trainer.build_run_model(run.settings(), 6).state_dict()
     for name, weight in weights_of(run).items():
         assert (weight - start[name]).abs().max() > 1e-3  # it did learn
         torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-4, atol=1e-6)

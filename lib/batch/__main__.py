@@ -1,10 +1,10 @@
 """`python -m lib.batch`."""
 
-import signal
 import sys
 
 from lib.batch.command import main
+from lib.run.stop import sigterm_is_interrupt
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    sigterm_is_interrupt()
     sys.exit(main())

@@ -7,11 +7,9 @@ for a checkpoint and its end, and ends everything else.
 
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from lib.files import LockedError, exclusive
 from lib.parameters import make_settings
 from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run
+from lib.run.stop import signals_ask
 
 FAILED, STOPPED, LOCKED = 1, 3, 4
 
@@ -51,8 +50,9 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     """Execute notebooks 3 and 4 for one run; `STOPPED` if it was asked to stop before its end."""
     record = Run(folder)
     with exclusive(folder / ".batch.lock"):
-        with _stop_on_sigterm(record):
+        with signals_ask(record.ask_to_stop):  # only who holds the lock may
             is_over = train(record, parameters)
+        record.stop_path.unlink(missing_ok=True)
         if not is_over:
             return STOPPED
         evaluate = {"run_dir": str(folder)}
@@ -78,18 +78,7 @@ def train(record: Run, parameters: dict[str, Any]) -> bool:
         if error.ename != "KeyboardInterrupt":
             raise
         return record.is_finished()
-    return record.has_last_epoch()  # and all of it is saved, since the notebook went through
-
-
-@contextmanager
-def _stop_on_sigterm(record: Run) -> Iterator[None]:
-    """Let SIGTERM ask the run for a checkpoint; only who holds its lock may ask."""
-    signal.signal(signal.SIGTERM, lambda *_: record.stop_path.touch())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        record.stop_path.unlink(missing_ok=True)
+    return record.is_finished()
 
 
 def make_report(folder: Path) -> int:

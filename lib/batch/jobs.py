@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.execute import LOCKED, STOPPED
-from lib.batch.plan import COMPLETE, PlannedRun, estimate_clips, last_epoch, state_of
+from lib.batch.plan import COMPLETE, PlannedRun, estimate_clips, state_of
 from lib.config import PROJECT_ROOT
 from lib.run.folder import Run
+from lib.run.state import read_state
 
 POLL_S = 0.2
 LOCKED_POLL_S = 5.0
@@ -184,7 +185,7 @@ class Progress:
 
     def share(self) -> float:
         """Return how much of the training is done, in [0, 1]."""
-        parts = [min(1, last_epoch(run) / run.settings.epochs) for run in self.runs]
+        parts = [read_state(run.run_dir).share for run in self.runs]
         return sum(p * w for p, w in zip(parts, self.weights, strict=True)) / sum(self.weights)
 
     def show(self, num_active: int) -> None:

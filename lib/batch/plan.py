@@ -5,7 +5,6 @@ within two seconds.
 """
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.parameters import make_settings, notebook_defaults, read_yaml
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.run.folder import Run
+from lib.run.state import read_state
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 RECIPE = "recipe.yaml"
@@ -172,35 +172,15 @@ def _check_folders(runs: list[PlannedRun]) -> None:
 
 def state_of(run: PlannedRun) -> tuple[str, str]:
     """Return what is to be done for a run, and why it is refused or how far it is."""
-    record = Run(run.run_dir)
-    if not record.params_path.is_file():
-        return TO_DO, ""
-    try:
-        differ = record.differences(run.settings)
-    except ValueError as error:
-        return REFUSED, str(error)
-    if differ:
+    state = read_state(run.run_dir)
+    if state.status == "missing":
+        return (REFUSED, state.error) if state.error else (TO_DO, "")
+    if differ := Run(run.run_dir).differences(run.settings):
         remedy = f"choose another run_dir, or delete {run.run_dir}"
         return REFUSED, "settings changed: " + "; ".join([*differ, remedy])
-    if is_trained(run):
-        return (COMPLETE if record.metrics_path.is_file() else TO_EVALUATE), ""
-    epoch = last_epoch(run)
-    return (TO_CONTINUE, f"epoch {epoch}") if record.last_path.exists() else (TO_DO, "")
-
-
-def last_epoch(run: PlannedRun) -> int:
-    """Return the last epoch in a run's log, 0 before the first."""
-    try:
-        lines = Run(run.run_dir).log_path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError:
-        return 0
-    whole = [line for line in lines if line.endswith("\n")]
-    return json.loads(whole[-1])["epoch"] if whole else 0
-
-
-def is_trained(run: PlannedRun) -> bool:
-    """Whether a run reached its last epoch."""
-    return last_epoch(run) >= run.settings.epochs and Run(run.run_dir).last_path.exists()
+    if state.epoch >= state.epochs:
+        return (COMPLETE if state.is_tested else TO_EVALUATE), ""
+    return (TO_DO, "") if state.step is None else (TO_CONTINUE, f"epoch {state.epoch}")
 
 
 # --- Data -----------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from typing import Any
 
 from lib.batch.execute import LOCKED, STOPPED
 from lib.batch.jobs import LOCKED_POLL_S, POLL_S, Job, has_results, last_line, start, stop
-from lib.batch.plan import COMPLETE, PlannedRun, is_trained, state_of
+from lib.batch.plan import COMPLETE, PlannedRun, state_of
 from lib.config import PROJECT_ROOT
 from lib.files import write_text
+from lib.run.folder import Run
 
 LOCKED_WAIT_S = 120.0  # for what is left of a job that was queued again
 SIGNAL_DELAY_S = 120  # between SIGTERM and the time limit
@@ -109,7 +110,7 @@ class ClusterJob:
         import submitit
 
         here = submitit.JobEnvironment()
-        if here.num_tasks > 1 and not is_trained(self.job.run):
+        if here.num_tasks > 1 and not Run(self.job.folder).is_finished():
             self._train_on_all(here)
         if here.global_rank > 0:
             return self.job.title

@@ -5,6 +5,8 @@ environment.json  versions, devices, commit, what decides how the machine comput
 log.jsonl         one JSON object an epoch; with `tensorboard`, as events in tensorboard/ too
 progress.json     while it is trained: where it is between the lines of its log
 last.pt, best.pt  checkpoints; `last.pt` is enough to continue exactly
+last.previous.pt  the checkpoint before `last.pt`, should that be damaged
+stop              there if the run is asked to save a checkpoint and end
 error.txt         the traceback of the process that failed first, if one did
 metrics.json      the test result (notebook 4)
 """
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.config import TrainSettings, project_path
-from lib.files import parse_json, read_json, write_atomic, write_text
+from lib.files import parse_json, read_json, write_text
 from lib.parameters import make_settings, read_yaml
+from lib.run.checkpoint import how_far, previous_path, read_checkpoint, write_checkpoint
 from lib.run.environment import arithmetic, environment
 
 if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
@@ -130,34 +133,36 @@ class Run:
         return pd.DataFrame(self.log_entries())
 
     def save(self, path: Path, state: dict[str, Any]) -> None:
-        """Write a checkpoint atomically."""
-        import torch
-
-        write_atomic(path, lambda temporary: torch.save(state, temporary))
+        """Write a checkpoint atomically; the `last.pt` before it is kept."""
+        write_checkpoint(path, state, keep_previous=path == self.last_path)
 
     def load(self, path: Path, mmap: bool = False) -> dict[str, Any]:
-        """Read a checkpoint of this project, without unpickling objects.
+        """Read a checkpoint; arguments and errors as in `read_checkpoint`."""
+        return read_checkpoint(path, mmap)
 
-        Args:
-            path: The file.
-            mmap: Leave the tensors in the file until they are used.
+    def saved(self) -> tuple[int, int] | None:
+        """Return steps and whole epochs of the checkpoint that the run goes on from, if any."""
+        for path in (self.last_path, previous_path(self.last_path)):
+            if (found := how_far(path)) is not None:
+                step, epoch = found
+                if epoch is None:  # a checkpoint that does not say so
+                    logged = (e["epoch"] for e in self.log_entries() if e["step"] <= step)
+                    epoch = max(logged, default=0)
+                return step, epoch
+        return None
 
-        Raises:
-            ValueError: If it is missing or not a checkpoint of this project.
-        """
-        import torch
+    def is_finished(self) -> bool:
+        """Whether training reached its last epoch and saved it."""
+        saved = self.saved()
+        return saved is not None and saved[1] >= self.settings().epochs
 
-        if not path.is_file():
-            raise ValueError(
-                f"{path}: no such checkpoint; train the run first (notebooks/3_train.ipynb)"
-            )
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        except Exception as error:
-            raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
-        if not isinstance(state, dict) or "model" not in state:
-            raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
-        return state
+    def ask_to_stop(self) -> None:
+        """Ask the processes that train the run to save a checkpoint and end."""
+        self.stop_path.touch()
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether somebody asked."""
+        return self.stop_path.exists()
 
     def _note_environment(self, now: dict[str, Any]) -> None:
         """Keep where the run is trained; of a run that moved, also how it computed before."""
@@ -199,15 +204,3 @@ class Run:
     def commit(self) -> str | None:
         """Return the commit of the code that trained the run, if it was known."""
         return self.environment().get("commit")
-
-    def is_finished(self) -> bool:
-        """Whether training reached its last epoch and saved it."""
-        if not self.has_last_epoch() or not self.last_path.exists():
-            return False
-        # The log is written before the checkpoint, so that it may be ahead of it.
-        return self.load(self.last_path, mmap=True)["step"] == self.log_entries()[-1]["step"]
-
-    def has_last_epoch(self) -> bool:
-        """Whether the last epoch is in the log; its checkpoint may be missing yet."""
-        entries = self.log_entries()
-        return bool(entries) and entries[-1]["epoch"] >= self.settings().epochs

@@ -1,7 +1,6 @@
 """Training processes: starting them, following them, and what they tell each other."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,6 +14,8 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from lib.run.stop import ignore_signals
 
 PARENT_POLL_S = 1.0
 FOLLOW_POLL_S = 0.3
@@ -102,7 +103,6 @@ def launch(
     device: str,
     rendezvous: Path,
     follow: Callable[[], None] = lambda: None,
-    stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `worker(world, *args)` in `num_processes` processes and wait for them.
 
@@ -120,10 +120,10 @@ def launch(
         device: `cpu` or `cuda`.
         rendezvous: A file path that does not exist, on a disk that the processes share.
         follow: Called a few times a second, and once more at the end, to show progress.
-        stop: Called on Ctrl-C or "interrupt kernel": asks the workers to save and end.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: With the traceback of the failed process.
+        KeyboardInterrupt: On Ctrl-C, where it has no other meaning; the processes are ended.
     """
     if is_in_torchrun():
         with _followed(follow) if os.environ["RANK"] == "0" else nullcontext():
@@ -138,9 +138,11 @@ def launch(
     spawned = (worker, args, num_processes, device, str(rendezvous), os.getpid())
     context = mp.spawn(_spawned, spawned, nprocs=num_processes, join=False)
     try:
-        while not _join(context, stop):
+        while not context.join(FOLLOW_POLL_S, GRACE_S):
             follow()
     finally:
+        for process in context.processes:
+            process.kill()
         follow()
         rendezvous.unlink(missing_ok=True)
 
@@ -172,22 +174,6 @@ def _followed(follow: Callable[[], None]) -> Iterator[None]:
         follow()
 
 
-def _join(context: mp.ProcessContext, stop: Callable[[], None]) -> bool:
-    """Wait a moment; whether all processes have ended. An interrupt asks them to stop, once."""
-    try:
-        return context.join(FOLLOW_POLL_S, GRACE_S)
-    except KeyboardInterrupt:
-        print("interrupted: saving a checkpoint and ending (interrupt again to end at once)")
-        stop()
-        try:
-            while not context.join(FOLLOW_POLL_S, GRACE_S):
-                pass
-        except KeyboardInterrupt:
-            for process in context.processes:
-                process.kill()
-        raise
-
-
 def _spawned(
     rank: int,
     worker: Callable,
@@ -197,8 +183,7 @@ def _spawned(
     rendezvous: str,
     parent: int,
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes of a job;
-        signal.signal(number, signal.SIG_IGN)  # the parent decides
+    ignore_signals()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     if device == "cpu":
         torch.set_num_threads(num_threads(size, device))

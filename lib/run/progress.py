@@ -55,7 +55,7 @@ class ProgressFile:
 
 
 class LogFollower:
-    """Prints a line for each validated epoch of a run as its log grows.
+    """Prints a line for each validated epoch of a run as its log grows, and that it is to stop.
 
     Args:
         run: The run.
@@ -67,6 +67,7 @@ class LogFollower:
         self.shown = len(run.log_entries())
         self.started = time.perf_counter()
         self.first_epoch = run.log_entries()[-1]["epoch"] if self.shown else 0
+        self.is_stopping = False
 
     def show(self) -> None:
         """Print what is new."""
@@ -75,6 +76,9 @@ class LogFollower:
             if "eval/top1_video" in entry:
                 print(self._line(entry), flush=True)
         self.shown = len(entries)
+        if not self.is_stopping and self.run.is_asked_to_stop():
+            self.is_stopping = True
+            print("asked to end: saves a checkpoint (interrupt again to end at once)", flush=True)
 
     def _line(self, entry: dict) -> str:
         elapsed = time.perf_counter() - self.started

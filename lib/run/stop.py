@@ -1,66 +1,58 @@
-"""Ctrl-C and SIGTERM during training: the step is finished, and a checkpoint saved."""
+"""Ending a run before its end: everything that may ask for it becomes the one stop request.
+
+The request is a file in the run's folder (`Run.ask_to_stop`), which its processes look for between
+two steps; they save a checkpoint then and end. Ctrl-C, SIGTERM (a cluster's, torchrun's, `kill`'s)
+and the button of a notebook all make it; nothing else knows of signals.
+"""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
-@contextmanager
-def hold_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C until the end of the body: half a step could not be continued.
-
-    A second Ctrl-C is not held back. Where the signal has another meaning (in a spawned process,
-    under torchrun), nothing is done.
-
-    Yields:
-        Whether there was one.
-    """
-    caught = []
-
-    def catch(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    usual = signal.default_int_handler
-    is_main = threading.current_thread() is threading.main_thread()
-    if signal.getsignal(signal.SIGINT) is not usual or not is_main:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, catch)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, usual)
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextmanager
-def stop_on_sigterm(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM (a cluster's, or `kill`'s) ask for a checkpoint and the end while the body runs.
+def signals_ask(ask: Callable[[], None], again_ends: bool = True) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM ask for the end while the body runs, instead of ending it at once.
 
-    Where the signal has another meaning (under torchrun) or this is not the main thread, nothing
-    is done.
+    A signal that already has another meaning keeps it, and so do both outside the main thread.
 
     Args:
-        stop: Asks the processes of the run to save and end.
+        ask: Makes the request.
+        again_ends: Whether a second Ctrl-C does end the body at once. Not where the signals come
+            to each process from the terminal and from a parent too, as under torchrun.
 
     Yields:
-        Whether the signal came.
+        The signals that came.
     """
-    caught = []
+    came: list[int] = []
 
     def catch(number: int, frame: object) -> None:
-        caught.append(number)
-        stop()
+        if again_ends and number == signal.SIGINT and number in came:
+            raise KeyboardInterrupt
+        came.append(number)
+        ask()
 
-    usual = signal.getsignal(signal.SIGTERM)
-    is_main = threading.current_thread() is threading.main_thread()
-    if usual is not signal.SIG_DFL or not is_main:
-        yield lambda: False
-        return
-    signal.signal(signal.SIGTERM, catch)
+    caught = [number for number, usual in USUAL.items() if signal.getsignal(number) is usual]
+    if threading.current_thread() is not threading.main_thread():
+        caught = []
+    for number in caught:
+        signal.signal(number, catch)
     try:
-        yield lambda: bool(caught)
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        for number in caught:
+            signal.signal(number, USUAL[number])
+
+
+def ignore_signals() -> None:
+    """Leave Ctrl-C and SIGTERM, which may reach all processes of a job, to the parent process."""
+    for number in USUAL:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def sigterm_is_interrupt() -> None:
+    """Let SIGTERM do in this process what Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -6,30 +6,23 @@ after a reload or in another one, sees the same run and can stop it.
 
 import asyncio
 import html
-import io
-import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
-from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
 from lib.files import holder
-from lib.learn.schedule import count_steps, learning_rate, ramp_up
-from lib.learn.setup import Data
 from lib.learn.training import fit
 from lib.run.folder import Run
-from lib.show.evaluation_figures import message_figure
+from lib.run.state import RunState, read_state
 from lib.show.frontend import has_reader
-from lib.show.plots import learning_curves
-from lib.show.style import ACCURACY, LABELED, UNLABELED, VERMILLION, styled
+from lib.show.style import ACCURACY, VERMILLION
+from lib.show.training_plots import curves_png
 
 POLL_S = 1.0
 DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
@@ -37,91 +30,6 @@ DRAW_WAIT_S = 5.0  # but that long a picture may be old
 TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
 FADED = "color:var(--jp-ui-font-color2,#666);font-size:85%"
 DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
-
-Status = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
-Status |= Literal["finished"]
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What the folder of a run says at one moment.
-
-    Attributes:
-        status: `missing`: no run there; `waiting`: nobody has trained it yet; `stopped`: nobody
-            trains it and epochs are missing.
-        epochs: Epochs of the whole run; 0 if it is missing.
-        log: Entries of the log, one an epoch.
-        progress: `progress.json`, empty if there is none.
-        error: The traceback of a failed process.
-        holder: Who trains it.
-    """
-
-    status: Status
-    epochs: int = 0
-    log: tuple[dict[str, Any], ...] = ()
-    progress: dict[str, Any] | None = None
-    error: str = ""
-    holder: str = ""
-
-    @property
-    def latest(self) -> dict[str, Any]:
-        """The newest value of everything that was measured; validation from the last one."""
-        values: dict[str, Any] = {}
-        for entry in (*self.log, self.progress or {}):
-            values |= entry
-        return values
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nobody trains the run now."""
-        return self.status in ("missing", "stopped", "failed", "finished")
-
-
-def read_state(folder: str | Path) -> RunState:
-    """Read the state of a run from its folder; never fails on a folder that comes or goes."""
-    run = Run(folder)
-    try:
-        epochs = run.settings().epochs
-        log = tuple(run.log_entries())
-    except (ValueError, OSError):  # half a folder, or none
-        return RunState("missing")
-    who = holder(run.lock_path)
-    error = _text(run.error_path)
-    progress = json.loads(_text(run.progress_path) or "{}")
-    is_stopping = who is not None and run.stop_path.exists()
-    return RunState(
-        _status(run, epochs, log, who is not None, bool(progress), is_stopping, bool(error)),
-        epochs,
-        log,
-        progress if who is not None else {},
-        error,
-        who or "",
-    )
-
-
-def _status(
-    run: Run,
-    epochs: int,
-    log: tuple[dict[str, Any], ...],
-    is_locked: bool,
-    has_progress: bool,
-    is_stopping: bool,
-    has_error: bool,
-) -> Status:
-    if is_locked:
-        return "stopping" if is_stopping else "training" if has_progress else "starting"
-    if log and log[-1]["epoch"] >= epochs and run.last_path.exists():
-        return "finished"
-    if has_error:
-        return "failed"
-    return "stopped" if run.last_path.exists() or log else "waiting"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 class TrainingMonitor:
@@ -167,7 +75,7 @@ class TrainingMonitor:
             state = replace(state, status="starting")
         self.state = state
         self.headline.value = headline(state, self.run)
-        self.bar.value = _share_done(state)
+        self.bar.value = state.share
         self.bar.style.bar_color = FAILED_COLOR if state.status == "failed" else DONE_COLOR
         self.stop.disabled = state.status not in ("training", "starting")
         self.stop.description = "Stopping …" if state.status == "stopping" else "Stop"
@@ -178,7 +86,7 @@ class TrainingMonitor:
 
     def _ask_to_stop(self, _: object = None) -> None:
         if read_state(self.run.folder).status in ("training", "starting"):
-            self.run.stop_path.touch()
+            self.run.ask_to_stop()
         self.update()
 
     def _draw(self, state: RunState) -> None:
@@ -203,75 +111,18 @@ class TrainingMonitor:
         return pd.DataFrame([*state.log, *self._within])
 
 
-def curves_png(log: pd.DataFrame) -> bytes:
-    """Return the learning curves of a log as a PNG; a single point is drawn as a dot."""
-    figure = learning_curves(log)
-    titles = ("Loss", "Pseudo-labels", "Top-1 accuracy")  # the numbers stand above the picture
-    for axis, title in zip(figure.axes, titles, strict=True):
-        axis.set_title("", loc="left")
-        axis.set_title(title)
-        axis.set_xlim(left=0)
-        for line in axis.get_lines():
-            if len(line.get_xdata()) == 1:
-                line.set_marker("o")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-@styled
-def schedule(settings: TrainSettings, data: Data) -> Figure:
-    """Show the learning rate and the weight of the unlabelled loss over the epochs to come."""
-    steps = count_steps(len(data.epoch_rows), settings)
-    count = settings.epochs * steps
-    shown = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
-    panels = [("learning rate", LABELED, [learning_rate(int(k), steps, settings) for k in shown])]
-    if settings.is_semi_supervised:
-        weights = [ramp_up(settings.unlabeled_weight, int(k), steps, settings) for k in shown]
-        panels.append(("unlabelled weight", UNLABELED, weights))
-    size = (5.5 * len(panels), 2.4)
-    figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-    for axis, (name, color, values) in zip(grid[0], panels, strict=True):
-        axis.plot(shown / steps, values, color=color)
-        axis.set(xlabel="epoch", ylabel=name, ylim=(0, 1.08 * max(*values, 1e-12)))
-        axis.grid()
-    warmup = f"warm-up to epoch {settings.warmup_epochs:g}, then " * (settings.warmup_epochs > 0)
-    figure.suptitle(
-        f"{settings.epochs} epochs of {steps} steps; {warmup}the learning rate falls from "
-        f"{settings.lr:g} to 0"
-    )
-    return figure
-
-
-def curves(run: Run) -> Figure:
-    """Show the learning curves of a run as far as it is; says so if there is nothing yet."""
-    log = run.read_log()
-    if len(log):
-        return learning_curves(log)
-    return message_figure("no epoch of this run has ended yet")
-
-
-def validations(run: Run, count: int = 3) -> pd.DataFrame:
-    """Return the last entries of the log that were validated, a column each; maybe none."""
-    log = run.read_log()
-    if "eval/top1_video" not in log:
-        return pd.DataFrame(index=pd.Index([], name="not validated yet"))
-    return log.dropna(subset=["eval/top1_video"]).tail(count).set_index("epoch").T
-
-
 def headline(state: RunState, run: Run) -> str:
     """Return in a sentence how a run stands, as HTML."""
-    epoch = state.log[-1]["epoch"] if state.log else 0
+    begun = state.log[-1]["epoch"] + 1 if state.log else 1
     name = f"<b>{html.escape(run.name)}</b>"
-    saved = "" if run.last_path.exists() else "; there was no checkpoint yet, it starts again"
-    where = f"after epoch {epoch} of {state.epochs}"
+    saved = "; there was no checkpoint yet, it starts again" if state.step is None else ""
+    where = f"with {state.epoch} of {state.epochs} epochs saved"
     again = "run the training cell again to continue" + saved
     sentences = {
         "missing": f"there is no run in {html.escape(str(run.folder))} (not begun, or deleted)",
         "waiting": "nothing is trained yet",
         "starting": "the processes start, data and network are loaded …",
-        "training": f"in epoch {min(epoch + 1, state.epochs)} of {state.epochs}",
+        "training": f"in epoch {min(begun, state.epochs)} of {state.epochs}",
         "stopping": "a checkpoint is saved at the end of the present steps, then it ends",
         "stopped": f"stopped {where}; {again}",
         "failed": f"failed {where}; its traceback is below",
@@ -322,12 +173,6 @@ def _duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d} min"
 
 
-def _share_done(state: RunState) -> float:
-    if state.progress:
-        return state.progress["step"] / state.progress["last_step"]
-    return state.log[-1]["epoch"] / state.epochs if state.log and state.epochs else 0.0
-
-
 def _error_html(error: str) -> str:
     return (
         f'<pre style="border-left:4px solid {FAILED_COLOR};padding:.5em 1em;line-height:1.3;'
@@ -366,7 +211,7 @@ async def train(settings: TrainSettings) -> Run:
     except asyncio.CancelledError:
         print("interrupted: saving a checkpoint and ending (to end at once, restart the kernel)")
         while not work.done():
-            run.stop_path.touch()  # again and again: a run that only starts removes an old one
+            run.ask_to_stop()  # again and again: a run that only starts removes an old one
             monitor.update()
             await asyncio.wait([work], timeout=POLL_S)
         raise KeyboardInterrupt from None

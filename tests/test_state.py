@@ -1,0 +1,76 @@
+"""How far a run is: one answer, whoever asks."""
+
+import json
+
+import pytest
+import torch
+
+from lib.batch import jobs as batch_run
+from lib.batch.plan import TO_CONTINUE, PlannedRun, state_of
+from lib.files import exclusive
+from lib.learn.training import fit
+from lib.run.folder import Run
+from lib.run.state import read_state
+from lib.show.monitor import TrainingMonitor
+
+
+@pytest.fixture
+def killed(tiny_settings) -> Run:
+    """A run of 2 epochs that was killed between its last log line and its last checkpoint."""
+    run = Run(tiny_settings(epochs=2).run_dir)
+    run.open(tiny_settings(epochs=2))
+    run.append_log({"epoch": 1, "step": 3, "loss/total": 1.0})
+    run.save(run.last_path, {"model": {}, "step": 3, "epoch": 1})
+    run.append_log({"epoch": 2, "step": 6, "loss/total": 1.0})
+    return run
+
+
+def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(killed):
+    state = read_state(killed.folder)
+    assert (state.status, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
+    assert not killed.is_finished()
+    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    assert state_of(planned) == (TO_CONTINUE, "epoch 1")
+    assert batch_run.Progress([planned]).share() == 0.5
+    monitor = TrainingMonitor(killed.folder)
+    assert "stopped with 1 of 2 epochs saved" in monitor.headline.value
+    assert monitor.bar.value == 0.5 and not monitor.state.is_tested
+
+
+def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
+    with exclusive(killed.lock_path):
+        state = read_state(killed.folder)
+        assert (state.status, state.epoch, state.share) == ("starting", 1, 1.0)
+        killed.progress_path.write_text(json.dumps({"step": 4, "last_step": 6}))
+        state = read_state(killed.folder)
+        assert (state.status, state.epoch, state.share) == ("training", 1, 4 / 6)
+
+
+def test_the_end_counts_when_it_is_saved(killed):
+    killed.save(killed.last_path, {"model": {}, "step": 6, "epoch": 2})
+    state = read_state(killed.folder)
+    assert (state.status, state.epoch, state.share) == ("finished", 2, 1.0)
+    killed.log_path.unlink()
+    assert read_state(killed.folder).status == "finished" and killed.is_finished()
+
+
+def test_a_checkpoint_of_before_does_not_say_how_far_it_is(killed):
+    torch.save({"model": {}, "step": 3}, killed.last_path)
+    assert read_state(killed.folder).epoch == 1
+    torch.save({"model": {}, "step": 6}, killed.last_path)
+    assert read_state(killed.folder).status == "finished"
+
+
+def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
+    lines = killed.log_path.read_text().splitlines()
+    killed.log_path.write_text("\n".join([lines[0].replace(":", "", 1), lines[1], ""]))
+    state = read_state(killed.folder)
+    assert state.status == "missing" and "log.jsonl, line 1: damaged" in state.error
+    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    assert state_of(planned) == ("refused", state.error)
+
+
+def test_the_state_of_a_trained_run(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    state = read_state(run.folder)
+    assert (state.status, state.epoch, state.step, state.holder) == ("finished", 1, 3, "")
