@@ -188,6 +188,17 @@ def test_blends_equal_pillow(name, factor, clip):
     torch.testing.assert_close(out, expected, rtol=0, atol=BLEND_TOLERANCE)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (3, 3), (3, 4), (9, 2)])
+def test_sharpness_of_the_smallest_frames_equals_pillow(size):
+    """Frames with no or a single pixel that has neighbors on all sides."""
+    clip = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, *size), np.uint8))
+    expected = by_pillow(clip, lambda image: ImageEnhance.Sharpness(image).enhance(0.35))
+    out = color.sharpness(clip, 0.35)
+    torch.testing.assert_close(out, expected, rtol=0, atol=BLEND_TOLERANCE)
+    for channel in range(3):
+        assert torch.equal(color.sharpness(clip[:, [channel]], 0.35), out[:, [channel]])
+
+
 @pytest.mark.parametrize("magnitude", range(31))
 def test_translation_equals_pillow_at_every_magnitude_of_the_recipe(magnitude):
     """At 224 pixels no shift is near half a pixel, where Pillow mixes two roundings."""

@@ -120,6 +120,9 @@ def test_the_whole_frame_at_its_own_size_stays_as_it_is():
     np.testing.assert_array_equal(clip.permute(0, 2, 3, 1), frames)
     mirrored = WeakTransform(16, 16).apply(frames, whole._replace(is_flipped=True))
     np.testing.assert_array_equal(mirrored.permute(0, 2, 3, 1), frames[:, :, ::-1])
+    assert clip.is_contiguous() and mirrored.is_contiguous()
+    clip.zero_()
+    assert frames.any()  # the view has pixels of its own
 
 
 def test_the_crop_is_cut_before_it_is_resized():

@@ -2,6 +2,8 @@
 
 The first four map each value on its own, the next four are blends
 trunc(base + factor · (clip − base)). `operations.py` says what all operations have in common.
+Time goes into passes over the pixels: those on bytes and shorts are the cheap ones, and torch
+compares bytes and turns floats into bytes ten times slower than it does other things to them.
 """
 
 import math
@@ -28,10 +30,12 @@ def autocontrast(clip: Tensor) -> Tensor:
     planes = _planes(clip)
     low = planes.amin(1, keepdim=True).double()
     high = planes.amax(1, keepdim=True).double()
-    levels = torch.arange(256).double()
-    scale = levels[255] / (high - low)  # a Python number / tensor would round twice
-    stretched = (levels * scale - low * scale).clamp_(0, 255)
-    return _look_up(clip, planes, torch.where(high > low, stretched, levels).byte())
+    is_flat = low == high
+    # A Python number / tensor would round twice.
+    scale = torch.where(is_flat, 1, torch.full_like(low, 255) / (high - low))
+    shift = torch.where(is_flat, 0, low * scale)
+    stretched = planes.double().mul_(scale).sub_(shift)
+    return stretched.clamp_(0, 255).short().byte().view(clip.shape)
 
 
 def equalize(clip: Tensor) -> Tensor:
@@ -48,7 +52,9 @@ def equalize(clip: Tensor) -> Tensor:
     step = (planes.shape[1] - brightest) // 255  # pixels per output level
     below = counts.cumsum(1) - counts
     flattened = ((below + step // 2) // step.clamp(min=1)).clamp_(max=255)
-    return _look_up(clip, planes, torch.where(step > 0, flattened, torch.arange(256)).byte())
+    levels = torch.arange(256, device=clip.device)
+    tables = torch.where(step > 0, flattened, levels).byte()
+    return tables.gather(1, planes.long()).view(clip.shape)
 
 
 def solarize(clip: Tensor, threshold: float) -> Tensor:
@@ -60,10 +66,11 @@ def solarize(clip: Tensor, threshold: float) -> Tensor:
 
     Source: FixMatch, Solarize; `PIL.ImageOps.solarize`.
     """
-    values = checked(clip).short()
-    # The sign bit of the difference, 0 or -1: torch is slow at comparing small integers.
-    inverted = (math.ceil(in_range("threshold", threshold, 0, 256)) - 1 - values) >> 15
-    return (values ^ inverted).byte()  # the low byte of v ^ -1 is 255 - v
+    darkest = math.ceil(in_range("threshold", threshold, 0, 256))  # of the values to invert
+    if darkest == 0:
+        return 255 - checked(clip)
+    inverted = checked(clip).clamp(min=darkest - 1).sub_(darkest - 1).clamp_(max=1)
+    return inverted.neg_().bitwise_xor_(clip)  # −1 is 255 in a byte, and v ^ 255 is 255 − v
 
 
 def posterize(clip: Tensor, bits: float) -> Tensor:
@@ -88,8 +95,8 @@ def color(clip: Tensor, factor: float) -> Tensor:
 
     Source: FixMatch, Color; `PIL.ImageEnhance.Color`.
     """
-    clip = checked(clip).contiguous()  # three times faster if the channels came last
-    return _blend(_gray(clip).float(), clip, factor)
+    values = checked(clip).float()
+    return _blend(_gray(values), values, factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
@@ -101,10 +108,11 @@ def contrast(clip: Tensor, factor: float) -> Tensor:
 
     Source: FixMatch, Contrast; `PIL.ImageEnhance.Contrast`.
     """
-    gray = _gray(checked(clip))
-    total = gray.sum((1, 2, 3), keepdim=True).double()
+    values = checked(clip).float()
+    gray = _gray(values)
+    total = gray.sum((1, 2, 3), dtype=torch.float64, keepdim=True)
     mean = total.div_(gray[0].numel()).add_(0.5).floor_()
-    return _blend(mean.float(), clip, factor)
+    return _blend(mean.float(), values, factor)
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
@@ -128,14 +136,18 @@ def sharpness(clip: Tensor, factor: float) -> Tensor:
 
     Source: FixMatch, Sharpness; `PIL.ImageEnhance.Sharpness`.
     """
-    sharp = checked(clip).clone()
-    for frame in sharp:  # one at a time, so that the intermediate results stay in the cache
-        inner, values = frame[:, 1:-1, 1:-1], frame.short()
-        columns = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
-        total = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
-        total.add_(inner, alpha=4)  # weights 1 1 1, 1 5 1, 1 1 1
-        smooth = total.float().div_(13).add_(0.5).short().float()  # no sum of 13ths ends in a half
-        inner.copy_(_blend(smooth, inner, factor))
+    sharp = checked(clip).clone(memory_format=torch.contiguous_format)
+    width = clip.shape[-1]
+    inner = slice(width + 1, -width - 1)  # without the first and the last row, one after another
+    for source, result in zip(clip.reshape(len(clip), -1), sharp.flatten(1), strict=True):
+        values = source.short()
+        columns = (values[:-2] + values[1:-1]).add_(values[2:])
+        total = (columns[: -2 * width] + columns[width:-width]).add_(columns[2 * width :])
+        total.add_(values[inner], alpha=4)  # weights 1 1 1, 1 5 1, 1 1 1
+        smooth = total.float().mul_(1 / 13).add_(0.5).floor_()  # no sum of 13ths ends in a half
+        result[inner] = _blend(smooth, source[inner].float(), factor)
+    for edge in (0, -1):  # there a row met the next one, or a channel the next one
+        sharp[..., edge], sharp[..., edge, :] = clip[..., edge], clip[..., edge, :]
     return sharp
 
 
@@ -144,28 +156,25 @@ def _planes(clip: Tensor) -> Tensor:
     return checked(clip).reshape(-1, clip.shape[2] * clip.shape[3])
 
 
-def _look_up(clip: Tensor, planes: Tensor, tables: Tensor) -> Tensor:
-    """Map each plane of the clip through its own table, (T·C, 256)."""
-    return tables.gather(1, planes.long()).view(clip.shape)
+def _gray(values: Tensor) -> Tensor:
+    """Return the luma of float32 frames (ITU-R 601, rounded as Pillow does), (T, 1, H, W)."""
+    if values.shape[1] == 1:
+        return values.clone()
+    if values.shape[1] != 3:
+        raise ValueError(f"expected 3 (RGB) channels or 1, got {values.shape[1]}")
+    red, green, blue = values.split(1, dim=1)
+    # Whole numbers below 2²⁴: exact in float32.
+    luma = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15)
+    return luma.mul_(1 / 65536).floor_()
 
 
-def _gray(clip: Tensor) -> Tensor:
-    """Return the luma of each frame (ITU-R 601, rounded as Pillow does), shape (T, 1, H, W)."""
-    if clip.shape[1] == 1:
-        return clip
-    if clip.shape[1] != 3:
-        raise ValueError(f"expected 3 (RGB) channels or 1, got {clip.shape[1]}")
-    red, green, blue = clip.int().split(1, dim=1)
-    return (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15) >> 16
-
-
-def _blend(base: Tensor, clip: Tensor, factor: float) -> Tensor:
-    """Return base + factor · (clip − base), every step in float32 as in Pillow."""
-    return _truncate(clip.float().sub_(base).mul_(factor).add_(base), factor)
+def _blend(base: Tensor, values: Tensor, factor: float) -> Tensor:
+    """Return base + factor · (values − base), each step in float32 as in Pillow; changes values."""
+    return _truncate(values.sub_(base).mul_(factor).add_(base), factor)
 
 
 def _truncate(values: Tensor, factor: float) -> Tensor:
     """Return blended values as uint8, cut to [0, 255] where the factor can leave it."""
     if in_range("factor", factor, 0, math.inf) > 1:
         values.clamp_(0, 255)
-    return values.short().byte()  # five times faster than .byte() alone
+    return values.short().byte()

@@ -6,6 +6,7 @@ operations have in common.
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -45,7 +46,14 @@ def shear_x(clip: Tensor, shear: float, fill: Fill) -> Tensor:
 
     Source: FixMatch, ShearX; Pillow's affine `transform`.
     """
-    return _affine(clip, (1, in_range("shear", shear, -1, 1), 0, 0, 1, 0), fill)
+    step, first = _fixed_point(in_range("shear", shear, -1, 1)), _fixed_point(0.5 + shear * 0.5)
+    sheared, height = _filled(clip, fill), clip.shape[-2]
+    shifts = [(row * step + first) >> 16 for row in range(height)]
+    for _, group in groupby(range(height), shifts.__getitem__):
+        rows = list(group)  # they all move by the same distance
+        block = (..., slice(rows[0], rows[-1] + 1), slice(None))
+        _copy_shifted(sheared[block], clip[block], shifts[rows[0]], 0)
+    return sheared
 
 
 def shear_y(clip: Tensor, shear: float, fill: Fill) -> Tensor:
@@ -71,7 +79,7 @@ def translate_x(clip: Tensor, pixels: float, fill: Fill) -> Tensor:
 
     Source: FixMatch, TranslateX; Pillow's affine `transform`.
     """
-    return _shift(clip, _fixed_point(pixels + 0.5) >> 16, 0, fill)
+    return _copy_shifted(_filled(clip, fill), clip, _fixed_point(pixels + 0.5) >> 16, 0)
 
 
 def translate_y(clip: Tensor, pixels: float, fill: Fill) -> Tensor:
@@ -84,7 +92,7 @@ def translate_y(clip: Tensor, pixels: float, fill: Fill) -> Tensor:
 
     Source: FixMatch, TranslateY; Pillow's affine `transform`.
     """
-    return _shift(clip, 0, _fixed_point(pixels + 0.5) >> 16, fill)
+    return _copy_shifted(_filled(clip, fill), clip, 0, _fixed_point(pixels + 0.5) >> 16)
 
 
 def cutout(clip: Tensor, size_px: float, center_xy: tuple[float, float], fill: Fill) -> Tensor:
@@ -110,12 +118,12 @@ def cutout(clip: Tensor, size_px: float, center_xy: tuple[float, float], fill: F
 
 
 def _fill_values(fill: Fill, clip: Tensor) -> Tensor:
-    """Return the fill as uint8, shape (C or 1, 1, 1)."""
+    """Return the fill as uint8 on the clip's device, shape (C or 1, 1, 1)."""
     values, channels = np.array(fill).reshape(-1), clip.shape[1]
     fits = len(values) in (1, channels) and values.dtype.kind in "iu"
     if not fits or values.min() < 0 or values.max() > 255:
         raise ValueError(f"fill must be 1 or {channels} whole numbers in [0, 255], not {fill!r}")
-    return torch.from_numpy(values.astype(np.uint8)).view(-1, 1, 1)
+    return torch.from_numpy(values.astype(np.uint8)).view(-1, 1, 1).to(clip.device)
 
 
 def _fixed_point(value: float) -> int:
@@ -130,8 +138,10 @@ def _affine(clip: Tensor, matrix: Sequence[float], fill: Fill) -> Tensor:
     a, b, c, d, e, f = matrix
     c, f = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
     a, b, c, d, e, f = map(_fixed_point, (a, b, c, d, e, f))
-    column = torch.arange(width, dtype=torch.int32)  # holds coordinates up to 32767 pixels
-    row = torch.arange(height, dtype=torch.int32).view(-1, 1)
+    column = torch.arange(
+        width, dtype=torch.int32, device=clip.device
+    )  # holds coordinates up to 32767 pixels
+    row = torch.arange(height, dtype=torch.int32, device=clip.device).view(-1, 1)
     x, y = (column * a + (row * b + c)) >> 16, (column * d + (row * e + f)) >> 16
     x_inside, y_inside = x.clamp(0, width - 1), y.clamp(0, height - 1)
     is_inside = ((x == x_inside) & (y == y_inside)).byte()
@@ -140,11 +150,15 @@ def _affine(clip: Tensor, matrix: Sequence[float], fill: Fill) -> Tensor:
     return warped.mul_(is_inside).add_((1 - is_inside) * _fill_values(fill, clip))
 
 
-def _shift(clip: Tensor, x: int, y: int, fill: Fill) -> Tensor:
-    """Let pixel (i, j) show pixel (i + x, j + y)."""
-    height, width = checked(clip).shape[-2:]
+def _filled(clip: Tensor, fill: Fill) -> Tensor:
+    """Return a clip of the same shape that shows nothing but the fill."""
+    return _fill_values(fill, checked(clip)).expand(clip.shape).contiguous()
+
+
+def _copy_shifted(target: Tensor, source: Tensor, x: int, y: int) -> Tensor:
+    """Let pixel (i, j) of the target show pixel (i + x, j + y) of the source, if there is one."""
+    height, width = source.shape[-2:]
     x, y = max(-width, min(x, width)), max(-height, min(y, height))
-    shifted = _fill_values(fill, clip).expand(clip.shape).contiguous()
-    target = shifted[..., max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)]
-    target.copy_(clip[..., max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)])
-    return shifted
+    shown = target[..., max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)]
+    shown.copy_(source[..., max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)])
+    return target

@@ -1,6 +1,6 @@
 """RandAugment's operations on a uint8 clip (T, C, H, W): the ONE table.
 
-Each takes a clip on the CPU, in any memory layout, and returns a new one of the same shape
+Each takes a clip on any device, in any memory layout, and returns a new one of the same shape
 (`identity` its input); all frames get the same operation with the same value. Nothing is random:
 the caller draws the values. Pixels equal Pillow's. A mask (T, 1, H, W) follows its clip through the
 geometric operations and `cutout` by the same call with `fill=0`; the others change colors, not
