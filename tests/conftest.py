@@ -21,7 +21,7 @@ from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
 CODED_FRAMES = 40
-CODED_SIZE = (48, 64)  # height and width; decord reads nothing narrower than 64 pixels
+CODED_SIZE = (48, 64)  # height and width
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -117,10 +117,10 @@ def decoded_once(monkeypatch) -> None:
 
     real = video_module.read_frames
 
-    def read(path, frame_indices):
-        if path not in _decoded:
-            _decoded[path] = real(path, np.arange(NUM_FRAMES))
-        return _decoded[path][frame_indices]
+    def read(record, frame_indices):
+        if record.path not in _decoded:
+            _decoded[record.path] = real(record, np.arange(NUM_FRAMES))
+        return _decoded[record.path][frame_indices]
 
     monkeypatch.setattr(video_module, "read_frames", read)
 

@@ -20,6 +20,7 @@ import pandas as pd
 from lib.files import write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
+READER_COLUMNS = ["fingerprint", "seek"]  # what lib.data.decode knows of a file; empty: nothing
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class VideoRecord:
         num_frames: Frames that can be decoded.
         height: Height of a frame in pixels.
         width: Width of a frame in pixels.
+        fingerprint: Tells the prepared file from another; empty where it is not known.
+        seek: A packed `SeekTable`; empty where the file is decoded from its start.
     """
 
     row: int
@@ -43,6 +46,8 @@ class VideoRecord:
     num_frames: int
     height: int
     width: int
+    fingerprint: str = ""
+    seek: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class VideoDataset:
         folder: The prepared folder.
         classes: Class names; the position is the label.
         root: The folder that the index's paths are relative to.
-        index: One row a video, columns `INDEX_COLUMNS`.
+        index: One row a video, columns `INDEX_COLUMNS` and `READER_COLUMNS`.
     """
 
     name: str
@@ -65,9 +70,10 @@ class VideoDataset:
 
     def record(self, row: int) -> VideoRecord:
         """Return the video of one index row."""
-        name, path, _, label, frames, _, width, height = self.index.iloc[row]
+        name, path, _, label, frames, _, width, height, *reader = self.index.iloc[row]
+        path = self.root / path
         return VideoRecord(
-            int(row), name, self.root / path, int(label), int(frames), int(height), int(width)
+            int(row), name, path, int(label), int(frames), int(height), int(width), *reader
         )
 
     def list_path(self, list_name: str) -> Path:
@@ -235,11 +241,12 @@ def write_dataset(
         name: Name in the catalog.
         classes: Class names in label order.
         root: Folder that the paths in `index` are relative to.
-        index: One row a video, columns `INDEX_COLUMNS`.
+        index: One row a video, columns `INDEX_COLUMNS` and, where they are known,
+            `READER_COLUMNS`.
         source: Where the data is from and what made it, for the reader; plain JSON.
     """
     folder, root = folder.resolve(), root.resolve()
-    write_text(folder / "index.csv", index[INDEX_COLUMNS].to_csv(index=False))
+    write_text(folder / "index.csv", _in_order(index).to_csv(index=False))
     inside = root.is_relative_to(folder)
     description = {
         "name": name,
@@ -265,7 +272,7 @@ def read_dataset(folder: str | Path) -> VideoDataset:
             "prepare it with notebooks/1_prepare_data.ipynb"
         )
     description = json.loads((folder / "dataset.json").read_text())
-    types = {"name": str, "path": str, "class": str}
+    types = dict.fromkeys(["name", "path", "class", *READER_COLUMNS], str)
     index = pd.read_csv(folder / "index.csv", dtype=types, keep_default_na=False)
     if missing := [column for column in INDEX_COLUMNS if column not in index]:
         raise ValueError(f"{folder / 'index.csv'}: no column {missing}; prepare it again")
@@ -274,5 +281,10 @@ def read_dataset(folder: str | Path) -> VideoDataset:
         raise ValueError(f"{folder / 'index.csv'}: {twice!r} stands there twice")
     root = folder / description["root"]  # an absolute root replaces the folder
     return VideoDataset(
-        description["name"], folder, tuple(description["classes"]), root, index[INDEX_COLUMNS]
+        description["name"], folder, tuple(description["classes"]), root, _in_order(index)
     )
+
+
+def _in_order(index: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of an index; what it does not know about reading is empty."""
+    return index.reindex(columns=INDEX_COLUMNS + READER_COLUMNS, fill_value="")

@@ -4,19 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import decord
+import av
 import numpy as np
-from decord import VideoReader
-from PIL import Image
+from simplejpeg import decode_jpeg
 
 from lib.data.dataset import VideoRecord
+from lib.data.decode import SeekTable, fingerprint, iterate_file
 
 if TYPE_CHECKING:
     import torch
 
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
-
-decord.logging.set_level(decord.logging.ERROR)
+PREPARE_AGAIN = "prepare the data set again, with notebooks/1_prepare_data.ipynb"
 
 
 def random_clip_indices(
@@ -84,34 +83,34 @@ def _check_frame_counts(num_frames: int, clip_len: int, frame_interval: int) -> 
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def read_frames(path: str | Path, frame_indices: np.ndarray) -> np.ndarray:
+def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
     """Read frames of a video file or of a folder of JPEG frames.
 
     Args:
-        path: A video file, or a folder with `img_00001.jpg`, `img_00002.jpg`, ...
+        source: A video file; a folder with `img_00001.jpg`, `img_00002.jpg`, ...; or a video of the
+            index, which is faster: its frames are found by seeking.
         frame_indices: 0-based indices in any order, repeats allowed, shape (T,).
 
     Returns:
         RGB frames, shape (T, H, W, 3), uint8.
 
     Raises:
-        ValueError: If the video cannot be decoded or has no such frame; names the file.
+        ValueError: If the video cannot be decoded, has no such frame, or is not the one that was
+            prepared; names the file.
     """
-    path = Path(path)
     wanted, positions = np.unique(np.asarray(frame_indices), return_inverse=True)
-    if path.is_dir():
-        frames = np.stack([_read_jpeg(path, index) for index in wanted])
-    else:
-        frames = _read_video(path, wanted)
-    return frames if len(wanted) == len(positions) and _is_sorted(positions) else frames[positions]
+    frames = list(iterate_frames(source, wanted))
+    return np.stack([frames[position] for position in positions])
 
 
-def iterate_frames(path: str | Path, frame_indices: np.ndarray) -> Iterator[np.ndarray]:
+def iterate_frames(
+    source: str | Path | VideoRecord, frame_indices: np.ndarray
+) -> Iterator[np.ndarray]:
     """Read frames one after the other, decoding each once; for long walks through one video.
 
     Args:
-        path: As in `read_frames`.
-        frame_indices: 0-based indices, ascending, shape (T,).
+        source: As in `read_frames`.
+        frame_indices: 0-based indices, strictly ascending, shape (T,).
 
     Yields:
         RGB frames, shape (H, W, 3), uint8.
@@ -119,76 +118,43 @@ def iterate_frames(path: str | Path, frame_indices: np.ndarray) -> Iterator[np.n
     Raises:
         ValueError: As in `read_frames`.
     """
-    path = Path(path)
+    record = source if isinstance(source, VideoRecord) else None
+    path = Path(source) if record is None else record.path
     wanted = np.asarray(frame_indices)
-    if path.is_dir():
-        for index in wanted:
-            yield _read_jpeg(path, index)
-        return
+    frames = _iterate_jpegs(path, wanted) if path.is_dir() else _iterate_video(path, wanted, record)
+    for frame in frames:
+        if record is not None and frame.shape[:2] != (record.height, record.width):
+            raise ValueError(
+                f"{path}: its frames are {frame.shape[1]} × {frame.shape[0]} pixels, the index "
+                f"says {record.width} × {record.height}; {PREPARE_AGAIN}"
+            )
+        yield frame
+
+
+def _iterate_video(
+    path: Path, wanted: np.ndarray, record: VideoRecord | None
+) -> Iterator[np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{path}: no such video file")
+    table = None
     try:
-        reader = _open_video(path, wanted[-1])
-        yield from _walk(reader, wanted)
-    except Exception as error:  # decord raises bare errors of several kinds, none with the path
-        raise _unreadable(path, error) from error
+        if record is not None and record.fingerprint:
+            if fingerprint(path) != record.fingerprint:
+                raise ValueError(f"it is not the file that was prepared; {PREPARE_AGAIN}")
+            table = SeekTable.unpack(record.seek) if record.seek else None
+        yield from iterate_file(path, wanted, table)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{path}: cannot be read as a video ({reason})") from error
 
 
-def _is_sorted(positions: np.ndarray) -> bool:
-    return bool((np.diff(positions) > 0).all())
-
-
-def _read_video(path: Path, wanted: np.ndarray) -> np.ndarray:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such video file")
-    try:
-        reader = _open_video(path, wanted[-1])
-        if not _would_seek(reader, wanted):
-            return reader.get_batch(wanted.tolist()).asnumpy()
-        return np.stack(list(_walk(reader, wanted)))
-    except Exception as error:  # decord raises bare errors of several kinds, none with the path
-        raise _unreadable(path, error) from error
-
-
-def _open_video(path: Path, last: int) -> VideoReader:
-    reader = VideoReader(str(path), num_threads=1)
-    if last >= len(reader):
-        raise ValueError(f"frame {last} was asked for, the video has {len(reader)}")
-    return reader
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return ValueError(f"{path}: cannot be read as a video ({reason})")
-
-
-def _would_seek(reader: VideoReader, wanted: np.ndarray) -> bool:
-    """Whether decord would seek to a key frame on its way to the wanted frames.
-
-    It does not notice where it lands: in most files of HMDB-51 (AVI with B-frames) and in some MP4
-    files it then returns other frames without a word.
-    """
-    keys = np.asarray(reader.get_key_indices())
-    return bool(((keys > 0) & (keys <= wanted[-1])).any())
-
-
-def _walk(reader: VideoReader, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Decode every frame up to the last one of `wanted`, which is sorted, and yield these."""
-    position = 0
-    for index in range(wanted[-1] + 1):
-        frame = reader.next()
-        if index == wanted[position]:
-            position += 1
-            yield frame.asnumpy()
-
-
-def _read_jpeg(folder: Path, index: int) -> np.ndarray:
-    file = folder / FRAME_FILE.format(index + 1)
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read as an image ({error})") from error
+def _iterate_jpegs(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    for index in wanted:
+        file = folder / FRAME_FILE.format(index + 1)
+        try:
+            yield decode_jpeg(file.read_bytes(), colorspace="RGB")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file}: cannot be read as an image ({error})") from error
 
 
 class FrameReader:
@@ -212,8 +178,8 @@ class FrameReader:
             return video[frame_indices]
         size = record.num_frames * record.height * record.width * 3
         if size > self._free:
-            return read_frames(record.path, frame_indices)
-        video = read_frames(record.path, np.arange(record.num_frames))
+            return read_frames(record, frame_indices)
+        video = read_frames(record, np.arange(record.num_frames))
         self._free -= video.nbytes
         self._videos[record.name] = video
         return video[frame_indices]

@@ -36,7 +36,7 @@ class YoloxBoxes:
     def __call__(self, record: VideoRecord) -> VideoRows:
         """Return the boxes of all frames of a video."""
         keys = key_frames(record.num_frames, self.stride)
-        return fill_frames(keys, self.detector.detect(iterate_frames(record.path, keys)))
+        return fill_frames(keys, self.detector.detect(iterate_frames(record, keys)))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class MotionBoxes:
     def __call__(self, record: VideoRecord) -> VideoRows:
         """Return the box of the moving region, if any, in all frames of a video."""
         keys = key_frames(record.num_frames, self.stride)
-        return fill_frames(keys, moving_boxes(iterate_frames(record.path, keys)))
+        return fill_frames(keys, moving_boxes(iterate_frames(record, keys)))
 
 
 def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:

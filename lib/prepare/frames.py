@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from lib.data.actors import SCALED_TO, ActorBoxes, read_made_with, write_actors
-from lib.data.dataset import VideoDataset, VideoRecord, write_dataset
+from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord, write_dataset
 from lib.data.video import FRAME_FILE, iterate_frames
 from lib.prepare.workers import map_in_workers
 
@@ -41,7 +41,7 @@ class FrameWriter:
         if not target.is_dir():
             unfinished = target.with_name(f".{target.name}.unfinished")
             unfinished.mkdir(parents=True, exist_ok=True)
-            frames = iterate_frames(record.path, np.arange(record.num_frames))
+            frames = iterate_frames(record, np.arange(record.num_frames))
             for number, frame in enumerate(frames, start=1):
                 image = self._scaled(Image.fromarray(frame))
                 image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
@@ -118,6 +118,7 @@ def store_frames(
     index = dataset.index.copy()
     index["path"] = FRAMES_FOLDER + "/" + index["name"]
     index["width"], index["height"] = sizes[:, 0], sizes[:, 1]
+    index[READER_COLUMNS] = ""
     source = {**description["source"], "frames_of": str(dataset.root)}
     return write_dataset(
         dataset.folder, dataset.name, dataset.classes, dataset.folder, index, source

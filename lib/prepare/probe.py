@@ -1,22 +1,58 @@
 """Opening every video once: how many frames, how large, or why it cannot be read."""
 
 import time
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import av
-import decord
+import numpy as np
 import pandas as pd
-from PIL import Image
+from simplejpeg import decode_jpeg_header
 from tqdm.auto import tqdm
 
+from lib.data.decode import (
+    RgbConverter,
+    SeekTable,
+    decode_all,
+    fingerprint,
+    iterate_file,
+    open_stream,
+)
+from lib.data.video import read_frames
 from lib.files import write_text
 from lib.prepare.workers import map_in_workers
 
-PROBE_COLUMNS = ["frames", "fps", "width", "height", "error", "note"]
-TIMEOUT_S = 120.0  # a decoder that has not answered by then has frozen
+TIMEOUT_S = 900.0  # a decoder that has not answered by then has frozen
+NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames, and key frames, that prove a table
 SAVE_EVERY_S = 30.0
 FRAME_PREFIX = "img_"  # folders of frames: img_00001.jpg, ..., as in MMAction2's rawframes trees
+
+
+class Probed(NamedTuple):
+    """What is known of a video.
+
+    Attributes:
+        frames: Frames that can be decoded; 0 where it cannot be read.
+        fps: Frames per second; 0 where it is not known.
+        width: Width of an upright frame, pixels.
+        height: Its height.
+        error: Why it cannot be read; None where it can.
+        note: What to know about a readable one, or None.
+        fingerprint: Tells the file from another.
+        seek: Where its frames are, a packed `SeekTable`; empty: it is decoded from its start.
+    """
+
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    error: str | None = None
+    note: str | None = None
+    fingerprint: str = ""
+    seek: str = ""
 
 
 def probe_videos(
@@ -37,8 +73,7 @@ def probe_videos(
             are new or have changed; None to keep nothing.
 
     Returns:
-        In the order of `paths`, columns frames, fps, width, height, error (None where readable)
-        and note (what to know about a readable one, or None).
+        One row for each of `paths`, in their order, with the columns of `Probed`.
     """
     known = _read_progress(progress_file)
     keys = [_key(path) for path in paths]
@@ -50,8 +85,7 @@ def probe_videos(
             progress.update(len(paths) - len(missing))
             todo = [paths[position] for position in missing]
             for outcome in map_in_workers(probe_video, todo, num_processes, timeout_s):
-                failed = (0, 0.0, 0, 0, outcome.error, None)
-                rows[missing[outcome.position]] = outcome.value or failed
+                rows[missing[outcome.position]] = outcome.value or Probed(error=outcome.error)
                 progress.update()
                 if time.monotonic() - saved > SAVE_EVERY_S:
                     _write_progress(progress_file, keys, rows)
@@ -59,74 +93,144 @@ def probe_videos(
     finally:
         if missing:
             _write_progress(progress_file, keys, rows)
-    return pd.DataFrame(rows, columns=PROBE_COLUMNS)
+    return pd.DataFrame(rows, columns=list(Probed._fields))
 
 
-def probe_video(path: Path) -> tuple[int, float, int, int, str | None, str | None]:
-    """Return (frames, frames per second, width, height, error, note) of one video.
+def probe_video(path: Path) -> Probed:
+    """Decode a video once, from its first frame to its last, or look at every JPEG of a folder.
 
-    The last frame is decoded, not only counted, so that a truncated file is found here and not
-    after hours of training.
+    So a damaged file is found here and not after hours of training.
     """
     try:
         if path.is_dir():
-            return _probe_frames(path)
+            return _probe_folder(path)
         if path.stat().st_size == 0:
-            return _broken("the file is empty")
+            return Probed(error="the file is empty")
+        return _probe_file(path)
+    except av.FFmpegError as error:
+        return Probed(error=f"it is not a video or its header is damaged ({error.strerror})")
     except OSError as error:
-        return _broken(f"cannot be opened ({error.strerror or error})")
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        frames = len(reader)
-        if frames == 0:
-            return _broken("it has no video frame")
-        height, width, _ = reader.get_batch([frames - 1]).asnumpy()[0].shape  # as clips are read
-    except Exception as error:  # decord raises bare errors of several kinds
-        return _broken(_explain(error))
-    return frames, float(reader.get_avg_fps()), width, height, None, _compare(path, frames)
+        return Probed(error=f"cannot be opened ({error.strerror or error})")
+    except ValueError as error:
+        return Probed(error=str(error))
 
 
-def _broken(reason: str) -> tuple[int, float, int, int, str, None]:
-    return 0, 0.0, 0, 0, reason, None
-
-
-def _probe_frames(folder: Path) -> tuple[int, float, int, int, str | None, str | None]:
+def _probe_folder(folder: Path) -> Probed:
     """Count the frames `img_00001.jpg` ... of a folder; their frame rate is not known (0)."""
     names = sorted(p.name for p in folder.iterdir() if p.name.startswith(FRAME_PREFIX))
     for position, name in enumerate(names, start=1):
         expected = f"{FRAME_PREFIX}{position:05d}.jpg"
         if name != expected:
-            return _broken(f"{expected} is missing, {name} stands in its place")
+            raise ValueError(f"{expected} is missing, {name} stands in its place")
     if not names:
-        return _broken(f"it has no {FRAME_PREFIX}00001.jpg")
-    with Image.open(folder / names[-1]) as image:
-        image.load()
-        return len(names), 0.0, image.width, image.height, None, None
+        raise ValueError(f"it has no {FRAME_PREFIX}00001.jpg")
+    height, width = _one_size([_jpeg_size(folder / name) for name in names])
+    read_frames(folder, np.array([len(names) - 1]))
+    return Probed(len(names), 0.0, width, height)
 
 
-def _compare(path: Path, frames: int) -> str | None:
-    """Say where the header of a readable file promises more frames than there are."""
+def _jpeg_size(path: Path) -> tuple[int, int]:
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            promised = container.streams.video[0].frames
-    except (av.FFmpegError, IndexError, ValueError):
-        return None
-    if promised <= frames:
-        return None
-    return f"truncated or damaged: {frames} of the {promised} frames its header promises"
+        return decode_jpeg_header(path.read_bytes())[:2]
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not a JPEG image ({error})") from error
 
 
-def _explain(error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split("] ", 1)[-1]
-    if "cannot find video stream" in reason:
-        return "it has no video stream (audio only?)"
-    if "Error reading" in reason:
-        return "it is not a video or its header is damaged"
-    if "from_size == to_size" in reason:
-        return "it is too narrow for the decoder, which needs about 60 pixels: scale it up"
-    if "Check failed" in reason or "threaded_decoder" in reason:
-        return "its frames cannot be decoded: truncated or damaged"
-    return f"it cannot be decoded ({reason[:120]})"
+def _one_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width of all frames."""
+    for number, (height, width) in enumerate(sizes):
+        if (height, width) != sizes[0]:
+            raise ValueError(
+                f"its frames change from {sizes[0][1]} × {sizes[0][0]} to {width} × {height} "
+                f"pixels at frame {number}: scale them to one size"
+            )
+    return sizes[0]
+
+
+@dataclass
+class _Decoded:
+    """What one decode of a whole file has shown; `checksums` of the frames that are looked up."""
+
+    num_packets: int
+    promised: int
+    fps: float
+    times: list[int | None] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    checksums: dict[int, int] = field(default_factory=dict)
+    num_damaged: int = 0
+
+
+def _probe_file(path: Path) -> Probed:
+    decoded = _decode(path)
+    frames = len(decoded.times)
+    if not frames:
+        raise ValueError("its frames cannot be decoded: truncated or damaged")
+    height, width = _one_size(decoded.sizes)
+    note = None
+    if decoded.num_damaged:
+        note = f"damaged: {decoded.num_damaged} of its {frames} frames are not whole"
+    elif decoded.promised > decoded.num_packets:
+        note = (
+            f"truncated or damaged: {frames} of the {decoded.promised} frames its header promises"
+        )
+    seek = "" if decoded.num_damaged else _proved_table(path, decoded)
+    return Probed(frames, decoded.fps, width, height, None, note, fingerprint(path), seek)
+
+
+def _decode(path: Path) -> _Decoded:
+    to_rgb = RgbConverter()
+    with open_stream(path) as (container, stream):
+        keys = [packet.is_keyframe for packet in container.demux(stream) if packet.size]
+        to_check = _frames_to_check(np.array(keys))
+    with open_stream(path) as (container, stream):
+        rate = float(stream.average_rate or 0)
+        decoded = _Decoded(len(keys), stream.frames, rate)
+        for frame in decode_all(container, stream):
+            decoded.num_damaged += frame is None or frame.is_corrupt
+            if frame is None:
+                continue
+            number = len(decoded.times)
+            decoded.times.append(frame.pts)
+            if frame.key_frame:
+                decoded.keys.append(number)
+            is_turned = frame.rotation % 180 != 0
+            decoded.sizes.append((frame.height, frame.width)[:: -1 if is_turned else 1])
+            if number in to_check:
+                decoded.checksums[number] = _checksum(to_rgb(frame))
+    return decoded
+
+
+def _frames_to_check(is_key: np.ndarray) -> set[int]:
+    """Choose frames all over a video, among them those around some of its key frames."""
+    spread = np.linspace(0, len(is_key) - 1, NUM_SPREAD_CHECKS).astype(int)
+    keys = np.flatnonzero(is_key)[1:]
+    some_keys = keys[np.linspace(0, len(keys) - 1, min(len(keys), NUM_KEY_CHECKS)).astype(int)]
+    pairs = {number + near for number in spread for near in (0, 1)}
+    return pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}
+
+
+def _checksum(pixels: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(pixels))
+
+
+def _proved_table(path: Path, decoded: _Decoded) -> str:
+    """Return where the frames are, packed, if seeking finds what decoding from the start finds."""
+    times, keys = decoded.times, decoded.keys
+    if None in times or len(set(times)) < len(times) or keys[:1] != [0]:
+        return ""
+    table = SeekTable(np.array(times), np.array(keys))
+    numbers = np.array(sorted(decoded.checksums))
+    for wanted in (numbers, numbers[::2], numbers[1::2]):
+        if not len(wanted):
+            continue
+        try:
+            found = [_checksum(frame) for frame in iterate_file(path, wanted, table)]
+        except (av.FFmpegError, ValueError):
+            return ""
+        if found != [decoded.checksums[number] for number in wanted]:
+            return ""
+    return table.pack()
 
 
 def _key(path: Path) -> str:
@@ -138,16 +242,20 @@ def _key(path: Path) -> str:
     return f"{path}|{state.st_size}|{state.st_mtime_ns}"
 
 
-def _read_progress(path: Path | None) -> dict[str, tuple]:
+def _read_progress(path: Path | None) -> dict[str, Probed]:
     if path is None or not path.is_file():
         return {}
-    table = pd.read_csv(path, dtype={"key": str, "error": object, "note": object})
+    texts = dict.fromkeys(["key", "error", "note", "fingerprint", "seek"], object)
+    table = pd.read_csv(path, dtype=texts)
+    if list(table.columns) != ["key", *Probed._fields]:
+        return {}  # of another version
+    table[["fingerprint", "seek"]] = table[["fingerprint", "seek"]].fillna("")
     table = table.astype(object).where(table.notna(), None)
-    return {row[0]: row[1:] for row in table.itertuples(index=False, name=None)}
+    return {row[0]: Probed(*row[1:]) for row in table.itertuples(index=False, name=None)}
 
 
-def _write_progress(path: Path | None, keys: list[str], rows: list[tuple | None]) -> None:
+def _write_progress(path: Path | None, keys: list[str], rows: list[Probed | None]) -> None:
     if path is None:
         return
     known = [(key, *row) for key, row in zip(keys, rows, strict=True) if row is not None]
-    write_text(path, pd.DataFrame(known, columns=["key", *PROBE_COLUMNS]).to_csv(index=False))
+    write_text(path, pd.DataFrame(known, columns=["key", *Probed._fields]).to_csv(index=False))

@@ -156,7 +156,7 @@ class FrameImages:
     def __call__(self, record: VideoRecord) -> np.ndarray:
         """Return the images, shape (n, crop, crop, 3), uint8."""
         indices = np.arange(0, record.num_frames, self.stride)
-        return np.stack([self._image(frame) for frame in iterate_frames(record.path, indices)])
+        return np.stack([self._image(frame) for frame in iterate_frames(record, indices)])
 
     def _image(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]

@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.config import PROJECT_ROOT
 
-PACKAGES = ("torch", "torchvision", "numpy", "decord2", "papermill", "pydantic")
+PACKAGES = ("torch", "torchvision", "numpy", "av", "simplejpeg", "papermill", "pydantic")
 # The instruction sets that numerical kernels are chosen by
 FLAGS = (
     "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",

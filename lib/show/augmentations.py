@@ -58,7 +58,7 @@ def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str,
         indices = uniform_clip_indices(
             record.num_frames, settings.clip_len, settings.frame_interval, 1
         )[0]
-        frames = read_frames(record.path, indices).copy()
+        frames = read_frames(record, indices).copy()
         if actors is not None:
             boxes = actors.lookup(int(row), indices, settings.actor_min_score)
             for frame, frame_boxes in zip(frames, boxes, strict=True):

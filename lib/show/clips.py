@@ -101,7 +101,7 @@ def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int
         indices = uniform_clip_indices(
             record.num_frames, settings.clip_len, settings.frame_interval, 1
         )[0]
-        frames = read_frames(record.path, indices)
+        frames = read_frames(record, indices)
         size = settings.test_crop_size
         sure = 100 * probabilities[number, predicted[number]]
         label = f"{classes[predicted[number]]} ({sure:.0f} %)\n← {classes[result.labels[number]]}"

@@ -103,7 +103,7 @@ def plot_contact_sheet(
         bottom -= tall + ROW_TEXT
         indices = np.linspace(0, record.num_frames - 1, num_frames).round().astype(np.int64)
         boxes = boxes_of.lookup(record.row, indices, min_score) if boxes_of else [[]] * num_frames
-        frames = read_frames(record.path, indices)
+        frames = read_frames(record, indices)
         for column, (frame, index) in enumerate(zip(frames, indices, strict=True)):
             left = column * (COLUMN + GAP) + GAP / 2
             place = (left / width, (bottom + ROW_TEXT / 2) / height, COLUMN / width, tall / height)

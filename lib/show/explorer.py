@@ -115,7 +115,7 @@ class DecodedVideos:
         if len(missing):
             size = record.num_frames * record.height * record.width * 3
             wanted = np.arange(record.num_frames) if 2 * size <= self._bytes else missing
-            decoded = read_frames(record.path, wanted)
+            decoded = read_frames(record, wanted)
             frames |= dict(zip(wanted.tolist(), decoded, strict=True))
         while len(self._videos) > 1 and self._used() > self._bytes:
             self._videos.popitem(last=False)
