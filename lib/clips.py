@@ -17,11 +17,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lib.augment.transforms import RandAugment, StrongTransform, TemporalAugment, WeakTransform
+from lib.augment.temporal import TemporalAugment
+from lib.augment.transforms import (
+    DrawnStrong,
+    EvalTransform,
+    RandAugment,
+    StrongTransform,
+    WeakParams,
+    WeakTransform,
+)
 from lib.config import ClipSettings
-from lib.data.actors import ActorBoxes
-from lib.data.dataset import VideoDataset
-from lib.data.video import FrameReader, random_clip_indices
+from lib.data.actors import ACTORS_FILE, ActorBoxes
+from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.video import FrameReader, random_clip_indices, uniform_clip_indices
 from lib.prepare.teacher import TeacherScores
 
 
@@ -29,6 +37,51 @@ def make_generator(*key: int) -> torch.Generator:
     """Return a CPU generator seeded by a tuple of non-negative integers."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+class DrawnClip(NamedTuple):
+    """All that is random in a sample.
+
+    Attributes:
+        frame_indices: Frames of the video, shape (T,).
+        weak: Crop and flip.
+        strong: Operations of the strong view.
+        teacher_frame: The frame whose ImageNet probabilities are taken, one of `frame_indices`.
+    """
+
+    frame_indices: np.ndarray
+    weak: WeakParams
+    strong: DrawnStrong
+    teacher_frame: int
+
+
+class ClipRecipe:
+    """How a sample is drawn, and the transforms that make its views of what was drawn.
+
+    Training, the explorer and the figures all make their samples with it.
+
+    Args:
+        settings: How clips and views are made.
+    """
+
+    def __init__(self, settings: ClipSettings):
+        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.crop_size = settings.crop_size
+        self.weak = WeakTransform(settings.short_side, settings.crop_size, settings.crop_area_min)
+        randaugment = RandAugment(
+            settings.randaugment_num_ops, settings.randaugment_magnitude, settings.randaugment_ops
+        )
+        self.strong = StrongTransform(randaugment, TemporalAugment(settings.temporal_ops))
+
+    def draw(self, record: VideoRecord, generator: torch.Generator) -> DrawnClip:
+        """Draw a sample of a video; reads nothing of it."""
+        indices = random_clip_indices(
+            record.num_frames, self.clip_len, self.frame_interval, generator
+        )
+        weak = self.weak.draw(record.height, record.width, generator)
+        strong = self.strong.draw(self.clip_len, self.crop_size, self.crop_size, generator)
+        teacher = indices[int(torch.randint(self.clip_len, (), generator=generator))]
+        return DrawnClip(indices, weak, strong, int(teacher))
 
 
 class ClipSample(NamedTuple):
@@ -99,48 +152,57 @@ class ClipDataset(Dataset):
         has_labels: bool = True,
     ):
         self.dataset, self.has_labels = dataset, has_labels
-        self.views = views
-        self.seed_key = seed_key
-        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.views, self.seed_key = views, seed_key
+        self.recipe = ClipRecipe(settings)
         self.min_score = settings.actor_min_score
         self.reader = FrameReader(settings.cache_mb)
         self.actors = ActorBoxes(dataset) if views.human_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
-        self.weak_transform = WeakTransform(
-            settings.short_side, settings.crop_size, settings.crop_area_min
-        )
-        self.strong_transform = StrongTransform(
-            RandAugment(
-                settings.randaugment_num_ops,
-                settings.randaugment_magnitude,
-                settings.randaugment_ops,
-            ),
-            TemporalAugment(settings.temporal_ops),
-        )
 
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
         """Return the sample at (position, index row)."""
         position, row = key
-        generator = make_generator(*self.seed_key, position)
         record = self.dataset.record(row)
-        frame_indices = random_clip_indices(
-            record.num_frames, self.clip_len, self.frame_interval, generator
-        )
-        frames = self.reader.read(record, frame_indices)
-        params = self.weak_transform.draw(*frames.shape[1:3], generator)
-        weak = self.weak_transform.apply(frames, params)
-        mask = None
+        drawn = self.recipe.draw(record, make_generator(*self.seed_key, position))
+        frames = self.reader.read(record, drawn.frame_indices)
+        weak = self.recipe.weak.apply(frames, drawn.weak)
+        strong = mask = teacher = None
+        if self.views.strong:
+            strong = self.recipe.strong.apply(weak, drawn.strong)
         if self.actors is not None:
-            boxes = self.actors.lookup(row, frame_indices, self.min_score)
-            mask = self.weak_transform.mask(boxes, params)
-        strong = self.strong_transform(weak, generator) if self.views.strong else None
-        teacher = None
+            boxes = self.actors.lookup(row, drawn.frame_indices, self.min_score)
+            mask = self.recipe.weak.mask(boxes, drawn.weak)
         if self.teacher is not None:
-            frame = frame_indices[int(torch.randint(self.clip_len, (), generator=generator))]
-            teacher = torch.from_numpy(self.teacher.lookup(row, int(frame)))
-        weak = weak if self.views.weak else None
+            teacher = torch.from_numpy(self.teacher.lookup(row, drawn.teacher_frame))
         label = record.label if self.has_labels else -1
-        return ClipSample(weak, strong, mask, teacher, label, row)
+        return ClipSample(weak if self.views.weak else None, strong, mask, teacher, label, row)
+
+
+class CenterClips:
+    """The middle clip of a video and its person mask, as validation sees it; nothing is random.
+
+    Args:
+        dataset: The prepared data set.
+        settings: How clips are made.
+    """
+
+    def __init__(self, dataset: VideoDataset, settings: ClipSettings):
+        self.dataset, self.min_score = dataset, settings.actor_min_score
+        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
+        self.reader = FrameReader()
+        has_boxes = (dataset.folder / ACTORS_FILE).is_file()
+        self.actors = ActorBoxes(dataset) if has_boxes else None
+
+    def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
+        """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
+        record = self.dataset.record(row)
+        indices = uniform_clip_indices(record.num_frames, self.clip_len, self.frame_interval, 1)[0]
+        clip = self.transform(self.reader.read(record, indices))[0]
+        if self.actors is None:
+            return clip, None
+        boxes = self.actors.lookup(row, indices, self.min_score)
+        return clip, self.transform.mask(boxes, record.height, record.width)
 
 
 class StreamSampler(Sampler):

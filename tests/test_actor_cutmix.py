@@ -3,11 +3,16 @@ import pytest
 import torch
 
 from lib.augment.actor_cutmix import actor_cutmix, foreground_weight, mix_targets
-from lib.augment.scene import SCENE_AUGMENTATIONS, cutmix, mixup, scene_cutout
+from lib.augment.scene import SCENE_AUGMENTATIONS, SceneAugmentation, scene_cutout
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def mix(scene: SceneAugmentation, weak, strong, mask, p=1.0, draw=None):
+    """Draw and apply."""
+    return scene.apply(weak, strong, mask, scene.draw(p, draw or generator()))
 
 
 def row_of(*clips: list[float]) -> torch.Tensor:
@@ -25,7 +30,7 @@ def pixels(clips: torch.Tensor) -> list[list[float]]:
 def test_people_are_pasted_on_the_background_of_the_partner():
     weak = row_of([1, 2, 3, 4], [10, 20, 30, 40])
     mask = row_of([1, 0, 0, 0], [0, 0, 1, 0])
-    mixed = actor_cutmix(weak, -weak, mask, 1.0, generator())
+    mixed = actor_cutmix(weak, -weak, mask)
     # Own people; the partner's background; 0, the mean colour, where the partner's people were.
     assert pixels(mixed.clips) == [[1, 20, 0, 40], [0, 2, 30, 4]]
     assert mixed.partner.tolist() == [1, 0]
@@ -35,7 +40,7 @@ def test_people_are_pasted_on_the_background_of_the_partner():
 def test_the_partner_of_clip_i_is_clip_b_minus_1_minus_i():
     weak = torch.arange(1.0, 7).view(6, 1, 1, 1, 1).expand(6, 1, 1, 1, 2)
     mask = row_of(*[[1, 0]] * 6).float()
-    mixed = actor_cutmix(weak, weak, mask, 1.0, generator())
+    mixed = actor_cutmix(weak, weak, mask)
     assert mixed.partner.tolist() == [5, 4, 3, 2, 1, 0]
     assert pixels(mixed.clips) == [[1, 6], [2, 5], [3, 4], [4, 3], [5, 2], [6, 1]]
 
@@ -43,7 +48,7 @@ def test_the_partner_of_clip_i_is_clip_b_minus_1_minus_i():
 @pytest.mark.parametrize("own", [[0, 0, 0, 0], [1, 1, 1, 1]])
 def test_clips_whose_mask_is_empty_or_full_keep_their_strong_view_and_label(own):
     weak = row_of([1, 2, 3, 4], [10, 20, 30, 40])
-    mixed = actor_cutmix(weak, -weak, row_of(own, [0, 1, 1, 0]), 1.0, generator())
+    mixed = actor_cutmix(weak, -weak, row_of(own, [0, 1, 1, 0]))
     # As a partner it is all foreground and gives no background, yet its label is mixed in.
     assert pixels(mixed.clips) == [[-1, -2, -3, -4], [0, 20, 30, 0]]
     assert mixed.label_weight.tolist() == [1, 1 - (1 / 2) ** 4]
@@ -53,7 +58,7 @@ def test_clips_whose_mask_is_empty_or_full_keep_their_strong_view_and_label(own)
 
 def test_the_middle_clip_of_an_odd_batch_keeps_its_strong_view_and_label():
     weak = row_of([1, 2], [3, 4], [5, 6])
-    mixed = actor_cutmix(weak, -weak, row_of(*[[1, 0]] * 3), 1.0, generator())
+    mixed = actor_cutmix(weak, -weak, row_of(*[[1, 0]] * 3))
     assert pixels(mixed.clips) == [[1, 6], [-3, -4], [5, 2]]
     assert mixed.label_weight.tolist() == [15 / 16, 1, 15 / 16]
 
@@ -64,7 +69,7 @@ def test_the_mask_holds_for_all_channels_and_its_own_frame():
     mask = torch.zeros(2, 1, 2, 1, 2)
     mask[0, 0, 0, 0, 0] = 1  # clip 0: one pixel of its first frame
     mask[1, 0, 1, 0, 1] = 1
-    clips = actor_cutmix(weak, weak, mask, 1.0, generator()).clips
+    clips = actor_cutmix(weak, weak, mask).clips
     for channel in range(3):
         assert clips[0, channel].flatten().tolist() == [1, 5, 5, 0]
         assert clips[1, channel].flatten().tolist() == [0, 1, 1, 5]
@@ -72,40 +77,41 @@ def test_the_mask_holds_for_all_channels_and_its_own_frame():
 
 def test_a_batch_that_is_not_drawn_keeps_its_strong_views():
     weak = row_of([1, 2], [3, 4], [5, 6])
-    mixed = actor_cutmix(weak, -weak, row_of(*[[1, 0]] * 3), 0.0, generator())
+    scene = SCENE_AUGMENTATIONS["actor_cutmix"]
+    mixed = mix(scene, weak, -weak, row_of(*[[1, 0]] * 3), 0.0)
     assert torch.equal(mixed.clips, -weak)
     assert mixed.partner.tolist() == [0, 1, 2] and mixed.label_weight.tolist() == [1, 1, 1]
     targets = torch.eye(3).double()
     assert torch.equal(mix_targets(targets, mixed.partner, mixed.label_weight), targets)
 
 
-@pytest.mark.parametrize("mix", SCENE_AUGMENTATIONS.values(), ids=SCENE_AUGMENTATIONS)
-def test_it_is_drawn_once_for_the_batch_from_the_generator(mix):
+@pytest.mark.parametrize("scene", SCENE_AUGMENTATIONS.values(), ids=SCENE_AUGMENTATIONS)
+def test_it_is_drawn_once_for_the_batch_from_the_generator(scene):
     weak = torch.rand(6, 3, 2, 4, 4, generator=generator()) + 1
     mask = torch.zeros(6, 1, 2, 4, 4)
     mask[..., 1:3] = 1
     draw, drawn = generator(), []
     for _ in range(600):
-        clips = mix(weak, -weak, mask, 0.3, draw).clips
+        clips = mix(scene, weak, -weak, mask, 0.3, draw).clips
         changed = (clips != -weak).flatten(1).any(dim=1)
         assert changed.all() or not changed.any()
         drawn.append(bool(changed.any()))
     assert abs(np.mean(drawn) - 0.3) < 0.06
     state = torch.get_rng_state()
-    first, again = (mix(weak, -weak, mask, 0.5, generator(9)) for _ in range(2))
+    first, again = (mix(scene, weak, -weak, mask, 0.5, generator(9)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
 
 
-@pytest.mark.parametrize("mix", SCENE_AUGMENTATIONS.values(), ids=SCENE_AUGMENTATIONS)
+@pytest.mark.parametrize("scene", SCENE_AUGMENTATIONS.values(), ids=SCENE_AUGMENTATIONS)
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_inputs_are_left_as_they_are_and_results_fit_them(mix, batch):
+def test_inputs_are_left_as_they_are_and_results_fit_them(scene, batch):
     weak = torch.rand(batch, 3, 2, 4, 4)
     mask = (torch.rand(batch, 1, 2, 4, 4) > 0.5).float()
     strong = -weak
     copies = [part.clone() for part in (weak, strong, mask)]
     for p in (0.0, 1.0):
-        mixed = mix(weak, strong, mask, p, generator())
+        mixed = mix(scene, weak, strong, mask, p)
         assert mixed.clips.shape == weak.shape and mixed.clips.dtype == weak.dtype
         assert mixed.partner.shape == mixed.label_weight.shape == (batch,)
         assert mixed.partner.dtype == torch.int64
@@ -135,7 +141,7 @@ def test_targets_are_mixed_with_those_of_the_partner():
 def test_scene_cutout_leaves_the_people_alone_on_the_mean_colour():
     weak = row_of([1, 2, 3], [4, 5, 6], [7, 8, 9])
     mask = row_of([0, 1, 0], [0, 0, 0], [1, 1, 1])
-    mixed = scene_cutout(weak, -weak, mask, 1.0, generator())
+    mixed = scene_cutout(weak, -weak, mask)
     assert pixels(mixed.clips) == [[0, 2, 0], [-4, -5, -6], [-7, -8, -9]]
     assert mixed.partner.tolist() == [0, 1, 2] and mixed.label_weight.tolist() == [1, 1, 1]
 
@@ -144,7 +150,7 @@ def test_cutmix_pastes_one_box_of_the_partner_in_all_frames():
     weak = torch.arange(1.0, 5).view(4, 1, 1, 1, 1).expand(4, 3, 2, 12, 16).contiguous()
     pasted = []
     for seed in range(300):
-        mixed = cutmix(weak, -weak, None, 1.0, generator(seed))
+        mixed = mix(SCENE_AUGMENTATIONS["cutmix"], weak, -weak, None, draw=generator(seed))
         assert mixed.partner.tolist() == [3, 2, 1, 0]
         box = mixed.clips[0, 0, 0] == 4
         assert torch.equal(mixed.clips[0, 0, 0], torch.where(box, 4.0, 1.0))
@@ -167,7 +173,7 @@ def test_mixup_blends_each_clip_with_its_partner():
     weak = row_of([1, 2], [3, 4], [10, 20])
     weights = []
     for seed in range(300):
-        mixed = mixup(weak, -weak, None, 1.0, generator(seed))
+        mixed = mix(SCENE_AUGMENTATIONS["mixup"], weak, -weak, None, draw=generator(seed))
         weight = mixed.label_weight[0].item()
         assert mixed.partner.tolist() == [2, 1, 0] and mixed.label_weight.tolist() == [weight] * 3
         expected = weight * weak + (1 - weight) * weak[[2, 1, 0]]

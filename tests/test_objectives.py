@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib.augment.actor_cutmix import actor_cutmix
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.learn.objectives import (
     ClipTensors,
@@ -106,9 +105,7 @@ def test_semi_supervised_losses_equal_the_reference(arrays, case):
     if golden["distill"]:
         assert value(step, "loss/distillation") == pytest.approx(golden["loss_distill"], **near)
     assert step.stats["ssl/mask_rate"][0].item() == golden["num_select"]
-    mixed = actor_cutmix(
-        unlabeled.weak, unlabeled.strong, unlabeled.human_mask, objective.scene_p, generator()
-    )
+    mixed = objective.mix(labeled, unlabeled, generator())[1]
     torch.testing.assert_close(mixed.clips, data["strong_after_actor_cutmix"], rtol=0, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lib.augment.scene import NEEDS_ACTORS
+from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.batch.plan import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
 from lib.batch.plan import data_needs, plan_text, read_plan
 from lib.config import PROJECT_ROOT
@@ -226,4 +226,5 @@ def test_the_plan_of_everything_prints(runs):
 
 
 def test_the_plan_knows_what_needs_people():
-    assert set(PLANNED_NEEDS_ACTORS) == set(NEEDS_ACTORS)
+    needed = {name for name, scene in SCENE_AUGMENTATIONS.items() if scene.needs_people}
+    assert set(PLANNED_NEEDS_ACTORS) == needed

@@ -20,12 +20,10 @@ class MixedClips(NamedTuple):
     label_weight: Tensor
 
 
-def actor_cutmix(
-    weak: Tensor, strong: Tensor, human_mask: Tensor, p: float, generator: torch.Generator
-) -> MixedClips:
+def actor_cutmix(weak: Tensor, strong: Tensor, human_mask: Tensor) -> MixedClips:
     """Paste the people of each clip on the background of its partner.
 
-    Drawn once for the batch, with probability `p`. The partner of clip i is clip B−1−i, and
+    The partner of clip i is clip B−1−i, and
 
         mixed = weak · M + partner_weak · (1 − M_partner) · (1 − M)
 
@@ -37,21 +35,13 @@ def actor_cutmix(
         weak: Normalised weak views, shape (B, C, T, H, W), mean 0.
         strong: Normalised strong views, same shape.
         human_mask: 1 on people in the weak views, shape (B, 1, T, H, W), values in {0, 1}.
-        p: Probability of mixing the batch, in [0, 1].
-        generator: Source of the draw (CPU).
-
-    Returns:
-        The batch; where nothing was mixed, the strong views with themselves as partners.
 
     Source: Zou et al., section 3.3; the mask is the weak view's own (README, differences).
     """
-    batch = len(weak)
-    own = torch.arange(batch, device=weak.device)
-    if torch.rand((), generator=generator) >= p:
-        return MixedClips(strong, own, weak.new_ones(batch))
+    own = torch.arange(len(weak), device=weak.device)
+    partner = own.flip(0)
     mask = human_mask.to(weak.dtype)
     ratio = mask.flatten(1).mean(dim=1)
-    partner = own.flip(0)
     kept = (ratio == 0) | (ratio == 1) | (partner == own)
     mask = torch.where(_per_clip(kept), 1, mask)
     background = (weak * (1 - mask)).flip(0)

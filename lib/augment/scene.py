@@ -1,10 +1,12 @@
-"""Scene augmentations to set beside ActorCutMix; all are called alike.
+"""Scene augmentations: ActorCutMix and what it is compared with, in one table.
 
-Each takes (weak, strong, human_mask, p, generator) and returns `MixedClips`; like ActorCutMix they
-are drawn once for a batch, work on the weak views, and replace the strong ones where drawn.
+Each is drawn once for a batch, then works on its weak views and replaces the strong ones. What is
+drawn are numbers; what they do is a pure function, the same on every device. `SCENE_AUGMENTATIONS`
+is the one place that names them: settings, objectives, figures and widgets know one from its row.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,70 +14,109 @@ from torch import Tensor
 from lib.augment.actor_cutmix import MixedClips, actor_cutmix
 
 
-def scene_cutout(
-    weak: Tensor, strong: Tensor, human_mask: Tensor, p: float, generator: torch.Generator
-) -> MixedClips:
+def scene_cutout(weak: Tensor, strong: Tensor, human_mask: Tensor) -> MixedClips:
     """Replace the background by the mean colour: weak · M, label unchanged.
 
     Clips whose mask is empty or full keep their strong view. Arguments as `actor_cutmix`.
 
     Source: Zou et al., section 4.4 (scene augmentations compared).
     """
-    own = torch.arange(len(weak), device=weak.device)
-    clips = strong
-    if torch.rand((), generator=generator) < p:
-        mask = human_mask.to(weak.dtype)
-        ratio = mask.mean(dim=(1, 2, 3, 4), keepdim=True)
-        clips = torch.where((ratio == 0) | (ratio == 1), strong, weak * mask)
-    return MixedClips(clips, own, weak.new_ones(len(weak)))
+    mask = human_mask.to(weak.dtype)
+    ratio = mask.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return unmixed(torch.where((ratio == 0) | (ratio == 1), strong, weak * mask))
 
 
 def cutmix(
-    weak: Tensor, strong: Tensor, human_mask: Tensor, p: float, generator: torch.Generator
+    weak: Tensor, strong: Tensor, human_mask: Tensor | None, kept: float, y: float, x: float
 ) -> MixedClips:
     """Paste one box of the partner, the same in all frames; labels mix by area.
 
-    The box has area 1 − λ with λ ~ U(0, 1) and a centre uniform over the frame; what leaves the
-    frame is cut off, and the label weight is the area that is left. Arguments as `actor_cutmix`
-    (`human_mask` is not used).
+    The box has area 1 − λ and its centre anywhere in the frame; what leaves the frame is cut off,
+    and the label weight is the area that is left. Clips as `actor_cutmix`, of which only the weak
+    views are used.
+
+    Args:
+        weak: Normalised weak views, shape (B, C, T, H, W).
+        strong: Not used.
+        human_mask: Not used.
+        kept: λ in [0, 1).
+        y: Centre of the box, share of the height.
+        x: Centre of the box, share of the width.
 
     Source: Yun et al., CutMix, 2019, equations 1 and 2, applied to clips.
     """
-    own = torch.arange(len(weak), device=weak.device)
-    if torch.rand((), generator=generator) >= p:
-        return MixedClips(strong, own, weak.new_ones(len(weak)))
-    side, y, x = torch.rand(3, generator=generator).tolist()
     height, width = weak.shape[-2:]
-    half = (1 - side) ** 0.5 / 2
+    half = (1 - kept) ** 0.5 / 2
     top, bottom = (int(min(max(y + d, 0), 1) * height) for d in (-half, half))
     left, right = (int(min(max(x + d, 0), 1) * width) for d in (-half, half))
     clips = weak.clone()
     clips[..., top:bottom, left:right] = weak.flip(0)[..., top:bottom, left:right]
-    kept = 1 - (bottom - top) * (right - left) / (height * width)
-    return MixedClips(clips, own.flip(0), torch.full((len(weak),), kept).to(weak))
+    return _with_partner(clips, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def mixup(
-    weak: Tensor, strong: Tensor, human_mask: Tensor, p: float, generator: torch.Generator
-) -> MixedClips:
-    """Blend each clip with its partner: λ · own + (1 − λ) · partner, λ ~ U(0, 1).
+def mixup(weak: Tensor, strong: Tensor, human_mask: Tensor | None, kept: float) -> MixedClips:
+    """Blend each clip with its partner: λ · own + (1 − λ) · partner.
 
-    Arguments as `actor_cutmix` (`human_mask` is not used).
+    Args:
+        weak: Normalised weak views, shape (B, C, T, H, W).
+        strong: Not used.
+        human_mask: Not used.
+        kept: λ in [0, 1).
 
     Source: Zhang et al., mixup, 2018, applied to clips.
     """
-    own = torch.arange(len(weak), device=weak.device)
-    if torch.rand((), generator=generator) >= p:
-        return MixedClips(strong, own, weak.new_ones(len(weak)))
-    kept = float(torch.rand((), generator=generator))
-    clips = kept * weak + (1 - kept) * weak.flip(0)
-    return MixedClips(clips, own.flip(0), torch.full((len(weak),), kept).to(weak))
+    return _with_partner(kept * weak + (1 - kept) * weak.flip(0), kept)
 
 
-SCENE_AUGMENTATIONS: dict[str, Callable[..., MixedClips]] = {
-    "actor_cutmix": actor_cutmix,
-    "scene_cutout": scene_cutout,
-    "cutmix": cutmix,
-    "mixup": mixup,
+def unmixed(clips: Tensor) -> MixedClips:
+    """Return clips whose labels stay their own."""
+    own = torch.arange(len(clips), device=clips.device)
+    return MixedClips(clips, own, clips.new_ones(len(clips)))
+
+
+def _with_partner(clips: Tensor, kept: float) -> MixedClips:
+    """Return clips that are mixed with clip B−1−i, all with the same weight of the own label."""
+    partner = torch.arange(len(clips), device=clips.device).flip(0)
+    return MixedClips(clips, partner, torch.full((len(clips),), kept).to(clips))
+
+
+@dataclass(frozen=True)
+class SceneAugmentation:
+    """One scene augmentation: what it draws for a batch and what that does to it.
+
+    Attributes:
+        title: Its name in figures.
+        function: (weak, strong, human_mask, *numbers) -> `MixedClips`; shapes as in
+            `actor_cutmix`, `human_mask` may be None where no people are needed.
+        num_numbers: Numbers that it draws, uniform in [0, 1).
+        needs_people: Whether it needs person masks.
+    """
+
+    title: str
+    function: Callable[..., MixedClips]
+    num_numbers: int = 0
+    needs_people: bool = False
+
+    def draw(self, p: float, generator: torch.Generator) -> list[float] | None:
+        """Draw the numbers for a batch, with probability `p`; None where it is left as it is."""
+        if not p or torch.rand((), generator=generator) >= p:
+            return None
+        return torch.rand(self.num_numbers, generator=generator).tolist()
+
+    def apply(
+        self,
+        weak: Tensor | None,
+        strong: Tensor,
+        human_mask: Tensor | None,
+        drawn: list[float] | None,
+    ) -> MixedClips:
+        """Return the batch after what was drawn; the strong views where that is None."""
+        return unmixed(strong) if drawn is None else self.function(weak, strong, human_mask, *drawn)
+
+
+SCENE_AUGMENTATIONS = {
+    "actor_cutmix": SceneAugmentation("ActorCutMix", actor_cutmix, needs_people=True),
+    "scene_cutout": SceneAugmentation("Scene cutout", scene_cutout, needs_people=True),
+    "cutmix": SceneAugmentation("CutMix", cutmix, num_numbers=3),
+    "mixup": SceneAugmentation("MixUp", mixup, num_numbers=1),
 }
-NEEDS_ACTORS = ("actor_cutmix", "scene_cutout")

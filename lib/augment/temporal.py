@@ -1,8 +1,15 @@
 """Operations on the frames of a clip; they index dimension 0 of whatever has frames there.
 
+`TEMPORAL_OPS` is the one place that names them: settings, strong views, the measure of invariance,
+figures and widgets know an operation from its row.
+
 Source: Zou et al., Learning Representational Invariances for Data-Efficient Action Recognition;
 `temporal_augment.py` in the reference's `mmaction/datasets/pipelines`.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,3 +59,81 @@ def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
     if drop.dtype != torch.bool or drop.shape != clip.shape[:1]:
         raise ValueError(f"drop must be {len(clip)} bools, not {drop.dtype} {tuple(drop.shape)}")
     return clip.index_select(0, torch.arange(len(clip)).masked_fill(drop, 0).cummax(0).values)
+
+
+class DrawnTemporal(NamedTuple):
+    """A temporal operation as drawn.
+
+    Attributes:
+        name: Its row in `TEMPORAL_OPS`.
+        number: For the clip, uniform in [0, 1).
+        frame_numbers: For each frame, uniform in [0, 1), shape (T,).
+    """
+
+    name: str
+    number: float
+    frame_numbers: Tensor
+
+
+@dataclass(frozen=True)
+class TemporalOperation:
+    """One temporal operation: its function and how figures call it.
+
+    Attributes:
+        title: Its name in figures.
+        apply: (clip, number, frame_numbers) -> clip of the same shape; the numbers are those of
+            `DrawnTemporal`.
+        variants: What figures tell apart; the number of the clip chooses one of them.
+        needs_even: Whether the clip must have an even number of frames.
+    """
+
+    title: str
+    apply: Callable[[Tensor, float, Tensor], Tensor]
+    variants: tuple[str, ...] = ()
+    needs_even: bool = False
+
+
+TEMPORAL_OPS = {
+    "none": TemporalOperation("none", lambda clip, number, frames: clip),
+    "half": TemporalOperation(
+        "T-Half",
+        lambda clip, number, frames: temporal_half(clip, number < 0.5),
+        variants=("first", "second"),
+        needs_even=True,
+    ),
+    "reverse": TemporalOperation("T-Reverse", lambda clip, number, frames: temporal_reverse(clip)),
+    "drop": TemporalOperation(
+        "T-Drop", lambda clip, number, frames: temporal_drop(clip, frames < 0.5)
+    ),
+}
+
+
+def temporal_title(drawn: DrawnTemporal) -> str:
+    """Return how figures call a drawn operation."""
+    operation = TEMPORAL_OPS[drawn.name]
+    if not operation.variants:
+        return operation.title
+    return f"{operation.title}, {operation.variants[int(drawn.number * len(operation.variants))]}"
+
+
+class TemporalAugment:
+    """One of some temporal operations, each as likely as the others.
+
+    Args:
+        operations: Names that the operation is drawn from.
+
+    Source: Zou et al., section 3.2 (none, T-Half, T-Reverse, T-Drop).
+    """
+
+    def __init__(self, operations: Sequence[str] = ("none", "half", "reverse", "drop")):
+        self.operations = list(operations)
+
+    def draw(self, clip_len: int, generator: torch.Generator) -> DrawnTemporal:
+        """Draw the operation for a clip of `clip_len` frames."""
+        name = self.operations[int(torch.randint(len(self.operations), (), generator=generator))]
+        numbers = torch.rand(1 + clip_len, generator=generator)
+        return DrawnTemporal(name, float(numbers[0]), numbers[1:])
+
+    def apply(self, clip: Tensor, drawn: DrawnTemporal) -> Tensor:
+        """Apply it to anything with frames in dimension 0."""
+        return TEMPORAL_OPS[drawn.name].apply(clip, drawn.number, drawn.frame_numbers)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib.augment.masks import boxes_to_mask
 from lib.augment.operations import RANDAUGMENT_OPS
-from lib.augment.temporal import temporal_drop, temporal_half, temporal_reverse
+from lib.augment.temporal import DrawnTemporal, TemporalAugment
 
 FILL = (124, 116, 104)  # the mean colour, RGB
 ASPECT_RANGE = (3 / 4, 4 / 3)
@@ -159,24 +159,25 @@ def _whole_pixels(start: int, stop: int, scale: float, limit: int) -> tuple[int,
     return first, max(first + 1, min(round(stop * scale), limit))
 
 
+OPERATION_GROUPS = {  # `identity` belongs to both
+    "photometric": [name for name, op in RANDAUGMENT_OPS.items() if not op.is_geometric],
+    "geometric": ["identity", *(name for name, op in RANDAUGMENT_OPS.items() if op.is_geometric)],
+}
+
+
 def expand_operations(names: Sequence[str]) -> list[str]:
     """Replace the groups `photometric` and `geometric` by their operations; keeps table order.
-
-    `identity` belongs to both groups.
 
     Raises:
         ValueError: If a name is neither a group nor an operation; lists both.
     """
-    groups = {
-        "photometric": [n for n, op in RANDAUGMENT_OPS.items() if not op.is_geometric],
-        "geometric": [n for n, op in RANDAUGMENT_OPS.items() if op.is_geometric or n == "identity"],
-    }
-    if unknown := [name for name in names if name not in groups and name not in RANDAUGMENT_OPS]:
+    known = [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
+    if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"randaugment_ops: {unknown} are no operations; choose from {list(groups)} and "
-            f"{list(RANDAUGMENT_OPS)}"
+            f"randaugment_ops: {unknown} are no operations; choose from {list(OPERATION_GROUPS)} "
+            f"and {list(RANDAUGMENT_OPS)}"
         )
-    chosen = {operation for name in names for operation in groups.get(name, [name])}
+    chosen = {operation for name in names for operation in OPERATION_GROUPS.get(name, [name])}
     return [name for name in RANDAUGMENT_OPS if name in chosen]
 
 
@@ -235,41 +236,11 @@ class RandAugment:
         return clip
 
 
-class DrawnTemporal(NamedTuple):
-    """The temporal operation as drawn; `drop` (T,) is only used by `drop`."""
+class DrawnStrong(NamedTuple):
+    """What was drawn for a strong view."""
 
-    name: str
-    keeps_first_half: bool
-    drop: Tensor
-
-
-class TemporalAugment:
-    """One of none, half, reverse and drop, each as likely as the others.
-
-    Args:
-        operations: What the operation is drawn from.
-
-    Source: Zou et al., section 3.2 (T-Half, T-Reverse, T-Drop).
-    """
-
-    def __init__(self, operations: Sequence[str] = ("none", "half", "reverse", "drop")):
-        self.operations = list(operations)
-
-    def draw(self, clip_len: int, generator: torch.Generator) -> DrawnTemporal:
-        """Draw the operation for a clip of `clip_len` frames."""
-        name = self.operations[int(torch.randint(len(self.operations), (), generator=generator))]
-        first, *drop = torch.rand(1 + clip_len, generator=generator)
-        return DrawnTemporal(name, bool(first < 0.5), torch.stack(drop) < 0.5)
-
-    def apply(self, clip: Tensor, drawn: DrawnTemporal) -> Tensor:
-        """Apply it to anything with frames in dimension 0."""
-        if drawn.name == "half":
-            return temporal_half(clip, drawn.keeps_first_half)
-        if drawn.name == "reverse":
-            return temporal_reverse(clip)
-        if drawn.name == "drop":
-            return temporal_drop(clip, drawn.drop)
-        return clip
+    operations: list[DrawnOperation]
+    temporal: DrawnTemporal
 
 
 class StrongTransform:
@@ -285,16 +256,15 @@ class StrongTransform:
         self.temporal = temporal
 
     def draw(
-        self, clip: Tensor, generator: torch.Generator
-    ) -> tuple[list[DrawnOperation], DrawnTemporal]:
-        """Draw both parts for a clip (T, 3, H, W)."""
-        operations = self.randaugment.draw(*clip.shape[-2:], generator)
-        return operations, self.temporal.draw(len(clip), generator)
+        self, clip_len: int, height: int, width: int, generator: torch.Generator
+    ) -> DrawnStrong:
+        """Draw both parts for a clip of this size."""
+        operations = self.randaugment.draw(height, width, generator)
+        return DrawnStrong(operations, self.temporal.draw(clip_len, generator))
 
-    def __call__(self, clip: Tensor, generator: torch.Generator) -> Tensor:
+    def apply(self, clip: Tensor, drawn: DrawnStrong) -> Tensor:
         """Return the strong view of a weak view (T, 3, H, W), uint8."""
-        operations, temporal = self.draw(clip, generator)
-        return self.temporal.apply(self.randaugment.apply(clip, operations), temporal)
+        return self.temporal.apply(self.randaugment.apply(clip, drawn.operations), drawn.temporal)
 
 
 @dataclass(frozen=True)
@@ -317,3 +287,20 @@ class EvalTransform:
         clip = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), height, width)
         boxes = eval_crops(height, width, self.crop_size, self.num_crops)
         return torch.stack([clip[..., y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])
+
+    def mask(self, boxes: Sequence[np.ndarray], height: int, width: int) -> Tensor:
+        """Paint the person boxes of a clip into its first crop.
+
+        Args:
+            boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the decoded frame.
+            height: Height of a decoded frame, pixels.
+            width: Its width.
+
+        Returns:
+            1 on people, shape (T, 1, crop_size, crop_size), uint8.
+        """
+        resized_height, resized_width = resized_size(height, width, self.short_side)
+        x, y, *_ = eval_crops(resized_height, resized_width, self.crop_size, self.num_crops)[0]
+        scale = np.array([resized_width / width, resized_height / height] * 2)
+        moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
+        return boxes_to_mask(moved, self.crop_size, self.crop_size)

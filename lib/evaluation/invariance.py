@@ -15,22 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.augment.actor_cutmix import actor_cutmix
-from lib.augment.masks import boxes_to_mask
-from lib.augment.transforms import (
-    EvalTransform,
-    RandAugment,
-    TemporalAugment,
-    eval_crops,
-    resized_size,
-)
-from lib.clips import make_generator
+from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
+from lib.augment.transforms import OPERATION_GROUPS, RandAugment
+from lib.clips import CenterClips, make_generator
 from lib.config import ClipSettings
-from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset
-from lib.data.video import FrameReader, uniform_clip_indices
 
-FAMILIES = ("photometric", "geometric", "temporal", "scene")
-TEMPORAL = ("half", "reverse", "drop")
+FAMILIES = (*OPERATION_GROUPS, "temporal", "scene")
+PARTS = ("whole clip", "actor only", "background only")
 
 
 @dataclass(frozen=True)
@@ -45,37 +37,6 @@ class InvarianceScores:
 
     families: pd.DataFrame
     accuracy: pd.DataFrame
-
-
-class CenterClips:
-    """The centre clip of a video and its person mask, at the size of the network's input.
-
-    Args:
-        dataset: The prepared data set.
-        settings: How clips are made.
-    """
-
-    def __init__(self, dataset: VideoDataset, settings: ClipSettings):
-        self.dataset, self.settings = dataset, settings
-        self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
-        self.reader = FrameReader()
-        has_boxes = (dataset.folder / ACTORS_FILE).is_file()
-        self.actors = ActorBoxes(dataset) if has_boxes else None
-
-    def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
-        """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
-        s = self.settings
-        record = self.dataset.record(row)
-        indices = uniform_clip_indices(record.num_frames, s.clip_len, s.frame_interval, 1)[0]
-        clip = self.transform(self.reader.read(record, indices))[0]
-        if self.actors is None:
-            return clip, None
-        height, width = resized_size(record.height, record.width, s.short_side)
-        x, y, *_ = eval_crops(height, width, s.crop_size, 1)[0]
-        scale = np.array([width / record.width, height / record.height] * 2)
-        boxes = self.actors.lookup(row, indices, s.actor_min_score)
-        moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
-        return clip, boxes_to_mask(moved, s.crop_size, s.crop_size)
 
 
 @torch.no_grad()
@@ -109,24 +70,23 @@ def measure_invariance(
     labels = torch.from_numpy(dataset.index["label"].to_numpy()[rows])
     same: dict[str, list[Tensor]] = {family: [] for family in FAMILIES}
     divergence: dict[str, list[Tensor]] = {family: [] for family in FAMILIES}
-    right: dict[str, list[Tensor]] = {}
+    right: dict[str, list[Tensor]] = {part: [] for part in PARTS}
     for start in range(0, len(rows), batch_videos):
-        part = [clips_of(int(row)) for row in rows[start : start + batch_videos]]
-        clips = torch.stack([clip for clip, _ in part])
-        masks = None if part[0][1] is None else torch.stack([mask for _, mask in part])
+        clips, masks = zip(
+            *(clips_of(int(row)) for row in rows[start : start + batch_videos]), strict=True
+        )
+        clips, masks = torch.stack(clips), None if masks[0] is None else torch.stack(masks)
         whole = _predict(model, normalize, clips)
         for draw in range(num_draws):
             views = _views(clips, masks, settings, normalize, (seed, start, draw))
             for family, (view, shown) in views.items():
                 logits = _predict(model, normalize, view)
                 same[family].append((logits.argmax(1) == whole.argmax(1))[shown])
-                log_p, log_q = whole.log_softmax(1), logits.log_softmax(1)
-                kl = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
-                divergence[family].append(kl[shown])
+                divergence[family].append(_kl(whole, logits)[shown])
         truth = labels[start : start + batch_videos]
-        for name, (view, shown) in _parts(clips, masks, normalize).items():
-            logits = whole if name == "whole clip" else _predict(model, normalize, view)
-            right.setdefault(name, []).append((logits.argmax(1) == truth)[shown])
+        right[PARTS[0]].append(whole.argmax(1) == truth)
+        for part, (view, shown) in _parts(clips, masks, normalize).items():
+            right[part].append((_predict(model, normalize, view).argmax(1) == truth)[shown])
     return InvarianceScores(_family_table(same, divergence), _accuracy_table(right))
 
 
@@ -137,6 +97,12 @@ def _predict(model: nn.Module, normalize: nn.Module, clips: Tensor) -> Tensor:
     return model(clips).float().cpu()
 
 
+def _kl(logits: Tensor, other: Tensor) -> Tensor:
+    """Return KL(softmax(logits) ‖ softmax(other)) of each clip, nats."""
+    log_p, log_q = logits.log_softmax(1), other.log_softmax(1)
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+
+
 def _views(
     clips: Tensor,
     masks: Tensor | None,
@@ -145,54 +111,62 @@ def _views(
     key: tuple[int, ...],
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return per family the augmented clips and which of them were changed."""
-    everything = torch.ones(len(clips), dtype=torch.bool)
-    temporal, views = TemporalAugment(TEMPORAL), {}
-    for family in ("photometric", "geometric"):
-        augment = RandAugment(
-            settings.randaugment_num_ops, settings.randaugment_magnitude, [family]
-        )
-        changed = []
-        for number, clip in enumerate(clips):
-            generator = make_generator(*key, number, FAMILIES.index(family))
-            changed.append(augment.apply(clip, augment.draw(*clip.shape[-2:], generator)))
-        views[family] = torch.stack(changed), everything
-    generators = [make_generator(*key, k, FAMILIES.index("temporal")) for k in range(len(clips))]
-    views["temporal"] = (
-        torch.stack(
-            [
-                temporal.apply(clip, temporal.draw(len(clip), generator))
-                for clip, generator in zip(clips, generators, strict=True)
-            ]
-        ),
-        everything,
-    )
+    clip_len, *_, height, width = clips.shape[1:]
+    views = {}
+    for number, family in enumerate(FAMILIES[:-1]):
+        generators = [make_generator(*key, clip, number) for clip in range(len(clips))]
+        if family == "temporal":
+            augment, size = TemporalAugment(temporal_family(clip_len)), (clip_len,)
+        else:
+            augment = RandAugment(
+                settings.randaugment_num_ops, settings.randaugment_magnitude, [family]
+            )
+            size = (height, width)
+        pairs = zip(clips, generators, strict=True)
+        changed = [augment.apply(clip, augment.draw(*size, draw)) for clip, draw in pairs]
+        views[family] = torch.stack(changed), torch.ones(len(clips), dtype=torch.bool)
     if masks is not None and key[-1] == 0:  # the partner is fixed, so further draws are the same
         normal = normalize(clips.to(normalize.mean.device)).cpu()
-        mask = masks.transpose(1, 2).float()
-        mixed = actor_cutmix(normal, normal, mask, 1.0, make_generator(*key))
+        mixed = actor_cutmix(normal, normal, masks.transpose(1, 2).float())
         views["scene"] = mixed.clips, mixed.label_weight < 1
     return views
+
+
+def temporal_family(clip_len: int) -> list[str]:
+    """Return the temporal operations that change a clip of `clip_len` frames."""
+    return [
+        name
+        for name, operation in TEMPORAL_OPS.items()
+        if name != "none" and not (operation.needs_even and clip_len % 2)
+    ]
+
+
+def actor_and_background(clips: Tensor, mask: Tensor, fill: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the actors alone and the background alone.
+
+    In the background, every place that an actor visits is covered in all frames: a hole that moved
+    with the actor would show the action.
+
+    Args:
+        clips: Shape (..., T, 3, H, W).
+        mask: 1 on people, shape (..., T, 1, H, W).
+        fill: Colour of what is left out, to be broadcast over the clips.
+    """
+    ever = mask.amax(dim=-4, keepdim=True).bool()
+    return torch.where(mask.bool(), clips, fill), torch.where(ever, fill, clips)
 
 
 def _parts(
     clips: Tensor, masks: Tensor | None, normalize: nn.Module
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the whole clips, the actors alone and the backgrounds alone; 0 is the mean colour.
-
-    In the background, every place that an actor visits is covered in all frames: a hole that moved
-    with the actor would show the action.
-    """
-    everything = torch.ones(len(clips), dtype=torch.bool)
+    """Return the clips' parts, normalised, and which clips have both; 0 is the mean colour."""
     if masks is None:
-        return {"whole clip": (clips, everything)}
-    normal = normalize(clips.to(normalize.mean.device)).cpu()
-    mask = masks.transpose(1, 2).float()
-    has_both = (masks.flatten(1).min(1).values == 0) & (masks.flatten(1).max(1).values == 1)
-    return {
-        "whole clip": (clips, everything),
-        "actor only": (normal * mask, has_both),
-        "background only": (normal * (1 - mask.amax(dim=2, keepdim=True)), has_both),
-    }
+        return {}
+    normal = normalize(clips.to(normalize.mean.device)).cpu().transpose(1, 2)
+    parts = actor_and_background(normal, masks, torch.zeros(()))
+    has_both = (masks.flatten(1).amin(1) == 0) & (masks.flatten(1).amax(1) == 1)
+    pairs = zip(PARTS[1:], parts, strict=True)
+    return {name: (part.transpose(1, 2), has_both) for name, part in pairs}
 
 
 def _family_table(same: dict[str, list], divergence: dict[str, list]) -> pd.DataFrame:
@@ -210,7 +184,7 @@ def _family_table(same: dict[str, list], divergence: dict[str, list]) -> pd.Data
 def _accuracy_table(right: dict[str, list]) -> pd.DataFrame:
     rows = []
     for name, parts in right.items():
-        values = torch.cat(parts).float()
+        values = torch.cat([torch.empty(0), *parts]).float()
         if len(values):
             rows.append((name, 100 * float(values.mean()), len(values)))
     return pd.DataFrame(rows, columns=["input", "top1", "videos"])

@@ -6,17 +6,21 @@
 | strongly augmented supervised | strong | p | `SupervisedObjective` |
 | semi-supervised | weak | 0 | `FixMatchObjective`, `UDAObjective` |
 | cross-data-set semi-supervised | strong | p | the same, unlabelled clips of another data set |
+
+`OBJECTIVES` is the one place that names them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lib.augment.actor_cutmix import MixedClips, actor_cutmix, mix_targets
+from lib.augment.actor_cutmix import MixedClips, mix_targets
+from lib.augment.scene import SCENE_AUGMENTATIONS, SceneAugmentation
 from lib.learn import losses
+
+ACTOR_CUTMIX = SCENE_AUGMENTATIONS["actor_cutmix"]
 
 
 class ClipTensors(NamedTuple):
@@ -50,11 +54,32 @@ class StepLoss(NamedTuple):
     stats: dict[str, tuple[Tensor, Tensor]]
 
 
-SceneAugmentation = Callable[[Tensor, Tensor, Tensor, float, torch.Generator], MixedClips]
+@dataclass(frozen=True)
+class Objective:
+    """What all objectives share: tensors that they keep from step to step.
+
+    Attributes:
+        state: Name -> tensor. It is part of a run's checkpoint, for each process its own, and
+            continues with the run; after that its tensors are on the CPU.
+        uses_unlabeled: Whether it needs unlabelled clips.
+        takes: Settings that the fields of the same names take their values from.
+    """
+
+    uses_unlabeled: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = ()
+    state: dict[str, Tensor] = field(default_factory=dict, kw_only=True, compare=False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return a copy of the state, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue with a state."""
+        self.state.update({name: value.clone() for name, value in state.items()})
 
 
 @dataclass(frozen=True)
-class SupervisedObjective:
+class SupervisedObjective(Objective):
     """Cross-entropy with the labels.
 
     Args:
@@ -65,17 +90,16 @@ class SupervisedObjective:
     Source: Zou et al., section 3.1 (labelled loss) and 4.2 (strongly augmented supervised).
     """
 
+    uses_unlabeled = False
     view: str = "weak"
     scene_p: float = 0.0
-    scene: SceneAugmentation = actor_cutmix
+    scene: SceneAugmentation = ACTOR_CUTMIX
 
-    def prepare(self, batch: ClipTensors, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the clips to learn from (B, C, T, H, W) and their targets (B, K)."""
-        clips = getattr(batch, self.view)
-        if not self.scene_p:
-            return clips, batch.targets
-        mixed = self.scene(batch.weak, clips, batch.human_mask, self.scene_p, generator)
-        return mixed.clips, mix_targets(batch.targets, mixed.partner, mixed.label_weight)
+    def mix(
+        self, labeled: ClipTensors, unlabeled: None, generator: torch.Generator
+    ) -> tuple[MixedClips, None]:
+        """Return the labelled clips as the network is fed them; `unlabeled` is not used."""
+        return _mix(labeled, self.view, self.scene, self.scene_p, generator), None
 
     def __call__(
         self,
@@ -85,15 +109,16 @@ class SupervisedObjective:
         generator: torch.Generator,
     ) -> StepLoss:
         """Return the loss of one batch; `unlabeled` is not used."""
-        clips, targets = self.prepare(labeled, generator)
-        logits = model(clips)
+        mixed, _ = self.mix(labeled, None, generator)
+        targets = mix_targets(labeled.targets, mixed.partner, mixed.label_weight)
+        logits = model(mixed.clips)
         loss = losses.soft_cross_entropy(logits, targets).mean()
         stats = {"loss/total": _mean_of(loss)} | labeled_stats(loss, logits, labeled.targets)
         return StepLoss(loss, stats)
 
 
 @dataclass(frozen=True)
-class FixMatchObjective:
+class FixMatchObjective(Objective):
     """Labelled loss, and agreement of the strong view with confident hard pseudo-labels.
 
     Labelled, weak and strong clips go through the network in one pass, so that batch norm sees them
@@ -110,12 +135,24 @@ class FixMatchObjective:
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
     """
 
+    takes = ("confidence_threshold", "unlabeled_weight", "distillation_weight")
     labeled: SupervisedObjective = field(default_factory=SupervisedObjective)
     confidence_threshold: float = 0.95
     unlabeled_weight: float = 1.0
     scene_p: float = 0.5
-    scene: SceneAugmentation = actor_cutmix
+    scene: SceneAugmentation = ACTOR_CUTMIX
     distillation_weight: float = 0.0
+
+    def mix(
+        self, labeled: ClipTensors, unlabeled: ClipTensors, generator: torch.Generator
+    ) -> tuple[MixedClips, MixedClips]:
+        """Return the labelled and the strong unlabelled clips as the network is fed them."""
+        own, _ = self.labeled.mix(labeled, None, generator)
+        return own, _mix(unlabeled, "strong", self.scene, self.scene_p, generator)
+
+    def confident(self, logits: Tensor) -> Tensor:
+        """Return 1 where the weak views' logits (B, K) are confident enough, else 0, shape (B,)."""
+        return losses.confident(logits, self.confidence_threshold)
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
         """Return the targets (B, K) that the weak views' logits (B, K) give."""
@@ -133,28 +170,21 @@ class FixMatchObjective:
         generator: torch.Generator,
     ) -> StepLoss:
         """Return the loss of one labelled and one unlabelled batch."""
-        clips, targets = self.labeled.prepare(labeled, generator)
-        strong = unlabeled.strong
-        mixed = None
-        if self.scene_p:
-            mixed = self.scene(
-                unlabeled.weak, strong, unlabeled.human_mask, self.scene_p, generator
-            )
-            strong = mixed.clips
-        everything = torch.cat([clips, unlabeled.weak, strong])
-        parts = [len(clips), len(strong), len(strong)]
+        own, strong = self.mix(labeled, unlabeled, generator)
+        everything = torch.cat([own.clips, unlabeled.weak, strong.clips])
+        parts = [len(own.clips), len(strong.clips), len(strong.clips)]
         if self.distillation_weight:
             logits, teacher_logits = model(everything, with_teacher=True)
         else:
             logits = model(everything)
         labeled_logits, weak_logits, strong_logits = logits.split(parts)
 
+        targets = mix_targets(labeled.targets, own.partner, own.label_weight)
         labeled_loss = losses.soft_cross_entropy(labeled_logits, targets).mean()
         with torch.no_grad():
-            keep = losses.confident(weak_logits, self.confidence_threshold)
+            keep = self.confident(weak_logits)
             pseudo = self.pseudo_labels(weak_logits)
-            if mixed is not None:
-                pseudo = mix_targets(pseudo, mixed.partner, mixed.label_weight)
+            pseudo = mix_targets(pseudo, strong.partner, strong.label_weight)
         unlabeled_loss = self.consistency(strong_logits, pseudo, keep)
         loss = labeled_loss + self.unlabeled_weight * unlabeled_loss
         stats = labeled_stats(labeled_loss, labeled_logits, labeled.targets)
@@ -177,6 +207,7 @@ class UDAObjective(FixMatchObjective):
     Source: Zou et al., section 4.4; Xie et al., UDA. Targets are detached (README, differences).
     """
 
+    takes = (*FixMatchObjective.takes, "temperature")
     confidence_threshold: float = 0.8
     temperature: float = 0.4
 
@@ -187,6 +218,20 @@ class UDAObjective(FixMatchObjective):
     def consistency(self, logits: Tensor, targets: Tensor, keep: Tensor) -> Tensor:
         """Return the unlabelled loss of the strong views."""
         return losses.uda_loss(logits, targets, keep)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "supervised": SupervisedObjective,
+    "fixmatch": FixMatchObjective,
+    "uda": UDAObjective,
+}
+
+
+def _mix(
+    batch: ClipTensors, view: str, scene: SceneAugmentation, p: float, generator: torch.Generator
+) -> MixedClips:
+    drawn = scene.draw(p, generator)
+    return scene.apply(batch.weak, getattr(batch, view), batch.human_mask, drawn)
 
 
 def _mean_of(value: Tensor) -> tuple[Tensor, Tensor]:

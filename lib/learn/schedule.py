@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from lib.config import TrainSettings
-from lib.learn.objectives import FixMatchObjective, SupervisedObjective
+from lib.learn.objectives import FixMatchObjective, Objective
 
 
 def count_steps(num_videos: int, settings: TrainSettings) -> int:
@@ -32,13 +32,10 @@ def ramp_up(weight: float, step: int, steps_per_epoch: int, settings: TrainSetti
 
 
 def at_step(
-    objective: SupervisedObjective | FixMatchObjective,
-    step: int,
-    steps_per_epoch: int,
-    settings: TrainSettings,
-) -> SupervisedObjective | FixMatchObjective:
-    """Return the objective with the unlabelled weight of a step."""
-    if isinstance(objective, SupervisedObjective):
+    objective: Objective, step: int, steps_per_epoch: int, settings: TrainSettings
+) -> Objective:
+    """Return the objective with the unlabelled weight of a step; the state is the same object."""
+    if not isinstance(objective, FixMatchObjective):
         return objective
     weight = ramp_up(objective.unlabeled_weight, step, steps_per_epoch, settings)
     if weight == objective.unlabeled_weight:

@@ -9,17 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
+from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, draw_labeled_rows
 from lib.learn.models import build_model, input_spec
-from lib.learn.objectives import (
-    ClipTensors,
-    FixMatchObjective,
-    SupervisedObjective,
-    UDAObjective,
-)
+from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
 from lib.parameters import make_settings, notebook_defaults, read_yaml
 from lib.prepare.catalog import dataset_folder
@@ -103,28 +98,20 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, list_name:
         )
 
 
-def make_objective(settings: TrainSettings) -> SupervisedObjective | FixMatchObjective:
+def make_objective(settings: TrainSettings) -> Objective:
     """Return the objective that the settings name."""
     scene = SCENE_AUGMENTATIONS[settings.scene_augmentation]
     labeled = SupervisedObjective(settings.labeled_view, settings.labeled_scene_p, scene)
-    if settings.objective == "supervised":
+    kind = OBJECTIVES[settings.objective]
+    if kind is SupervisedObjective:
         return labeled
-    common = {
-        "labeled": labeled,
-        "confidence_threshold": settings.confidence_threshold,
-        "unlabeled_weight": settings.unlabeled_weight,
-        "scene_p": settings.unlabeled_scene_p,
-        "scene": scene,
-        "distillation_weight": settings.distillation_weight,
-    }
-    if settings.objective == "uda":
-        return UDAObjective(**common, temperature=settings.temperature)
-    return FixMatchObjective(**common)
+    given = {name: getattr(settings, name) for name in kind.takes}
+    return kind(labeled=labeled, scene_p=settings.unlabeled_scene_p, scene=scene, **given)
 
 
 def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDataset | None]:
     """Return the sources of the labelled and of the unlabelled clips."""
-    uses_actors = settings.scene_augmentation in NEEDS_ACTORS
+    uses_actors = SCENE_AUGMENTATIONS[settings.scene_augmentation].needs_people
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
     views = Views(not strong or scene_p > 0, strong, uses_actors and scene_p > 0)

@@ -8,15 +8,10 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from lib.augment.operations import RANDAUGMENT_OPS
-from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
-from lib.augment.transforms import (
-    DrawnOperation,
-    DrawnTemporal,
-    RandAugment,
-    StrongTransform,
-    TemporalAugment,
-)
-from lib.clips import ClipBatch, ClipDataset, Views, make_generator
+from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal, temporal_title
+from lib.augment.transforms import DrawnOperation, DrawnStrong, RandAugment
+from lib.clips import ClipBatch, ClipDataset, ClipRecipe, Views, make_generator
 from lib.config import LookSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset
@@ -81,27 +76,12 @@ def draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:
         frame[top:bottom, max(right - line, 0) : right] = BOX_RGB
 
 
-def strong_transform(settings: LookSettings) -> StrongTransform:
-    """Return the strong transform of the settings."""
-    randaugment = RandAugment(
-        settings.randaugment_num_ops, settings.randaugment_magnitude, settings.randaugment_ops
-    )
-    return StrongTransform(randaugment, TemporalAugment(settings.temporal_ops))
-
-
-def describe(operations: list[DrawnOperation], temporal: DrawnTemporal) -> str:
+def describe(drawn: DrawnStrong) -> str:
     """Return the drawn operations with their values in words."""
-    names = [_name_and_value(operation) for operation in operations]
-    if temporal.name != "none":
-        names.append(temporal_name(temporal))
+    names = [_name_and_value(operation) for operation in drawn.operations]
+    if drawn.temporal.name != "none":
+        names.append(temporal_title(drawn.temporal))
     return "\n".join(names) or "no operation"
-
-
-def temporal_name(drawn: DrawnTemporal) -> str:
-    """Return a drawn temporal operation's name as the paper writes it."""
-    if drawn.name == "half":
-        return f"T-Half, {'first' if drawn.keeps_first_half else 'second'}"
-    return {"none": "none", "reverse": "T-Reverse", "drop": "T-Drop"}[drawn.name]
 
 
 def operation_range(name: str) -> str:
@@ -121,12 +101,12 @@ def _name_and_value(operation: DrawnOperation) -> str:
 
 def draws(weak: Tensor, settings: LookSettings, count: int = 5) -> Mapping[str, Tensor]:
     """Return a weak view (T, 3, H, W) and strong views of it, labelled with what was drawn."""
-    transform = strong_transform(settings)
+    transform = ClipRecipe(settings).strong
     rows = {"weak view": weak}
     for number in range(count):
-        operations, temporal = transform.draw(weak, make_generator(settings.seed, number))
-        clip = transform.temporal.apply(transform.randaugment.apply(weak, operations), temporal)
-        rows[f"{number + 1}: {describe(operations, temporal)}"] = clip
+        generator = make_generator(settings.seed, number)
+        drawn = transform.draw(len(weak), *weak.shape[-2:], generator)
+        rows[f"{number + 1}: {describe(drawn)}"] = transform.apply(weak, drawn)
     return rows
 
 
@@ -153,14 +133,16 @@ def operation_rows(frame: Tensor) -> Mapping[str, Tensor]:
 
 def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
     """Return a weak view (T, 3, H, W) after each temporal operation, labelled with its frames."""
-    drop = torch.arange(len(weak)) % 3 != 0
-    names = [("none", True), ("half", True), ("half", False), ("reverse", True), ("drop", True)]
-    if len(weak) % 2:
-        names = [(name, first) for name, first in names if name != "half"]
-    augment, numbers, rows = TemporalAugment(), torch.arange(len(weak)), {}
-    for drawn in (DrawnTemporal(name, first, drop) for name, first in names):
-        order = " ".join(str(int(number)) for number in augment.apply(numbers, drawn))
-        rows[f"{temporal_name(drawn)}\n{order}"] = augment.apply(weak, drawn)
+    numbers, rows = torch.arange(len(weak)), {}
+    frame_numbers = torch.where(numbers % 3 == 0, 0.75, 0.25)
+    for name, operation in TEMPORAL_OPS.items():
+        if operation.needs_even and len(weak) % 2:
+            continue
+        count = max(1, len(operation.variants))
+        for variant in range(count):
+            drawn = DrawnTemporal(name, (variant + 0.5) / count, frame_numbers)
+            order = " ".join(str(int(k)) for k in operation.apply(numbers, *drawn[1:]))
+            rows[f"{temporal_title(drawn)}\n{order}"] = operation.apply(weak, *drawn[1:])
     return rows
 
 
@@ -176,8 +158,8 @@ def scene_rows(batch: ClipBatch) -> Mapping[str, Tensor]:
     masks = None if mask is None else torch.stack([mask[0], mask[-1]])
     if mask is not None:
         rows["people"] = mask[0]
-    for name in SCENE_AUGMENTATIONS:
-        if mask is not None or name not in NEEDS_ACTORS:
+    for name, scene in SCENE_AUGMENTATIONS.items():
+        if mask is not None or not scene.needs_people:
             clips, mixed = mix_clips(weak, weak, masks, name, make_generator(0))
             rows[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
     return rows

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
-from lib.augment.scene import NEEDS_ACTORS, SCENE_AUGMENTATIONS
+from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.transforms import FILL, EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
@@ -45,7 +45,7 @@ def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]
     if batch.weak is None:
         return shown
     mask = batch.human_mask
-    if mask is None and settings.scene_augmentation in NEEDS_ACTORS:
+    if mask is None and SCENE_AUGMENTATIONS[settings.scene_augmentation].needs_people:
         return shown
     strong = batch.weak if batch.strong is None else batch.strong
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +77,9 @@ def mix_clips(
     mean = torch.tensor(FILL).view(3, 1, 1)
     own, other = (((clips.float() - mean).transpose(1, 2)) for clips in (weak, strong))
     mask = torch.ones_like(weak[:, :, :1]) if mask is None else mask
-    mixed = SCENE_AUGMENTATIONS[scene](own, other, mask.transpose(1, 2), 1.0, generator)
+    augmentation = SCENE_AUGMENTATIONS[scene]
+    drawn = augmentation.draw(1.0, generator)
+    mixed = augmentation.apply(own, other, mask.transpose(1, 2), drawn)
     return (mixed.clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8), mixed
 
 

@@ -10,8 +10,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
+from lib.clips import CenterClips
 from lib.evaluation.evaluate import ListResult, results_beside
-from lib.evaluation.invariance import CenterClips
 from lib.learn.scoring import confusion_matrix
 from lib.run.folder import Run
 from lib.show.evaluation_figures import (

@@ -1,7 +1,7 @@
 """All views of one clip and its partner, and what was drawn for them: what notebook 2 looks at.
 
-The draws are those of `lib.clips.ClipDataset`, from the same generators: what is shown here for
-(seed, position, video) is what a loader with these settings gives.
+Clips are drawn by the recipe of `lib.clips`: what is shown here for (seed, position, video) is what
+a loader with these settings gives.
 """
 
 from collections import OrderedDict
@@ -13,66 +13,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.augment.scene import NEEDS_ACTORS
-from lib.augment.transforms import (
-    DrawnOperation,
-    DrawnTemporal,
-    WeakParams,
-    WeakTransform,
-)
-from lib.clips import make_generator
+from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.temporal import temporal_title
+from lib.augment.transforms import WeakParams
+from lib.clips import ClipRecipe, DrawnClip, make_generator
 from lib.config import LookSettings
 from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.video import random_clip_indices, read_frames
-from lib.show.augmentations import describe, draw_boxes, strong_transform, temporal_name
+from lib.data.video import read_frames
+from lib.show.augmentations import describe, draw_boxes
 from lib.show.clips import mix_clips
 from lib.show.movies import Tile, from_frames, shrink
 from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
-SCENE_NAMES = {
-    "actor_cutmix": "ActorCutMix",
-    "scene_cutout": "Scene cutout",
-    "cutmix": "CutMix",
-    "mixup": "MixUp",
-}
 KEPT_RESULTS = 16  # a few clips in a few settings
 NO_BOXES = "no person boxes: notebook 1 makes them (actor_boxes)"
 
 
-class WeakSample(NamedTuple):
+class WeakView(NamedTuple):
     """A clip up to its weak view.
 
     Attributes:
         record: The video.
         indices: Its frames in the clip, shape (T,).
+        params: The crop, in pixels of the decoded frame, and the flip.
         boxes: For each frame an array (n, 4); None where the data set has none.
         frames: Decoded frames, shape (T, H, W, 3), uint8.
-        params: The crop, in pixels of the decoded frame, and the flip.
         weak: Shape (T, 3, S, S), uint8.
         mask: Shape (T, 1, S, S), uint8; None where the data set has no boxes.
-        state: Of the generator afterwards, for the strong view.
     """
 
     record: VideoRecord
     indices: np.ndarray
+    params: WeakParams
     boxes: list[np.ndarray] | None
     frames: np.ndarray
-    params: WeakParams
     weak: Tensor
     mask: Tensor | None
-    state: Tensor
-
-
-class StrongSample(NamedTuple):
-    """The strong view of a clip, uint8, and what was drawn for it."""
-
-    operations: list[DrawnOperation]
-    temporal: DrawnTemporal
-    strong: Tensor
-    temporal_only: Tensor
-    order: list[int]
 
 
 @dataclass(frozen=True)
@@ -148,93 +126,74 @@ class ClipExplorer:
             row: Index row of the video.
             partner_row: Index row of the video whose background is taken.
         """
-        own, partner = (
-            self.weak_sample(settings, position, number)
-            for position, number in enumerate((row, partner_row))
-        )
-        strong = self._strong_sample(settings, row, own)
-        mixed, weight, note = self._mix(settings, own, partner, strong)
-        scene = settings.scene_augmentation
-        numbers = own.indices.tolist()
-        no_mask = NO_BOXES if own.mask is None else own.mask
+        recipe, drawn = ClipRecipe(settings), []
+        for position, number in enumerate((row, partner_row)):
+            generator = make_generator(settings.seed, position)
+            drawn.append(recipe.draw(self.dataset.record(number), generator))
+        own = self._weak_view(recipe, row, drawn[0], settings.actor_min_score)
+        partner = self._weak_view(recipe, partner_row, drawn[1], settings.actor_min_score)
+        strong, temporal = drawn[0].strong, drawn[0].strong.temporal
+        order = recipe.strong.temporal.apply(torch.arange(len(own.weak)), temporal).tolist()
+        strong_view = recipe.strong.apply(own.weak, strong)
+        mixed, weight, note = self._mix(settings, own, partner, strong_view)
+        numbers, partner_numbers = own.indices.tolist(), partner.indices.tolist()
+        shown = [numbers[k] for k in order]
+        temporal_only = recipe.strong.temporal.apply(own.weak, temporal)
+        title = f"only temporal: {temporal_title(temporal)}"
         tiles = [
             Tile("original", ORIGINAL, self._original(own), numbers),
             Tile("weak view", WEAK, own.weak, numbers),
-            Tile("strong view", STRONG, strong.strong, own.indices[strong.order].tolist()),
+            Tile("strong view", STRONG, strong_view, shown),
+            Tile(title, TEMPORAL, temporal_only, shown),
+            Tile("people in the weak view", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
             Tile(
-                f"only temporal: {temporal_name(strong.temporal)}",
-                TEMPORAL,
-                strong.temporal_only,
-                own.indices[strong.order].tolist(),
+                scene_title(settings.scene_augmentation, weight),
+                SCENE,
+                mixed,
+                numbers if note is None else (),
             ),
-            Tile("people in the weak view", ORIGINAL, no_mask),
-            Tile(scene_title(scene, weight), SCENE, mixed, numbers if note is None else ()),
-            Tile("partner, weak view", WEAK, partner.weak, partner.indices.tolist()),
-            Tile(
-                "partner, original",
-                ORIGINAL,
-                self._original(partner),
-                partner.indices.tolist(),
-            ),
+            Tile("partner, weak view", WEAK, partner.weak, partner_numbers),
+            Tile("partner, original", ORIGINAL, self._original(partner), partner_numbers),
         ]
-        facts = self._facts(settings, own, partner, strong, weight)
+        facts = self._facts(settings, own, partner, weight)
+        facts.insert(4, ("strong view", describe(strong).replace("\n", ", ")))
+        facts.insert(5, ("order of the frames", " ".join(map(str, order))))
         return Look(tiles, facts, self._warnings(settings, own, partner, note), weight)
 
-    def weak_sample(self, settings: LookSettings, position: int, row: int) -> WeakSample:
-        """Return the clip of a video at a position of a stream, up to its weak view."""
-        names = "seed clip_len frame_interval short_side crop_size crop_area_min actor_min_score"
-        key = (position, row, *(getattr(settings, name) for name in names.split()))
+    def _weak_view(
+        self, recipe: ClipRecipe, row: int, drawn: DrawnClip, min_score: float
+    ) -> WeakView:
+        key = (recipe.weak, row, min_score, tuple(drawn.frame_indices), drawn.weak)
 
-        def make() -> WeakSample:
-            generator = make_generator(settings.seed, position)
+        def make() -> WeakView:
             record = self.dataset.record(row)
-            indices = random_clip_indices(
-                record.num_frames, settings.clip_len, settings.frame_interval, generator
-            )
-            frames = self.videos.read(record, indices)
-            transform = WeakTransform(
-                settings.short_side, settings.crop_size, settings.crop_area_min
-            )
-            params = transform.draw(*frames.shape[1:3], generator)
+            frames = self.videos.read(record, drawn.frame_indices)
             boxes = mask = None
             if self.actors is not None:
-                boxes = self.actors.lookup(row, indices, settings.actor_min_score)
-                mask = transform.mask(boxes, params)
-            weak = transform.apply(frames, params)
-            state = generator.get_state()
-            return WeakSample(record, indices, boxes, frames, params, weak, mask, state)
+                boxes = self.actors.lookup(row, drawn.frame_indices, min_score)
+                mask = recipe.weak.mask(boxes, drawn.weak)
+            weak = recipe.weak.apply(frames, drawn.weak)
+            return WeakView(record, drawn.frame_indices, drawn.weak, boxes, frames, weak, mask)
 
         return self._remembered(("weak", key), make)
 
-    def _strong_sample(self, settings: LookSettings, row: int, own: WeakSample) -> StrongSample:
-        transform = strong_transform(settings)
-        generator = torch.Generator()
-        generator.set_state(own.state)
-        operations, temporal = transform.draw(own.weak, generator)
-        order = transform.temporal.apply(torch.arange(len(own.weak)), temporal)
-        changed = transform.randaugment.apply(own.weak, operations)
-        return StrongSample(operations, temporal, changed[order], own.weak[order], order.tolist())
-
     def _mix(
-        self, settings: LookSettings, own: WeakSample, partner: WeakSample, strong: StrongSample
+        self, settings: LookSettings, own: WeakView, partner: WeakView, strong: Tensor
     ) -> tuple[Tensor | str, float | None, str | None]:
         """Return the clip after the scene augmentation, its label weight, and why it is as it is.
 
         The weight is None where nothing was mixed.
         """
         scene = settings.scene_augmentation
-        if scene in NEEDS_ACTORS:
+        if SCENE_AUGMENTATIONS[scene].needs_people:
             if own.mask is None:
                 needs = f"{scene_title(scene, None)} needs person boxes; notebook 1 makes them"
                 return NO_BOXES, None, needs
             covered = float(own.mask.float().mean())
             if covered in (0.0, 1.0):
                 why = "nobody is in the mask" if covered == 0 else "the mask covers the whole clip"
-                return (
-                    strong.strong,
-                    None,
-                    f"{why}: {scene_title(scene, None)} leaves the clip its strong view",
-                )
+                why = f"{why}: {scene_title(scene, None)} leaves the clip its strong view"
+                return strong, None, why
         key = ("mix", scene, settings.seed, id(own.weak), id(partner.weak))
 
         def make() -> tuple[Tensor, Tensor, Tensor, float]:
@@ -248,7 +207,7 @@ class ClipExplorer:
         _, _, clip, weight = self._remembered(key, make)
         return clip, weight, None
 
-    def _original(self, sample: WeakSample) -> Tensor:
+    def _original(self, sample: WeakView) -> Tensor:
         """Return the decoded frames with the boxes drawn in."""
 
         def make() -> tuple[np.ndarray, Tensor]:
@@ -272,9 +231,8 @@ class ClipExplorer:
     def _facts(
         self,
         settings: LookSettings,
-        own: WeakSample,
-        partner: WeakSample,
-        strong: StrongSample,
+        own: WeakView,
+        partner: WeakView,
         weight: float | None,
     ) -> list[tuple[str, str]]:
         facts = [
@@ -282,8 +240,6 @@ class ClipExplorer:
             ("partner", partner.record.name),
             ("frames", " ".join(map(str, own.indices))),
             ("weak view", describe_weak(own)),
-            ("strong view", describe(strong.operations, strong.temporal).replace("\n", ", ")),
-            ("order of the frames", " ".join(map(str, strong.order))),
         ]
         if own.mask is not None:
             share = float(own.mask.float().mean())
@@ -298,7 +254,7 @@ class ClipExplorer:
         return facts
 
     def _warnings(
-        self, settings: LookSettings, own: WeakSample, partner: WeakSample, note: str | None
+        self, settings: LookSettings, own: WeakView, partner: WeakView, note: str | None
     ) -> list[str]:
         warnings = []
         span = (settings.clip_len - 1) * settings.frame_interval + 1
@@ -318,7 +274,7 @@ class ClipExplorer:
         return warnings
 
 
-def describe_weak(sample: WeakSample) -> str:
+def describe_weak(sample: WeakView) -> str:
     """Return the drawn crop and flip in words."""
     left, top, right, bottom, is_flipped = sample.params
     record = sample.record
@@ -330,5 +286,5 @@ def describe_weak(sample: WeakSample) -> str:
 
 def scene_title(scene: str, weight: float | None) -> str:
     """Return the title of a mixed clip, with the weight of its own label."""
-    name = SCENE_NAMES[scene]
+    name = SCENE_AUGMENTATIONS[scene].title
     return name if weight is None else f"{name}, own {100 * weight:.0f} %"

@@ -1,6 +1,5 @@
 """What the loader gives: the clips that a training step of a run feeds to its network."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
+from lib.augment.scene import unmixed
 from lib.augment.transforms import FILL
 from lib.batch.plan import RECIPE, read_plan
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
@@ -46,31 +46,6 @@ class FedStep(NamedTuple):
     tiles: list[Tile]
     columns: int
     words: list[str]
-
-
-class _Recorder:
-    """Stands in for the network: keeps the clips that it is given."""
-
-    def __init__(self, num_classes: int):
-        self.num_classes = num_classes
-        self.clips = torch.empty(0)
-
-    def __call__(self, clips: Tensor, with_teacher: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        self.clips = clips
-        logits = clips.new_zeros(len(clips), self.num_classes)
-        return (logits, clips.new_zeros(len(clips), 1000)) if with_teacher else logits
-
-
-class _RecordedScene:
-    """A scene augmentation that keeps what it returned last."""
-
-    def __init__(self, scene):
-        self.scene = scene
-        self.mixed: MixedClips | None = None
-
-    def __call__(self, *arguments) -> MixedClips:
-        self.mixed = self.scene(*arguments)
-        return self.mixed
 
 
 def run_settings(path: Path) -> TrainSettings:
@@ -128,16 +103,20 @@ def fed_step(settings: TrainSettings, step: int = 0, shown: int = 4) -> FedStep:
     normalize = Normalize(FILL, (1.0,) * 3)  # zero is shown as the colour it stands for
     tensors = [to_tensors(batch, normalize, len(classes)) for batch in batches]
 
-    objective, network = make_objective(settings), _Recorder(len(classes))
-    scenes = [_RecordedScene(objective.scene) for _ in range(2)]
-    if settings.is_semi_supervised:
-        labeled = replace(objective.labeled, scene=scenes[0])
-        objective = replace(objective, labeled=labeled, scene=scenes[1])
-    else:
-        objective = replace(objective, scene=scenes[0])
-        tensors.append(None)
-    objective(network, *tensors, make_generator(settings.seed, MIXING, step, 0))
-    return _describe(settings, network.clips, batches, [s.mixed for s in scenes], shown, classes)
+    labeled, unlabeled = tensors if len(tensors) == 2 else (*tensors, None)
+    generator = make_generator(settings.seed, MIXING, step, 0)
+    mixed, other = make_objective(settings).mix(labeled, unlabeled, generator)
+    names = [shorten(classes[label], 30) for label in batches[0].label[:shown].tolist()]
+    scene, words = settings.scene_augmentation, ["First row: labelled clips, as they are fed."]
+    tiles = _tiles([f"labelled: {name}" for name in names], mixed, scene, LABELED_COLOR)
+    view = getattr(labeled, settings.labeled_view)
+    words += _coin(settings.labeled_scene_p, mixed, view, scene, "labelled")
+    if unlabeled is not None:
+        tiles += _tiles(["unlabelled, weak"] * shown, unmixed(unlabeled.weak), scene, WEAK)
+        tiles += _tiles(["unlabelled, strong"] * shown, other, scene, STRONG)
+        words.append("Second and third row: the two views of unlabelled clips.")
+        words += _coin(settings.unlabeled_scene_p, other, unlabeled.strong, scene, "unlabelled")
+    return FedStep(tiles, shown, words)
 
 
 def _pairs(
@@ -157,45 +136,20 @@ def _pairs(
     return ClipBatch.collate([clips[position] for position in positions])
 
 
-def _describe(
-    settings: TrainSettings,
-    fed: Tensor,
-    batches: list[ClipBatch],
-    mixed: list[MixedClips | None],
-    shown: int,
-    classes: tuple[str, ...],
-) -> FedStep:
-    fed = (fed.transpose(1, 2) + torch.tensor(FILL).view(3, 1, 1)).clamp(0, 255).to(torch.uint8)
-    count, scene = len(batches[0].label), settings.scene_augmentation
-    names = [shorten(classes[label], 30) for label in batches[0].label.tolist()]
-    own = range(shown)
-    titles = [_title(f"labelled: {names[k]}", mixed[0], k, scene) for k in own]
-    tiles = [Tile(titles[k], LABELED_COLOR, fed[k]) for k in own]
-    words = ["First row: labelled clips, as they are fed."]
-    if len(batches) == 2:
-        size = len(batches[1].label)
-        tiles += [Tile("unlabelled, weak", WEAK, fed[count + k]) for k in own]
-        for k in own:
-            title = _title("unlabelled, strong", mixed[1], k, scene)
-            color = STRONG if title == "unlabelled, strong" else SCENE
-            tiles.append(Tile(title, color, fed[count + size + k]))
-        words.append("Second and third row: the two views of unlabelled clips.")
-        words.append(_coin(settings.unlabeled_scene_p, mixed[1], scene, "unlabelled"))
-    words.append(_coin(settings.labeled_scene_p, mixed[0], scene, "labelled"))
-    return FedStep(tiles, shown, [word for word in words if word])
+def _tiles(titles: list[str], mixed: MixedClips, scene: str, color: str) -> list[Tile]:
+    """Return the first clips of a batch; those whose label was mixed say so."""
+    mean, tiles = torch.tensor(FILL).view(3, 1, 1), []
+    for title, clip, own in zip(titles, mixed.clips, mixed.label_weight.tolist(), strict=False):
+        clip = (clip.transpose(0, 1) + mean).clamp(0, 255).to(torch.uint8)
+        is_mixed = own != 1
+        tiles.append(
+            Tile(scene_title(scene, own), SCENE, clip) if is_mixed else Tile(title, color, clip)
+        )
+    return tiles
 
 
-def _title(name: str, mixed: MixedClips | None, position: int, scene: str) -> str:
-    if mixed is None or float(mixed.label_weight[position]) == 1:
-        return name
-    return scene_title(scene, float(mixed.label_weight[position]))
-
-
-def _coin(p: float, mixed: MixedClips | None, scene: str, which: str) -> str:
-    if mixed is None:
-        return ""
-    is_mixed = bool((mixed.label_weight < 1).any())
-    return (
-        f"In this step {scene} was {'applied' if is_mixed else 'not applied'} to the {which} "
-        f"batch (probability {p:g})."
-    )
+def _coin(p: float, mixed: MixedClips, view: Tensor, scene: str, which: str) -> list[str]:
+    """Return a sentence that says whether the scene augmentation was drawn, if it can be."""
+    was = "not applied" if torch.equal(mixed.clips, view) else "applied"
+    sentence = f"In this step {scene} was {was} to the {which} batch (probability {p:g})."
+    return [sentence] if p else []

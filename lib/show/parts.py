@@ -7,22 +7,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lib.clips import CenterClips
 from lib.evaluation.evaluate import ListResult, load_trained
-from lib.evaluation.invariance import CenterClips
+from lib.evaluation.invariance import PARTS, actor_and_background
 from lib.learn.setup import run_normalize
 from lib.run.folder import Run
 from lib.run.processes import resolve_device
 from lib.show.plots import clip_rows
 from lib.show.style import shorten
 
-PARTS = ("whole clip", "actor only", "background only")
-
 
 def part_views(clip: Tensor, mask: Tensor | None, fill: Tensor) -> dict[str, Tensor | str]:
     """Return a clip as a whole, its actors alone and its background alone.
-
-    In the background, every place that an actor visits is covered in all frames, as in
-    `lib.evaluation.invariance`.
 
     Args:
         clip: uint8, shape (T, 3, H, W).
@@ -39,10 +35,8 @@ def part_views(clip: Tensor, mask: Tensor | None, fill: Tensor) -> dict[str, Ten
     elif mask.all():
         why = "the boxes cover the whole clip"
     else:
-        fill = fill.to(torch.uint8).expand_as(clip)
-        ever = mask.amax(dim=0, keepdim=True).bool()
-        actor, background = torch.where(mask.bool(), clip, fill), torch.where(ever, fill, clip)
-        return dict(zip(PARTS, (clip, actor, background), strict=True))
+        parts = actor_and_background(clip, mask, fill.to(torch.uint8))
+        return dict(zip(PARTS, (clip, *parts), strict=True))
     return dict(zip(PARTS, (clip, why, why), strict=True))
 
 
