@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import pytest
@@ -16,10 +17,12 @@ from test_training import assert_same_weights, log_of
 from lib.config import PROJECT_ROOT, project_path
 from lib.files import write_text
 from lib.learn import trainer
+from lib.learn.objectives import OBJECTIVES, FixMatchObjective
 from lib.learn.training import fit
 from lib.run import tracking
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
+from lib.run.processes import World
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
@@ -180,6 +183,61 @@ def test_sigterm_saves_and_continues_exactly(
     fit(settings)  # in its last step a run has nothing left to continue
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and run.is_finished()
     assert_same_weights(run, uninterrupted)
+
+
+@dataclass(frozen=True)
+class RememberingObjective(FixMatchObjective):
+    """Its threshold is the mean confidence of all steps so far: it matters what went before."""
+
+    def confident(self, logits):
+        confidence = logits.softmax(1).amax(1)
+        steps = self.state.get("steps", torch.zeros(()))
+        mean = self.state.get("mean", torch.zeros(()))
+        self.state["steps"] = steps + 1
+        self.state["mean"] = mean + (confidence.mean() - mean) / (steps + 1)
+        return (confidence >= self.state["mean"]).to(logits.dtype)
+
+
+@pytest.mark.parametrize("number", [4, 11])  # during the ramp-up, when it is replaced, and after
+def test_what_an_objective_remembers_continues_exactly(
+    tiny_settings, tmp_path, at_forward, monkeypatch, number
+):
+    monkeypatch.setitem(OBJECTIVES, "fixmatch", RememberingObjective)
+    expected = fit(tiny_settings(**RICH, run_dir=tmp_path / "expected"))
+    settings = tiny_settings(**RICH, run_dir=tmp_path / "stopped")
+    run = Run(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    at_forward(number, run.stop_path.touch)
+    fit(settings)
+    (state,) = run.load(run.last_path)["objective"]  # of its one process
+    assert state["steps"] == number + 1 and 0 < state["mean"] < 1
+    fit(settings)
+    assert_same_weights(run, expected)
+    assert run.load(run.last_path)["objective"] == expected.load(expected.last_path)["objective"]
+    masks = [run.read_log()["ssl/mask_rate"].iloc[-1] for run in (run, expected)]
+    assert masks[0] == masks[1] and 0 < masks[0] < 1
+
+
+def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypatch):
+    def of_rank(rank: int, size: int) -> trainer.Trainer:
+        world = World(0, 1, torch.device("cpu"))  # set up alone, without a process group
+        made = trainer.Trainer(tiny_settings(run_dir=tmp_path / "run"), world)
+        made.world = World(rank, size, world.device)
+        return made
+
+    states = [{"mean": torch.tensor(float(rank))} for rank in range(2)]
+    first = of_rank(0, 2)
+    monkeypatch.setattr(World, "gather", lambda self, value: states)
+    monkeypatch.setattr(first.run, "save", lambda path, state: saved.update(state))
+    saved: dict = {}
+    first._save(tmp_path / "last.pt")
+    for rank, size, expected in ((0, 2, 0), (1, 2, 1), (0, 1, 0), (3, 4, 1)):
+        again = of_rank(rank, size)
+        again._load(saved)
+        assert again.objective.state == states[expected]
+    old = of_rank(0, 1)
+    old._load({name: value for name, value in saved.items() if name != "objective"})
+    assert old.objective.state == {}  # checkpoints of before still open
 
 
 @pytest.mark.parametrize("num_processes, num_workers", [(1, 1), (2, 0)])

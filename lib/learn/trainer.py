@@ -245,9 +245,11 @@ class Trainer:
         return self.world.agree(self.run.is_asked_to_stop())
 
     def _save(self, path: Path, buffers: Sequence[dict[str, Tensor]] = ()) -> None:
+        objective_states = self.world.gather(self.objective.state_dict())
         if self.world.rank:
             return
         state = {
+            "objective": objective_states,
             "model": self.model.state_dict(),
             "buffers": list(buffers),
             "optimizer": self.optimizer.state_dict(),
@@ -271,6 +273,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if len(buffers := state.get("buffers", ())) == self.world.size:
             self.model.load_state_dict(buffers[self.world.rank], strict=False)
+        states = state.get("objective", [{}])
+        self.objective.load_state_dict(states[self.world.rank % len(states)])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.best_top1 = state["step"], state["best_top1"]
