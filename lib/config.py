@@ -138,7 +138,8 @@ class TrainSettings(ClipSettings):
         unlabeled_data_root: Its `data_root`.
         unlabeled_list: Its list.
         val_list: List for validation.
-        objective: `supervised`, or how unlabelled clips are used.
+        objective: `probe` (the head alone, as a logistic regression on the labelled videos),
+            `supervised`, or how unlabelled clips are used.
         labeled_view: View of the labelled clips that is learned from.
         labeled_scene_p: Probability of the scene augmentation on a labelled batch.
         unlabeled_scene_p: The same for an unlabelled batch.
@@ -152,6 +153,10 @@ class TrainSettings(ClipSettings):
         weights: Start from this file: an image network's own weights, or a video network's
             checkpoint of the reference or of MMAction2.
         temporal_shift: Share of an image network's channels that move by one frame (TSM: 0.25).
+        frame_deviation: Let its features be mean and deviation over the frames, not the mean alone.
+        frozen_share: Share of the backbone's layers, the first ones, that are not trained.
+        head: How the head starts: `new`, or as the logistic regression of a `probe`.
+        probe_l2: L2 of that regression's weights.
         dropout: Dropout before the last layer.
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
         labeled_batch: Labelled clips in a step, over all processes.
@@ -187,7 +192,7 @@ class TrainSettings(ClipSettings):
     unlabeled_list: str = "train"
     val_list: str = "val"
 
-    objective: Literal["supervised", "fixmatch", "uda"] = "fixmatch"
+    objective: Literal["probe", "supervised", "fixmatch", "uda"] = "fixmatch"
     labeled_view: Literal["weak", "strong"] = "weak"
     labeled_scene_p: Probability = 0.0
     unlabeled_scene_p: Probability = 0.5
@@ -201,6 +206,10 @@ class TrainSettings(ClipSettings):
     pretrained: bool = False
     weights: str | None = None
     temporal_shift: Probability = 0.0
+    frame_deviation: bool = False
+    frozen_share: Probability = 0.0
+    head: Literal["new", "probe"] = "new"
+    probe_l2: Positive = 0.01
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     epochs: Count = 360
@@ -229,7 +238,7 @@ class TrainSettings(ClipSettings):
     @property
     def is_semi_supervised(self) -> bool:
         """Whether unlabelled clips are used."""
-        return self.objective != "supervised"
+        return self.objective not in ("probe", "supervised")
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:
@@ -239,9 +248,11 @@ class TrainSettings(ClipSettings):
             )
         if not self.is_semi_supervised and self.distillation_weight:
             raise ValueError(
-                "distillation_weight acts on unlabelled clips, but objective is 'supervised'; "
-                "set it to 0 or choose 'fixmatch' or 'uda'"
+                f"distillation_weight acts on unlabelled clips, but objective is "
+                f"{self.objective!r}; set it to 0 or choose 'fixmatch' or 'uda'"
             )
+        if self.objective == "probe" and self.epochs != 1:
+            raise ValueError(f"epochs: a probe has one epoch, not {self.epochs}; set it to 1")
         if self.weights and self.pretrained:
             raise ValueError("weights and pretrained exclude each other; set one of them")
         return self

@@ -171,14 +171,20 @@ def test_the_studies_are_known(runs):
 @pytest.mark.parametrize("study", STUDIES)
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
     of_the_machine = {"run_dir", "data_dir", "tensorboard"}
-    not_of_the_paper = {"temporal_shift"}  # off in the notebook as well
+    not_of_the_paper = {
+        "temporal_shift",
+        "frame_deviation",
+        "frozen_share",
+        "head",
+        "probe_l2",
+    }  # off in the notebook as well
     defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
     for name, run in runs.items():
         if name.startswith(f"{study}/"):
             fields = type(run.settings).model_fields
             left = set(fields) - set(run.parameters) - of_the_machine
             assert left <= not_of_the_paper
-            assert all(not defaults[field] for field in left)
+            assert all(defaults[field] == fields[field].default for field in left)
 
 
 @pytest.mark.parametrize("study", ["ablation", "ablation_small"])

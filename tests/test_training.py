@@ -347,6 +347,11 @@ MATTERS = [
     {"weight_decay": 0.01},
     {"grad_clip": 0.01},
     {"val_interval": 2},
+    {"frozen_share": 0.5},
+    {"head": "probe"},
+    {"probe_l2": 1.0, "head": "probe"},
+    {"temporal_shift": 0.25, "model": "efficientnet_lite0", "epochs": 1},
+    {"frame_deviation": True, "model": "efficientnet_lite0", "epochs": 1},
 ]
 # Tested elsewhere: what a field does, that it must not matter, or that it is refused.
 ELSEWHERE = {

@@ -1,16 +1,15 @@
 """Networks by name: R(2+1)D and R3D, torchvision's video networks, image networks; their input.
 
-Every network is a `VideoClassifier`: a backbone that turns clips into one vector each, dropout, a
-linear head and, for distillation, a second head for a teacher's classes. Clips are float tensors of
-shape (B, 3, T, H, W).
+Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W).
 """
 
 import difflib
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lib.learn.classifier import VideoClassifier as VideoClassifier
 from lib.learn.image_networks import (
     build_image_network,
     image_input_spec,
@@ -25,78 +24,6 @@ from lib.learn.torchvision_video import (
 )
 from lib.learn.video_resnet import VideoResNet, conv2plus1d, conv3d, thin_conv2plus1d
 from lib.learn.weights import load_reference_weights as load_reference_weights
-
-
-class VideoClassifier(nn.Module):
-    """A backbone, dropout and a linear head; a second head where a teacher is distilled."""
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        feature_dim: int,
-        num_classes: int,
-        dropout: float,
-        teacher_classes: int = 0,
-    ) -> None:
-        """Put heads on a backbone.
-
-        Args:
-            backbone: Turns clips (B, 3, T, H, W) into features (B, D).
-            feature_dim: D.
-            num_classes: Number of action classes, at least 1.
-            dropout: Probability of dropping a feature before each head, in [0, 1).
-            teacher_classes: Number of classes of the distilled teacher; 0 for none.
-
-        Raises:
-            ValueError: If a number is out of its range.
-        """
-        super().__init__()
-        if num_classes < 1 or teacher_classes < 0:
-            raise ValueError(
-                f"num_classes must be at least 1 and teacher_classes at least 0, "
-                f"got {num_classes} and {teacher_classes}"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.head = _linear(feature_dim, num_classes)
-        self.teacher_head = _linear(feature_dim, teacher_classes) if teacher_classes else None
-
-    def features(self, clips: Tensor) -> Tensor:
-        """Compute features (B, D) of clips (B, 3, T, H, W), before dropout."""
-        return self.backbone(clips)
-
-    def forward(self, clips: Tensor, with_teacher: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Classify clips.
-
-        Args:
-            clips: Normalised clips, shape (B, 3, T, H, W), floating point.
-            with_teacher: Also predict the teacher's classes.
-
-        Returns:
-            Logits (B, num_classes); with the teacher, also logits (B, teacher_classes).
-
-        Raises:
-            ValueError: If the teacher's classes are asked of a network built without them.
-
-        Source: as in the reference, each head has a dropout draw of its own
-        (mmaction/models/recognizers/base_semi.py:45-50, heads/i3d_head.py).
-        """
-        features = self.features(clips)
-        logits = self.head(self.dropout(features))
-        if not with_teacher:
-            return logits
-        if self.teacher_head is None:
-            raise ValueError("this network has no teacher head: build it with teacher_classes > 0")
-        return logits, self.teacher_head(self.dropout(features))
-
-
-def _linear(in_features: int, out_features: int) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features)
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def r2plus1d_34(
@@ -174,6 +101,7 @@ def build_model(
     dropout: float | None = None,
     teacher_classes: int = 0,
     temporal_shift: float = 0.0,
+    frame_deviation: bool = False,
 ) -> VideoClassifier:
     """Build a network by name.
 
@@ -189,18 +117,26 @@ def build_model(
             own.
         teacher_classes: Number of classes of a distilled teacher; 0 for none.
         temporal_shift: Share of an image network's channels that move by one frame, in [0, 1].
+        frame_deviation: Let an image network's features hold their deviation over the frames too.
 
     Raises:
         ValueError: If there is no such network, or its weights cannot be had or do not fit.
     """
     if name not in _OURS and is_image_network(name):
         backbone, feature_dim, own_dropout = build_image_network(
-            name, pretrained=pretrained, weights=weights, temporal_shift=temporal_shift
+            name,
+            pretrained=pretrained,
+            weights=weights,
+            temporal_shift=temporal_shift,
+            with_deviation=frame_deviation,
         )
         dropout = own_dropout if dropout is None else dropout
         return VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
-    if temporal_shift:
-        raise ValueError(f"temporal_shift is for image networks, and {name!r} is none; set it to 0")
+    if temporal_shift or frame_deviation:
+        raise ValueError(
+            f"temporal_shift and frame_deviation are for image networks, and {name!r} is none; set "
+            "them to 0 and false"
+        )
     model = _build_video_network(name, num_classes, pretrained, dropout, teacher_classes)
     if weights is not None:
         load_reference_weights(model, weights)

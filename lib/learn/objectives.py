@@ -113,7 +113,7 @@ class SupervisedObjective(Objective):
         targets = mix_targets(labeled.targets, mixed.partner, mixed.label_weight)
         logits = model(mixed.clips)
         loss = losses.soft_cross_entropy(logits, targets).mean()
-        stats = {"loss/total": _mean_of(loss)} | labeled_stats(loss, logits, labeled.targets)
+        stats = {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, labeled.targets)
         return StepLoss(loss, stats)
 
 
@@ -193,8 +193,8 @@ class FixMatchObjective(Objective):
             weak_teacher_logits = teacher_logits.split(parts)[1]
             distillation = losses.soft_cross_entropy(weak_teacher_logits, unlabeled.teacher).mean()
             loss = loss + self.distillation_weight * distillation
-            stats["loss/distillation"] = _mean_of(distillation)
-        return StepLoss(loss, {"loss/total": _mean_of(loss)} | stats)
+            stats["loss/distillation"] = mean_of(distillation)
+        return StepLoss(loss, {"loss/total": mean_of(loss)} | stats)
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,7 @@ class UDAObjective(FixMatchObjective):
         return losses.uda_loss(logits, targets, keep)
 
 
+<<<<<<< HEAD
 OBJECTIVES: dict[str, type[Objective]] = {
     "supervised": SupervisedObjective,
     "fixmatch": FixMatchObjective,
@@ -235,6 +236,10 @@ def _mix(
 
 
 def _mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
+=======
+def mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a mean as (sum, count) of one batch."""
+>>>>>>> 7d8c8b8 (A probe as an objective: a logistic regression on features of the labelled videos; a head may start as one; the first layers may be kept as they are)
     return value.detach(), torch.ones_like(value)
 
 
@@ -242,7 +247,7 @@ def labeled_stats(loss: Tensor, logits: Tensor, targets: Tensor) -> dict:
     """Return the log entries of the labelled clips; `targets` are the labels before mixing."""
     correct = (logits.argmax(dim=1) == targets.argmax(dim=1)).to(loss.dtype)
     count = torch.full_like(loss, len(logits)).detach()
-    return {"loss/labeled": _mean_of(loss), "train/top1_clip": (correct.sum(), count)}
+    return {"loss/labeled": mean_of(loss), "train/top1_clip": (correct.sum(), count)}
 
 
 def unlabeled_stats(loss: Tensor, weak_logits: Tensor, keep: Tensor, targets: Tensor) -> dict:
@@ -250,7 +255,7 @@ def unlabeled_stats(loss: Tensor, weak_logits: Tensor, keep: Tensor, targets: Te
     known = targets.sum(dim=1) * keep
     correct = (weak_logits.argmax(dim=1) == targets.argmax(dim=1)).to(keep.dtype)
     return {
-        "loss/unlabeled": _mean_of(loss),
+        "loss/unlabeled": mean_of(loss),
         "ssl/mask_rate": (keep.sum(), torch.full_like(loss, len(keep)).detach()),
         "ssl/pseudo_label_accuracy": ((correct * known).sum(), known.sum()),
     }

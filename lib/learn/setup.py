@@ -102,8 +102,12 @@ def make_objective(settings: TrainSettings) -> Objective:
     """Return the objective that the settings name."""
     scene = SCENE_AUGMENTATIONS[settings.scene_augmentation]
     labeled = SupervisedObjective(settings.labeled_view, settings.labeled_scene_p, scene)
+<<<<<<< HEAD
     kind = OBJECTIVES[settings.objective]
     if kind is SupervisedObjective:
+=======
+    if not settings.is_semi_supervised:
+>>>>>>> 7d8c8b8 (A probe as an objective: a logistic regression on features of the labelled videos; a head may start as one; the first layers may be kept as they are)
         return labeled
     given = {name: getattr(settings, name) for name in kind.takes}
     return kind(labeled=labeled, scene_p=settings.unlabeled_scene_p, scene=scene, **given)
@@ -171,7 +175,7 @@ def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> Clip
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
     """Return the network of a run, as it is before the first step."""
-    return build_model(
+    model = build_model(
         settings.model,
         num_classes,
         pretrained=settings.pretrained,
@@ -179,7 +183,10 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         dropout=settings.dropout,
         teacher_classes=1000 if settings.distillation_weight else 0,
         temporal_shift=settings.temporal_shift,
+        frame_deviation=settings.frame_deviation,
     )
+    model.freeze(settings.frozen_share)
+    return model
 
 
 def val_protocol(settings: TrainSettings) -> Protocol:

@@ -16,6 +16,7 @@ from lib.config import TrainSettings
 from lib.data.video import FrameReader
 from lib.learn.batch_norm import average_buffers, sync_batch_norm
 from lib.learn.meter import Meter, peak_memory_mb
+from lib.learn.probe import fit_head
 from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import (
@@ -89,12 +90,17 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, from the last checkpoint if there is one."""
         self._resume()
+        started, meter = time.perf_counter(), Meter()
+        if self.step == 0 and "probe" in (self.settings.objective, self.settings.head):
+            meter.update(self._fit_head())
         if self.settings.tensorboard and self.world.rank == 0:
             self.events = EventWriter(self.run)
         last_step = self.settings.epochs * self.steps_per_epoch
-        batches = self._batches(self.step, last_step)
-        started, samples = time.perf_counter(), 0
-        meter = Meter()
+        if self.settings.objective == "probe":
+            self.step, self.seconds = last_step, time.perf_counter() - started
+            self._end_epoch(1, meter, len(self.data.labeled_rows) / self.seconds)
+            return
+        batches, samples, meter = self._batches(self.step, last_step), 0, Meter()
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         while self.step < last_step:
             epoch = self.step // self.steps_per_epoch + 1
@@ -112,6 +118,19 @@ class Trainer:
                 buffers = {name: value.cpu() for name, value in self.model.named_buffers()}
                 self._save(self.run.last_path, self.world.gather(buffers))
                 return
+
+    def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Let the head be a logistic regression on the labelled videos' features."""
+        return fit_head(
+            self.model,
+            self.normalize,
+            self.data.labeled,
+            self.data.labeled_rows,
+            val_protocol(self.settings),
+            self.world,
+            self.settings.probe_l2,
+            num_workers=self.settings.num_workers,
+        )
 
     def _train_step(self, batches: Iterator, meter: Meter) -> int:
         """Make one optimiser step and return the clips it used, over all processes."""

@@ -1,0 +1,145 @@
+"""The probe, the head that starts as one, and layers that are kept as they are."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from lib.config import EvaluateSettings
+from lib.evaluation.evaluate import evaluate
+from lib.learn.models import build_model
+from lib.learn.probe import logistic_regression
+from lib.learn.setup import build_run_model, load_data
+from lib.learn.training import fit
+from lib.run.folder import Run
+
+
+def test_regression_is_the_minimum_of_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 3
+    features = torch.randn(30, 4, generator=generator) * torch.tensor([1.0, 10.0, 0.1, 1.0]) + 5
+    features[:, 3] = 2.0  # a feature that never changes
+    features[:, 0] += labels
+    weight, bias = logistic_regression(features, labels, 3, l2=0.1)
+    mean, std = features.double().mean(dim=0), features.double().std(dim=0, correction=0)
+    std[3] = 1
+    scaled = ((features - mean) / std).double()
+    probabilities = (features.double() @ weight.T + bias).softmax(dim=1)
+    residual = (probabilities - nn.functional.one_hot(labels, 3)) / 30
+    # The gradient of mean CE + l2 / 2 · |W|² is zero at its only minimum.
+    gradient = residual.T @ scaled + 0.1 * weight * std
+    assert gradient.abs().max() < 1e-6
+    assert residual.sum(dim=0).abs().max() < 1e-6
+    assert (weight[:, 3] == 0).all()
+
+
+def test_regression_separates_what_can_be_separated():
+    labels = torch.arange(12) % 4
+    features = nn.functional.one_hot(labels, 6).float() + torch.arange(6)
+    weight, bias = logistic_regression(features, labels, 4, l2=1e-4)
+    assert ((features.double() @ weight.T + bias).argmax(dim=1) == labels).all()
+
+
+def test_a_probe_is_a_run_like_others(tiny_settings):
+    settings = tiny_settings(objective="probe", epochs=1, model="efficientnet_lite0", crop_size=16)
+    settings = settings.model_copy(update={"frame_deviation": True})
+    run = fit(settings)
+    assert run.is_finished()
+    (entry,) = run.log_entries()
+    assert entry["epoch"] == 1 and "eval/top1_video" in entry and entry["seconds"] > 0
+    state = run.load(run.last_path)["model"]
+    assert state["head.weight"].shape == (6, 2 * 1280)
+    start = build_run_model_of(run)
+    for name, tensor in start.backbone.state_dict().items():
+        assert torch.equal(state[f"backbone.{name}"], tensor), name
+    results = evaluate(EvaluateSettings(run_dir=settings.run_dir, num_processes=1))
+    assert results["val"].scores.shape == (8, 6)
+    assert json.loads(run.metrics_path.read_text())["labels"] == 18
+    fit(settings)  # finished: nothing is done again
+    assert len(Run(settings.run_dir).log_entries()) == 1
+
+
+def build_run_model_of(run: Run):
+    settings = run.settings()
+    torch.manual_seed(settings.seed)
+    return build_run_model(settings, 6)
+
+
+def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):
+    """With a step size of almost nothing, the trained network is the probe."""
+    network = {"model": "efficientnet_lite0", "frozen_share": 1.0, "epochs": 1}
+    settings = tiny_settings(objective="supervised", head="probe", lr=1e-9, **network)
+    run = fit(settings)
+    trained = run.load(run.last_path)["model"]
+    again = settings.model_copy(
+        update={"objective": "probe", "run_dir": settings.run_dir + "_probe"}
+    )
+    probe = fit(again)
+    expected = probe.load(probe.last_path)["model"]
+    torch.testing.assert_close(trained["head.weight"], expected["head.weight"], rtol=0, atol=1e-5)
+    assert trained["head.weight"].abs().max() > 1e-3
+
+
+def test_frozen_layers_keep_their_weights_and_their_batch_norms():
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3)
+    model.freeze(0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    model.train()
+    model(torch.randn(2, 3, 2, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    convolutions = [
+        n for n, m in model.backbone.network.named_modules() if isinstance(m, nn.Conv2d)
+    ]
+    for position, name in enumerate(convolutions):
+        assert (f"backbone.network.{name}.weight" in changed) == (position >= 10), name
+    assert "backbone.network.bn1.running_mean" not in changed
+    assert "backbone.network.layer4.1.bn2.running_mean" in changed
+    assert {"head.weight", "head.bias"} <= changed
+
+
+def test_all_is_frozen_but_the_head():
+    model = build_model("vit_b_32", 3)
+    model.freeze(1.0)
+    learned = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert learned == ["head.weight", "head.bias"]
+    model = build_model("r2plus1d_small", 3)
+    model.freeze(0.0)
+    assert all(value.requires_grad for value in model.parameters())
+
+
+def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
+    with pytest.raises(ValidationError, match="epochs: a probe has one epoch, not 2; set it to 1"):
+        tiny_settings(objective="probe", epochs=2)
+    with pytest.raises(ValidationError, match="distillation_weight acts on .*objective is 'probe'"):
+        tiny_settings(objective="probe", epochs=1, distillation_weight=1.0)
+    with pytest.raises(ValueError, match="frame_deviation are for image networks, and 'r2plus1d_s"):
+        fit(tiny_settings(frame_deviation=True))
+    with pytest.raises(
+        ValueError, match="vit_b_16 takes clips of at least 1 frames and crops of e"
+    ):
+        fit(tiny_settings(model="vit_b_16"))
+
+
+def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
+    seen = []
+    from lib.learn import probe
+
+    real = probe.score_videos
+
+    def scored(model, normalize, dataset, rows, *args, **kwargs):
+        seen.append(rows)
+        return real(model, normalize, dataset, rows, *args, **kwargs)
+
+    monkeypatch.setattr(probe, "score_videos", scored)
+    settings = tiny_settings(objective="probe", epochs=1, labeled_fraction=0.4)
+    fit(settings)
+    (rows,) = seen
+    assert np.array_equal(rows, load_data(settings).labeled_rows) and len(rows) < 18
