@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lib.learn.video_resnet import Conv2Plus1d
 from lib.run.processes import World
@@ -25,3 +26,19 @@ def average_buffers(model: nn.Module, world: World) -> None:
     for buffer in model.buffers():
         if buffer.is_floating_point():
             world.sum_(buffer).div_(world.size)
+
+
+def for_processes(model: nn.Module, world: World) -> tuple[nn.Module, nn.Module]:
+    """Return the network, its batch norm over all GPUs, and the same to train in these processes.
+
+    Args:
+        model: The network, on the device of `world`.
+        world: The processes.
+    """
+    if world.size == 1:
+        return model, model
+    if world.device.type != "cuda":
+        return model, DistributedDataParallel(model, forward_sync_buffers=False)
+    model = sync_batch_norm(model)
+    ids = [world.device.index]
+    return model, DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)

@@ -40,7 +40,7 @@ class VideoClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = _linear(feature_dim, num_classes)
         self.teacher_head = _linear(feature_dim, teacher_classes) if teacher_classes else None
-        self._frozen: list[nn.Module] = []
+        self.frozen_share = 0.0
 
     def freeze(self, share: float) -> None:
         """Keep the first layers of the backbone as they are, their batch norms too.
@@ -48,19 +48,21 @@ class VideoClassifier(nn.Module):
         Args:
             share: Share of its convolutions and linear layers, in their order, in [0, 1].
         """
-        leaves = [part for part in self.backbone.modules() if not list(part.children())]
-        layers = [i for i, part in enumerate(leaves) if isinstance(part, _LAYERS)]
-        count = round(share * len(layers))
-        end = layers[count] if count < len(layers) else len(leaves)
-        self._frozen = leaves[:end] if count else []
-        for part in self._frozen if share < 1 else [self.backbone]:
+        self.frozen_share = share
+        for part in self._frozen() if share < 1 else [self.backbone]:
             part.requires_grad_(False)
         self.train(self.training)
+
+    def _frozen(self) -> list[nn.Module]:
+        leaves = [part for part in self.backbone.modules() if not list(part.children())]
+        layers = [i for i, part in enumerate(leaves) if isinstance(part, _LAYERS)]
+        count = round(self.frozen_share * len(layers))
+        return leaves[: (*layers, len(leaves))[count]] if count else []
 
     def train(self, mode: bool = True) -> "VideoClassifier":
         """As of every network; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for part in self._frozen:
+        for part in self._frozen():
             part.eval()
         return self
 

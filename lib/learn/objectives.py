@@ -220,8 +220,8 @@ class UDAObjective(FixMatchObjective):
         return losses.uda_loss(logits, targets, keep)
 
 
-<<<<<<< HEAD
 OBJECTIVES: dict[str, type[Objective]] = {
+    "probe": SupervisedObjective,  # of the head alone, at its minimum: `probe.py`
     "supervised": SupervisedObjective,
     "fixmatch": FixMatchObjective,
     "uda": UDAObjective,
@@ -235,11 +235,8 @@ def _mix(
     return scene.apply(batch.weak, getattr(batch, view), batch.human_mask, drawn)
 
 
-def _mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
-=======
 def mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
     """Return a mean as (sum, count) of one batch."""
->>>>>>> 7d8c8b8 (A probe as an objective: a logistic regression on features of the labelled videos; a head may start as one; the first layers may be kept as they are)
     return value.detach(), torch.ones_like(value)
 
 

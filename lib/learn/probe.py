@@ -64,8 +64,6 @@ def fit_head(
     protocol: Protocol,
     world: World,
     l2: float,
-    *,
-    num_workers: int = 0,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Make a logistic regression on the features of labelled videos the network's head.
 
@@ -77,14 +75,11 @@ def fit_head(
         protocol: The views of a video; its features are their mean.
         world: The processes, which share the videos; each fits the same head.
         l2: As of `logistic_regression`.
-        num_workers: Loader processes.
 
     Returns:
         For the log: loss and accuracy on the labelled videos, name -> (sum, count).
     """
-    features = score_videos(
-        model.backbone, normalize, dataset, rows, protocol, world, num_workers=num_workers
-    )
+    features = score_videos(model.backbone, normalize, dataset, rows, protocol, world)
     labels = torch.from_numpy(dataset.index["label"].to_numpy()[rows].copy())
     weight, bias = logistic_regression(
         torch.from_numpy(features), labels, model.head.out_features, l2

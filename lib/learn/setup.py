@@ -102,12 +102,8 @@ def make_objective(settings: TrainSettings) -> Objective:
     """Return the objective that the settings name."""
     scene = SCENE_AUGMENTATIONS[settings.scene_augmentation]
     labeled = SupervisedObjective(settings.labeled_view, settings.labeled_scene_p, scene)
-<<<<<<< HEAD
     kind = OBJECTIVES[settings.objective]
     if kind is SupervisedObjective:
-=======
-    if not settings.is_semi_supervised:
->>>>>>> 7d8c8b8 (A probe as an objective: a logistic regression on features of the labelled videos; a head may start as one; the first layers may be kept as they are)
         return labeled
     given = {name: getattr(settings, name) for name in kind.takes}
     return kind(labeled=labeled, scene_p=settings.unlabeled_scene_p, scene=scene, **given)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
-from lib.learn.batch_norm import average_buffers, sync_batch_norm
+from lib.learn.batch_norm import average_buffers, for_processes
 from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.probe import fit_head
 from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
@@ -63,7 +63,7 @@ class Trainer:
         self.normalize = run_normalize(settings).to(world.device)
         torch.manual_seed(settings.seed)
         self.model = build_run_model(settings, self.num_classes).to(world.device)
-        self.parallel = self._wrap(self.model)
+        self.model, self.parallel = for_processes(self.model, world)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.lr,
@@ -77,30 +77,17 @@ class Trainer:
         self.seconds = 0.0
         self.events: EventWriter | None = None
 
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        if self.world.size == 1:
-            return model
-        if self.world.device.type == "cuda":
-            self.model = model = sync_batch_norm(model)
-            return DistributedDataParallel(
-                model, device_ids=[self.world.device.index], forward_sync_buffers=False
-            )
-        return DistributedDataParallel(model, forward_sync_buffers=False)
-
     def fit(self) -> None:
         """Train to the last epoch, from the last checkpoint if there is one."""
         self._resume()
-        started, meter = time.perf_counter(), Meter()
-        if self.step == 0 and "probe" in (self.settings.objective, self.settings.head):
-            meter.update(self._fit_head())
         if self.settings.tensorboard and self.world.rank == 0:
             self.events = EventWriter(self.run)
         last_step = self.settings.epochs * self.steps_per_epoch
         if self.settings.objective == "probe":
-            self.step, self.seconds = last_step, time.perf_counter() - started
-            self._end_epoch(1, meter, len(self.data.labeled_rows) / self.seconds)
-            return
-        batches, samples, meter = self._batches(self.step, last_step), 0, Meter()
+            return self._fit_probe(last_step)
+        batches = self._batches(self.step, last_step)
+        started, samples = time.perf_counter(), 0
+        meter = Meter()
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         while self.step < last_step:
             epoch = self.step // self.steps_per_epoch + 1
@@ -119,18 +106,18 @@ class Trainer:
                 self._save(self.run.last_path, self.world.gather(buffers))
                 return
 
+    def _fit_probe(self, last_step: int) -> None:
+        started, meter = time.perf_counter(), Meter()
+        meter.update(self._fit_head())
+        self.step, self.seconds = last_step, time.perf_counter() - started
+        self._end_epoch(1, meter, len(self.data.labeled_rows) / self.seconds)
+
     def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Let the head be a logistic regression on the labelled videos' features."""
-        return fit_head(
-            self.model,
-            self.normalize,
-            self.data.labeled,
-            self.data.labeled_rows,
-            val_protocol(self.settings),
-            self.world,
-            self.settings.probe_l2,
-            num_workers=self.settings.num_workers,
-        )
+        protocol, data = val_protocol(self.settings), self.data
+        videos = data.labeled, data.labeled_rows
+        l2 = self.settings.probe_l2
+        return fit_head(self.model, self.normalize, *videos, protocol, self.world, l2)
 
     def _train_step(self, batches: Iterator, meter: Meter) -> int:
         """Make one optimiser step and return the clips it used, over all processes."""
@@ -285,6 +272,8 @@ class Trainer:
         """Go on from the last checkpoint; without one what is logged is made again."""
         if self.run.last_path.exists():
             self._load(self.run.load(self.run.last_path))
+        elif self.settings.head == "probe":
+            self._fit_head()
         if self.world.rank == 0:
             self.run.truncate_log(self.step)
 
