@@ -1,6 +1,5 @@
 """Paging through what a tested run got right and wrong, in JupyterLab."""
 
-import html
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -14,6 +13,7 @@ from lib.clips import CenterClips
 from lib.evaluation.evaluate import ListResult, results_beside
 from lib.learn.scoring import confusion_matrix
 from lib.run.folder import Run
+from lib.show.escape import escape
 from lib.show.evaluation_figures import (
     RIGHT,
     clip_tile,
@@ -136,8 +136,8 @@ class EvaluationBrowser:
         rates, styles = recall(matrix), {}
         for row in shown:
             buttons = [self._cell_button(matrix, share, row, k, small, styles) for k in shown]
-            name = html.escape(shorten(self.classes[row], 18))
-            full = html.escape(self.classes[row], quote=True)
+            name = escape(shorten(self.classes[row], 18))
+            full = escape(self.classes[row])
             children += [
                 widgets.HTML(f'<div title="{full}" style="text-align:right">{name}</div>'),
                 widgets.HBox(buttons),
@@ -212,8 +212,8 @@ class EvaluationBrowser:
         """List the chosen videos and show the first."""
         found, words = self._found()
         self._positions = found
-        why = f'<br><span style="{FADED}">{html.escape(self.trouble)}</span>' * bool(self.trouble)
-        self.note.value = f"<b>{len(found)}</b> {html.escape(words)}{why}"
+        why = f'<br><span style="{FADED}">{escape(self.trouble)}</span>' * bool(self.trouble)
+        self.note.value = f"<b>{len(found)}</b> {escape(words)}{why}"
         self.videos.unobserve(self._on_video, names="value")
         self.videos.options = [(self._line(k), k) for k in found.tolist()]
         self.videos.value = int(found[0]) if len(found) else None
@@ -285,7 +285,7 @@ class EvaluationBrowser:
     def _detail(self, position: int) -> str:
         """Return HTML of one video: its parts, and the five best classes by part and run."""
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
-        name = html.escape(self.result.dataset.index["name"].iloc[row])
+        name = escape(self.result.dataset.index["name"].iloc[row])
         pairs = self.beside.get(self.list.value) or {
             self.run.name: (self.result, self.settings.test_fusion)
         }
@@ -297,7 +297,7 @@ class EvaluationBrowser:
             _bars_html(title, share, label, self.classes, color)
             for (title, share), color in zip(bars.items(), colors, strict=True)
         )
-        truth = html.escape(self.classes[label])
+        truth = escape(self.classes[label])
         return (
             f'<hr><b>{name}</b> <span style="{FADED}">true class: {truth}; below, what the '
             f"network says of the centre clip and of its parts</span>{movie}"
@@ -311,9 +311,9 @@ class EvaluationBrowser:
                 self._predict = part_predictor(self.run, self.checkpoint, self.classes, self.clips)
             views, shares = self._predict(row)
         except (OSError, ValueError, RuntimeError) as error:
-            return f"<p>no network to ask: {html.escape(shorten(str(error), 160))}</p>", {}
+            return f"<p>no network to ask: {escape(shorten(str(error), 160))}</p>", {}
         if len(shares) == 1:
-            return f'<p style="{FADED}">{html.escape(views["actor only"])}</p>', {}
+            return f'<p style="{FADED}">{escape(views["actor only"])}</p>', {}
         tiles = []
         for part, share in shares.items():
             best = int(share.argmax())
@@ -343,7 +343,7 @@ def _dropdown(description: str, options: list) -> widgets.Dropdown:
 
 
 def _slanted(name: str) -> str:
-    full, short = html.escape(name, quote=True), html.escape(shorten(name, 12))
+    full, short = escape(name), escape(shorten(name, 12))
     return (
         f'<div title="{full}" style="width:40px;position:relative"><span style="position:absolute;'
         f"bottom:2px;left:14px;transform:rotate(-50deg);transform-origin:left bottom;"
@@ -368,12 +368,12 @@ def _bars_html(
     lines = []
     for k in np.argsort(-share)[:5]:
         fill = RIGHT if k == label else color
-        name = html.escape(shorten(classes[k], 18))
+        name = escape(shorten(classes[k], 18))
         lines.append(
             f'<div style="display:flex;align-items:center;line-height:1.3;font-size:12px">'
             f'<span style="width:8.5em;text-align:right;padding-right:6px">{name}</span>'
             f'<span style="width:{max(1, 60 * share[k]):.0f}px;height:10px;background:{fill}">'
             f'</span><span style="padding-left:4px">{100 * share[k]:.0f} %</span></div>'
         )
-    heading = f'<div style="{FADED};font-size:12px">{html.escape(shorten(title, 28))}</div>'
+    heading = f'<div style="{FADED};font-size:12px">{escape(shorten(title, 28))}</div>'
     return f'<div style="min-width:210px">{heading}{"".join(lines)}</div>'

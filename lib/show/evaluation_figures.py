@@ -12,6 +12,7 @@ from lib.clips import CenterClips
 from lib.config import TrainSettings
 from lib.evaluation.evaluate import ListResult
 from lib.learn.scoring import confusion_matrix
+from lib.show.escape import escape
 from lib.show.movies import Tile, compose, movie_html
 from lib.show.style import (
     ACCURACY,
@@ -238,7 +239,7 @@ def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str
     clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
     if not clips:
         missing = tiles[0].clip if tiles else "there is no such video"
-        return f"<p>{missing}</p>"
+        return f"<p>{escape(missing)}</p>"
     return movie_html(compose(tiles, columns), description)
 
 

@@ -5,7 +5,6 @@ after a reload or in another one, sees the same run and can stop it.
 """
 
 import asyncio
-import html
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from lib.files import holder
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.run.state import RunState, read_state
+from lib.show.escape import escape
 from lib.show.frontend import has_reader
 from lib.show.style import ACCURACY, VERMILLION
 from lib.show.training_plots import curves_png
@@ -114,12 +114,12 @@ class TrainingMonitor:
 def headline(state: RunState, run: Run) -> str:
     """Return in a sentence how a run stands, as HTML."""
     begun = state.log[-1]["epoch"] + 1 if state.log else 1
-    name = f"<b>{html.escape(run.name)}</b>"
+    name = f"<b>{escape(run.name)}</b>"
     saved = "; there was no checkpoint yet, it starts again" if state.step is None else ""
     where = f"with {state.epoch} of {state.epochs} epochs saved"
     again = "run the training cell again to continue" + saved
     sentences = {
-        "missing": f"there is no run in {html.escape(str(run.folder))} (not begun, or deleted)",
+        "missing": f"there is no run in {escape(str(run.folder))} (not begun, or deleted)",
         "waiting": "nothing is trained yet",
         "starting": "the processes start, data and network are loaded …",
         "training": f"in epoch {min(begun, state.epochs)} of {state.epochs}",
@@ -176,7 +176,7 @@ def _duration(seconds: float | None) -> str:
 def _error_html(error: str) -> str:
     return (
         f'<pre style="border-left:4px solid {FAILED_COLOR};padding:.5em 1em;line-height:1.3;'
-        f'font-size:85%;max-height:24em;overflow:auto">{html.escape(error)}</pre>'
+        f'font-size:85%;max-height:24em;overflow:auto">{escape(error)}</pre>'
     )
 
 

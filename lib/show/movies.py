@@ -22,6 +22,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lib.show.escape import escape
 from lib.show.style import shorten
 
 HEADER, BAR, GAP = 20, 4, 6  # pixels: the title above a tile, its colour, the space between tiles
@@ -212,6 +213,7 @@ def movie_html(
     height, width = frames.shape[1:3]
     movie = base64.b64encode(encode_mp4(frames, frames_per_s, crf)).decode()
     still = base64.b64encode(encode_strip(frames[len(frames) // 2][None])).decode()
+    description = escape(description)
     return (
         "<style>@media print {.movie video {display: none} .movie img {display: block !important}}"
         f'</style><div class="movie"><video src="data:video/mp4;base64,{movie}" width="{width}" '

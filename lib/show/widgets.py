@@ -1,6 +1,5 @@
 """Interactive views for JupyterLab; each stands below a static figure that tells the same."""
 
-import html
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from lib.config import (
 )
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.parameters import make_settings
+from lib.show.escape import escape
 from lib.show.explorer import ClipExplorer, Look
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.movies import compose, strip_html
@@ -267,7 +267,7 @@ class AugmentationExplorer:
         self.yaml.value = (
             f'<div>{COPY_BUTTON}<textarea readonly rows="4" '
             f'style="width:98%;font-family:monospace">'
-            f"{html.escape(clip_yaml(self.settings))}</textarea></div>"
+            f"{escape(clip_yaml(self.settings))}</textarea></div>"
         )
 
 
@@ -314,7 +314,7 @@ class LoaderView:
         except (ValueError, OSError) as error:
             self.result.value = _error(error)
             return
-        words = "<br>".join(html.escape(word) for word in fed.words)
+        words = "<br>".join(escape(word) for word in fed.words)
         self.result.value = f"{strip_html(compose(fed.tiles, fed.columns))}<p>{words}</p>"
 
 
@@ -346,13 +346,13 @@ def facts_html(look: Look) -> str:
     """Return the drawn parameters as a table, with what is missing above it."""
     warnings = "".join(
         f'<div style="border-left:4px solid #E69F00;padding-left:8px;margin:4px 0">'
-        f"{html.escape(warning)}</div>"
+        f"{escape(warning)}</div>"
         for warning in look.warnings
     )
     rows = "".join(
         f'<tr><td style="padding-right:16px;text-align:left;vertical-align:top;white-space:nowrap">'
-        f"{html.escape(name)}</td>"
-        f'<td style="text-align:left;overflow-wrap:anywhere"><b>{html.escape(value)}</b></td></tr>'
+        f"{escape(name)}</td>"
+        f'<td style="text-align:left;overflow-wrap:anywhere"><b>{escape(value)}</b></td></tr>'
         for name, value in look.facts
     )
     return f'{warnings}<table style="line-height:1.4">{rows}</table>'
@@ -365,5 +365,5 @@ def _plain(value: object) -> object:
 def _error(error: Exception) -> str:
     return (
         '<div role="alert" style="border-left:4px solid #D55E00;padding-left:8px;'
-        f'overflow-wrap:anywhere;white-space:pre-wrap">{html.escape(str(error))}</div>'
+        f'overflow-wrap:anywhere;white-space:pre-wrap">{escape(str(error))}</div>'
     )
