@@ -119,7 +119,7 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
             assert (out / name / file).is_file(), file
         assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
     summary = (out / "summary.csv").read_text().splitlines()
-    assert summary[0].startswith("run,group,split,top1,top5,mean_class_accuracy")
+    assert summary[0].startswith("run,group,list,top1,top5,mean_class_accuracy")
     assert len(summary) == 1 + 2 * 2
     page = (out / "report.html").read_text()
     assert "data:image/png;base64" in page

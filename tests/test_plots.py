@@ -62,15 +62,40 @@ def test_runs_that_were_not_validated_are_said_to_be():
     assert "No run" in axes.get_title()
     log = log.assign(**{"eval/top1_video": [10.0, 30.0]})
     (axes,) = validation_curves({"a": log, "b": run_log()}).axes
-    assert axes.get_title() == "a ends highest: 30.0 %"
+    assert axes.get_title() == "Validation ends at 30.0 %"
+    higher = log.assign(**{"eval/top1_video": [10.0, 31.0]})
+    (axes,) = validation_curves({"a": log, "b": higher}).axes
+    assert axes.get_title() == "Validation ends between 30.0 % and 31.0 %"
+
+
+@pytest.mark.parametrize(
+    "top1, title",
+    [
+        ({"semi": [60, 70], "base": [50, 59.9]}, "every seed of semi is ahead of all others: at "
+         "least 60.0 % against at most 59.9 %"),
+        ({"semi": [60, 99], "base": [50, 60]}, "no group is ahead of all others in every seed"),
+        ({"semi": [90], "base": [10]}, "single runs, which decide nothing"),
+    ],
+)  # fmt: skip
+def test_a_title_names_a_winner_only_where_no_seeds_overlap(top1, title):
+    rows = [(group, "val", value) for group, values in top1.items() for value in values]
+    (axes,) = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"])).axes
+    assert axes.get_title().endswith(title)
+
+
+def test_names_with_dollars_are_no_formulas():
+    rows = [("$\\frac$", "val", 60), ("$\\frac$", "val", 70), ("b", "val", 10), ("b", "val", 20)]
+    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"]))
+    assert_no_text_overlaps(figure)  # draws it
+    assert "$\\frac$" in figure.axes[0].get_title()
 
 
 def test_many_runs_are_bars_below_each_other():
     rows = [(f"{LONG}_{number}", split, number) for number in range(16) for split in ("val", "new")]
-    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
+    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"]))
     (axes,) = figure.axes
-    assert "15.0 %" in axes.get_title() and "val" in axes.get_title()
-    assert figure.get_size_inches()[0] < 10
+    assert axes.get_title() == "Top-1 on val: single runs, which decide nothing"
+    assert figure.get_size_inches()[0] == style.REPORT_WIDTH
     assert sorted(bar.get_width() for bar in axes.patches) == sorted(2 * list(range(16)))
     assert_no_text_overlaps(figure)
 

@@ -1,6 +1,7 @@
 """The tables of the report: beside the paper's numbers, in Markdown and in LaTeX."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,22 +10,38 @@ from conftest import make_tiny_settings
 
 from lib.batch.plan import read_plan
 from lib.run.folder import Run
-from lib.show.comparison import ablation_bars, class_gains, invariance_comparison
+from lib.show.comparison import class_gains, difference_intervals, invariance_comparison
+from lib.show.page import shown_cells
+from lib.show.plots import group_of
 from lib.show.report import (
+    CLAIMS,
+    EXPECTED,
     PAPER_NUMBERS,
     SUMMARY_COLUMNS,
     as_latex,
     as_markdown,
-    baseline_of,
     compared_groups,
     cost_table,
     export_tables,
     group_table,
     invariance_tables,
     load_confusions,
+    of_study,
     paper_table,
+    plan_comparisons,
     summarize,
+    with_verdict,
 )
+from lib.show.sentences import (
+    invariance_findings,
+    machine_sentence,
+    page_head,
+    range_sentence,
+    run_links,
+    verdict_html,
+)
+from lib.show.study import read_runs
+from lib.show.verdict import Pair, compare_groups
 
 
 @pytest.fixture
@@ -35,7 +52,7 @@ def summary() -> pd.DataFrame:
         ("supervised_10percent", "val", 20.0),
         ("semi_10percent", "other", 90.0),
     ]
-    return pd.DataFrame(rows, columns=["group", "split", "top1"])
+    return pd.DataFrame(rows, columns=["group", "list", "top1"])
 
 
 def test_ours_stands_beside_the_papers_number(summary):
@@ -68,7 +85,8 @@ def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
     latex = as_latex(table)
     assert r"semi\_10percent & 2 & 40.5 $\pm$ 0.7 & 90.0 \\" in latex and r"top-1 (\%)" in latex
     study = tmp_path / "ucf101"
-    export_tables(summary, study)
+    nothing = compare_groups(summary, [])
+    export_tables(summary, study, nothing, {})
     lines = (study / "table.md").read_text().splitlines()
     assert lines[2:] == [
         "| semi_10percent | 2 | 40.5 ± 0.7 | 90.0 | 40.2 |",
@@ -76,6 +94,16 @@ def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
     ]
     assert (study / "table.tex").read_text().startswith(r"\begin{tabular}")
     assert len((study / "summary.csv").read_text().splitlines()) == 5
+    assert (study / "verdict.csv").read_text().startswith("better,worse,list,seeds,agree")
+
+
+def test_markup_in_a_table_is_no_markup():
+    table = pd.DataFrame({"a|b": ["<img src=x>"]}, index=pd.Index(["*x*"], name="group"))
+    assert as_markdown(table).splitlines() == [
+        "| group | a&#124;b |",
+        "| --- | --- |",
+        "| &#42;x&#42; | &lt;img src=x&gt; |",
+    ]
 
 
 # --- Groups of runs side by side ------------------------------------------------------------------
@@ -121,12 +149,46 @@ def test_the_cost_of_groups(runs):
 
 def test_the_groups_that_are_compared(runs):
     summary = summarize(runs)
-    assert baseline_of(summary) == "base" and compared_groups(summary, []) == ["base", "semi"]
-    assert compared_groups(summary, ["semi", "base"]) == ["semi", "base"]
-    assert compared_groups(summary[summary["group"] == "base"], []) == ["base"]
+    asked, baselines = plan_comparisons(summary, "any")
+    assert baselines == {"semi": "base"} and asked == [Pair("semi", "base", "val")]
+    assert compared_groups(summary, [], asked) == ["base", "semi"]
+    assert compared_groups(summary, ["semi", "base"], asked) == ["semi", "base"]
+    assert compared_groups(summary[summary["group"] == "base"], [], []) == ["base"]
     for wrong in (["semi"], ["semi", "sime"]):
         with pytest.raises(ValueError, match="compare: .* must be two of the groups base, semi"):
-            compared_groups(summary, wrong)
+            compared_groups(summary, wrong, asked)
+
+
+def test_a_reader_names_the_baseline(runs):
+    asked, baselines = plan_comparisons(summarize(runs), "any", "semi")
+    assert baselines == {"base": "semi"} and asked == [Pair("base", "semi", "val")]
+    with pytest.raises(ValueError, match="baseline: 'sime' is none of the groups base, semi"):
+        plan_comparisons(summarize(runs), "any", "sime")
+
+
+def test_a_study_claims(runs, tmp_path, monkeypatch):
+    path = tmp_path / "claims.csv"
+    path.write_text(
+        "study,better,worse,list\nmine,semi,base,val\nmine,x,y,val\nother,base,semi,val\n"
+    )
+    monkeypatch.setattr("lib.show.report.CLAIMS", path)
+    summary = summarize(runs)
+    assert plan_comparisons(summary, "mine")[0] == [Pair("semi", "base", "val")]
+    summary["objective"] = "fixmatch"  # as in an ablation: what is claimed worse is the baseline
+    asked, baselines = plan_comparisons(summary, "other")
+    assert asked == [Pair("base", "semi", "val")] and baselines == {"base": "semi"}
+
+
+def test_every_claim_and_range_is_of_a_run():
+    groups = {
+        (run.run_dir.parent.name, group_of(run.name)): set(run.settings.test_lists)
+        for run in read_plan(["params"])
+    }
+    claims = pd.read_csv(CLAIMS)
+    for row in claims.itertuples():
+        assert row.list in groups[row.study, row.better] & groups[row.study, row.worse]
+    for row in of_study(EXPECTED, "demo").itertuples():
+        assert row.list in groups["demo", row.group] and 0 <= row.low <= row.high <= 100
 
 
 def test_confusions_are_summed_over_seeds(runs):
@@ -138,10 +200,186 @@ def test_confusions_are_summed_over_seeds(runs):
     assert gains == pytest.approx([0, 0, 0, 50, 50, 50])  # of classes 0, 4 and 5
 
 
-def test_gains_are_drawn_against_the_baseline(runs):
-    axis = ablation_bars(summarize(runs), "base").axes[0]
-    assert [bar.get_width() for bar in axis.patches] == [pytest.approx(100 * (7 - 5) / 8)]
-    assert "semi: +25.0 points on val" in axis.get_title()
+def test_differences_are_drawn_by_seed(runs):
+    summary = summarize(runs)
+    summary.loc[summary["run"] == "semi", "seed"] = "1"
+    comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
+    axis = difference_intervals(summary, comparisons).axes[0]
+    assert axis.collections[0].get_offsets().tolist() == [[12.5, 0]]  # 7 and 6 of 8 videos
+    assert not axis.patches  # one seed has no interval
+    assert axis.get_title() == ("Of 1 comparisons 0 hold, 1 are not decided, 0 are contradicted")
+    assert "points" in axis.get_xlabel()
+
+
+def test_intervals_are_drawn():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
+    axis = difference_intervals(summary, comparisons).axes[0]
+    (bar,) = axis.patches
+    assert (bar.get_x(), bar.get_width()) == pytest.approx((2.043, 17.915), abs=1e-3)
+    assert axis.get_title().startswith("Of 1 comparisons 1 hold")
+
+
+def test_the_summary_has_the_verdict():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    pairs = [Pair("semi", "base", "val"), Pair("base", "semi", "val")]
+    table = with_verdict(summary, compare_groups(summary, pairs), {"semi": "base"})
+    assert len(table) == len(summary)
+    semi, base = table[table["group"] == "semi"], table[table["group"] == "base"]
+    assert semi["difference"].tolist() == [10, 15, 8]
+    assert semi["mean_difference"].tolist() == [11] * 3 and set(semi["verdict"]) == {"holds"}
+    assert set(semi["seeds_compared"]) == set(semi["seeds_better"]) == {3}
+    assert set(semi["baseline"]) == {"base"} and base["baseline"].isna().all()
+
+
+# --- What the page says ---------------------------------------------------------------------------
+
+HOSTILE = "semi<img src=x onerror=alert(1)>`*|_[a](javascript:b)"
+
+
+def make_summary(groups: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [
+        (f"{group}_seed{seed}", group, str(seed), "val", top1)
+        for group, values in groups.items()
+        for seed, top1 in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=["run", "group", "seed", "list", "top1"])
+
+
+def test_the_page_opens_with_the_verdict():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]), ["A note."])
+    assert "Asked: Is <b>semi</b> better than <b>base</b> on val?" in page
+    assert "Verdict: <b>holds</b>" in page and "<p>A note.</p>" in page
+    assert (
+        "semi against base on val: +11.0 points (95 % interval +2.0 to +20.0), better in 3 of 3 "
+        "seeds: <b>holds</b>"
+    ) in page
+
+
+def test_one_run_decides_nothing():
+    summary = make_summary({"semi": [90], "base": [10]})
+    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]))
+    assert "Verdict: <b>not decided</b>" in page and "One run decides nothing" in page
+    assert "no seed was run and tested in both" in verdict_html(
+        compare_groups(summary, [Pair("semi", "other", "val")])
+    )
+    assert "nothing to compare" in verdict_html(compare_groups(summary, []))
+
+
+def test_whether_this_machine_lies_in_the_range(tmp_path):
+    summary = make_summary({"semi": [60, 70], "base": [50, 55]})
+    path = tmp_path / "expected.csv"
+    assert range_sentence(summary, of_study(path, "demo")) == ""  # no file, no sentence
+    path.write_text(
+        "study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,51,60\nx,base,val,0,1\n"
+    )
+    assert range_sentence(summary, of_study(path, "demo")) == (
+        "This machine does not lie in README's range: 1 of 4 results of single runs are outside "
+        "(base, seed 0, on val: 50.0 % (51.0 to 60.0))."
+    )
+    path.write_text("study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,50,60\n")
+    assert "lies in README's range: all 4" in range_sentence(summary, of_study(path, "demo"))
+    assert range_sentence(summary, of_study(path, "mine")) == ""
+
+
+def test_runs_of_different_machines_are_named(runs):
+    assert machine_sentence(runs) == ""
+    there = json.loads(runs[1].environment_path.read_text())
+    runs[1].environment_path.write_text(
+        json.dumps(there | {"cpu_model": "<b>Another", "threads": 64})
+    )
+    sentence = machine_sentence(runs)
+    assert "<b>CPU</b>" in sentence and "&lt;b&gt;Another (base_seed1)" in sentence
+    assert "<b>threads of a process</b> 1 (base_seed0 and semi) and 64 (base_seed1)" in sentence
+    runs[1].environment_path.write_text(json.dumps(there | {"torch_config": "x" * 500}))
+    assert "<b>build of PyTorch</b> (base_seed0 and semi) and (base_seed1)" in (
+        machine_sentence(runs)
+    )
+    runs[1].environment_path.write_text(json.dumps(there | {"earlier": [{"CPU": "x"}]}))
+    assert "base_seed1 moved to another machine" in machine_sentence(runs)
+
+
+def test_less_invariance_than_the_baseline_is_said():
+    table = pd.DataFrame({"scene": [70.0, 81.5], "temporal": [90.0, 80.0]}, index=["semi", "base"])
+    (sentence,) = invariance_findings(table, [("semi", "base"), ("semi", "base"), ("x", "base")])
+    assert sentence == (
+        "<b>semi</b> is <b>less</b> invariant to scene augmentation than base: its class stays "
+        "for 70.0 % of the clips, 11.5 points fewer."
+    )
+    (none,) = invariance_findings(table[["temporal"]], [("semi", "base")])
+    assert none.startswith("No group is less invariant")
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("log.jsonl", '{"epoch" 1}\n', r"log\.jsonl, line 1: damaged, .*; take that line out"),
+        ("log.jsonl", '{"epoch": 1}\n', r"log\.jsonl: damaged, no numbers 'seconds'; delete"),
+        ("log.jsonl", "", r"log\.jsonl: damaged, no numbers"),
+        (
+            "metrics.json",
+            '{"labels": 6',
+            r"metrics\.json: damaged, not JSON .*; test the run again",
+        ),
+        ("metrics.json", '{"labels": 6, "lists": {}}', r"metrics\.json: damaged, numbers .*; test"),
+        ("metrics.json", '{"lists": {"val": {"top1": "a"}}}', r"metrics\.json: damaged, numbers"),
+        ("metrics.json", '{"labels": 6, "lists": {"val": 3}}', r"metrics\.json: damaged, numbers"),
+        ("scores_val.npz", "PK", r"scores_val\.npz: damaged .*; test the run again"),
+        ("environment.json", "{", r"environment\.json: damaged, .*; delete that file"),
+    ],
+)
+def test_a_damaged_run_costs_only_itself(runs, file, content, message):
+    study = runs[0].folder.parent
+    (runs[0].folder / file).write_text(content)
+    sound, problems = read_runs(study)
+    assert [run.name for run in sound] == ["base_seed1", "semi"] and list(problems) == [
+        "base_seed0"
+    ]
+    assert re.search(message, problems["base_seed0"])
+    assert len(summarize(sound)) == 2
+
+
+def test_a_study_without_a_sound_run_says_why(runs):
+    for run in runs:
+        run.metrics_path.write_text("?")
+    with pytest.raises(ValueError, match=r"no evaluated run; (.*\n)+  semi: .*metrics\.json: dam"):
+        read_runs(runs[0].folder.parent)
+
+
+def test_a_page_has_no_empty_sections():
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+
+    output = new_output("stream", text="a")
+    cells = [
+        new_markdown_cell("# 5 · Report", metadata={"tags": ["notebook-only"]}),
+        new_code_cell("display(title)", outputs=[output]),
+        new_markdown_cell("## Empty"),
+        new_code_cell("x = 1"),
+        new_markdown_cell("what nobody sees"),
+        new_markdown_cell("## Full"),
+        new_code_cell("y = 2"),
+        new_code_cell("display(y)", outputs=[output]),
+        new_markdown_cell("## Words"),
+    ]
+    shown = [cell.source for cell in shown_cells(cells)]
+    assert shown == ["display(title)", "## Full", "y = 2", "display(y)", "## Words"]
+
+
+def test_names_are_shown_as_they_are(runs, tmp_path):
+    summary = make_summary({HOSTILE: [60, 70], "base": [50, 55]})
+    expected = pd.DataFrame({"group": [HOSTILE], "list": ["val"], "low": [0], "high": [1]})
+    agreement = pd.DataFrame({"scene": [1.0, 2.0]}, index=[HOSTILE, "base"])
+    texts = [
+        verdict_html(compare_groups(summary, [Pair(HOSTILE, "base", "val")])),
+        range_sentence(summary, expected),
+        *invariance_findings(agreement, [(HOSTILE, "base")]),
+        run_links([Run(tmp_path / HOSTILE)]),
+        page_head(HOSTILE, tmp_path / HOSTILE, runs),
+        as_markdown(agreement.rename_axis("group")),
+    ]
+    for text in texts:
+        assert "semi&lt;img src=x" in text and "<img" not in text and "[a]" not in text
 
 
 def test_invariance_is_a_mean_over_seeds(runs):
@@ -156,4 +394,5 @@ def test_invariance_is_a_mean_over_seeds(runs):
     assert agreement["photometric"].to_dict() == {"base": 55.0, "semi": 80.0}
     assert accuracy["whole clip"].to_dict() == {"base": 55.0, "semi": 80.0}
     figure = invariance_comparison(agreement, accuracy)
-    assert len(figure.axes) == 2 and "semi" in figure.axes[0].get_title()
+    assert len(figure.axes) == 2
+    assert figure.axes[0].get_title() == "photometric augmentation changes the class most often"

@@ -83,7 +83,7 @@ def train(record: Run, parameters: dict[str, Any]) -> bool:
 
 def make_report(folder: Path) -> int:
     """Execute notebook 5 for a study and export its page."""
-    from lib.show.report import export_html
+    from lib.show.page import export_html
 
     parameters = {"study_dir": str(folder), "title": folder.name}
     make_settings(ReportSettings, parameters, "report")

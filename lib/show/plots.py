@@ -16,6 +16,7 @@ from lib.show.style import (
     GRAY,
     LABELED,
     RATE,
+    REPORT_WIDTH,
     UNLABELED,
     shorten,
     styled,
@@ -167,7 +168,7 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         logs: Run name -> `Run.read_log()`; runs that differ only in `_seed…` share a colour.
     """
-    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(REPORT_WIDTH, 3.8), layout="constrained")
     groups = list(dict.fromkeys(group_of(name) for name in logs))
     for name, log in logs.items():
         group = group_of(name)
@@ -178,18 +179,19 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
         label = group if group not in axis.get_legend_handles_labels()[1] else None
         axis.plot(part["seconds"] / 60, part["eval/top1_video"], color=color, label=label)
     axis.set(xlabel="training time (minutes)", ylabel="validation top-1 (%)", ylim=(0, 102))
-    ends = {name: _last(log, "eval/top1_video") for name, log in logs.items()}
-    ends = {name: value for name, value in ends.items() if value is not None}
-    highest = max(ends, key=ends.get, default=None)
-    axis.set_title(
-        f"{shorten(highest, 40)} ends highest: {ends[highest]:.1f} %"
-        if highest
-        else "No run was validated yet"
-    )
+    ends = [value for log in logs.values() if (value := _last(log, "eval/top1_video")) is not None]
+    axis.set_title(_range_title(ends))
     axis.grid(visible=True)
     if ends:
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _range_title(ends: Sequence[float]) -> str:
+    if not ends:
+        return "No run was validated yet"
+    low, high = f"{min(ends):.1f} %", f"{max(ends):.1f} %"
+    return f"Validation ends {f'at {low}' if low == high else f'between {low} and {high}'}"
 
 
 @styled

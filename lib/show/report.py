@@ -1,5 +1,6 @@
-"""The report: what a study's runs reached, as a table and as a page."""
+"""The report's tables: what a study's runs reached."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,72 +8,88 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT
-from lib.evaluation.evaluate import scores_path
 from lib.files import write_text
 from lib.learn.scoring import confusion_matrix
 from lib.learn.setup import load_data
 from lib.run.folder import Run
+from lib.show.escape import escape
 from lib.show.plots import group_of
+from lib.show.study import METRICS, load_scores, rows_of
+from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines, paired_differences
 
 SUMMARY_COLUMNS = [
-    "run", "group", "split", "top1", "top5", "mean_class_accuracy",
-    "videos", "objective", "labels", "epochs", "train_minutes", "clips_per_s", "memory_mb",
-    "machine", "clips", "crops",
+    "run", "group", "list", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
+    "train_minutes", "clips_per_s", "memory_mb", "machine", "clips", "crops",
 ]  # fmt: skip
-PAPER_NUMBERS = PROJECT_ROOT / "params" / "paper.csv"
+SHOWN_COLUMNS = ["run", "list", *METRICS, "labels", "epochs", "train_minutes", "clips", "crops"]
+# What the verdict adds to summary.csv: this run's difference, and its group's
+VERDICT_COLUMNS = {
+    "worse": "baseline",
+    "seeds": "seeds_compared",
+    "agree": "seeds_better",
+    "difference": "mean_difference",
+    "low": "interval_low",
+    "high": "interval_high",
+    "verdict": "verdict",
+}
+PARAMS = PROJECT_ROOT / "params"
+PAPER_NUMBERS = PARAMS / "paper.csv"
+CLAIMS = PARAMS / "claims.csv"  # what a study claims: study, better, worse, list
+EXPECTED = PARAMS / "expected.csv"  # the range of single runs: study, group, list, low, high
 
 
-def find_runs(study_dir: Path) -> list[Run]:
-    """Return the evaluated runs of a study, sorted by name.
+def of_study(path: Path, study: str) -> pd.DataFrame:
+    """Return the rows of a study in `claims.csv` or `expected.csv`; none without the file."""
+    if not path.is_file():
+        return pd.DataFrame(columns=["study", "better", "worse", "group", "list", "low", "high"])
+    table = pd.read_csv(path, comment="#")
+    return table[table["study"] == study]
+
+
+def plan_comparisons(
+    summary: pd.DataFrame, study: str, baseline: str = ""
+) -> tuple[list[Pair], dict[str, str]]:
+    """Return what is asked of a study, and group -> the baseline that it is compared with.
+
+    Asked is what the study claims in `params/claims.csv`, else whether each group is better than
+    its baseline. Baselines are those of `verdict.find_baselines`; where there are none, what a
+    claim names as worse is one for all.
+
+    Args:
+        summary: As from `summarize`.
+        study: Name of the study, as in `params/`.
+        baseline: A baseline that a reader named: it is compared with all groups, and asked for.
 
     Raises:
-        ValueError: If there is none; says how to make one.
+        ValueError: If there is no such group.
     """
-    runs = [Run(path.parent) for path in sorted(study_dir.glob("*/metrics.json"))]
-    if not runs:
-        raise ValueError(
-            f"{study_dir}: no evaluated run; run notebooks 3 and 4, or python -m lib.batch"
-        )
-    return runs
+    baselines = find_baselines(summary, baseline)
+    claimed = [] if baseline else claimed_pairs(of_study(CLAIMS, study), summary)
+    worse = {pair.worse for pair in claimed} & set(summary["group"])
+    if not baselines and len(worse) == 1:
+        baselines = find_baselines(summary, worse.pop())
+    return claimed or baseline_pairs(summary, baselines), baselines
 
 
-def summarize(runs: list[Run]) -> pd.DataFrame:
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def summarize(runs: Sequence[Run]) -> pd.DataFrame:
     """Return one row a run and test list, columns `SUMMARY_COLUMNS`; accuracies in percent."""
-    return pd.DataFrame([row for run in runs for row in _rows_of(run)])[SUMMARY_COLUMNS]
-
-
-def _rows_of(run: Run) -> list[dict[str, Any]]:
-    settings, results, log = run.settings(), run.metrics(), run.read_log()
-    known = {
-        "run": run.name,
-        "group": group_of(run.name),
-        "objective": settings.objective,
-        "labels": results["labels"],
-        "epochs": settings.epochs,
-        "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
-        "clips_per_s": round(log["samples_per_s"].median(), 1),
-        "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
-        "machine": run.machine(),
-        "clips": settings.test_num_clips,
-        "crops": settings.test_num_crops,
-    }
-    return [
-        known | {"split": split} | {name: round(value, 3) for name, value in values.items()}
-        for split, values in results["lists"].items()
-    ]
+    return pd.DataFrame([row for run in runs for row in rows_of(run)])[SUMMARY_COLUMNS]
 
 
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation of top-1 over seeds: a row a group, columns per list."""
-    grouped = summary.groupby(["group", "split"], sort=False)["top1"]
+    grouped = summary.groupby(["group", "list"], sort=False)["top1"]
     table = grouped.agg(["mean", "std", "count"]).reset_index()
     table["top1"] = [
         f"{mean:.1f}" if count == 1 else f"{mean:.1f} ± {std:.1f}"
         for mean, std, count in zip(table["mean"], table["std"], table["count"], strict=True)
     ]
     seeds = table.groupby("group", sort=False)["count"].first()
-    wide = table.pivot(index="group", columns="split", values="top1")
-    order = list(dict.fromkeys(summary["split"]))
+    wide = table.pivot(index="group", columns="list", values="top1")
+    order = list(dict.fromkeys(summary["list"]))
     wide = wide.reindex(index=seeds.index, columns=order).fillna("")
     wide.columns = [f"{split}, top-1 (%)" for split in order]
     wide.insert(0, "seeds", seeds)
@@ -92,7 +109,7 @@ def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
     """
     paper = pd.read_csv(PAPER_NUMBERS)
     paper = paper[paper["study"] == study].set_index("run")
-    first_list = summary[summary["split"] == summary["split"].iloc[0]]
+    first_list = summary[summary["list"] == summary["list"].iloc[0]]
     grouped = first_list.groupby("group", sort=False)["top1"]
     means = grouped.mean()
     shared = [group for group in means.index if group in paper.index]
@@ -117,14 +134,13 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("group")
 
 
-def baseline_of(summary: pd.DataFrame) -> str:
-    """Return the first supervised group, or the first group where there is none."""
-    supervised = summary[summary["objective"] == "supervised"]["group"]
-    return (supervised if len(supervised) else summary["group"]).iloc[0]
+def compared_groups(summary: pd.DataFrame, names: list[str], pairs: Sequence[Pair]) -> list[str]:
+    """Return the two groups whose classes are compared, baseline first.
 
-
-def compared_groups(summary: pd.DataFrame, names: list[str]) -> list[str]:
-    """Return the two groups whose classes are compared: those named, else baseline and best.
+    Args:
+        summary: As from `summarize`.
+        names: Two groups to compare; empty for those of the first question.
+        pairs: What is asked of the study.
 
     Raises:
         ValueError: If there are no such two groups.
@@ -134,9 +150,8 @@ def compared_groups(summary: pd.DataFrame, names: list[str]) -> list[str]:
         if len(names) != 2 or not set(names) <= set(groups):
             raise ValueError(f"compare: {names!r} must be two of the groups {', '.join(groups)}")
         return list(names)
-    first_list = summary[summary["split"] == summary["split"].iloc[0]]
-    means = first_list.groupby("group")["top1"].mean().drop(baseline_of(summary))
-    return [baseline_of(summary), *([means.idxmax()] if len(means) else [])]
+    there = [pair for pair in pairs if {pair.better, pair.worse} <= set(groups)]
+    return [there[0].worse, there[0].better] if there else groups[:1]
 
 
 def invariance_tables(runs: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -165,7 +180,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     """Return a table in Markdown, its index as the first column."""
     table = table.reset_index()
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [[escape(cell) for cell in row] for row in rows]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
@@ -176,9 +191,57 @@ def as_latex(table: pd.DataFrame) -> str:
     return text.replace("±", r"$\pm$")
 
 
-def export_tables(summary: pd.DataFrame, study_dir: Path) -> None:
-    """Write `summary.csv` (a row a run and list) and `table.md`, `table.tex` (a row a group)."""
-    write_text(study_dir / "summary.csv", summary.to_csv(index=False))
+def with_verdict(
+    summary: pd.DataFrame, comparisons: pd.DataFrame, baselines: Mapping[str, str]
+) -> pd.DataFrame:
+    """Return a summary with what the verdict says of each row's group against its baseline.
+
+    Args:
+        summary: As from `summarize`.
+        comparisons: From `verdict.compare_groups`; rows of other pairs are not used.
+        baselines: From `verdict.find_baselines`.
+
+    Returns:
+        The summary with the columns baseline, difference (of this run and the baseline's run of
+        its seed, in points) and the rest of `VERDICT_COLUMNS`; empty where nothing is compared.
+    """
+    columns = ["group", "list", *VERDICT_COLUMNS]
+    table = comparisons.rename(columns={"better": "group"})[columns]
+    table = table[table["group"].map(baselines) == table["worse"]].rename(columns=VERDICT_COLUMNS)
+    both = summary.merge(table, on=["group", "list"], how="left")
+    counts = ["seeds_compared", "seeds_better"]
+    both[counts] = both[counts].astype("Int64")  # empty where nothing is compared
+    both["difference"] = [_difference(summary, row) for row in both.to_dict("records")]
+    return both
+
+
+def _difference(summary: pd.DataFrame, row: Mapping[str, Any]) -> float:
+    if not isinstance(row["baseline"], str):
+        return np.nan
+    values = paired_differences(summary, Pair(row["group"], row["baseline"], row["list"]))
+    return round(values.get(row["seed"], np.nan), 3)
+
+
+def export_tables(
+    summary: pd.DataFrame,
+    study_dir: Path,
+    comparisons: pd.DataFrame,
+    baselines: Mapping[str, str],
+) -> None:
+    """Write the tables of a study.
+
+    `summary.csv` has a row a run and list, `verdict.csv` a row a comparison, `table.md` and
+    `table.tex` a row a group.
+
+    Args:
+        summary: As from `summarize`.
+        study_dir: Folder of the study.
+        comparisons: From `verdict.compare_groups`.
+        baselines: From `verdict.find_baselines`.
+    """
+    rows = with_verdict(summary, comparisons, baselines)
+    write_text(study_dir / "summary.csv", rows.to_csv(index=False))
+    write_text(study_dir / "verdict.csv", comparisons.to_csv(index=False))
     table = group_table(summary)
     paper = paper_table(summary, study_dir.name)
     if len(paper):
@@ -186,11 +249,6 @@ def export_tables(summary: pd.DataFrame, study_dir: Path) -> None:
         table["paper, top-1 (%)"] = numbers
     write_text(study_dir / "table.md", as_markdown(table))
     write_text(study_dir / "table.tex", as_latex(table))
-
-
-def run_links(runs: list[Run]) -> str:
-    """Return a line of Markdown with a link to each run's folder, relative to the study."""
-    return " · ".join(f"[{run.name}]({run.name}/)" for run in runs)
 
 
 def differing_settings(runs: list[Run]) -> pd.DataFrame:
@@ -204,52 +262,24 @@ def differing_settings(runs: list[Run]) -> pd.DataFrame:
 
 
 def load_confusions(
-    runs: list[Run], split: str, groups: list[str] | None = None
+    runs: Sequence[Run], list_name: str, groups: Sequence[str] | None = None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return group -> confusion matrix on a list, the sum over its seeds; and the class names.
 
     Args:
         runs: Evaluated runs.
-        split: The list's name.
+        list_name: The list.
         groups: Which groups, in their order; None for all.
     """
     sums: dict[str, np.ndarray] = {}
     classes: tuple[str, ...] = ()
     for run in runs:
-        path, group = scores_path(run, split), group_of(run.name)
-        if not path.is_file() or (groups is not None and group not in groups):
+        group = group_of(run.name)
+        if groups is not None and group not in groups:
             continue
-        with np.load(path) as file:
-            matrix = confusion_matrix(file["scores"], file["labels"])
+        if (known := load_scores(run, list_name)) is None:
+            continue
+        matrix = confusion_matrix(*known)
         sums[group] = sums[group] + matrix if group in sums else matrix
         classes = classes or load_data(run.settings()).labeled.classes
     return {group: sums[group] for group in groups or sums if group in sums}, classes
-
-
-def findings(summary: pd.DataFrame) -> list[str]:
-    """Return, in words, how each group's mean top-1 differs from the baseline's, list by list."""
-    baseline = baseline_of(summary)
-    sentences = []
-    for split, part in summary.groupby("split", sort=False):
-        means = part.groupby("group", sort=False)["top1"].agg(["mean", "count"])
-        reference = means.loc[baseline, "mean"]
-        for group, (mean, count) in means.drop(baseline).iterrows():
-            gain = mean - reference
-            sentences.append(
-                f"On `{split}`, **{group}** reaches {mean:.1f} %: {abs(gain):.1f} points "
-                f"{'more' if gain >= 0 else 'less'} than **{baseline}** ({reference:.1f} %; means "
-                f"of {int(count)} {'seed' if count == 1 else 'seeds'})."
-            )
-    return sentences
-
-
-def export_html(notebook: Path, page: Path) -> Path:
-    """Write an executed notebook as one self-contained page without code, for reading offline."""
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(exclude_input=True, embed_images=True, exclude_input_prompt=True)
-    exporter.exclude_output_prompt = True
-    exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
-    exporter.mermaid_js_url = exporter.jupyter_widgets_base_url = ""
-    body, _ = exporter.from_filename(str(notebook))
-    return write_text(page, body)

@@ -28,7 +28,10 @@ FAMILY_COLORS = {
     "scene": SCENE,
 }
 
+REPORT_WIDTH = 12.5  # of a figure that stands alone on a line of the report, inches
+
 STYLE = {
+    "text.parse_math": False,  # a class may be called $x$
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "font.size": 10,
