@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.actors import write_actor_rows
-from lib.data.dataset import VideoRecord, read_dataset, write_dataset
-from lib.data.rows import VideoRows
+from lib.data.dataset import VideoRecord, read_dataset
+from lib.data.frame_tables import VideoRows
 from lib.data.video import read_frames
 from lib.prepare.detect import YoloxBoxes
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import FrameWriter
+from lib.prepare.tables import write_box_rows
 from lib.prepare.workers import map_in_workers, num_cores
+from lib.prepare.writing import write_dataset
 from lib.prepare.yolox import YoloxDetector, letterbox
 
 MAX_FRAME_VIDEOS = 100  # so many are written as frames
@@ -158,13 +159,14 @@ def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
     dataset = write_dataset(work / "boxes", "folder", ["c"], work, index, {})
     rows = np.tile(np.array([[10, 10, 50, 90, 0.9]], np.float32), (frames, 1))
     result = VideoRows(rows, np.arange(frames, dtype=np.int32))
-    write_actor_rows(dataset.folder, names, [frames] * videos, (result for _ in names))
+    write_box_rows(dataset.folder, names, [frames] * videos, (result for _ in names))
     code = (
         "import sys, time; sys.path.insert(0, '.'); import numpy as np;"
-        "from benchmarks.bench_data import resident_mb; from lib.data.actors import ActorBoxes;"
+        "from benchmarks.bench_data import resident_mb;"
+        "from lib.data.frame_tables import PersonBoxes;"
         "from lib.data.dataset import read_dataset;"
         f"dataset = read_dataset({str(work / 'boxes')!r}); before = resident_mb('RssAnon');"
-        "actors = ActorBoxes(dataset); rng = np.random.default_rng(0);"
+        "actors = PersonBoxes(dataset); rng = np.random.default_rng(0);"
         f"rows = rng.integers({videos}, size=2000);"
         "start = time.perf_counter();"
         "[actors.lookup(int(row), np.arange(0, 64, 8)) for row in rows];"

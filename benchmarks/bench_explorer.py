@@ -20,9 +20,10 @@ import torch
 
 from lib.augment.operations import RANDAUGMENT_OPS
 from lib.config import LookSettings
-from lib.data.actors import write_actors
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset
 from lib.prepare.synthetic import write_video
+from lib.prepare.tables import write_person_boxes
+from lib.prepare.writing import write_dataset
 from lib.show.widgets import AugmentationExplorer
 
 TARGET_MS = 150
@@ -39,7 +40,7 @@ def make_videos(folder: Path) -> VideoDataset:
         noise = rng.integers(0, 24, (FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
         write_video(folder / f"videos/{name}.mp4", scene // 2 + noise, 25)
     boxes = [[np.array([[80.0 + t, 40, 180 + t, 220, 0.9]]) for t in range(FRAMES)]] * 2
-    write_actors(folder, names, boxes)
+    write_person_boxes(folder, names, boxes)
     index = pd.DataFrame(
         {
             "name": names,

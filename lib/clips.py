@@ -27,10 +27,9 @@ from lib.augment.transforms import (
     WeakTransform,
 )
 from lib.config import ClipSettings
-from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, TeacherScores
 from lib.data.video import FrameReader, random_clip_indices, uniform_clip_indices
-from lib.prepare.teacher import TeacherScores
 
 
 def make_generator(*key: int) -> torch.Generator:
@@ -156,7 +155,7 @@ class ClipDataset(Dataset):
         self.recipe = ClipRecipe(settings)
         self.min_score = settings.actor_min_score
         self.reader = FrameReader(settings.cache_mb)
-        self.actors = ActorBoxes(dataset) if views.human_mask else None
+        self.actors = PersonBoxes(dataset) if views.human_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
 
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
@@ -191,8 +190,8 @@ class CenterClips:
         self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
         self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
         self.reader = FrameReader()
-        has_boxes = (dataset.folder / ACTORS_FILE).is_file()
-        self.actors = ActorBoxes(dataset) if has_boxes else None
+        has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
+        self.actors = PersonBoxes(dataset) if has_boxes else None
 
     def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
         """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""

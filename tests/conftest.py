@@ -13,10 +13,11 @@ from tiny import build_tiny, tiny_worker
 
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video as video_module
-from lib.data.actors import write_actors
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset
 from lib.learn import trainer, training
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
+from lib.prepare.tables import write_person_boxes
+from lib.prepare.writing import write_dataset
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -92,7 +93,7 @@ def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
 
 
 def write_teacher_scores(dataset: VideoDataset) -> None:
-    """Write scores as lib.prepare.teacher documents them, of every second frame of every video.
+    """Write scores as lib.data.frame_tables documents them, of every second frame of every video.
 
     The frame t of row v is of class (40·v + t) mod 999 with probability 3/4; 1/4 goes to class 999.
     """
@@ -154,7 +155,7 @@ def coded(tmp_path_factory) -> VideoDataset:
         [np.array([[t, 10.0 + video, t + 12, 30 + video, 0.9]]) for t in range(CODED_FRAMES)]
         for video in range(4)
     ]
-    write_actors(folder, names, boxes)
+    write_person_boxes(folder, names, boxes)
     index = pd.DataFrame(
         {
             "name": names,

@@ -9,8 +9,8 @@ from lib.data.dataset import (
     draw_labeled_rows,
     parse_list,
     read_dataset,
-    write_dataset,
 )
+from lib.prepare.writing import write_dataset
 
 # PAPER.md, "Lists": lines of the reference's lists.
 REFERENCE_LISTS = {

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lib.config import PROJECT_ROOT
-from lib.data.actors import ActorBoxes, write_actors
+from lib.data.frame_tables import PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare import archives, known
 from lib.prepare.archives import extract, extract_nested
@@ -28,6 +28,7 @@ from lib.prepare.plan import make_plan, plan_text
 from lib.prepare.prepare import main, prepare
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import write_video
+from lib.prepare.tables import write_person_boxes
 
 LISTS = PROJECT_ROOT.parent / "shared" / "data" / "reference_lists"
 
@@ -376,7 +377,9 @@ def test_frames_hold_the_same_pictures_and_boxes_move_with_them(small_ucf, tmp_p
     dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
     video = read_frames(dataset.record(0).path, np.arange(6))
     box = np.array([[8, 12, 32, 24, 0.9]])
-    write_actors(dataset.folder, dataset.index["name"].tolist(), [[box] * 6] * 4, {"method": "x"})
+    write_person_boxes(
+        dataset.folder, dataset.index["name"].tolist(), [[box] * 6] * 4, {"method": "x"}
+    )
     stored = store_frames(dataset, short_side=24, num_processes=1)
     record = stored.record(0)
     assert (record.width, record.height, record.num_frames) == (32, 24, 6)
@@ -384,7 +387,7 @@ def test_frames_hold_the_same_pictures_and_boxes_move_with_them(small_ucf, tmp_p
     frames = read_frames(record.path, np.arange(6))
     assert frames.shape == (6, 24, 32, 3)
     assert frames.mean(axis=(1, 2, 3)) == pytest.approx(video.mean(axis=(1, 2, 3)), abs=1)
-    assert ActorBoxes(stored).lookup(0, np.array([2]))[0].tolist() == [[4, 6, 16, 12]]
+    assert PersonBoxes(stored).lookup(0, np.array([2]))[0].tolist() == [[4, 6, 16, 12]]
     again = store_frames(stored, short_side=24)
     assert again.index.equals(stored.index)
     assert stored.read_list("train").tolist() == [0, 1]
@@ -478,10 +481,10 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     assert "in all there nothing to do" in text
     frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
     prepare(frames)
-    written = (tmp_path / "data/ucf101/actors.safetensors").stat().st_mtime_ns
+    written = (tmp_path / "data/ucf101/person_boxes.safetensors").stat().st_mtime_ns
     assert set(make_plan(frames)["state"]) == {"there"}  # boxes were scaled, not found anew
     prepare(frames)
-    assert (tmp_path / "data/ucf101/actors.safetensors").stat().st_mtime_ns == written
+    assert (tmp_path / "data/ucf101/person_boxes.safetensors").stat().st_mtime_ns == written
 
 
 def test_command_line_errors(tmp_path, capsys):

@@ -7,8 +7,9 @@ from conftest import CODED_FRAMES, write_teacher_scores
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
 from lib.config import ClipSettings
-from lib.data.dataset import read_dataset, write_dataset
+from lib.data.dataset import read_dataset
 from lib.data.video import random_clip_indices
+from lib.prepare.writing import write_dataset
 
 ALL_VIEWS = Views(weak=True, strong=True, human_mask=True)
 ROWS = np.array([0, 1, 2])

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.prepare.detect import actor_statistics
 from lib.prepare.synthetic import make_synthetic
 from lib.show.data_plots import (
@@ -55,11 +56,11 @@ def test_contact_sheet_has_frames_with_boxes(dataset):
     assert len(figure.axes) == 6
     assert all(len(axes.patches) == 1 and len(axes.images) == 1 for axes in figure.axes)
     assert [axes.get_xlabel() for axes in figure.axes[:3]] == ["frame 0", "frame 16", "frame 31"]
-    (dataset.folder / "actors.safetensors").rename(dataset.folder / "away")
+    (dataset.folder / PERSON_BOXES_FILE).rename(dataset.folder / "away")
     try:
         assert not plot_contact_sheet(dataset, [0], num_frames=2).axes[0].patches
     finally:
-        (dataset.folder / "away").rename(dataset.folder / "actors.safetensors")
+        (dataset.folder / "away").rename(dataset.folder / PERSON_BOXES_FILE)
 
 
 def test_statistics_have_three_named_panels(dataset):

@@ -8,19 +8,20 @@ import pandas as pd
 import pytest
 
 from lib.config import PROJECT_ROOT
-from lib.data.actors import ActorBoxes, read_made_with, write_actors
-from lib.data.dataset import VideoDataset, write_dataset
-from lib.data.rows import UnfinishedRows, VideoRows
+from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows, read_made_with
 from lib.data.video import read_frames
 from lib.prepare import detect
 from lib.prepare.detect import actor_statistics, detect_motion, detect_people
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
 from lib.prepare.prepare import detector_file
-from lib.prepare.reference_files import export_detections, import_detections, load_arrays
+from lib.prepare.reference_files import import_detections
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
+from lib.prepare.tables import NO_BOXES, UnfinishedRows, write_person_boxes
 from lib.prepare.tracks import fill_frames, giou_matrix, key_frames, match_boxes
+from lib.prepare.writing import write_dataset
 from lib.prepare.yolox import (
     YoloxDetector,
     grid_cells,
@@ -146,16 +147,19 @@ def test_no_boxes_at_all():
 def test_unfinished_rows_are_kept_by_settings(tmp_path):
     result = VideoRows(np.ones((2, 5), np.float32), np.array([0, 2], np.int32))
     empty = VideoRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32))
-    with pytest.raises(KeyboardInterrupt), UnfinishedRows(tmp_path, "actors", {"k": 1}) as rows:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES) as rows,
+    ):
         rows.add("a/ä", result)
         rows.add("b", empty)
         raise KeyboardInterrupt
-    again = UnfinishedRows(tmp_path, "actors", {"k": 1})
+    again = UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES)
     assert "a/ä" in again and "c" not in again
     again.add("c", result)
     read = list(again.read(["c", "b", "a/ä"]))
     assert [len(one.rows) for one in read] == [2, 0, 2] and (read[2].frames == [0, 2]).all()
-    assert "b" not in UnfinishedRows(tmp_path, "actors", {"k": 2})
+    assert "b" not in UnfinishedRows(tmp_path, "boxes", {"k": 2}, NO_BOXES)
     again.remove()
     assert not again.folder.exists()
 
@@ -171,12 +175,15 @@ def moving_dataset(tmp_path) -> VideoDataset:
 
 def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
     path = detect_motion(moving_dataset, stride=4, num_processes=2)
-    boxes = ActorBoxes(moving_dataset)
+    boxes = PersonBoxes(moving_dataset)
     assert len(boxes.lookup(0, np.arange(32))) == 32
     written = path.stat().st_mtime_ns
     detect_motion(moving_dataset, stride=4)
     assert path.stat().st_mtime_ns == written
-    assert read_made_with(moving_dataset.folder) == {"method": "motion", "stride": 4}
+    assert read_made_with(moving_dataset.folder / PERSON_BOXES_FILE) == {
+        "method": "motion",
+        "stride": 4,
+    }
 
     asked = []
     real = detect.map_in_workers
@@ -207,7 +214,7 @@ def test_statistics_count_overlaps_once(tmp_path):
     dataset = dataset_of(tmp_path)
     half = np.array([[0, 0, 32, 48, 0.9], [0, 0, 32, 24, 0.8], [0, 0, 64, 48, 0.2]])
     none = np.zeros((0, 5))
-    write_actors(tmp_path, ["a/one", "b/two"], [[half, none, none, half], [none] * 3])
+    write_person_boxes(tmp_path, ["a/one", "b/two"], [[half, none, none, half], [none] * 3])
     table = actor_statistics(dataset)
     assert table["frames_with_person"].tolist() == [0.5, 0]
     assert table["boxes_per_frame"].tolist() == [1, 0]
@@ -223,7 +230,7 @@ def reference_table() -> dict:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_detections_come_in_and_go_out(tmp_path, capsys, protocol):
+def test_detections_come_in(tmp_path, capsys, protocol):
     path = tmp_path / "detections.npy"
     with open(path, "wb") as file:
         header = {"descr": "|O", "fortran_order": False, "shape": ()}
@@ -232,15 +239,14 @@ def test_detections_come_in_and_go_out(tmp_path, capsys, protocol):
     dataset = dataset_of(tmp_path / "data")
     import_detections(dataset, path)
     assert "1 frames that the videos do not have" in capsys.readouterr().out
-    boxes = ActorBoxes(dataset).lookup(0, np.arange(4), min_score=0.4)
+    boxes = PersonBoxes(dataset).lookup(0, np.arange(4), min_score=0.4)
     assert [len(frame) for frame in boxes] == [1, 0, 0, 0]
     assert boxes[0][0].tolist() == [1, 2, 30, 40]
 
-    copy = export_detections(dataset, tmp_path / "copy.npy")
-    table = load_arrays(copy)
-    assert set(table) == {"one", "two"} and set(table["one"]) == {1, 2, 3, 4}
-    assert table["one"][1] == pytest.approx(reference_table()["one"][1])
-    assert np.load(copy, allow_pickle=True).item()["two"][2].shape == (1, 5)
+    scored = PersonBoxes(dataset).lookup_scored(0, np.arange(4))
+    assert scored[0] == pytest.approx(reference_table()["one"][1])
+    found = PersonBoxes(dataset).lookup(1, np.arange(3))
+    assert [len(frame) for frame in found] == [0, 1, 0]
 
 
 def test_plain_pickle_and_kinetics_names(tmp_path):
@@ -249,7 +255,7 @@ def test_plain_pickle_and_kinetics_names(tmp_path):
     path = tmp_path / "detections.pkl"
     path.write_bytes(pickle.dumps({"-_CLrgdPvhk": {1: np.ones((1, 5))}}))
     import_detections(dataset, path)
-    assert len(ActorBoxes(dataset).lookup(1, np.array([0]))[0]) == 1
+    assert len(PersonBoxes(dataset).lookup(1, np.array([0]))[0]) == 1
 
 
 class Attack:
@@ -295,7 +301,7 @@ def test_real_people_are_found(tmp_path):
     assert (table["frames_with_person"] > 0.8).all()
     assert table["box_area"].between(0.01, 0.2).all()
 
-    yolox = ActorBoxes(dataset)
+    yolox = PersonBoxes(dataset)
     jack = int(np.flatnonzero(dataset.index["name"] == "jack/daria_jack")[0])
     record = dataset.record(jack)
     frames = read_frames(record.path, np.arange(0, record.num_frames, 4))

@@ -10,6 +10,7 @@ import torch
 
 from lib.config import EvaluateSettings
 from lib.data.dataset import read_dataset
+from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.evaluation.evaluate import ListResult, evaluate, read_results, results_beside
 from lib.learn.scoring import confusion_matrix, metrics
 from lib.learn.training import fit
@@ -178,7 +179,7 @@ def test_data_without_boxes_say_so(tested, tmp_path):
     result = read_results(tested[0])["val"]
     folder = tmp_path / "bare"
     shutil.copytree(result.dataset.folder, folder)
-    (folder / "actors.safetensors").unlink()
+    (folder / PERSON_BOXES_FILE).unlink()
     bare = replace(result, dataset=read_dataset(folder))
     browser = EvaluationBrowser(tested[0], {"val": bare})
     browser.kind.value = EVERYTHING

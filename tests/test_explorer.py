@@ -11,12 +11,13 @@ import yaml
 
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import LookSettings, TrainSettings
-from lib.data.dataset import VideoDataset, read_dataset, write_dataset
+from lib.data.dataset import VideoDataset, read_dataset
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective
 from lib.learn.trainer import Trainer
 from lib.parameters import make_settings
 from lib.prepare.synthetic import write_video
+from lib.prepare.writing import write_dataset
 from lib.run.processes import World
 from lib.show import explorer as explorer_module
 from lib.show.augmentations import operation_rows, scene_rows, temporal_rows

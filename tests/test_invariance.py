@@ -98,13 +98,13 @@ def test_mask_follows_the_evaluation_crop(data_dir, tiny_settings):
     settings = tiny_settings(short_side=64, crop_size=40)
     clip, mask = CenterClips(dataset, settings)(0)
     record = dataset.record(0)
-    from lib.data.actors import ActorBoxes
+    from lib.data.frame_tables import PersonBoxes
     from lib.data.video import uniform_clip_indices
 
     indices = uniform_clip_indices(
         record.num_frames, settings.clip_len, settings.frame_interval, 1
     )[0]
-    boxes = ActorBoxes(dataset).lookup(0, indices)
+    boxes = PersonBoxes(dataset).lookup(0, indices)
     margin = (64 - 40) // 2
     expected = np.zeros((len(indices), 64, 64), dtype=np.uint8)
     for frame, ((x1, y1, x2, y2),) in zip(expected, boxes, strict=True):

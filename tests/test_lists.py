@@ -10,14 +10,13 @@ import pytest
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import (
     VideoDataset,
-    draw_counted_rows,
     draw_labeled_rows,
     parse_list,
-    write_dataset,
 )
 from lib.prepare.lists import (
     class_counts,
     compare_lists,
+    draw_counted_rows,
     find_entries,
     import_list,
     summarize_lists,
@@ -33,6 +32,7 @@ from lib.prepare.official_lists import (
     read_ucf_list,
     read_video_folder_list,
 )
+from lib.prepare.writing import write_dataset
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 LISTS = SHARED / "reference_lists"

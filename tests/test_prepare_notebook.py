@@ -9,8 +9,8 @@ import papermill
 import pytest
 
 from lib.config import PROJECT_ROOT
-from lib.data.actors import ActorBoxes
 from lib.data.dataset import VideoDataset, read_dataset
+from lib.data.frame_tables import PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare.detect import actor_statistics
 
@@ -93,4 +93,4 @@ def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):
     last = np.array([record.num_frames - 1])
     means = [read_frames(path, last).mean() for path in (record.path, original)]
     assert means[0] == pytest.approx(means[1], abs=2)
-    assert len(ActorBoxes(dataset).lookup(record.row, last)) == 1
+    assert len(PersonBoxes(dataset).lookup(record.row, last)) == 1

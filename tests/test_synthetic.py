@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from lib.data.actors import ActorBoxes
 from lib.data.dataset import read_dataset
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare import synthetic
 from lib.prepare.plan import make_plan
@@ -63,7 +63,7 @@ def test_the_encoded_video_shows_what_was_rendered(made):
 
 
 def test_its_boxes_are_found_by_name_and_frame(made):
-    actors = ActorBoxes(made)
+    actors = PersonBoxes(made)
     video = plan(PARTS).iloc[3]
     _, boxes = render_video(video.action, video.scene, np.random.default_rng(video.seed))
     found = actors.lookup(3, np.arange(NUM_FRAMES), min_score=0.99)
@@ -85,7 +85,7 @@ def test_the_plan_finds_nothing_to_do_for_it(made):
 
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):
     again = make_synthetic(tmp_path, PARTS, num_processes=2)
-    for path in [*made.index["path"], "actors.safetensors", "index.csv", "dataset.json"]:
+    for path in [*made.index["path"], PERSON_BOXES_FILE, "index.csv", "dataset.json"]:
         assert (again.folder / path).read_bytes() == (made.folder / path).read_bytes(), path
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file as save_torch_file
 
-from lib.data.dataset import VideoDataset, write_dataset
-from lib.data.rows import VideoRows
+from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import TeacherScores, VideoRows
 from lib.data.video import read_frames
 from lib.prepare import teacher as teacher_module
 from lib.prepare.folder import index_folder
@@ -20,15 +20,15 @@ from lib.prepare.prepare import make_teacher_scores, prepare
 from lib.prepare.reference_files import import_scores
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
+from lib.prepare.tables import write_scores
 from lib.prepare.teacher import (
     FrameImages,
     Teacher,
-    TeacherScores,
     load_teacher,
     published_weights,
     score_frames,
-    write_teacher,
 )
+from lib.prepare.writing import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_missing_and_incomplete_files(tmp_path):
     with pytest.raises(ValueError, match="no ImageNet scores.*distillation_weight to 0"):
         TeacherScores(dataset)
     rows = VideoRows(one_hot(3)[None], np.array([0], np.int32))
-    path = write_teacher(tmp_path, ["a/1"], {"a/1": rows}, {})
+    path = write_scores(tmp_path, ["a/1"], [rows], {})
     with pytest.raises(ValueError, match="no scores for 1 videos of the index, the first: a/2"):
         TeacherScores(dataset)
     with safe_open(path, framework="numpy") as file:

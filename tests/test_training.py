@@ -18,6 +18,7 @@ from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObje
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
 from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
 from lib.learn.training import fit
+from lib.prepare.prepare import prepare_for
 from lib.prepare.synthetic import ACTIONS
 from lib.run.folder import Run
 from lib.run.processes import World
@@ -533,6 +534,9 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
         labeled_view="strong",
         labeled_scene_p=0.5,
     )
+    with pytest.raises(ValueError, match="python -m lib.prepare --dataset folder --data_root"):
+        load_data(settings)
+    prepare_for(settings)
     data = load_data(settings)
     assert data.unlabeled.classes == (*data.labeled.classes, "zz")
     assert len(data.unlabeled_rows) == 7  # one of the two videos of each class is in its `val`

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
+from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.parameters import make_settings, notebook_defaults, read_yaml
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.run.folder import Run
@@ -231,9 +232,9 @@ class DataNeed:
         if not self.is_prepared:
             return [] if self.is_made_on_demand else ["not prepared"]
         absent = [f"no list {n!r}" for n in sorted(self.lists) if not self.list_path(n).is_file()]
-        if self.actors and not (self.folder / "actors.safetensors").is_file():
+        if self.actors and not (self.folder / PERSON_BOXES_FILE).is_file():
             absent.append("no person boxes")
-        if self.teacher and not (self.folder / "teacher.safetensors").is_file():
+        if self.teacher and not (self.folder / TEACHER_FILE).is_file():
             absent.append("no ImageNet scores")
         return absent
 

@@ -5,11 +5,15 @@ A data set is a folder with
 - `index.csv`: one row a video (name, path, class, label, frames, fps, width, height),
 - `lists/*.txt`: which videos belong to a part, lines `class/name frames label`,
 - `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
-- `actors.safetensors` (person boxes) and `teacher.safetensors`, where they have been made.
+- `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.
+
+Nothing here makes a data set: `lib.prepare` does.
 """
 
 import difflib
+import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.config import project_path
 from lib.files import write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
@@ -199,25 +204,13 @@ def draw_labeled_rows(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"labeled_fraction must be in (0, 1], got {fraction}")
-    return _draw_rows(labels, rows, lambda size: max(1, round(fraction * size)), seed)
+    return draw_rows(labels, rows, lambda size: max(1, round(fraction * size)), seed)
 
 
-def draw_counted_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw `count` videos of each class of a list, all where a class has fewer.
-
-    Arguments and result as in `draw_labeled_rows`, whose draws of the same seed these nest with.
-
-    Raises:
-        ValueError: If `count` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"labeled_counts must be at least 1, got {count}")
-    return _draw_rows(labels, rows, lambda size: min(count, size), seed)
-
-
-def _draw_rows(
+def draw_rows(
     labels: np.ndarray, rows: np.ndarray, how_many: Callable[[int], int], seed: int
 ) -> np.ndarray:
+    """Draw so many of a class's videos as `how_many` says for the size of the class."""
     kept = []
     for label in np.unique(labels[rows]):
         of_class = np.sort(rows[labels[rows] == label])
@@ -226,36 +219,44 @@ def _draw_rows(
     return rows[np.isin(rows, np.concatenate(kept))]
 
 
-def write_dataset(
-    folder: Path,
-    name: str,
-    classes: Sequence[str],
-    root: Path,
-    index: pd.DataFrame,
-    source: dict,
-) -> VideoDataset:
-    """Write `index.csv` and, last, `dataset.json`, which marks the data set as complete.
+def prepared_folder(name: str, data_root: str | None, data_dir: str) -> Path:
+    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `data_root`.
 
-    Args:
-        folder: The prepared folder.
-        name: Name in the catalog.
-        classes: Class names in label order.
-        root: Folder that the paths in `index` are relative to.
-        index: One row a video, columns `INDEX_COLUMNS` and, where they are known,
-            `READER_COLUMNS`.
-        source: Where the data is from and what made it, for the reader; plain JSON.
+    Raises:
+        ValueError: If `folder` comes without `data_root`.
     """
-    folder, root = folder.resolve(), root.resolve()
-    write_text(folder / "index.csv", _in_order(index).to_csv(index=False))
-    inside = root.is_relative_to(folder)
-    description = {
-        "name": name,
-        "classes": list(classes),
-        "root": root.relative_to(folder).as_posix() if inside else root.as_posix(),
-        "source": source,
-    }
-    write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
-    return read_dataset(folder)
+    if name != "folder":
+        return project_path(data_dir) / name
+    if data_root is None:
+        raise ValueError(
+            "data_root: dataset 'folder' needs the folder of your videos "
+            "(<class>/<video> or {train,val}/<class>/<video>)"
+        )
+    root = project_path(data_root)
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
+    return project_path(data_dir) / f"folder-{root.name}-{digest}"
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether a folder holds a complete data set."""
+    return (folder / "dataset.json").is_file()
+
+
+def open_prepared(name: str, data_root: str | None, data_dir: str) -> VideoDataset:
+    """Open a data set that has been prepared.
+
+    Raises:
+        ValueError: If it has not been; gives the command that does it.
+    """
+    folder = prepared_folder(name, data_root, data_dir)
+    if is_prepared(folder):
+        return read_dataset(folder)
+    given = {"dataset": name, "data_root": data_root, "data_dir": data_dir}
+    options = [f"--{key} {shlex.quote(value)}" for key, value in given.items() if value]
+    raise ValueError(
+        f"dataset: {name!r} is not prepared in {project_path(data_dir)}; first run "
+        f"python -m lib.prepare {' '.join(options)}"
+    )
 
 
 def read_dataset(folder: str | Path) -> VideoDataset:
@@ -266,7 +267,7 @@ def read_dataset(folder: str | Path) -> VideoDataset:
             a video twice.
     """
     folder = Path(folder).resolve()
-    if not (folder / "dataset.json").is_file():
+    if not is_prepared(folder):
         raise ValueError(
             f"{folder}: no dataset.json, so this is not a prepared data set; "
             "prepare it with notebooks/1_prepare_data.ipynb"
@@ -281,10 +282,10 @@ def read_dataset(folder: str | Path) -> VideoDataset:
         raise ValueError(f"{folder / 'index.csv'}: {twice!r} stands there twice")
     root = folder / description["root"]  # an absolute root replaces the folder
     return VideoDataset(
-        description["name"], folder, tuple(description["classes"]), root, _in_order(index)
+        description["name"], folder, tuple(description["classes"]), root, in_order(index)
     )
 
 
-def _in_order(index: pd.DataFrame) -> pd.DataFrame:
+def in_order(index: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of an index; what it does not know about reading is empty."""
     return index.reindex(columns=INDEX_COLUMNS + READER_COLUMNS, fill_value="")

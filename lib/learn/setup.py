@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
-from lib.data.dataset import VideoDataset, draw_labeled_rows
+from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
 from lib.parameters import make_settings, notebook_defaults, read_yaml
-from lib.prepare.catalog import dataset_folder
-from lib.prepare.prepare import open_dataset
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 
@@ -51,9 +49,10 @@ def load_data(settings: TrainSettings) -> Data:
     """Open the data sets and lists of a run and check that they fit together.
 
     Raises:
-        ValueError: If a data set or list is missing or training and validation overlap.
+        ValueError: If a data set is not prepared (gives the command), a list is missing or training
+            and validation overlap.
     """
-    dataset = open_dataset(settings.dataset, settings.data_root, settings.data_dir)
+    dataset = open_prepared(settings.dataset, settings.data_root, settings.data_dir)
     listed = dataset.read_list(settings.labeled_list)
     labels = dataset.index["label"].to_numpy()
     labeled_rows = draw_labeled_rows(
@@ -66,7 +65,7 @@ def load_data(settings: TrainSettings) -> Data:
     if settings.is_semi_supervised:
         unlabeled = dataset
         if settings.unlabeled_dataset is not None:
-            unlabeled = open_dataset(
+            unlabeled = open_prepared(
                 settings.unlabeled_dataset, settings.unlabeled_data_root, settings.data_dir
             )
         unlabeled_rows = unlabeled.read_list(settings.unlabeled_list)
@@ -215,16 +214,3 @@ def read_settings(files: Sequence[Path]) -> TrainSettings:
     for path in files:
         values |= read_yaml(path)
     return make_settings(TrainSettings, values, ", ".join(map(str, files)))
-
-
-def check_prepared(settings: TrainSettings) -> None:
-    """Raise ValueError if a data set is not prepared: its processes must not all do that."""
-    wanted = [(settings.dataset, settings.data_root)]
-    if settings.is_semi_supervised and settings.unlabeled_dataset is not None:
-        wanted.append((settings.unlabeled_dataset, settings.unlabeled_data_root))
-    for name, root in wanted:
-        if not (dataset_folder(name, root, settings.data_dir) / "dataset.json").is_file():
-            raise ValueError(
-                f"dataset: {name!r} is not prepared in {settings.data_dir}; first run "
-                f"python -m lib.prepare --dataset {name}"
-            )

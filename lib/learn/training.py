@@ -23,7 +23,7 @@ from lib.files import exclusive, write_text
 from lib.learn import trainer
 from lib.learn.models import check_input
 from lib.learn.schedule import num_micro_batches
-from lib.learn.setup import check_prepared, load_data, make_clips, read_settings
+from lib.learn.setup import load_data, make_clips, read_settings
 from lib.run.folder import Run
 from lib.run.processes import (
     World,
@@ -130,8 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = parser.parse_args(arguments).files
     try:
         settings = read_settings(files)
-        if is_in_torchrun():
-            check_prepared(settings)
         run = fit(settings)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

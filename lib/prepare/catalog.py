@@ -10,12 +10,11 @@ data sets (HMDB-51's videos: in other public code that downloads them). The lice
 cards and the authors' pages report them; read them at the source before you rely on them.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lib.config import project_path
+from lib.data.dataset import prepared_folder
 
 ListFormat = Literal["reference", "video_folder", "kinetics_csv"]
 
@@ -320,20 +319,11 @@ CATALOG: dict[str, CatalogEntry] = {
 
 
 def dataset_folder(name: str, data_root: str | None, data_dir: str) -> Path:
-    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `data_root`.
+    """Return where a data set of the catalog is prepared.
 
     Raises:
         ValueError: If the name is not in the catalog, or `folder` comes without `data_root`.
     """
     if name not in CATALOG:
         raise ValueError(f"dataset: no data set {name!r}; there are {list(CATALOG)}")
-    if name != "folder":
-        return project_path(data_dir) / name
-    if data_root is None:
-        raise ValueError(
-            "data_root: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
-        )
-    root = project_path(data_root)
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    return project_path(data_dir) / f"folder-{root.name}-{digest}"
+    return prepared_folder(name, data_root, data_dir)

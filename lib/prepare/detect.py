@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.actors import ActorBoxes, is_made_with, write_actor_rows
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.rows import UnfinishedRows, VideoRows
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows
 from lib.data.video import iterate_frames
 from lib.prepare.download import sha256_of
 from lib.prepare.motion import moving_boxes
+from lib.prepare.tables import NO_BOXES, UnfinishedRows, is_made_with, write_box_rows
 from lib.prepare.tracks import fill_frames, key_frames
 from lib.prepare.workers import map_in_workers, num_cores
 from lib.prepare.yolox import YoloxDetector
@@ -85,7 +85,7 @@ def detect_people(
         num_processes: Processes; 0 for one per core.
 
     Returns:
-        The path of `actors.safetensors`.
+        The path of `person_boxes.safetensors`.
 
     Raises:
         ValueError: If the weights cannot be used, or a video cannot be read; names the file.
@@ -98,7 +98,7 @@ def detect_people(
         _ = detector.session  # so that a wrong file is reported here, once
         find = YoloxBoxes(detector, stride)
         _detect(dataset, find, made_with, processes, "detecting people")
-    return dataset.folder / "actors.safetensors"
+    return dataset.folder / PERSON_BOXES_FILE
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
@@ -107,7 +107,7 @@ def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0
     if not is_made_with(dataset.folder, made_with):
         find = MotionBoxes(stride)
         _detect(dataset, find, made_with, num_processes, "finding what moves")
-    return dataset.folder / "actors.safetensors"
+    return dataset.folder / PERSON_BOXES_FILE
 
 
 def _detect(
@@ -119,7 +119,7 @@ def _detect(
 ) -> None:
     names = dataset.index["name"].tolist()
     failures = {}
-    with UnfinishedRows(dataset.folder, "actors", made_with) as results:
+    with UnfinishedRows(dataset.folder, "boxes", made_with, NO_BOXES) as results:
         rows = [row for row, name in enumerate(names) if name not in results]
         records = [dataset.record(row) for row in rows]
         work = map_in_workers(find, records, num_processes, TIMEOUT_S)
@@ -139,7 +139,7 @@ def _detect(
             f"the first: {name}: {reason}; the others are kept, run this again when it is mended"
         )
     frames = dataset.index["frames"].tolist()
-    write_actor_rows(dataset.folder, names, frames, results.read(names), made_with)
+    write_box_rows(dataset.folder, names, frames, results.read(names), made_with)
     results.remove()
 
 
@@ -159,14 +159,14 @@ def actor_statistics(
         boxes_per_frame (mean), box_area (mean share of the frame that the boxes cover, overlaps
         counted once, over the frames that have a box; 0 where none has).
     """
-    actors = ActorBoxes(dataset)
+    person_boxes = PersonBoxes(dataset)
     rows = np.arange(len(dataset.index))
     if len(rows) > max_videos:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_videos, replace=False))
     table = []
     for row in rows:
         record = dataset.record(int(row))
-        boxes = actors.lookup(record.row, np.arange(record.num_frames), min_score)
+        boxes = person_boxes.lookup(record.row, np.arange(record.num_frames), min_score)
         counts = np.array([len(frame) for frame in boxes])
         areas = [_covered(frame, record.height, record.width) for frame in boxes if len(frame)]
         area = float(np.mean(areas)) if areas else 0.0

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset
 from lib.files import write_text
 from lib.prepare.probe import FRAME_PREFIX, probe_videos
+from lib.prepare.writing import write_dataset
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
 PARTS = ("train", "val")

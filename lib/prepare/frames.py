@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from lib.data.actors import SCALED_TO, ActorBoxes, read_made_with, write_actors
-from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord, write_dataset
+from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, read_made_with
 from lib.data.video import FRAME_FILE, iterate_frames
+from lib.prepare.tables import SCALED_TO, write_person_boxes
 from lib.prepare.workers import map_in_workers
+from lib.prepare.writing import write_dataset
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
@@ -112,7 +114,7 @@ def store_frames(
             sizes[outcome.position] = outcome.value
             progress.update()
     scales = sizes / dataset.index[["width", "height"]].to_numpy()
-    made_with = read_made_with(dataset.folder)
+    made_with = read_made_with(dataset.folder / PERSON_BOXES_FILE)
     if made_with is not None and made_with.get(SCALED_TO) != short_side:
         _scale_boxes(dataset, scales, {**made_with, SCALED_TO: short_side})
     index = dataset.index.copy()
@@ -138,9 +140,9 @@ def _check_space(dataset: VideoDataset, folder: Path, short_side: int) -> None:
 
 
 def _scale_boxes(dataset: VideoDataset, scales: np.ndarray, made_with: dict) -> None:
-    actors = ActorBoxes(dataset)
+    person_boxes = PersonBoxes(dataset)
     boxes = []
     for row, (x, y) in enumerate(scales):
-        frames = actors.lookup_scored(row, np.arange(int(dataset.index["frames"].iloc[row])))
+        frames = person_boxes.lookup_scored(row, np.arange(int(dataset.index["frames"].iloc[row])))
         boxes.append([frame * np.array([x, y, x, y, 1]) for frame in frames])
-    write_actors(dataset.folder, dataset.index["name"].tolist(), boxes, made_with)
+    write_person_boxes(dataset.folder, dataset.index["name"].tolist(), boxes, made_with)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset
 from lib.prepare.archives import extract, extract_nested, find_file
 from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
 from lib.prepare.download import download, matches
@@ -22,6 +22,7 @@ from lib.prepare.official_lists import (
     read_ucf_list,
     read_video_folder_list,
 )
+from lib.prepare.writing import write_dataset
 
 SPLITS = (1, 2, 3)
 SPLIT_MARKERS = {"ucf101": "trainlist01.txt", "hmdb51": "wave_test_split1.txt"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, write_changed
+from lib.data.dataset import VideoDataset, draw_rows, write_changed
 from lib.prepare.official_lists import ListEntry
 
 YOUTUBE_ID = 11  # characters
@@ -22,6 +22,19 @@ def labeled_list_name(fraction: float, seed: int) -> str:
 def counted_list_name(count: int, seed: int) -> str:
     """Return the name of the list of so many videos of each class of `train`."""
     return f"train_{count}perclass_seed{seed}"
+
+
+def draw_counted_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw `count` videos of each class of a list, all where a class has fewer.
+
+    Arguments and result as in `draw_labeled_rows`, whose draws of the same seed these nest with.
+
+    Raises:
+        ValueError: If `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"labeled_counts must be at least 1, got {count}")
+    return draw_rows(labels, rows, lambda size: min(count, size), seed)
 
 
 def summarize_lists(dataset: VideoDataset) -> pd.DataFrame:

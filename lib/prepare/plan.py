@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lib.config import project_path
-from lib.data.actors import is_made_with, read_made_with
-from lib.data.dataset import VideoDataset, read_dataset
+from lib.data.dataset import VideoDataset, is_prepared, read_dataset
+from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, read_made_with
 from lib.files import check_writable
 from lib.prepare.archives import find_file
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
@@ -25,7 +25,7 @@ from lib.prepare.lists import counted_list_name, labeled_list_name
 from lib.prepare.reference_files import import_made_with
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import PARTS
-from lib.prepare.teacher import NUM_CLASSES, read_teacher_made_with
+from lib.prepare.tables import NUM_CLASSES, OLD_BOXES_FILE, is_made_with
 from lib.prepare.workers import num_cores
 from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 
@@ -112,7 +112,7 @@ def _folder(settings: PrepareSettings) -> Path:
 def _rows(settings: PrepareSettings) -> list[Row]:
     folder, entry = _folder(settings), CATALOG[settings.dataset]
     rows = _plan_entry(entry) + [_plan_folder(folder)]
-    dataset = read_dataset(folder) if (folder / "dataset.json").is_file() else None
+    dataset = read_dataset(folder) if is_prepared(folder) else None
     if dataset is not None:
         rows += _plan_made(settings, dataset)
         counted = dataset.index[["frames", "width", "height"]].to_numpy()
@@ -316,15 +316,22 @@ def _told(made_with: dict) -> str:
     return "made with " + (", ".join(parts) or "the data set")
 
 
+def _kept_boxes(folder: Path, told: str, dataset: str) -> Row:
+    part = "person boxes"
+    if (folder / PERSON_BOXES_FILE).is_file():
+        return Row(part, THERE, told)
+    if (folder / OLD_BOXES_FILE).is_file():
+        return Row(part, TO_DO, f"{OLD_BOXES_FILE} of an earlier version, to be taken over")
+    if dataset == "synthetic":
+        return Row(part, TO_DO, "known to the pixel, written with the videos")
+    return Row(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
+
+
 def _plan_actors(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
-    part, made_with = "person boxes", read_made_with(folder)
+    part, made_with = "person boxes", read_made_with(folder / PERSON_BOXES_FILE)
     told = "none yet" if made_with is None else _told(made_with)
     if settings.actor_boxes == "keep":
-        if made_with is not None:
-            return Row(part, THERE, told)
-        if settings.dataset == "synthetic":
-            return Row(part, TO_DO, "known to the pixel, written with the videos")
-        return Row(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
+        return _kept_boxes(folder, told, settings.dataset)
     if settings.actor_boxes == "import":
         path = project_path(settings.detections_file)
         if not path.is_file():
@@ -349,7 +356,7 @@ def _plan_actors(settings: PrepareSettings, folder: Path, frames: np.ndarray) ->
 
 
 def _plan_teacher(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
-    part, made_with = "ImageNet scores", read_teacher_made_with(folder)
+    part, made_with = "ImageNet scores", read_made_with(folder / TEACHER_FILE)
     told = "none" if made_with is None else _told(made_with)
     if settings.teacher_scores == "keep":
         hint = "; only distillation needs them" if made_with is None else ""

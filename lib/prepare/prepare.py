@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from lib.config import project_path
+from lib.config import TrainSettings, project_path
 from lib.data.dataset import (
     VideoDataset,
-    draw_counted_rows,
     draw_labeled_rows,
+    is_prepared,
     read_dataset,
 )
 from lib.parameters import make_settings
@@ -29,12 +29,13 @@ from lib.prepare.download import download
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import store_frames
 from lib.prepare.known import index_known
-from lib.prepare.lists import counted_list_name, import_list, labeled_list_name
+from lib.prepare.lists import counted_list_name, draw_counted_rows, import_list, labeled_list_name
 from lib.prepare.official_lists import read_list_file
 from lib.prepare.plan import check_folder, plan_text
 from lib.prepare.reference_files import import_detections, import_scores
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import make_synthetic
+from lib.prepare.tables import take_over_old_boxes
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
 from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
 
@@ -46,9 +47,17 @@ def open_dataset(name: str, data_root: str | None, data_dir: str) -> VideoDatase
         ValueError: If it cannot be prepared; says why.
     """
     folder = dataset_folder(name, data_root, data_dir)
-    if (folder / "dataset.json").is_file():
+    if is_prepared(folder):
+        take_over_old_boxes(folder)
         return read_dataset(folder)
     return prepare(PrepareSettings(dataset=name, data_root=data_root, data_dir=data_dir))
+
+
+def prepare_for(settings: TrainSettings) -> None:
+    """Prepare the data sets of a run that are not prepared yet, as `open_dataset` does."""
+    open_dataset(settings.dataset, settings.data_root, settings.data_dir)
+    if settings.is_semi_supervised and settings.unlabeled_dataset is not None:
+        open_dataset(settings.unlabeled_dataset, settings.unlabeled_data_root, settings.data_dir)
 
 
 def prepare(settings: PrepareSettings) -> VideoDataset:
@@ -67,7 +76,8 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     folder = dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
     check_files(settings)
     check_folder(settings)
-    if (folder / "dataset.json").is_file():
+    if is_prepared(folder):
+        take_over_old_boxes(folder)
         dataset = read_dataset(folder)
         check_root(dataset, settings)
     else:

@@ -15,17 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lib.data.actors import ACTORS_FILE, ActorBoxes, is_made_with, write_actor_rows
 from lib.data.dataset import VideoDataset
-from lib.data.rows import VideoRows
-from lib.files import write_atomic
+from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, VideoRows, read_made_with
 from lib.prepare.download import sha256_of
-from lib.prepare.teacher import (
-    NUM_CLASSES,
-    TEACHER_FILE,
-    read_teacher_made_with,
-    write_teacher,
-)
+from lib.prepare.tables import NO_BOXES, NO_SCORES, is_made_with, write_box_rows, write_scores
 
 YOUTUBE_ID = 11  # characters
 
@@ -110,19 +103,19 @@ def reference_key(name: str, dataset_name: str) -> str:
 
 
 def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
-    """Turn the reference's `detections.npy` into `actors.safetensors`.
+    """Turn the reference's `detections.npy` into `person_boxes.safetensors`.
 
     Videos and frames that the file lacks get no boxes; how many is printed.
 
     Returns:
-        The path of `actors.safetensors`.
+        The path of `person_boxes.safetensors`.
 
     Raises:
         ValueError: If the file is not what it should be, or has none of the videos.
     """
     made_with = import_made_with(path)
     if is_made_with(dataset.folder, made_with):
-        return dataset.folder / ACTORS_FILE
+        return dataset.folder / PERSON_BOXES_FILE
     table = _read_table(path, dataset)
 
     def boxes_of(frame: int, value: Any) -> np.ndarray:
@@ -134,9 +127,9 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
 
     frames = dataset.index["frames"].tolist()
     names = dataset.index["name"].tolist()
-    results = _rows_of(dataset, table, path, boxes_of, np.zeros((0, 5), dtype=np.float32))
+    results = _rows_of(dataset, table, path, boxes_of, NO_BOXES)
     _check_sizes(dataset, results, path)
-    return write_actor_rows(dataset.folder, names, frames, results, made_with)
+    return write_box_rows(dataset.folder, names, frames, results, made_with)
 
 
 def _check_sizes(dataset: VideoDataset, results: list[VideoRows], path: str | Path) -> None:
@@ -162,7 +155,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
         ValueError: If the file is not what it should be, or lacks a video.
     """
     made_with = import_made_with(path)
-    if read_teacher_made_with(dataset.folder) == made_with:
+    if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
         return dataset.folder / TEACHER_FILE
     table = _read_table(path, dataset)
 
@@ -173,7 +166,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
             raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
         return scores[None].astype(np.float16)
 
-    results = _rows_of(dataset, table, path, row_of, np.zeros((0, NUM_CLASSES), dtype=np.float16))
+    results = _rows_of(dataset, table, path, row_of, NO_SCORES)
     lacking = [n for n, r in zip(dataset.index["name"], results, strict=True) if not len(r.rows)]
     if lacking:
         raise ValueError(
@@ -181,7 +174,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
             f"{lacking[0]}; compute the scores instead (teacher_scores = 'compute')"
         )
     names = dataset.index["name"].tolist()
-    return write_teacher(dataset.folder, names, dict(zip(names, results, strict=True)), made_with)
+    return write_scores(dataset.folder, names, results, made_with)
 
 
 def import_made_with(path: str | Path) -> dict:
@@ -234,22 +227,3 @@ def _rows_of(
     if beyond:
         print(f"{path}: {beyond} frames that the videos do not have were left out")
     return results
-
-
-def export_detections(dataset: VideoDataset, path: str | Path) -> Path:
-    """Write `actors.safetensors` in the reference's format and return the path."""
-    actors = ActorBoxes(dataset)
-    table = {}
-    for row, (name, frames) in enumerate(
-        zip(dataset.index["name"], dataset.index["frames"], strict=True)
-    ):
-        boxes = actors.lookup_scored(row, np.arange(frames))
-        table[reference_key(name, dataset.name)] = {
-            number: frame.astype(np.float64) for number, frame in enumerate(boxes, start=1)
-        }
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.save(file, np.array(table, dtype=object), allow_pickle=True)
-
-    return write_atomic(path, write)

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.actors import write_actors
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset
 from lib.files import write_atomic
+from lib.prepare.tables import write_person_boxes
 from lib.prepare.workers import Outcome, map_in_workers, num_cores
+from lib.prepare.writing import write_dataset
 
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
@@ -319,7 +320,7 @@ def make_synthetic(
                 raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
             boxes[outcome.position, :, 0, :4] = outcome.value
             progress.update()
-    write_actors(folder, videos["name"].tolist(), boxes)
+    write_person_boxes(folder, videos["name"].tolist(), boxes)
     actions = list(ACTIONS)
     index = pd.DataFrame(
         {

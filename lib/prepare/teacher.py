@@ -1,28 +1,19 @@
-"""ImageNet class probabilities of frames, for distillation: made with a classifier, or imported.
+"""ImageNet class probabilities of frames, for distillation, made with an image classifier."""
 
-`teacher.safetensors` holds `probabilities` (N, 1000) float16, sorted by video and frame (halves:
-three digits, and what is below 6e-8 becomes 0); `frames` (N,) int32, the 0-based frame of each;
-`video_offsets` (V + 1,) int64, where each video starts; and `names`, the videos' names joined by
-newlines, as uint8. Looked-up rows are read from the file, which all processes share.
-"""
-
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.rows import UnfinishedRows, VideoRows, pack_names, unpack_names, write_streamed
+from lib.data.frame_tables import TEACHER_FILE, VideoRows, read_made_with
 from lib.data.video import iterate_frames
 from lib.learn.efficientnet_lite import published_file
 from lib.learn.image_networks import (
@@ -34,10 +25,9 @@ from lib.learn.image_networks import (
     load_classifier,
 )
 from lib.prepare.download import download, sha256_of
+from lib.prepare.tables import NO_SCORES, NUM_CLASSES, UnfinishedRows, write_scores
 from lib.prepare.workers import map_in_workers
 
-TEACHER_FILE = "teacher.safetensors"
-NUM_CLASSES = 1000
 TIMEOUT_S = 1800.0  # for one video
 
 
@@ -193,13 +183,13 @@ def score_frames(
     """
     made_with = {**teacher.made_with, "stride": stride}
     path = dataset.folder / TEACHER_FILE
-    if read_teacher_made_with(dataset.folder) == made_with:
+    if read_made_with(path) == made_with:
         return path
     device = torch.device(device)
     teacher.network.eval().to(device)
     names = dataset.index["name"].tolist()
     read = FrameImages(stride, teacher.resize, teacher.crop)
-    with UnfinishedRows(dataset.folder, "teacher", made_with) as results:
+    with UnfinishedRows(dataset.folder, "teacher", made_with, NO_SCORES) as results:
         records = [dataset.record(row) for row, name in enumerate(names) if name not in results]
         with tqdm(total=len(names), desc="ImageNet classes", unit="video") as progress:
             progress.update(len(names) - len(records))
@@ -210,105 +200,8 @@ def score_frames(
                 parts = np.array_split(outcome.value, -(-len(outcome.value) // batch))
                 rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
                 frames = np.arange(len(rows), dtype=np.int32) * stride
-                results.add(record.name, VideoRows(rows.astype(np.float16), frames))
+                results.add(record.name, VideoRows(rows, frames))
                 progress.update()
-    write_teacher(dataset.folder, names, results, made_with)
+    write_scores(dataset.folder, names, results.read(names), made_with)
     results.remove()
     return path
-
-
-def write_teacher(
-    folder: Path,
-    names: Sequence[str],
-    results: "UnfinishedRows | dict[str, VideoRows]",
-    made_with: dict,
-) -> Path:
-    """Write the probabilities of a data set, read video by video.
-
-    Args:
-        folder: The prepared folder.
-        names: The videos' names, length V.
-        results: The videos' probabilities, rows (n, 1000), n >= 1, and the frames of these.
-        made_with: What made them; plain JSON.
-    """
-
-    def each() -> Iterable[VideoRows]:
-        if isinstance(results, UnfinishedRows):
-            return results.read(names)
-        return (results[name] for name in names)
-
-    frames = [result.frames for result in each()]
-    counts = [len(one) for one in frames]
-    tensors = {
-        "frames": np.concatenate(frames).astype(np.int32),
-        "video_offsets": np.cumsum([0, *counts]).astype(np.int64),
-        "names": pack_names(names),
-    }
-    rows = (result.rows.astype(np.float16) for result in each())
-    shape = (sum(counts), NUM_CLASSES)
-    metadata = {"made_with": json.dumps(made_with)}
-    path = Path(folder) / TEACHER_FILE
-    return write_streamed(path, tensors, "probabilities", shape, np.float16, rows, metadata)
-
-
-def read_teacher_made_with(folder: Path) -> dict | None:
-    """Return what made the probabilities of a prepared folder; None where there are none."""
-    path = Path(folder) / TEACHER_FILE
-    if not path.is_file():
-        return None
-    with safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {}).get("made_with", "{}"))
-
-
-class TeacherScores:
-    """Looks up the probabilities of frames; opens the file once per process.
-
-    Args:
-        dataset: The data set whose `teacher.safetensors` to read.
-
-    Raises:
-        ValueError: If the file is missing, or lacks a video of the index.
-    """
-
-    def __init__(self, dataset: VideoDataset):
-        self.path = dataset.folder / TEACHER_FILE
-        if not self.path.is_file():
-            raise ValueError(
-                f"{self.path}: no ImageNet scores; make them with notebooks/1_prepare_data.ipynb "
-                "(teacher_scores), or set distillation_weight to 0"
-            )
-        with safe_open(self.path, framework="numpy") as file:
-            names = unpack_names(file.get_tensor("names"))
-            offsets = file.get_tensor("video_offsets")
-            self._frames = file.get_tensor("frames")
-        positions = pd.Index(names).get_indexer(pd.Index(dataset.index["name"]))
-        if (positions < 0).any():
-            missing = dataset.index["name"].iloc[int(np.argmax(positions < 0))]
-            raise ValueError(
-                f"{self.path}: has no scores for {(positions < 0).sum()} videos of the index, the "
-                f"first: {missing}; make the scores again with notebooks/1_prepare_data.ipynb"
-            )
-        self._start, self._stop = offsets[positions], offsets[positions + 1]
-        self._file = None
-
-    def __getstate__(self) -> dict:
-        """Leave the open file behind: each process opens its own."""
-        return {**self.__dict__, "_file": None}
-
-    def lookup(self, row: int, frame_index: int) -> np.ndarray:
-        """Return the probabilities of the scored frame nearest to a frame.
-
-        Args:
-            row: The video's row in the index.
-            frame_index: 0-based.
-
-        Returns:
-            Probabilities, shape (1000,), float32; of two equally near frames the earlier one's.
-        """
-        if self._file is None:
-            file = safe_open(self.path, framework="numpy").__enter__()
-            self._file = (file.get_slice("probabilities"), file)
-        start, stop = int(self._start[row]), int(self._stop[row])
-        distance = np.abs(self._frames[start:stop] - int(frame_index))
-        position = start + int(distance.argmin())
-        return self._file[0][position : position + 1][0].astype(np.float32)

@@ -13,8 +13,8 @@ from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal, temporal_title
 from lib.augment.transforms import DrawnOperation, DrawnStrong, RandAugment
 from lib.clips import ClipBatch, ClipDataset, ClipRecipe, Views, make_generator
 from lib.config import LookSettings
-from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.show.clips import mix_clips
 from lib.show.style import BOX, shorten
@@ -33,7 +33,7 @@ def shown_rows(dataset: VideoDataset, settings: LookSettings) -> np.ndarray:
 
 def has_actors(dataset: VideoDataset) -> bool:
     """Whether the data set has person boxes."""
-    return (dataset.folder / ACTORS_FILE).is_file()
+    return (dataset.folder / PERSON_BOXES_FILE).is_file()
 
 
 def load_batch(dataset: VideoDataset, settings: LookSettings) -> ClipBatch:
@@ -46,7 +46,7 @@ def load_batch(dataset: VideoDataset, settings: LookSettings) -> ClipBatch:
 
 def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str, Tensor]:
     """Return the middle clip of each shown video with its boxes drawn in."""
-    actors = ActorBoxes(dataset) if has_actors(dataset) else None
+    actors = PersonBoxes(dataset) if has_actors(dataset) else None
     rows = {}
     for row in shown_rows(dataset, settings):
         record = dataset.record(int(row))

@@ -12,9 +12,11 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.transforms import FILL, EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
+from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.evaluation.evaluate import ListResult
 from lib.learn.setup import load_data
+from lib.prepare.prepare import prepare_for
 from lib.show.plots import clip_rows
 
 
@@ -24,9 +26,10 @@ def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Ten
     Returns:
         Row label -> clip or mask, for `clip_rows`.
     """
+    prepare_for(settings)
     data = load_data(settings)
     dataset = data.unlabeled or data.labeled
-    has_actors = (dataset.folder / "actors.safetensors").is_file()
+    has_actors = (dataset.folder / PERSON_BOXES_FILE).is_file()
     clips = ClipDataset(dataset, settings, Views(True, True, has_actors), (settings.seed, 0))
     rows = data.epoch_rows[[position, position + 1]]
     batch = ClipBatch.collate([clips[(k, int(row))] for k, row in enumerate(rows)])

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 
-from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare.lists import class_counts
 from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
@@ -92,8 +92,8 @@ def plot_contact_sheet(
         num_frames: Frames of each, evenly spaced.
         min_score: Boxes must score above this.
     """
-    has_boxes = (dataset.folder / ACTORS_FILE).is_file()
-    boxes_of = ActorBoxes(dataset) if has_boxes else None
+    has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
+    boxes_of = PersonBoxes(dataset) if has_boxes else None
     records = [dataset.record(int(row)) for row in rows]
     heights = [COLUMN * record.height / record.width for record in records]
     width, height = (COLUMN + GAP) * num_frames, sum(heights) + ROW_TEXT * len(records)

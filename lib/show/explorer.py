@@ -18,8 +18,8 @@ from lib.augment.temporal import temporal_title
 from lib.augment.transforms import WeakParams
 from lib.clips import ClipRecipe, DrawnClip, make_generator
 from lib.config import LookSettings
-from lib.data.actors import ACTORS_FILE, ActorBoxes
 from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.show.augmentations import describe, draw_boxes
 from lib.show.clips import mix_clips
@@ -113,8 +113,8 @@ class ClipExplorer:
 
     def __init__(self, dataset: VideoDataset, cache_mb: float = 400):
         self.dataset = dataset
-        has_boxes = (dataset.folder / ACTORS_FILE).is_file()
-        self.actors = ActorBoxes(dataset) if has_boxes else None
+        has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
+        self.actors = PersonBoxes(dataset) if has_boxes else None
         self.videos = DecodedVideos(cache_mb)
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
 

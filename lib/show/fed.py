@@ -13,8 +13,8 @@ from lib.augment.transforms import FILL
 from lib.batch.plan import RECIPE, read_plan
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.config import ClipSettings, LookSettings, TrainSettings
-from lib.data.actors import ACTORS_FILE
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import (
     LABELED,
@@ -28,6 +28,7 @@ from lib.learn.setup import (
     read_settings,
     to_tensors,
 )
+from lib.prepare.prepare import prepare_for
 from lib.show.explorer import scene_title
 from lib.show.movies import Tile
 from lib.show.style import LABELED as LABELED_COLOR
@@ -65,7 +66,7 @@ def training_settings(settings: LookSettings, dataset: VideoDataset) -> TrainSet
     Without person boxes, ActorCutMix is left out of it.
     """
     values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
-    has_boxes = (dataset.folder / ACTORS_FILE).is_file()
+    has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
     return TrainSettings(
         **values,
         seed=settings.seed,
@@ -91,6 +92,7 @@ def fed_step(settings: TrainSettings, step: int = 0, shown: int = 4) -> FedStep:
     Raises:
         ValueError: If data, lists or boxes that the run needs are missing; says which.
     """
+    prepare_for(settings)
     data = load_data(settings)
     labeled_clips, unlabeled_clips = make_clips(settings, data)
     classes = data.labeled.classes
