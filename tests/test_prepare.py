@@ -12,7 +12,7 @@ import pytest
 from unreliable import probe_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT
-from lib.data.dataset import read_dataset
+from lib.data.dataset import read_dataset, write_dataset
 from lib.data.video import read_frames
 from lib.prepare import prepare as prepare_module
 from lib.prepare import probe
@@ -344,6 +344,18 @@ def test_a_narrow_video_is_read_exactly(tmp_path, width):
     found = probe_video(path)
     assert (found.frames, found.width, found.height, found.error) == (6, width, 48, None)
     np.testing.assert_array_equal(read_frames(path, np.arange(6)), frames)
+
+
+def test_the_plan_counts_videos_that_are_decoded_from_their_start(tmp_path):
+    root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(3)])
+    settings = settings_for(root)
+    dataset = prepare(settings)
+    assert (dataset.index["seek"] != "").all() and dataset.index["fingerprint"].nunique() == 1
+    assert "seeking" not in set(make_plan(settings)["part"])
+    index = dataset.index.assign(seek=["", "", dataset.index["seek"][2]])
+    write_dataset(dataset.folder, "folder", dataset.classes, dataset.root, index, {})
+    details = make_plan(settings).set_index("part")["details"]["seeking"]
+    assert details.startswith("2 of 3 videos are decoded from their start")
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -162,6 +162,24 @@ def test_a_folder_of_jpeg_frames_is_read(tmp_path):
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [185, 5, 125, 125], atol=2)
 
 
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (31, 45), (1, 1)])
+def test_jpeg_frames_have_the_pixels_that_pillow_gives(tmp_path, height, width, subsampling):
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(256, size=(8, 9, 3), dtype=np.uint8))
+    path = tmp_path / "img_00001.jpg"
+    small.resize((width, height)).save(path, quality=90, subsampling=subsampling)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_frames(tmp_path, np.array([0]))[0], expected)
+
+
+def test_only_jpeg_is_taken_for_a_frame(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "img_00001.jpg", format="PNG")
+    with pytest.raises(ValueError, match=r"img_00001\.jpg: cannot be read as an image"):
+        read_frames(tmp_path, np.array([0]))
+
+
 def test_a_gray_jpeg_frame_becomes_rgb(tmp_path):
     Image.fromarray(np.full((48, 64), 90, dtype=np.uint8)).save(tmp_path / "img_00001.jpg")
     assert read_frames(tmp_path, np.array([0])).shape == (1, 48, 64, 3)

@@ -30,7 +30,7 @@ from lib.prepare.workers import num_cores
 from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
-SECONDS_PER_VIDEO = 0.01
+SECONDS_PER_VIDEO = 0.04
 SECONDS_PER_RENDERED_VIDEO = 0.045
 SECONDS_PER_DETECTION = 0.03
 SECONDS_PER_JPEG = 0.003
@@ -251,6 +251,11 @@ def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
     report = dataset.folder / BROKEN_FILE
     broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
     rows = [Row("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")]
+    known = dataset.index["fingerprint"] != ""
+    walked = int((known & (dataset.index["seek"] == "")).sum())
+    if walked:
+        details = f"{walked:,} of {known.sum():,} videos are decoded from their start, which takes "
+        rows.append(Row("seeking", THERE, f"{details}longer; the frames are the same"))
     if broken:
         rows.append(Row("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
     missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
