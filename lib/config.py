@@ -264,7 +264,7 @@ class EvaluateSettings(Settings):
     Attributes:
         run_dir: Folder of the run.
         checkpoint: `last`, or `best` on the validation list (optimistic: it chose by it).
-        batch_videos: Videos in one forward pass.
+        batch_clips: Views in one forward pass: the memory of testing, whatever test_num_clips is.
         invariance_videos: Videos of the last test list that invariance is measured on; drawn
             by a fixed seed.
         compare_with: Folder of a second tested run of the same data, to set beside this one.
@@ -273,7 +273,7 @@ class EvaluateSettings(Settings):
 
     run_dir: str = "outputs/quickstart/semi"
     checkpoint: Literal["last", "best"] = "last"
-    batch_videos: Count = 8
+    batch_clips: Count = 32
     invariance_videos: Count = 60
     compare_with: str | None = None
     num_processes: Natural = 0

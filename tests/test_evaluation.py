@@ -152,7 +152,7 @@ def test_the_views_of_a_video_are_its_clips_and_in_each_its_crops(coded, num_cli
 
 def test_all_views_of_a_video_are_decoded_once(coded):
     reader = CountingReader()
-    scores_of(coded, [0, 3, 1], reader=reader, batch_videos=2)
+    scores_of(coded, [0, 3, 1], reader=reader, batch_clips=18)
     assert [name for name, _ in reader.reads] == [coded.record(row).name for row in (0, 3, 1)]
     wanted = np.unique(uniform_clip_indices(40, 4, 3, 3)).tolist()
     assert all(indices == wanted for _, indices in reader.reads)
@@ -172,7 +172,9 @@ def test_scores_are_those_of_each_view_averaged(coded):
         np.testing.assert_allclose(scores_of(coded, [1], protocol), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"batch_videos": 1}, {"batch_videos": 3}, {"num_workers": 1}])
+@pytest.mark.parametrize(
+    "options", [{"batch_clips": n} for n in (1, 4, 9, 20, 27)] + [{"num_workers": 1}], ids=str
+)
 def test_scores_do_not_depend_on_batches_or_loader_workers(coded, options):
     rows = [3, 0, 2, 1]
     expected = scores_of(coded, rows)
@@ -180,6 +182,25 @@ def test_scores_do_not_depend_on_batches_or_loader_workers(coded, options):
     assert len(np.unique(expected[:, 0])) == 4  # four videos, four scores
     np.testing.assert_allclose(scores_of(coded, rows, **options), expected, rtol=1e-5)
     np.testing.assert_allclose(scores_of(coded, rows[::-1])[::-1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_clips", [1, 4, 9, 20])
+def test_no_forward_pass_has_more_views_than_asked_for(coded, batch_clips):
+    model, sizes = make_scoring_model(), []
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    options = {"batch_clips": batch_clips}
+    score_videos(model, normalize(), coded, np.array([0, 1, 2]), PROTOCOL, HERE, **options)
+    assert sum(sizes) == 3 * 9 and max(sizes) <= batch_clips
+
+
+def test_normalized_clips_are_as_by_hand():
+    clips = torch.randint(256, (2, 4, 3, 5, 6), dtype=torch.uint8)
+    mean, std = (110.0, 120.5, 130.25), (50.0, 60.5, 70.25)
+    found = Normalize(mean, std)(clips)
+    assert found.shape == (2, 3, 4, 5, 6) and found.dtype == torch.float32
+    for channel in range(3):
+        expected = (clips[:, :, channel].double() - mean[channel]) / std[channel]
+        torch.testing.assert_close(found[:, channel].double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_two_processes_give_the_scores_of_one(coded, tmp_path):
@@ -214,7 +235,7 @@ def test_the_network_is_tested_in_evaluation_mode_and_put_back(coded, was_traini
 
 def test_progress_counts_the_videos(coded):
     counts = []
-    scores_of(coded, [0, 1, 2], batch_videos=2, progress=counts.append)
+    scores_of(coded, [0, 1, 2], batch_clips=20, progress=counts.append)
     assert sum(counts) == 3
 
 

@@ -283,10 +283,28 @@ class EvalTransform:
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Return the crops (num_crops, T, 3, crop, crop) of frames (T, H, W, 3), uint8."""
+        return self.views(frames, np.arange(len(frames))[None])
+
+    def views(self, frames: np.ndarray, clips: np.ndarray) -> Tensor:
+        """Return the crops of several clips made of the same frames; each is written once.
+
+        Args:
+            frames: Shape (N, H, W, 3), uint8.
+            clips: Positions in `frames`, shape (clips, T).
+
+        Returns:
+            Shape (clips · num_crops, T, 3, crop, crop), uint8; the crops of a clip are neighbors.
+        """
         height, width = resized_size(*frames.shape[1:3], self.short_side)
-        clip = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), height, width)
+        resized = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), height, width).contiguous()
         boxes = eval_crops(height, width, self.crop_size, self.num_crops)
-        return torch.stack([clip[..., y1:y2, x1:x2] for x1, y1, x2, y2 in boxes])
+        shape = (len(clips), len(boxes), clips.shape[1], 3, self.crop_size, self.crop_size)
+        views = torch.empty(shape, dtype=torch.uint8)
+        for clip, positions in enumerate(clips.tolist()):
+            for crop, (x1, y1, x2, y2) in enumerate(boxes):
+                for time, position in enumerate(positions):
+                    views[clip, crop, time] = resized[position, :, y1:y2, x1:x2]
+        return views.flatten(0, 1)
 
     def mask(self, boxes: Sequence[np.ndarray], height: int, width: int) -> Tensor:
         """Paint the person boxes of a clip into its first crop.

@@ -221,7 +221,7 @@ def evaluate_worker(
             rows,
             test_protocol(trained),
             world,
-            batch_videos=settings.batch_videos,
+            batch_clips=settings.batch_clips,
             num_workers=trained.num_workers,
             reader=FrameReader(),
             progress=count,

@@ -59,9 +59,13 @@ class VideoViews(Dataset):
         record = self.dataset.record(self.rows[position])
         indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
         wanted, positions = np.unique(indices, return_inverse=True)
-        crops = self.transform(self.reader.read(record, wanted))
-        clips = crops[:, torch.from_numpy(positions.reshape(indices.shape))]
-        return clips.transpose(0, 1).flatten(0, 1)  # (clips, crops) -> views
+        frames = self.reader.read(record, wanted)
+        return self.transform.views(frames, positions.reshape(indices.shape))
+
+
+def _stack(videos: list[Tensor]) -> Tensor:
+    """Make a batch of the views of videos; one video, with its many views, is not copied."""
+    return torch.stack(videos) if len(videos) > 1 else videos[0][None]
 
 
 def fuse(logits: Tensor, fusion: str) -> Tensor:
@@ -78,7 +82,7 @@ def score_videos(
     protocol: Protocol,
     world: World,
     *,
-    batch_videos: int = 8,
+    batch_clips: int = 32,
     num_workers: int = 0,
     reader: FrameReader | None = None,
     progress: Callable[[int], None] = lambda count: None,
@@ -92,7 +96,7 @@ def score_videos(
         rows: Index rows of the videos, shape (N,).
         protocol: The views and their fusion.
         world: The processes; each returns all scores.
-        batch_videos: Videos in one forward pass.
+        batch_clips: Views in one forward pass, of several videos or of a part of one.
         num_workers: Loader processes.
         reader: Reads the frames; None makes one without a cache.
         progress: Called with the number of videos after each batch of this process.
@@ -106,16 +110,18 @@ def score_videos(
     views = VideoViews(dataset, mine, protocol, reader or FrameReader())
     loader = DataLoader(
         views,
-        batch_size=batch_videos,
+        batch_size=max(1, batch_clips // (protocol.num_clips * protocol.num_crops)),
         num_workers=num_workers,
+        collate_fn=_stack,
         pin_memory=world.device.type == "cuda",
         generator=torch.Generator(),
     )
     scores = []
     for batch in loader:
-        clips = normalize(batch.flatten(0, 1).to(world.device, non_blocking=True))
-        logits = model(clips).float().unflatten(0, batch.shape[:2])
-        scores.append(fuse(logits, protocol.fusion).cpu())
+        parts = batch.flatten(0, 1).split(batch_clips)
+        clips = (normalize(part.to(world.device, non_blocking=True)) for part in parts)
+        logits = torch.cat([model(part).float() for part in clips])
+        scores.append(fuse(logits.unflatten(0, batch.shape[:2]), protocol.fusion).cpu())
         progress(len(batch))
     model.train(was_training)
     parts = world.gather(torch.cat(scores).numpy() if scores else None)

@@ -143,7 +143,8 @@ class Normalize(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return the normalised clips."""
-        return ((clips - self.mean) / self.std).transpose(1, 2)
+        clips = clips.transpose(1, 2).contiguous()  # while they are small
+        return clips.float().sub_(self.mean[..., None]).div_(self.std[..., None])
 
 
 def run_normalize(settings: TrainSettings) -> Normalize:

@@ -237,7 +237,7 @@ class Trainer:
             rows,
             val_protocol(self.settings),
             self.world,
-            batch_videos=max(1, self.settings.labeled_batch // self.world.size),
+            batch_clips=max(1, self.settings.labeled_batch // self.world.size),
             num_workers=self.settings.num_workers,
             reader=self.val_reader,
         )
