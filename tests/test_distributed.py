@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib.config import PROJECT_ROOT
-from lib.run.processes import World, launch, resolve_device, resolve_num_processes
+from lib.run.processes import World, launch, num_threads, resolve_device, resolve_num_processes
 
 SAID = {  # what two processes tell each other, by rank
     rank: ["2", "[3.0, 20.0]", "['rank 0', 'rank 1']", "[True, False]", "cpu"] for rank in (0, 1)
@@ -57,6 +57,27 @@ def test_one_process_on_a_cpu_runs_right_here(tmp_path):
     )
     assert seen[0] == (World(0, 1, torch.device("cpu")), ("a", 1), os.getpid())
     assert seen[-1] == "follow"  # also after the end
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("3", 3)])
+def test_a_process_computes_with_one_thread_unless_asked(tmp_path, monkeypatch, asked, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    before, seen = torch.get_num_threads(), []
+    launch(lambda world: seen.append(torch.get_num_threads()), (), 1, "cpu", tmp_path / "meet")
+    assert seen == [threads] == [num_threads(1)] and torch.get_num_threads() == before
+    assert num_threads(2) == 1  # processes share what was asked for
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(monkeypatch, chosen):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    code = "import lib, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True)
+    assert run.stdout.decode().split() == [chosen or "PASSIVE", "False"]
 
 
 def test_progress_is_followed_while_the_worker_runs(tmp_path):

@@ -76,7 +76,7 @@ def fit(settings: TrainSettings) -> Run:
     is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
     with exclusive(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
         if is_first:
-            run.open(settings, num_processes, device)
+            run.open(settings, num_processes)
         step, epoch = run.saved() or (0, 0)
         if epoch >= settings.epochs:
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")

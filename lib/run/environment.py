@@ -29,12 +29,11 @@ VARIABLES = (
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def environment(num_processes: int = 1, device: str = "cpu") -> dict[str, Any]:
+def environment(num_processes: int = 1) -> dict[str, Any]:
     """Return versions, devices, the commit, and what decides how a run computes here.
 
     Args:
         num_processes: Processes that train, as returned by `resolve_num_processes`.
-        device: `cpu` or `cuda`.
     """
     import torch
 
@@ -49,7 +48,7 @@ def environment(num_processes: int = 1, device: str = "cpu") -> dict[str, Any]:
         "cpu_flags": flags,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "num_processes": num_processes,
-        "threads": num_threads(num_processes, device),  # of each of them
+        "threads": num_threads(num_processes),  # of each of them
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": {name: version(name) for name in PACKAGES},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},

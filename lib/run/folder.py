@@ -53,13 +53,12 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    def open(self, settings: TrainSettings, num_processes: int = 1, device: str = "cpu") -> None:
+    def open(self, settings: TrainSettings, num_processes: int = 1) -> None:
         """Make the folder, or check that it holds a run of the same settings.
 
         Args:
             settings: Those of the run.
             num_processes: Processes that train it, for `environment.json`.
-            device: `cpu` or `cuda`.
 
         Raises:
             ValueError: If it holds a run of other settings; names what differs and the remedy.
@@ -73,7 +72,7 @@ class Run:
                     )
                 )
         write_text(self.params_path, settings.as_yaml())
-        self._note_environment(environment(num_processes, device))
+        self._note_environment(environment(num_processes))
         for path in (self.stop_path, self.progress_path, self.error_path):
             path.unlink(missing_ok=True)
 

@@ -110,8 +110,9 @@ def launch(
     reaches it; otherwise processes are spawned, so the worker must be importable and its arguments
     picklable. If one fails, the others are ended and its traceback is raised here.
 
-    Spawned on a CPU, they share its cores, or OMP_NUM_THREADS of them, evenly. Another number of
-    threads adds in another order, so its results differ in the last digits.
+    Each computes with one thread, or its share of OMP_NUM_THREADS: on a busy machine more threads
+    are slower than one, and another number of them adds in another order, so that its results
+    differ in the last digits.
 
     Args:
         worker: A function of a module, called as `worker(world, *args)`.
@@ -130,7 +131,7 @@ def launch(
             _join_torchrun(worker, args, device)
         return
     if num_processes == 1 and device == "cpu":
-        with _followed(follow):
+        with _followed(follow), _computing_with(num_threads(1)):
             worker(World(0, 1, torch.device("cpu")), *args)
         return
     rendezvous.parent.mkdir(parents=True, exist_ok=True)
@@ -147,12 +148,21 @@ def launch(
         rendezvous.unlink(missing_ok=True)
 
 
-def num_threads(num_processes: int, device: str) -> int:
+def num_threads(num_processes: int) -> int:
     """Return how many threads each process of `launch` computes with."""
-    if num_processes == 1 or device == "cuda" or is_in_torchrun():
+    if is_in_torchrun():  # which sets OMP_NUM_THREADS for each process
         return torch.get_num_threads()
-    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    return max(1, threads // num_processes)
+    return max(1, int(os.environ.get("OMP_NUM_THREADS", 1)) // num_processes)
+
+
+@contextmanager
+def _computing_with(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -185,8 +195,7 @@ def _spawned(
 ) -> None:
     ignore_signals()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    if device == "cpu":
-        torch.set_num_threads(num_threads(size, device))
+    torch.set_num_threads(num_threads(size))
     _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
     leave(0)
 
