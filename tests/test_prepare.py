@@ -12,7 +12,7 @@ import pytest
 from unreliable import probe_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT
-from lib.data.dataset import read_dataset, write_dataset
+from lib.data.dataset import read_dataset
 from lib.data.video import read_frames
 from lib.prepare import prepare as prepare_module
 from lib.prepare import probe
@@ -23,6 +23,7 @@ from lib.prepare.probe import probe_video, probe_videos
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import write_video
 from lib.prepare.workers import map_in_workers
+from lib.prepare.writing import write_dataset
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 needs_real_videos = pytest.mark.skipif(
