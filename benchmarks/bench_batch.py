@@ -18,9 +18,9 @@ from pathlib import Path
 import yaml
 
 from benchmarks.bench_data import report
-from lib.batch.command import run_job
-from lib.batch.jobs import Pool
+from lib.batch.job import run_job
 from lib.batch.plan import read_plan
+from lib.batch.run import Pool
 from lib.config import PROJECT_ROOT
 from lib.prepare.synthetic import make_synthetic
 

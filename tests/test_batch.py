@@ -14,22 +14,21 @@ import yaml
 from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
-from lib.batch import command as batch
-from lib.batch.jobs import make_slots
+from lib.batch import __main__ as command_line
+from lib.batch import run as batch
+from lib.batch.needs import data_needs, estimate_clips, problems
 from lib.batch.plan import (
     COMPLETE,
     REFUSED,
     TO_CONTINUE,
     TO_DO,
     TO_EVALUATE,
-    data_needs,
-    estimate_clips,
     find_run_files,
     plan_text,
-    problems,
     read_plan,
     state_of,
 )
+from lib.batch.run import make_slots
 from lib.config import PROJECT_ROOT
 from lib.files import LockedError, exclusive
 from lib.learn.training import fit
@@ -115,13 +114,13 @@ def test_a_grid_of_seeds_takes_the_place_of_a_seed_in_the_name(tmp_path):
     ],
 )
 def test_set_is_yaml(text, expected):
-    assert batch.parse_set(text) == expected
+    assert command_line.parse_set(text) == expected
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", "seed=", "seed=[1"])
 def test_set_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="--set"):
-        batch.parse_set(text)
+        command_line.parse_set(text)
 
 
 # --- Bad input ------------------------------------------------------------------------------------
@@ -179,9 +178,9 @@ def test_outputs_that_cannot_be_written_are_refused(study):
 
 
 def test_errors_of_the_command_line_have_their_own_status(study, capsys):
-    assert batch.main([str(study / "nothing.yaml")]) == 2
+    assert command_line.main([str(study / "nothing.yaml")]) == 2
     assert "nothing.yaml" in capsys.readouterr().err
-    assert batch.main([str(study), "--set", "epohcs=1"]) == 2
+    assert command_line.main([str(study), "--set", "epohcs=1"]) == 2
     assert "did you mean 'epochs'" in capsys.readouterr().err
 
 
@@ -219,7 +218,7 @@ def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):
 
 
 def test_the_plan_is_printed_and_nothing_is_done(study, capsys):
-    assert batch.main([str(study), "--dry-run", "--set", "epochs=5"]) == 0
+    assert command_line.main([str(study), "--dry-run", "--set", "epochs=5"]) == 0
     text = capsys.readouterr().out
     assert "runs: 2 runs" in text and "synthetic" in text and "prepared" in text
     assert "5 epochs" in text and "[to do]" in text
@@ -228,8 +227,8 @@ def test_the_plan_is_printed_and_nothing_is_done(study, capsys):
 
 def test_clips_are_counted(study):
     supervised, semi = read_plan([study], {"epochs": [5]})
-    assert estimate_clips(supervised) == 5 * 4 * 4  # 18 videos: 4 steps of 4
-    assert estimate_clips(semi) == 5 * 3 * (4 + 6)
+    assert estimate_clips(supervised.settings) == 5 * 4 * 4  # 18 videos: 4 steps of 4
+    assert estimate_clips(semi.settings) == 5 * 3 * (4 + 6)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +255,12 @@ def test_missing_data_stops_the_batch_and_names_the_command(
 
 def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
     runs = read_plan([study], {"data_dir": [str(tmp_path / "nowhere")]})
-    assert problems(data_needs(runs)) == []
+    assert problems(data_needs(run.settings for run in runs)) == []
 
 
 def test_planning_imports_nothing_slow():
     code = (
-        "import sys, lib.batch.command; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
+        "import sys, lib.batch.__main__; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True

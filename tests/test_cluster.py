@@ -12,7 +12,7 @@ import pytest
 from test_batch import LONG, TINY, wait_for_epoch, write_study
 from test_training import assert_same_weights
 
-from lib.batch import command as batch
+from lib.batch import __main__ as command_line
 from lib.batch import slurm as cluster
 from lib.config import PROJECT_ROOT
 from lib.learn.training import fit
@@ -51,10 +51,10 @@ def study(tmp_path, data_dir) -> Path:
 
 def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert batch.main([str(study), "--executor", "slurm"]) == 2
+    assert command_line.main([str(study), "--executor", "slurm"]) == 2
     assert "no Slurm on this machine" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
-    assert batch.main([str(study), "--executor", "local"]) == 2
+    assert command_line.main([str(study), "--executor", "local"]) == 2
     assert "pip install -e '.[cluster]'" in capsys.readouterr().err
     assert not (study.parent / "runs").exists()
 
@@ -69,13 +69,13 @@ def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys)
 )
 def test_options_of_the_cluster_are_checked(study, capsys, options, message):
     with pytest.raises(SystemExit):
-        batch.main([str(study), *options])
+        command_line.main([str(study), *options])
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--nodes", "0"], ["--hours", "0"], ["--sbatch", "qos"]])
 def test_impossible_resources_are_refused(study, capsys, options):
-    assert batch.main([str(study), "--executor", "slurm", *options]) == 2
+    assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
     assert options[0] in capsys.readouterr().err
 
 
@@ -211,6 +211,6 @@ def test_slurm_trains_one_run_on_two_machines(tmp_path, data_dir, slurm):
 )
 def test_what_slurm_refuses_is_reported(study, slurm, monkeypatch, capsys, options, message):
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
-    assert batch.main([str(study), "--executor", "slurm", *options]) == 2
+    assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
     assert message in capsys.readouterr().err
     assert ask(slurm, "squeue", "--noheader") == ""

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib.batch import command as batch
-from lib.batch.plan import read_study
+from lib.batch import run as batch
+from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT, EvaluateSettings, LookSettings, ReportSettings, TrainSettings
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
@@ -72,7 +72,7 @@ def test_every_declared_type_accepts_its_default(name):
 
 @pytest.mark.parametrize("study", sorted((PROJECT_ROOT / "params").glob("*/recipe.yaml")))
 def test_every_study_is_accepted(study):
-    runs = read_study(study.parent)
+    runs = read_plan([study.parent])
     assert runs
     for planned in runs:
         assert planned.run_dir == PROJECT_ROOT / "outputs" / study.parent.name / planned.name

@@ -1,16 +1,20 @@
 # ruff: noqa: E501 (the table has a config in each line)
 """Every experiment in `params/` against the configs of the reference, as facts in a table."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.batch.plan import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
-from lib.batch.plan import data_needs, plan_text, read_plan
+from lib.batch.needs import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
+from lib.batch.needs import data_needs
+from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.learn.models import model_names
-from lib.parameters import notebook_defaults
+from lib.parameters import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 
 PARAMS = PROJECT_ROOT / "params"
@@ -157,7 +161,7 @@ def test_every_list_is_published(runs):
     for name, run in runs.items():
         if name.split("/")[0] not in STUDIES:
             continue
-        for need in data_needs([run]):
+        for need in data_needs([run.settings]):
             known = {entry.name for entry in CATALOG[need.dataset].lists}
             assert need.lists <= known, name
 
@@ -185,6 +189,37 @@ def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
             left = set(fields) - set(run.parameters) - of_the_machine
             assert left <= not_of_the_paper
             assert all(defaults[field] == fields[field].default for field in left)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_what_the_papers_studies_share_stands_once(study):
+    shared, recipe = (read_yaml(path) for path in (PARAMS / "paper.yaml", PARAMS / study / RECIPE))
+    assert [name for name in recipe if name in shared and recipe[name] == shared[name]] == []
+
+
+def test_papermill_itself_lays_the_files_over_each_other_as_the_plan_does(runs, tmp_path):
+    """By the command that the plan prints; of the notebook nothing is executed."""
+    run = runs["ucf101/supervised_strong_100percent"]
+    command = by_hand(run.source).replace("out.ipynb", str(tmp_path / "out.ipynb")).split()
+    assert command[0] == "papermill" and command.count("-f") == 3
+    command = [sys.executable, "-m", *command, "--prepare-only"]
+    subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
+    notebook = json.loads((tmp_path / "out.ipynb").read_text())
+    assert notebook["metadata"]["papermill"]["parameters"] == run.parameters
+    assert run.parameters["labeled_batch"] == 128 and run.parameters["unlabeled_batch"] == 40
+
+
+def test_a_recipe_that_is_laid_over_nothing_says_so(tmp_path):
+    (tmp_path / "study").mkdir()
+    recipe, run = tmp_path / "study" / RECIPE, tmp_path / "study" / "a.yaml"
+    recipe.write_text("# over: ../gone.yaml\nseed: 1\n")
+    run.write_text("epochs: 2\n")
+    with pytest.raises(ValueError, match=r"recipe.yaml: its first line names ../gone.yaml"):
+        parameter_files(run)
+    shared = tmp_path / "gone.yaml"
+    shared.write_text("seed: 0\nlr: 0.5\n")
+    assert parameter_files(run) == [shared, recipe, run]
+    assert read_layers(parameter_files(run)) == {"seed": 1, "lr": 0.5, "epochs": 2}
 
 
 @pytest.mark.parametrize("study", ["ablation", "ablation_small"])

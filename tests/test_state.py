@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from lib.batch import jobs as batch_run
 from lib.batch.plan import TO_CONTINUE, PlannedRun, state_of
+from lib.batch.run import Progress
 from lib.files import exclusive
 from lib.learn.training import fit
 from lib.run.folder import Run
@@ -31,7 +31,7 @@ def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(kill
     assert not killed.is_finished()
     planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
     assert state_of(planned) == (TO_CONTINUE, "epoch 1")
-    assert batch_run.Progress([planned]).share() == 0.5
+    assert Progress([planned]).share() == 0.5
     monitor = TrainingMonitor(killed.folder)
     assert "stopped with 1 of 2 epochs saved" in monitor.headline.value
     assert monitor.bar.value == 0.5 and not monitor.state.is_tested

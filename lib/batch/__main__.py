@@ -1,9 +1,149 @@
-"""`python -m lib.batch`."""
+"""Run experiments through the notebooks, with papermill.
 
+    python -m lib.batch params/demo
+    python -m lib.batch params --dry-run
+    python -m lib.batch params/synthetic --set seed=0,1,2 --jobs 2
+    python -m lib.batch params/ucf101 --executor slurm --gpus 8 --hours 48
+
+For each run file: notebook 3 (train), then notebook 4 (evaluate); before them notebook 1 for the
+embedded data set and for your own videos, after them notebook 5 and the page `report.html` of each
+study. What is complete is skipped; a run that fails is reported at the end and costs only itself.
+Ctrl-C saves checkpoints and ends; the same command goes on. With `--executor slurm` all that is
+submitted as jobs of a cluster, and the command ends.
+"""
+
+import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from lib.batch.command import main
+import yaml
+
+from lib.batch.plan import plan_text, read_plan
+from lib.batch.run import run
+from lib.batch.slurm import Resources
 from lib.run.stop import sigterm_is_interrupt
+
+
+def parse_set(text: str) -> tuple[str, list[Any]]:
+    """Return the name and the values of `NAME=VALUE,VALUE`.
+
+    Raises:
+        ValueError: If it is not of that form.
+    """
+    name, equals, value = text.partition("=")
+    try:
+        values = yaml.safe_load(f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: not valid YAML: {error}") from error
+    if not equals or not name or not values:
+        raise ValueError(f"--set {text}: must be NAME=VALUE or NAME=VALUE,VALUE")
+    return name, values
+
+
+def parse_option(text: str) -> tuple[str, str]:
+    """Return the name and the value of `NAME=VALUE`, an option of sbatch.
+
+    Raises:
+        ValueError: If it is not of that form.
+    """
+    name, equals, value = text.removeprefix("--").partition("=")
+    if not equals or not name or not value:
+        raise ValueError(f"--sbatch {text}: must be NAME=VALUE, as in --sbatch qos=long")
+    return name, value
+
+
+RESOURCE_HELP = {
+    "partition": (str, "partition (the cluster's default)"),
+    "nodes": (int, "machines of a run (1)"),
+    "gpus": (int, "GPUs on each machine (1)"),
+    "cpus": (int, "cores on each machine (8)"),
+    "memory_gb": (float, "memory on each machine (the cluster's default)"),
+    "hours": (float, "time limit; a run that needs longer is queued again (24)"),
+    "options": (str, "any further option of sbatch, as in qos=long"),
+}
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--executor` and what a run gets in Slurm, the fields of `Resources`."""
+    parser.add_argument(
+        "--executor",
+        choices=("slurm", "local"),
+        help="submit the runs to Slurm and return; or do them here in the same way",
+    )
+    group = parser.add_argument_group("with --executor slurm")
+    for name, (kind, text) in RESOURCE_HELP.items():
+        if name == "options":
+            group.add_argument(
+                "--sbatch", dest=name, action="append", default=[], metavar="NAME=VALUE", help=text
+            )
+        else:
+            flag = "--" + name.replace("_", "-")
+            group.add_argument(flag, type=kind, metavar=name.upper().split("_")[0], help=text)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.batch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", help="run files, studies, folders of studies, patterns")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="lay a parameter over every run (YAML); several values, with commas, make a grid",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time (1)")
+    parser.add_argument(
+        "--retry",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="try a failed run again, N times (1)",
+    )
+    add_cluster_options(parser)
+    return parser
+
+
+def read_resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Resources:
+    """Return what was asked for in Slurm; ends the program if that goes with something else."""
+    given = {name: getattr(options, name) for name in RESOURCE_HELP}
+    given = {name: value for name, value in given.items() if value not in (None, [])}
+    if given and options.executor != "slurm":
+        parser.error(f"--{next(iter(given)).replace('_', '-')} goes with --executor slurm")
+    if "options" in given:
+        given["options"] = dict(parse_option(text) for text in given["options"])
+    return Resources(**given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.jobs is not None and options.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    try:
+        resources = read_resources(parser, options)
+        grid = dict(parse_set(text) for text in options.set)
+        if options.dry_run:
+            print(plan_text(read_plan(options.paths, grid)))
+            return 0
+        how = (options.jobs, options.retry, options.executor, resources)
+        return 1 if run(options.paths, grid, *how) else 0
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
     sigterm_is_interrupt()

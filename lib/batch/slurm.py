@@ -15,8 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.batch.execute import LOCKED, STOPPED
-from lib.batch.jobs import LOCKED_POLL_S, POLL_S, Job, has_results, last_line, start, stop
+from lib.batch.job import POLL_S, Job, has_results, stop
 from lib.batch.plan import COMPLETE, PlannedRun, state_of
 from lib.config import PROJECT_ROOT
 from lib.files import write_text
@@ -114,25 +113,19 @@ class ClusterJob:
             self._train_on_all(here)
         if here.global_rank > 0:
             return self.job.title
-        for _ in range(self.job.tries):
-            status = self._do()
-            if status == 0:
-                return self.job.title
-            print(f"{self.job.title}: {last_line(self.job.log_path)}", flush=True)
-            if status == STOPPED:
+        give_up, status = time.monotonic() + LOCKED_WAIT_S, 0
+        while not self.job.is_complete():
+            status = self._wait(self.job.start(self._environment()))
+            if status:
+                print(f"{self.job.title}: {self.job.last_line()}", flush=True)
+            if not self.job.is_tried_again(status, give_up):
                 break
-        reason = "was stopped" if status == STOPPED else "failed"
-        raise RuntimeError(f"{self.job.title} {reason}; see {self.job.log_path}")
-
-    def _do(self) -> int:
-        give_up = time.monotonic() + LOCKED_WAIT_S
-        while True:
-            if self.job.run is not None and state_of(self.job.run)[0] == COMPLETE:
-                return 0
-            status = self._wait(start(self.job, self._environment()))
-            if status != LOCKED or time.monotonic() > give_up:
-                return status
-            time.sleep(LOCKED_POLL_S)
+            time.sleep(max(0.0, self.job.not_before - time.monotonic()))
+        if status:
+            raise RuntimeError(
+                f"{self.job.title} failed: {self.job.problem(status)}; see {self.job.log_path}"
+            )
+        return self.job.title
 
     def _train_on_all(self, here: Any) -> None:
         """Be one machine's torchrun of a run over several."""
@@ -201,8 +194,8 @@ class FinalJob:
             if state != COMPLETE
         ]
         for job in self.reports:
-            if has_results(job.folder) and start(job, {}).wait():
-                wrong.append(f"{job.title}: {last_line(job.log_path)}; see {job.log_path}")
+            if has_results(job.folder) and job.start({}).wait():
+                wrong.append(f"{job.title}: {job.last_line()}; see {job.log_path}")
         if wrong:
             raise RuntimeError("\n  ".join(["not complete:", *wrong]))
         print("all runs are complete")
@@ -288,21 +281,26 @@ def do_locally(
     executor = submitit.LocalExecutor(folder, max_num_timeout=MOST_REQUEUES)
     executor.update_parameters(timeout_min=60 * resources.hours, signal_delay_s=SIGNAL_DELAY_S)
     for stage in (prepare, work):
-        waiting, free, active = list(stage), list(slots), []
-        while waiting or active:
-            while waiting and free:
-                job, slot = waiting.pop(0), free.pop(0)
-                active.append((job.title, slot, executor.submit(ClusterJob(job, slot))))
-            time.sleep(POLL_S)
-            for entry in [entry for entry in active if entry[2].done()]:
-                title, slot, submitted = entry
-                active.remove(entry)
-                free.append(slot)
-                print(f"{title}: {'failed' if submitted.exception() else 'done'}", flush=True)
+        _do_stage(executor, stage, list(slots))
     problem = executor.submit(final).exception()
     if problem is not None:
         print(problem, file=sys.stderr)
     return problem is None
+
+
+def _do_stage(executor: Any, stage: Sequence[Job], free: list[dict[str, str]]) -> None:
+    """Do jobs, as many at a time as there are slots free, and say how each ended."""
+    waiting, active = list(stage), []
+    while waiting or active:
+        while waiting and free:
+            job, slot = waiting.pop(0), free.pop(0)
+            active.append((job.title, slot, executor.submit(ClusterJob(job, slot))))
+        time.sleep(POLL_S)
+        for entry in [entry for entry in active if entry[2].done()]:
+            title, slot, submitted = entry
+            active.remove(entry)
+            free.append(slot)
+            print(f"{title}: {'failed' if submitted.exception() else 'done'}", flush=True)
 
 
 def _stages(

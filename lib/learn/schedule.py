@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lib.config import TrainSettings
-from lib.learn.objectives import FixMatchObjective, Objective
+
+if TYPE_CHECKING:  # planning a batch counts steps, and loads no PyTorch
+    from lib.learn.objectives import Objective
 
 
 def count_steps(num_videos: int, settings: TrainSettings) -> int:
@@ -32,9 +35,11 @@ def ramp_up(weight: float, step: int, steps_per_epoch: int, settings: TrainSetti
 
 
 def at_step(
-    objective: Objective, step: int, steps_per_epoch: int, settings: TrainSettings
-) -> Objective:
+    objective: "Objective", step: int, steps_per_epoch: int, settings: TrainSettings
+) -> "Objective":
     """Return the objective with the unlabelled weight of a step; the state is the same object."""
+    from lib.learn.objectives import FixMatchObjective
+
     if not isinstance(objective, FixMatchObjective):
         return objective
     weight = ramp_up(objective.unlabeled_weight, step, steps_per_epoch, settings)

@@ -16,7 +16,7 @@ from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
-from lib.parameters import make_settings, notebook_defaults, read_yaml
+from lib.parameters import make_settings, notebook_defaults, read_layers
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 
@@ -211,7 +211,5 @@ def read_settings(files: Sequence[Path]) -> TrainSettings:
     Raises:
         ValueError: If a file or a value cannot be used.
     """
-    values = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
-    for path in files:
-        values |= read_yaml(path)
-    return make_settings(TrainSettings, values, ", ".join(map(str, files)))
+    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
+    return make_settings(TrainSettings, defaults | read_layers(files), ", ".join(map(str, files)))

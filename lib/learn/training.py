@@ -3,7 +3,7 @@
 Notebook 3 calls `fit`. The same run from a shell, here or on several machines with a shared disk:
 
     python -m lib.learn.training params/demo/recipe.yaml params/demo/semi_seed0.yaml
-    torchrun --nproc-per-node 2 -m lib.learn.training recipe.yaml run.yaml
+    torchrun --nproc-per-node 2 -m lib.learn.training params/paper.yaml recipe.yaml run.yaml
 
 On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
 --rdzv-endpoint <first machine>:29400 -m lib.learn.training recipe.yaml run.yaml`.
@@ -126,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
     parser = argparse.ArgumentParser(prog="lib.learn.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("files", nargs="+", type=Path, help="recipe and run; later ones win")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="what is shared, recipe, run; later ones win"
+    )
     files = parser.parse_args(arguments).files
     try:
         settings = read_settings(files)

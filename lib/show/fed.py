@@ -10,7 +10,6 @@ from torch import Tensor
 from lib.augment.actor_cutmix import MixedClips
 from lib.augment.scene import unmixed
 from lib.augment.transforms import FILL
-from lib.batch.plan import RECIPE, read_plan
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.config import ClipSettings, LookSettings, TrainSettings
 from lib.data.dataset import VideoDataset
@@ -28,6 +27,7 @@ from lib.learn.setup import (
     read_settings,
     to_tensors,
 )
+from lib.parameters import is_run_file, parameter_files
 from lib.prepare.prepare import prepare_for
 from lib.show.explorer import scene_title
 from lib.show.movies import Tile
@@ -55,9 +55,7 @@ def run_settings(path: Path) -> TrainSettings:
     Raises:
         ValueError: If the file or a value in it cannot be used.
     """
-    if path.name not in ("params.yaml", RECIPE) and (path.parent / RECIPE).is_file():
-        return read_plan([path])[0].settings
-    return read_settings([path])
+    return read_settings(parameter_files(path) if is_run_file(path) else [path])
 
 
 def training_settings(settings: LookSettings, dataset: VideoDataset) -> TrainSettings:

@@ -1,0 +1,150 @@
+"""What data runs need, what of it is missing, and the command that makes it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.config import TrainSettings
+from lib.learn.schedule import count_steps
+from lib.prepare.catalog import CATALOG, dataset_folder
+
+MADE_ON_DEMAND = ("synthetic", "folder")  # data sets that need no download and no detector
+NEEDS_ACTORS = ("actor_cutmix", "scene_cutout")  # as in lib.augment.scene, which is slow to import
+
+
+@dataclass
+class DataNeed:
+    """What the runs of a batch need of one data set.
+
+    Attributes:
+        dataset: Its name in the catalog.
+        data_root: Folder of the original videos.
+        data_dir: Folder of the prepared data sets.
+        folder: Where it is prepared; None if `data_root` is missing.
+        lists: Lists that are read.
+        actors: Whether person boxes are needed.
+        teacher: Whether ImageNet scores are needed.
+    """
+
+    dataset: str
+    data_root: str | None
+    data_dir: str
+    folder: Path | None
+    lists: set[str] = field(default_factory=set)
+    actors: bool = False
+    teacher: bool = False
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the data set is there."""
+        return self.folder is not None and (self.folder / "dataset.json").is_file()
+
+    @property
+    def is_made_on_demand(self) -> bool:
+        """Whether the batch makes it by itself."""
+        if self.folder is None or self.teacher or self.dataset not in MADE_ON_DEMAND:
+            return False
+        return self.dataset == "synthetic" or not self.actors
+
+    def list_path(self, name: str) -> Path:
+        """Return the file of a list."""
+        return Path(name) if name.endswith(".txt") else self.folder / "lists" / f"{name}.txt"
+
+    def missing(self) -> list[str]:
+        """Return what is not there, in words."""
+        from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE  # loads pandas
+
+        if self.folder is None:
+            return ["data_root is not set"]
+        if not self.is_prepared:
+            return [] if self.is_made_on_demand else ["not prepared"]
+        absent = [f"no list {n!r}" for n in sorted(self.lists) if not self.list_path(n).is_file()]
+        if self.actors and not (self.folder / PERSON_BOXES_FILE).is_file():
+            absent.append("no person boxes")
+        if self.teacher and not (self.folder / TEACHER_FILE).is_file():
+            absent.append("no ImageNet scores")
+        return absent
+
+    def command(self) -> str:
+        """Return the command that prepares what is missing."""
+        if self.folder is None:
+            return "--set data_root=/path/to/videos"
+        return " ".join([f"python -m lib.prepare --dataset {self.dataset}", *self._options()])
+
+    def _options(self) -> Iterator[str]:
+        if self.data_dir != "data":
+            yield f"--data_dir {self.data_dir}"
+        has_archive = self.dataset == "synthetic" or bool(CATALOG[self.dataset].archives)
+        if not self.is_prepared and (self.data_root or not has_archive):
+            yield f"--data_root {self.data_root or '/path/to/videos'}"
+        if self.is_prepared and "no list" in ", ".join(self.missing()):
+            yield "--list_files '[/path/to/list.txt]'"
+        yield from self._computed()
+
+    def _computed(self) -> Iterator[str]:
+        """Yield the options of what is computed from the videos, and of what that needs."""
+        if self.actors and self.dataset != "synthetic":
+            yield "--actor_boxes yolox"
+        if self.teacher:
+            yield "--teacher_scores compute"
+        if self.dataset not in MADE_ON_DEMAND or self.actors or self.teacher:
+            yield "--download true"
+
+
+def data_needs(runs: Iterable[TrainSettings]) -> list[DataNeed]:
+    """Return what runs need of each data set, in the order of their first use."""
+    needs: dict[tuple, DataNeed] = {}
+    for s in runs:
+        labeled = _need(needs, s.dataset, s.data_root, s.data_dir)
+        labeled.lists |= {s.labeled_list, s.val_list, *s.test_lists}
+        uses_actors = s.scene_augmentation in NEEDS_ACTORS
+        labeled.actors |= uses_actors and s.labeled_scene_p > 0
+        if s.is_semi_supervised:
+            unlabeled = labeled
+            if s.unlabeled_dataset is not None:
+                unlabeled = _need(needs, s.unlabeled_dataset, s.unlabeled_data_root, s.data_dir)
+            unlabeled.lists.add(s.unlabeled_list)
+            unlabeled.actors |= uses_actors and s.unlabeled_scene_p > 0
+            unlabeled.teacher |= s.distillation_weight > 0
+    return list(needs.values())
+
+
+def _need(needs: dict[tuple, DataNeed], name: str, root: str | None, data_dir: str) -> DataNeed:
+    if name == "folder" and root is None:
+        return needs.setdefault((name, None), DataNeed(name, root, data_dir, None))
+    folder = dataset_folder(name, root, data_dir)
+    return needs.setdefault((name, folder), DataNeed(name, root, data_dir, folder))
+
+
+def problems(needs: Iterable[DataNeed]) -> list[str]:
+    """Return what data is missing and how to get it, a text for each data set; empty for none."""
+    return [
+        f"data set {need.dataset}: {', '.join(need.missing())}\n    {need.command()}"
+        for need in needs
+        if need.missing()
+    ]
+
+
+def estimate_clips(s: TrainSettings) -> int | None:
+    """Return how many clips a run trains on, labelled and unlabelled; None if not known yet."""
+    source, name, share, batch = (s.dataset, s.data_root), s.labeled_list, s.labeled_fraction, 0
+    if s.is_semi_supervised:
+        name, share, batch = s.unlabeled_list, 1.0, s.unlabeled_batch
+        if s.unlabeled_dataset is not None:
+            source = (s.unlabeled_dataset, s.unlabeled_data_root)
+    length = list_length(*source, s.data_dir, name)
+    if length is None:
+        return None
+    return s.epochs * count_steps(round(length * share), s) * (s.labeled_batch + batch)
+
+
+def list_length(dataset: str, root: str | None, data_dir: str, name: str) -> int | None:
+    """Return the videos of a list: of the file if it is there, else of the catalog, else None."""
+    if dataset == "folder" and root is None:
+        return None
+    path = dataset_folder(dataset, root, data_dir) / "lists" / f"{name}.txt"
+    path = Path(name) if name.endswith(".txt") else path
+    if path.is_file():
+        return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+    known = {entry.name: entry.num_videos for entry in CATALOG[dataset].lists}
+    return known.get(name)
