@@ -11,7 +11,6 @@ Nothing here makes a data set: `lib.prepare` does.
 """
 
 import difflib
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.config import project_path
+from lib.config import prepared_folder, project_path
 from lib.files import write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
@@ -217,24 +216,6 @@ def draw_rows(
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
         kept.append(of_class[order[: how_many(len(of_class))]])
     return rows[np.isin(rows, np.concatenate(kept))]
-
-
-def prepared_folder(name: str, data_root: str | None, data_dir: str) -> Path:
-    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `data_root`.
-
-    Raises:
-        ValueError: If `folder` comes without `data_root`.
-    """
-    if name != "folder":
-        return project_path(data_dir) / name
-    if data_root is None:
-        raise ValueError(
-            "data_root: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
-        )
-    root = project_path(data_root)
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    return project_path(data_dir) / f"folder-{root.name}-{digest}"
 
 
 def is_prepared(folder: Path) -> bool:
