@@ -5,7 +5,6 @@ that no field has, a wrong type or an impossible value is an error that names th
 work starts.
 """
 
-import hashlib
 import textwrap
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -28,24 +27,6 @@ TemporalOp = Literal["none", "half", "reverse", "drop"]
 def project_path(path: str | Path) -> Path:
     """Return `path` as an absolute path; a relative one is relative to the project's root."""
     return (PROJECT_ROOT / Path(path).expanduser()).resolve()
-
-
-def prepared_folder(name: str, data_root: str | None, data_dir: str) -> Path:
-    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `data_root`.
-
-    Raises:
-        ValueError: If `folder` comes without `data_root`.
-    """
-    if name != "folder":
-        return project_path(data_dir) / name
-    if data_root is None:
-        raise ValueError(
-            "data_root: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
-        )
-    root = project_path(data_root)
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    return project_path(data_dir) / f"folder-{root.name}-{digest}"
 
 
 class Settings(BaseModel):

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.config import prepared_folder, project_path
+from lib.config import project_path
+from lib.data.folders import is_prepared, prepared_folder
 from lib.files import write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
@@ -216,11 +217,6 @@ def draw_rows(
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
         kept.append(of_class[order[: how_many(len(of_class))]])
     return rows[np.isin(rows, np.concatenate(kept))]
-
-
-def is_prepared(folder: Path) -> bool:
-    """Tell whether a folder holds a complete data set."""
-    return (folder / "dataset.json").is_file()
 
 
 def open_prepared(name: str, data_root: str | None, data_dir: str) -> VideoDataset:

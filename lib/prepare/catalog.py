@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lib.config import prepared_folder
+from lib.data.folders import prepared_folder
 
 ListFormat = Literal["reference", "video_folder", "kinetics_csv"]
 
