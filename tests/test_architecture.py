@@ -123,7 +123,7 @@ def test_the_training_loop_loads_nothing_that_makes_data_or_shows_it():
     loaded = set(made.stdout.split())
     assert "lib.learn.training" in loaded
     rooms = {name.split(".")[1] for name in loaded if name.startswith("lib.")} & set(AROUND)
-    unwanted = rooms | ({"onnxruntime", "rarfile", "pooch"} & loaded)
+    unwanted = rooms | ({"onnxruntime", "rarfile", "pebble"} & loaded)
     assert unwanted == set()
 
 

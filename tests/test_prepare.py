@@ -3,6 +3,8 @@
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -391,6 +393,16 @@ def test_workers_answer_every_item_once():
     assert [outcomes[n].value for n in range(8)] == [0, 1, 4, None, 16, 25, 36, 49]
     assert outcomes[3].error == "three is not liked"
     assert list(map_in_workers(square_or_fail, [])) == []
+
+
+def test_a_script_that_cannot_be_imported_again_is_told_why(tmp_path):
+    script = "from lib.prepare.workers import map_in_workers\nlist(map_in_workers(abs, [1]))\n"
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, tmp_path / "script.py"]
+    path = os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert said.returncode != 0 and "needs `if __name__ == '__main__':`" in said.stderr
 
 
 # --- Real videos ----------------------------------------------------------------------------------

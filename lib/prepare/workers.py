@@ -4,17 +4,17 @@ A corrupt video can crash or freeze the library that decodes it. Here such a fil
 result and nothing else: the process is replaced and the work goes on.
 """
 
-import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
-START_S = 300.0  # longest time for a process to start; a busy cluster's disk is slow
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 
 @dataclass(frozen=True)
@@ -62,108 +62,49 @@ def map_in_workers(
         RuntimeError: If no process can be started at all.
     """
     count = min(num_processes or num_cores(), len(items))
-    rest = iter(enumerate(items))
-    busy: dict[Connection, _Worker] = {}
-    try:
-        for _ in range(count):
-            _give(_Worker(function), rest, busy, timeout_s)
-        while busy:
-            overdue = min(worker.deadline for worker in busy.values())
-            ready = wait(list(busy), timeout=max(0.0, overdue - time.monotonic()))
-            now = time.monotonic()
-            late = [c for c, worker in busy.items() if worker.deadline <= now and c not in ready]
-            for connection in [*ready, *late]:
-                worker = busy.pop(connection)
-                outcome = worker.timed_out(timeout_s) if connection in late else worker.receive()
-                if outcome is None:
-                    worker.deadline = now + timeout_s
-                    busy[connection] = worker
-                    continue
-                _give(worker if worker.is_alive else _Worker(function), rest, busy, timeout_s)
-                yield outcome
-    finally:
-        for worker in busy.values():
-            worker.stop()
-
-
-def _give(worker: "_Worker", rest: Iterator, busy: dict, timeout_s: float) -> None:
-    """Send the next item to a worker, or stop it where none is left."""
-    position, item = next(rest, (None, None))
-    if position is None:
-        worker.stop()
+    if not count:
         return
-    worker.send(position, item, timeout_s)
-    busy[worker.connection] = worker
+    pool = ProcessPool(count, initializer=_start, initargs=[function], context=get_context("spawn"))
+    todo = ((pool.schedule(_call, [item], timeout=timeout_s), i) for i, item in enumerate(items))
+    try:
+        waiting = dict(islice(todo, 2 * count))  # no more: a pool looks through all that it has
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                position = waiting.pop(future)
+                waiting |= islice(todo, 1)
+                yield Outcome(position, *_result(future, timeout_s))
+    finally:
+        pool.stop()
+        pool.join()
 
 
-class _Worker:
-    """One process that waits for items; it is started with its first item."""
-
-    def __init__(self, function: Callable):
-        self.function = function
-        self.connection: Connection | None = None
-        self.is_alive = True
-        self.has_started = False
-        self.position, self.deadline = -1, 0.0
-
-    def send(self, position: int, item: Any, timeout_s: float) -> None:
-        if self.connection is None:
-            context = get_context("spawn")
-            self.connection, other = context.Pipe()
-            self.process = context.Process(target=_serve, args=(other, self.function), daemon=True)
-            self.process.start()
-            other.close()
-        self.position, self.deadline = position, time.monotonic() + timeout_s
-        if not self.has_started:
-            self.deadline += START_S
-        with contextlib.suppress(ConnectionError):  # it has died meanwhile; `receive` will say so
-            self.connection.send(item)
-
-    def receive(self) -> Outcome | None:
-        """Return the outcome that has arrived, or None where the process has only just started."""
-        try:
-            value, error = self.connection.recv()
-        except (EOFError, ConnectionError):
-            self.process.join()
-            self.stop()
-            if not self.has_started:
-                raise RuntimeError(
-                    f"a worker process could not start ({self._ending()}; its own message stands "
-                    "above); a script that uses this needs `if __name__ == '__main__':`"
-                ) from None
-            return Outcome(self.position, error=f"the decoder crashed ({self._ending()})")
-        if not self.has_started:
-            self.has_started = True
-            return None
-        return Outcome(self.position, value, error)
-
-    def timed_out(self, timeout_s: float) -> Outcome:
-        self.stop()
-        return Outcome(self.position, error=f"no result after {timeout_s:g} s, given up")
-
-    def _ending(self) -> str:
-        code = self.process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def stop(self) -> None:
-        self.is_alive = False
-        if self.connection is not None:
-            self.process.kill()
-            self.process.join()
-            self.connection.close()
+_function: Callable[[Any], Any]  # of a worker process, sent once; a detector keeps its session
 
 
-def _serve(connection: Connection, function: Callable) -> None:
-    """Say that the process has started, then answer items until the other side is gone."""
+def _start(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print there, at length
-    connection.send((None, None))
-    while True:
-        try:
-            item = connection.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            answer = (function(item), None)
-        except Exception as error:  # becomes the reason in the list of failures
-            answer = (None, str(error).strip() or type(error).__name__)
-        connection.send(answer)
+
+
+def _call(item: Any) -> Any:
+    return _function(item)
+
+
+def _result(future: ProcessFuture, timeout_s: float) -> tuple[Any, str | None]:
+    """Return the value of a finished call, or why there is none."""
+    try:
+        return future.result(), None
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "no worker process could start (its own message stands above); a script that uses this "
+            "needs `if __name__ == '__main__':`"
+        ) from error
+    except TimeoutError:
+        return None, f"no result after {timeout_s:g} s, given up"
+    except ProcessExpired as error:
+        code = error.exitcode
+        ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return None, f"the decoder crashed ({ending})"
+    except Exception as error:  # becomes the reason in the list of failures
+        return None, str(error).strip() or type(error).__name__
