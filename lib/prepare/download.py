@@ -4,7 +4,6 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import pooch
 import requests
 from tqdm.auto import tqdm
 
@@ -55,12 +54,9 @@ def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
             "yourself"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    logger = pooch.get_logger()
-    logger.setLevel("WARNING")
-    getter = _ContinuingDownloader(path.with_name(path.name + ".part"))
-    arriving = path.with_name(path.name + ".unchecked")
+    arrived = path.with_name(path.name + ".part")
     try:
-        pooch.retrieve(url, None, arriving.name, path.parent, downloader=getter)
+        _fetch(url, arrived)
     except requests.exceptions.SSLError as error:
         raise ValueError(
             f"{url}: its certificate is not accepted ({error}); get the file with a browser and "
@@ -71,51 +67,44 @@ def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
             f"{url}: cannot be downloaded ({error}). What has arrived is kept: try again, or get "
             f"the file elsewhere and put it at {path}"
         ) from error
-    if checksum is not None and not matches(arriving, checksum):
-        rejected = arriving.replace(path.with_name(path.name + ".rejected"))
+    if checksum is not None and not matches(arrived, checksum):
+        rejected = arrived.replace(path.with_name(path.name + ".rejected"))
         raise ValueError(
             f"{url}: has another checksum than expected ({checksum}); the file was changed there "
             f"or damaged on the way. It is kept as {rejected} and not used: try again, or put the "
             f"right one at {path}"
         )
-    return arriving.replace(path)
+    return arrived.replace(path)
 
 
-class _ContinuingDownloader:
-    """A downloader for pooch that appends to what an earlier one left.
+def _fetch(url: str, partial: Path) -> None:
+    """Add to a file what an earlier call did not get.
 
-    Args:
-        partial: The file that is filled.
+    Raises:
+        OSError: If the connection ends early or the disk is too small.
     """
+    done = partial.stat().st_size if partial.is_file() else 0
+    headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
+    with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
+        if response.status_code == 416:  # nothing after what is there
+            return
+        response.raise_for_status()
+        done = done if response.status_code == 206 else 0
+        total = done + int(response.headers.get("Content-Length", 0))
+        _receive(response, partial, done, total)
+    if (size := partial.stat().st_size) < total:
+        raise OSError(f"the connection ended after {size} of {total} bytes")
 
-    def __init__(self, partial: Path):
-        self.partial = partial
 
-    def __call__(self, url: str, output_file: str, _: object) -> None:
-        done = self.partial.stat().st_size if self.partial.is_file() else 0
-        headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
-        with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
-            if response.status_code == 416:  # nothing after what is there
-                total = done
-            else:
-                response.raise_for_status()
-                done = done if response.status_code == 206 else 0
-                total = done + int(response.headers.get("Content-Length", 0))
-                self._receive(response, done, total)
-        size = self.partial.stat().st_size
-        if size < total:
-            raise OSError(f"the connection ended after {size} of {total} bytes")
-        shutil.move(self.partial, output_file)
-
-    def _receive(self, response: requests.Response, done: int, total: int) -> None:
-        free = shutil.disk_usage(self.partial.parent).free
-        if total - done > free:
-            raise OSError(f"{(total - done) / 1e9:.1f} GB to get, {free / 1e9:.1f} GB free")
-        title = self.partial.name.removesuffix(".part")
-        with (
-            open(self.partial, "ab" if done else "wb") as file,
-            tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
-        ):
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+def _receive(response: requests.Response, partial: Path, done: int, total: int) -> None:
+    free = shutil.disk_usage(partial.parent).free
+    if total - done > free:
+        raise OSError(f"{(total - done) / 1e9:.1f} GB to get, {free / 1e9:.1f} GB free")
+    title = partial.name.removesuffix(".part")
+    with (
+        open(partial, "ab" if done else "wb") as file,
+        tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
+    ):
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
