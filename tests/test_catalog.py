@@ -5,7 +5,6 @@ import io
 import os
 import stat
 import struct
-import tarfile
 import zipfile
 import zlib
 from dataclasses import replace
@@ -63,20 +62,10 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def tar_bytes(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 # --- Archives -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [zip_bytes, rar_bytes, tar_bytes])
+@pytest.mark.parametrize("make", [zip_bytes, rar_bytes])
 def test_archives_are_unpacked_once(tmp_path, make):
     archive = tmp_path / "archive"
     archive.write_bytes(make({"a/b c.txt": b"one", "d.txt": b"two"}))
@@ -92,7 +81,7 @@ def test_archives_are_unpacked_once(tmp_path, make):
     assert (tmp_path / "out/d.txt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("make", [zip_bytes, rar_bytes, tar_bytes])
+@pytest.mark.parametrize("make", [zip_bytes, rar_bytes])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "C:/evil", "..\\evil"])
 def test_names_that_lead_out_are_refused_before_anything_is_written(tmp_path, make, name):
     archive = tmp_path / "archive"
@@ -103,19 +92,13 @@ def test_names_that_lead_out_are_refused_before_anything_is_written(tmp_path, ma
 
 
 def test_links_are_refused(tmp_path):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo("link")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc"
-        archive.addfile(info)
-    (tmp_path / "links.tar").write_bytes(buffer.getvalue())
     info = zipfile.ZipInfo("link")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "links.zip", "w") as archive:
         archive.writestr(info, "/etc")
     link = rar_bytes({"link": b"/etc"}, stat.S_IFLNK | 0o777)
     (tmp_path / "links.rar").write_bytes(link)
-    for name in ("links.tar", "links.zip", "links.rar"):
+    for name in ("links.zip", "links.rar"):
         with pytest.raises(ValueError, match="'link' is a link or a device"):
             extract(tmp_path / name, tmp_path / "out")
 
@@ -124,7 +107,7 @@ def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no such archive"):
         extract(tmp_path / "none.zip", tmp_path)
     (tmp_path / "page.rar").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match="perhaps an error page"):
+    with pytest.raises(ValueError, match="not a zip or rar archive; perhaps an error page"):
         extract(tmp_path / "page.rar", tmp_path)
     whole = zip_bytes({"a.txt": os.urandom(5000)})
     (tmp_path / "damaged.zip").write_bytes(whole[:1000] + bytes(100) + whole[1100:])

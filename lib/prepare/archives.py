@@ -1,11 +1,10 @@
-"""Unpacking zip, rar and tar archives from the internet, which may be hostile or half there."""
+"""Unpacking zip and rar archives from the internet, which may be hostile or half there."""
 
 import os
 import shutil
 import stat
-import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 
 from lib.files import write_atomic
 
-SUFFIXES = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
+SUFFIXES = (".zip", ".rar")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def extract(archive: Path, folder: Path) -> list[Path]:
     All names are checked before anything is written.
 
     Args:
-        archive: A zip, rar or tar file.
+        archive: A zip or rar file.
         folder: Where its files go; made where it is not there.
 
     Returns:
@@ -52,14 +51,7 @@ def extract(archive: Path, folder: Path) -> list[Path]:
             devices, does not fit on the disk, or needs a tool that is missing.
     """
     try:
-        with _Archive(archive) as (members, read):
-            files = [(member, target(folder, member, archive)) for member in members]
-            files = [(member, path) for member, path in files if path is not None]
-            todo = [(m, p) for m, p in files if not (p.is_file() and p.stat().st_size == m.size)]
-            _check_space(archive, folder, sum(member.size for member, _ in todo))
-            for member, path in tqdm(todo, desc=f"unpacking {archive.name}", unit="file"):
-                with read(member.source) as stream:
-                    _write(stream, path)
+        return _extract(archive, folder)
     except rarfile.RarCannotExec as error:
         raise ValueError(
             f"{archive}: no program to unpack rar archives was found; install one of unrar, unar, "
@@ -67,11 +59,22 @@ def extract(archive: Path, folder: Path) -> list[Path]:
             "macOS: brew install unar), or unpack the archive yourself and give the folder as "
             "data_root"
         ) from error
-    except (zipfile.BadZipFile, tarfile.TarError, rarfile.Error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, rarfile.Error, EOFError, OSError) as error:
         raise ValueError(
             f"{archive}: cannot be unpacked ({error}); what was unpacked is kept. If it is "
             "damaged, delete it and get it again"
         ) from error
+
+
+def _extract(archive: Path, folder: Path) -> list[Path]:
+    with _open(archive) as opened:
+        targets = [(member, target(folder, member, archive)) for member in _members(opened)]
+        files = [(member, path) for member, path in targets if path is not None]
+        todo = [(m, p) for m, p in files if not (p.is_file() and p.stat().st_size == m.size)]
+        _check_space(archive, folder, sum(member.size for member, _ in todo))
+        for member, path in tqdm(todo, desc=f"unpacking {archive.name}", unit="file"):
+            with opened.open(member.source) as stream:
+                _write(stream, path)
     return [path for _, path in files]
 
 
@@ -121,52 +124,30 @@ def _write(stream: IO[bytes], path: Path) -> None:
     write_atomic(path, copy)
 
 
-class _Archive:
-    """An open archive: its members, and a function that opens one of them."""
-
-    def __init__(self, path: Path):
-        if not path.is_file():
-            raise ValueError(f"{path}: no such archive")
-        if zipfile.is_zipfile(path):
-            self.file: Any = zipfile.ZipFile(path)
-        elif rarfile.is_rarfile(path):
-            self.file = rarfile.RarFile(path)
-        elif tarfile.is_tarfile(path):
-            self.file = tarfile.open(path)
-        else:
-            raise ValueError(
-                f"{path}: not a zip, rar or tar archive; perhaps an error page was saved under "
-                "its name: look at it, delete it and get it again"
-            )
-
-    def __enter__(self) -> tuple[Iterator[Member], Callable[[Any], IO[bytes]]]:
-        if isinstance(self.file, tarfile.TarFile):
-            return _tar_members(self.file), self.file.extractfile
-        if isinstance(self.file, zipfile.ZipFile):
-            return _zip_members(self.file), self.file.open
-        return _rar_members(self.file), self.file.open
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such archive")
+    if zipfile.is_zipfile(path):
+        return zipfile.ZipFile(path)
+    if rarfile.is_rarfile(path):
+        return rarfile.RarFile(path)
+    raise ValueError(
+        f"{path}: not a zip or rar archive; perhaps an error page was saved under its name: look "
+        "at it, delete it and get it again"
+    )
 
 
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
-    for info in archive:
-        kind = "file" if info.isreg() else "folder" if info.isdir() else "other"
-        yield Member(info.name, info.size, kind, info)
-
-
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+def _members(archive: zipfile.ZipFile | rarfile.RarFile) -> Iterator[Member]:
     for info in archive.infolist():
-        is_link = stat.S_ISLNK(info.external_attr >> 16)
-        kind = "other" if is_link else "folder" if info.is_dir() else "file"
-        yield Member(info.filename, info.file_size, kind, info)
+        yield Member(info.filename, info.file_size, _kind(info), info)
 
 
-def _rar_members(archive: rarfile.RarFile) -> Iterator[Member]:
-    for info in archive.infolist():
-        kind = "file" if info.is_file() else "folder" if info.is_dir() else "other"
-        yield Member(info.filename, info.file_size, kind, info)
+def _kind(info: zipfile.ZipInfo | rarfile.RarInfo) -> str:
+    if info.is_dir():
+        return "folder"
+    if isinstance(info, zipfile.ZipInfo):
+        return "other" if stat.S_ISLNK(info.external_attr >> 16) else "file"
+    return "file" if info.is_file() else "other"
 
 
 def find_file(folder: Path | None, filename: str) -> Path | None:
