@@ -11,7 +11,7 @@ from lib.show.escape import escape, escape_url
 from lib.show.style import GRAY, GREEN, VERMILLION
 from lib.show.verdict import CONTRADICTED, HOLDS, Pair, outside_of, overall
 
-MOST_NAMED = 3  # runs in a sentence
+MOST_NAMED, MOST_OUTSIDE = 3, 6  # runs in a sentence; results outside of a range
 VERDICT_COLORS = {HOLDS: GREEN, CONTRADICTED: VERMILLION}
 
 
@@ -111,11 +111,12 @@ def range_sentence(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
     rows = [
         f"{escape(row['group'])}, seed {escape(row['seed'])}, on {escape(row['list'])}: "
         f"{row['top1']:.1f} % ({row['low']:.1f} to {row['high']:.1f})"
-        for row in outside.to_dict("records")
+        for row in outside.head(MOST_OUTSIDE).to_dict("records")
     ]
+    more = "; …" * (len(outside) > MOST_OUTSIDE)
     return (
-        f"This machine does not lie in README's range: {len(rows)} of {known} results of single "
-        f"runs are outside ({'; '.join(rows)})."
+        f"This machine does not lie in README's range: {len(outside)} of {known} results of single "
+        f"runs are outside ({'; '.join(rows)}{more})."
     )
 
 
