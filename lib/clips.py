@@ -154,7 +154,7 @@ class ClipDataset(Dataset):
         self.views, self.seed_key = views, seed_key
         self.recipe = ClipRecipe(settings)
         self.min_score = settings.actor_min_score
-        self.reader = FrameReader(settings.cache_mb)
+        self.reader = FrameReader(dataset, settings.cache_mb)
         self.actors = PersonBoxes(dataset) if views.human_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
 

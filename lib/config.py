@@ -74,7 +74,7 @@ class ClipSettings(DataSettings):
         temporal_ops: What the temporal operation is drawn from: none, half, reverse, drop.
         scene_augmentation: What is done to a batch for invariance to the scene.
         actor_min_score: Person boxes must score above this.
-        cache_mb: Memory for decoded videos in each process that reads them, megabytes.
+        cache_mb: Largest decoded copy of a data set, used by all processes, megabytes; 0: none.
     """
 
     clip_len: Count = 8

@@ -1,4 +1,6 @@
 import json
+import pickle
+import shutil
 from pathlib import Path
 
 import av
@@ -9,6 +11,7 @@ from conftest import CODED_FRAMES, CODED_SIZE, coded_frames
 from PIL import Image
 
 from lib.data import video
+from lib.data.dataset import VideoDataset
 from lib.data.video import (
     FrameReader,
     iterate_frames,
@@ -17,6 +20,7 @@ from lib.data.video import (
     uniform_clip_indices,
 )
 from lib.prepare.synthetic import write_video
+from lib.prepare.writing import write_dataset
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "frame_indices.json").read_text())
 TEST_CLIPS = [key for key in GOLDEN if key.startswith("test_")]
@@ -224,9 +228,10 @@ def test_a_missing_or_broken_jpeg_is_named(tmp_path):
         read_frames(tmp_path, np.array([2]))
 
 
-# --- The cache ------------------------------------------------------------------------------------
+# --- The decoded copy -----------------------------------------------------------------------------
 
-VIDEO_MB = CODED_FRAMES * CODED_SIZE[0] * CODED_SIZE[1] * 3 / 1e6
+VIDEO_BYTES = CODED_FRAMES * CODED_SIZE[0] * CODED_SIZE[1] * 3
+VIDEO_MB = VIDEO_BYTES / 1e6
 
 
 @pytest.fixture
@@ -243,22 +248,88 @@ def decoded(monkeypatch) -> list[str]:
     return names
 
 
+@pytest.fixture
+def own(coded, tmp_path) -> VideoDataset:
+    """The coded data set in a folder of its own."""
+    (tmp_path / "own").mkdir()
+    return write_dataset(tmp_path / "own", "own", coded.classes, coded.root, coded.index, {})
+
+
+def copies(dataset: VideoDataset) -> list[Path]:
+    return sorted(dataset.folder.glob("decoded-*"))
+
+
 @pytest.mark.parametrize("videos_that_fit", [0, 0.9, 1, 2.5, 100])
-def test_results_never_depend_on_the_cache(coded, decoded, videos_that_fit):
-    reader = FrameReader(videos_that_fit * VIDEO_MB)
+def test_results_never_depend_on_the_copy(own, decoded, videos_that_fit):
+    reader = FrameReader(own, videos_that_fit * VIDEO_MB)
     for _ in range(2):
         for row in (0, 1, 2):
             for indices in ([3, 1, 1], [39], list(range(40))):
-                frames = reader.read(coded.record(row), np.array(indices))
+                frames = reader.read(own.record(row), np.array(indices))
                 np.testing.assert_array_equal(frames, coded_frames(row)[indices])
     kept = min(3, int(videos_that_fit))  # decoded once; the others each time, 2 · 3 reads
     counts = [decoded.count(f"v{row}") for row in (0, 1, 2)]
     assert counts == [1] * kept + [6] * (3 - kept)
+    assert len(copies(own)) == (kept > 0)
 
 
-def test_what_a_caller_does_to_frames_does_not_reach_the_cache(coded):
-    reader = FrameReader(10)
-    for _ in range(2):
-        frames = reader.read(coded.record(0), np.arange(4))
+def test_all_readers_share_one_copy(own, decoded):
+    first, second = FrameReader(own, 10), FrameReader(own, 10)
+    third = pickle.loads(pickle.dumps(first))  # as a loader's worker is given it
+    for reader in (first, second, third, pickle.loads(pickle.dumps(first))):
+        for row in range(4):
+            frames = reader.read(own.record(row), np.array([5, 30]))
+            np.testing.assert_array_equal(frames, coded_frames(row)[[5, 30]])
+    assert sorted(decoded) == ["v0", "v1", "v2", "v3"]
+    assert len(copies(own)) == 1
+
+
+def test_what_a_caller_does_to_frames_does_not_reach_the_copy(own):
+    reader = FrameReader(own, 10)
+    for _ in range(3):
+        frames = reader.read(own.record(0), np.arange(4))
         np.testing.assert_array_equal(frames, coded_frames(0)[:4])
         frames[:] = 0
+
+
+def test_a_copy_that_was_cut_short_or_damaged_is_written_again(own, decoded):
+    FrameReader(own, 10).read(own.record(0), np.array([0]))
+    (path,) = copies(own)
+    content = bytearray(path.read_bytes())
+    content[-1 - 3 * VIDEO_BYTES] ^= 1  # the last byte of the first video
+    path.write_bytes(content)
+    for _ in range(2):
+        frames = FrameReader(own, 10).read(own.record(0), np.array([39]))
+        np.testing.assert_array_equal(frames, coded_frames(0)[[39]])
+    assert decoded == ["v0", "v0"]
+
+
+def test_a_data_set_that_is_prepared_again_has_another_copy(own, decoded):
+    FrameReader(own, 10).read(own.record(0), np.array([0]))
+    swapped = own.index.assign(path=own.index["path"].to_numpy()[::-1])
+    again = write_dataset(own.folder, "own", own.classes, own.root, swapped, {})
+    assert copies(own) == []
+    frames = FrameReader(again, 10).read(again.record(0), np.array([7]))
+    np.testing.assert_array_equal(frames, coded_frames(3)[[7]])
+
+
+def test_without_room_for_a_copy_videos_are_decoded_each_time(own, monkeypatch):
+    usage = shutil.disk_usage(own.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    reader = FrameReader(own, 10)
+    with pytest.warns(UserWarning, match="no decoded copy.*No space left.*cache_mb"):
+        frames = reader.read(own.record(1), np.array([2]))
+    np.testing.assert_array_equal(frames, coded_frames(1)[[2]])
+    np.testing.assert_array_equal(reader.read(own.record(2), np.array([3])), coded_frames(2)[[3]])
+    assert copies(own) == []
+
+
+def test_a_disk_that_fills_up_ends_the_copy_and_not_the_work(own, monkeypatch):
+    reader = FrameReader(own, 10)
+    reader.read(own.record(0), np.array([0]))
+    (path,) = copies(own)
+    path.unlink()
+    path.mkdir()  # nothing can be written there any more
+    with pytest.warns(UserWarning, match="no decoded copy"):
+        frames = reader.read(own.record(1), np.array([2]))
+    np.testing.assert_array_equal(frames, coded_frames(1)[[2]])

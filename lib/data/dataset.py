@@ -25,6 +25,7 @@ from lib.data.folders import is_prepared, prepared_folder
 from lib.files import write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
+DECODED_FILES = "decoded-*.bin"  # see lib.data.decoded
 READER_COLUMNS = ["fingerprint", "seek"]  # what lib.data.decode knows of a file; empty: nothing
 
 

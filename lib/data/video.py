@@ -8,8 +8,9 @@ import av
 import numpy as np
 from simplejpeg import decode_jpeg
 
-from lib.data.dataset import VideoRecord
+from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.decode import SeekTable, fingerprint, iterate_file
+from lib.data.decoded import DecodedCopy
 
 if TYPE_CHECKING:
     import torch
@@ -158,28 +159,26 @@ def _iterate_jpegs(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class FrameReader:
-    """Reads clips and keeps the videos that fit into `cache_mb` decoded in memory.
+    """Reads clips, those of a small data set from its decoded copy.
 
-    Small data sets are decoded once instead of once an epoch; a video that no longer fits is read
-    from disk each time, so that results never depend on the cache.
+    Such videos are decoded once instead of once an epoch; one that does not fit is decoded each
+    time, so that results never depend on the copy.
 
     Args:
-        cache_mb: Memory for decoded videos in this process, in megabytes; 0 keeps nothing.
+        dataset: The data set; None reads videos of any one, without a copy.
+        cache_mb: Largest size of the decoded copy, megabytes; 0 for none.
     """
 
-    def __init__(self, cache_mb: float = 0):
-        self._free = int(cache_mb * 1e6)
-        self._videos: dict[str, np.ndarray] = {}
+    def __init__(self, dataset: VideoDataset | None = None, cache_mb: float = 0):
+        has_copy = dataset is not None and cache_mb > 0
+        self._copy = DecodedCopy(dataset, cache_mb) if has_copy else None
 
     def read(self, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
         """Return the frames (T, H, W, 3), uint8, of `record` at 0-based `frame_indices`."""
-        video = self._videos.get(record.name)
-        if video is not None:
-            return video[frame_indices]
-        size = record.num_frames * record.height * record.width * 3
-        if size > self._free:
+        if self._copy is None or not self._copy.holds(record.row):
             return read_frames(record, frame_indices)
-        video = read_frames(record, np.arange(record.num_frames))
-        self._free -= video.nbytes
-        self._videos[record.name] = video
-        return video[frame_indices]
+        video = self._copy.read(record.row)
+        if video is None:
+            video = read_frames(record, np.arange(record.num_frames))
+            self._copy.write(record.row, video)
+        return np.asarray(video[frame_indices])

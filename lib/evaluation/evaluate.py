@@ -223,7 +223,7 @@ def evaluate_worker(
             world,
             batch_clips=settings.batch_clips,
             num_workers=trained.num_workers,
-            reader=FrameReader(),
+            reader=FrameReader(dataset, trained.cache_mb),
             progress=count,
         )
         if world.rank == 0:

@@ -71,7 +71,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
-        self.val_reader = FrameReader(settings.cache_mb)
+        self.val_reader = FrameReader(self.data.labeled, settings.cache_mb)
         self.step = 0
         self.best_top1 = -1.0
         self.seconds = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, in_order, read_dataset
+from lib.data.dataset import DECODED_FILES, VideoDataset, in_order, read_dataset
 from lib.files import write_text
 
 
@@ -30,6 +30,8 @@ def write_dataset(
         source: Where the data is from and what made it, for the reader; plain JSON.
     """
     folder, root = folder.resolve(), root.resolve()
+    for copy in folder.glob(DECODED_FILES):
+        copy.unlink()  # of what was there before
     write_text(folder / "index.csv", in_order(index).to_csv(index=False))
     inside = root.is_relative_to(folder)
     description = {
