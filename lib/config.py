@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
 OPERATION_GROUPS = ("photometric", "geometric")
+Objective = Literal["probe", "supervised", "fixmatch", "uda", "flexmatch", "freematch", "softmatch"]
 TemporalOp = Literal["none", "half", "reverse", "drop"]
 
 
@@ -138,20 +139,23 @@ class TrainSettings(ClipSettings):
         unlabeled_data_root: Its `data_root`.
         unlabeled_list: Its list.
         val_list: List for validation.
-        objective: `probe` (the head alone, as a logistic regression on the labelled videos),
-            `supervised`, or how unlabelled clips are used.
+        objective: `probe` (of the head alone), `supervised`, or how unlabelled clips are used.
         labeled_view: View of the labelled clips that is learned from.
         labeled_scene_p: Probability of the scene augmentation on a labelled batch.
         unlabeled_scene_p: The same for an unlabelled batch.
         confidence_threshold: Pseudo-labels below it do not count.
         temperature: Sharpening of UDA's soft pseudo-labels.
+        threshold_momentum: Of the moving averages of FreeMatch and SoftMatch.
         unlabeled_weight: Weight of the unlabelled loss.
         unlabeled_rampup_epochs: Epochs in which that weight grows linearly from 0.
         distillation_weight: Weight of the ImageNet distillation loss; 0 for none.
+        soft_targets: Table of class probabilities by another model (`lib.data.soft_targets`).
+        soft_target_weight: Their weight in the pseudo-labels.
+        ema_decay: Decay of an average of the network, which is then tested; 0 for none.
+        average_labels: Let it give the pseudo-labels.
         model: Network, by name.
         pretrained: Start from the network's published weights (Kinetics, or ImageNet).
-        weights: Start from this file: an image network's own weights, or a video network's
-            checkpoint of the reference or of MMAction2.
+        weights: Start from this file: an image network's, or one of the reference or MMAction2.
         temporal_shift: Share of an image network's channels that move by one frame (TSM: 0.25).
         frame_deviation: Let its features be mean and deviation over the frames, not the mean alone.
         frozen_share: Share of the backbone's layers, the first ones, that are not trained.
@@ -192,15 +196,20 @@ class TrainSettings(ClipSettings):
     unlabeled_list: str = "train"
     val_list: str = "val"
 
-    objective: Literal["probe", "supervised", "fixmatch", "uda"] = "fixmatch"
+    objective: Objective = "fixmatch"
     labeled_view: Literal["weak", "strong"] = "weak"
     labeled_scene_p: Probability = 0.0
     unlabeled_scene_p: Probability = 0.5
     confidence_threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
     temperature: Positive = 0.4
+    threshold_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
     unlabeled_weight: NonNegative = 1.0
     unlabeled_rampup_epochs: NonNegative = 0.0
     distillation_weight: NonNegative = 0.0
+    soft_targets: str | None = None
+    soft_target_weight: Probability = 0.5
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average_labels: bool = False
 
     model: str = "r2plus1d_34"
     pretrained: bool = False
@@ -242,19 +251,31 @@ class TrainSettings(ClipSettings):
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:
-        if self.test_crop_size > self.short_side:
-            raise ValueError(
-                f"test_crop_size {self.test_crop_size} is larger than short_side {self.short_side}"
-            )
-        if not self.is_semi_supervised and self.distillation_weight:
-            raise ValueError(
+        for is_wrong, message in (
+            (
+                self.test_crop_size > self.short_side,
+                f"test_crop_size {self.test_crop_size} is larger than short_side {self.short_side}",
+            ),
+            (
+                not self.is_semi_supervised and self.distillation_weight,
                 f"distillation_weight acts on unlabelled clips, but objective is "
-                f"{self.objective!r}; set it to 0 or choose 'fixmatch' or 'uda'"
-            )
-        if self.objective == "probe" and self.epochs != 1:
-            raise ValueError(f"epochs: a probe has one epoch, not {self.epochs}; set it to 1")
-        if self.weights and self.pretrained:
-            raise ValueError("weights and pretrained exclude each other; set one of them")
+                f"{self.objective!r}; set it to 0 or choose 'fixmatch' or 'uda'",
+            ),
+            (
+                self.average_labels and not self.ema_decay,
+                "average_labels needs an averaged network; set ema_decay, e.g. 0.99",
+            ),
+            (
+                self.objective == "probe" and self.epochs != 1,
+                f"epochs: a probe has one epoch, not {self.epochs}; set it to 1",
+            ),
+            (
+                self.weights and self.pretrained,
+                "weights and pretrained exclude each other; set one of them",
+            ),
+        ):
+            if is_wrong:
+                raise ValueError(message)
         return self
 
 
@@ -277,21 +298,3 @@ class EvaluateSettings(Settings):
     invariance_videos: Count = 60
     compare_with: str | None = None
     num_processes: Natural = 0
-
-
-class ReportSettings(Settings):
-    """Settings of notebook 5.
-
-    Attributes:
-        study_dir: Folder whose run folders are compared.
-        title: Title of the page.
-        baseline: The group of runs (name without seed) that all others are compared with; empty
-            for what the study claims, else the supervised ones with weak views.
-        compare: Two groups of runs whose classes are compared; empty for those of the first
-            question.
-    """
-
-    study_dir: str = "outputs/quickstart"
-    title: str = "Quick start"
-    baseline: str = ""
-    compare: list[str] = []

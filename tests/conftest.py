@@ -133,6 +133,28 @@ def tiny_network(monkeypatch) -> None:
     monkeypatch.setattr(training, "train_worker", tiny_worker)
 
 
+@pytest.fixture
+def at_forward(monkeypatch):
+    """Call a function in the n-th training pass of the networks built from now on."""
+
+    def install(number: int, function) -> None:
+        real, count = trainer.build_run_model, iter(range(10**6))
+
+        def build(settings, num_classes):
+            model = real(settings, num_classes)
+
+            def hook(module, *_):
+                if module.training and next(count) == number:
+                    function()
+
+            model.register_forward_hook(hook)
+            return model
+
+        monkeypatch.setattr(trainer, "build_run_model", build)
+
+    return install
+
+
 def coded_frames(video: int, num_frames: int = CODED_FRAMES) -> np.ndarray:
     """Frames that tell what they are: red is 4 · frame + video, green the row, blue the column."""
     height, width = CODED_SIZE

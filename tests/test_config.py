@@ -7,13 +7,13 @@ from lib.config import (
     PROJECT_ROOT,
     EvaluateSettings,
     LookSettings,
-    ReportSettings,
     Settings,
     TrainSettings,
     project_path,
 )
 from lib.parameters import make_settings, read_parameters, read_yaml
 from lib.prepare.settings import PrepareSettings
+from lib.show.settings import ReportSettings
 
 ALL_SETTINGS = [PrepareSettings, LookSettings, TrainSettings, EvaluateSettings, ReportSettings]
 

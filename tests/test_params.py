@@ -176,6 +176,11 @@ def test_the_studies_are_known(runs):
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
     of_the_machine = {"run_dir", "data_dir", "tensorboard"}
     not_of_the_paper = {
+        "threshold_momentum",
+        "soft_targets",
+        "soft_target_weight",
+        "ema_decay",
+        "average_labels",
         "temporal_shift",
         "frame_deviation",
         "frozen_share",

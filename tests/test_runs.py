@@ -37,28 +37,6 @@ RICH = {
 }
 
 
-@pytest.fixture
-def at_forward(monkeypatch):
-    """Call a function in the n-th training pass of the networks built from now on."""
-
-    def install(number: int, function) -> None:
-        real, count = trainer.build_run_model, iter(range(10**6))
-
-        def build(settings, num_classes):
-            model = real(settings, num_classes)
-
-            def hook(module, *_):
-                if module.training and next(count) == number:
-                    function()
-
-            model.register_forward_hook(hook)
-            return model
-
-        monkeypatch.setattr(trainer, "build_run_model", build)
-
-    return install
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(data_dir, tmp_path_factory) -> Run:
     return fit(make_tiny_settings(data_dir, tmp_path_factory.mktemp("uninterrupted"), **RICH))
@@ -189,7 +167,7 @@ def test_sigterm_saves_and_continues_exactly(
 class RememberingObjective(FixMatchObjective):
     """Its threshold is the mean confidence of all steps so far: it matters what went before."""
 
-    def confident(self, logits):
+    def confident(self, logits, rows):
         confidence = logits.softmax(1).amax(1)
         steps = self.state.get("steps", torch.zeros(()))
         mean = self.state.get("mean", torch.zeros(()))

@@ -20,12 +20,13 @@ from typing import Any
 
 from lib.batch.needs import data_needs
 from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of
-from lib.config import PROJECT_ROOT, EvaluateSettings, ReportSettings
+from lib.config import PROJECT_ROOT, EvaluateSettings
 from lib.files import LockedError, exclusive
 from lib.parameters import make_settings
 from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run
 from lib.run.stop import signals_ask
+from lib.show.settings import ReportSettings
 
 FAILED, STOPPED, LOCKED = 1, 3, 4  # statuses of the process
 POLL_S = 0.2

@@ -15,6 +15,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
 from lib.evaluation.invariance import InvarianceScores, measure_invariance
 from lib.files import write_atomic, write_text
+from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
 from lib.run.folder import Run
@@ -60,7 +61,7 @@ def load_trained(run: Run, checkpoint: str, classes: tuple[str, ...]) -> nn.Modu
             "data set that it was trained on"
         )
     model = build_run_model(run.settings(), len(classes))
-    model.load_state_dict(state["model"])
+    model.load_state_dict(tested_weights(state))
     return model
 
 

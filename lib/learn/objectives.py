@@ -11,47 +11,18 @@
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.augment.actor_cutmix import MixedClips, mix_targets
 from lib.augment.scene import SCENE_AUGMENTATIONS, SceneAugmentation
-from lib.learn import losses
+from lib.learn import losses, thresholds
+from lib.learn.step import ClipTensors, StepLoss, labeled_stats, mean_of, unlabeled_stats
 
 ACTOR_CUTMIX = SCENE_AUGMENTATIONS["actor_cutmix"]
-
-
-class ClipTensors(NamedTuple):
-    """A batch of clips on the device, normalised.
-
-    Attributes:
-        weak: Weak views, shape (B, C, T, H, W); None where only strong ones are used.
-        strong: Strong views, same shape, or None.
-        human_mask: 1 on people in the weak views, shape (B, 1, T, H, W), or None.
-        targets: One-hot labels, shape (B, K). Of unlabelled clips they are only compared with, and
-            zero where the class is not known.
-        teacher: ImageNet probabilities, shape (B, 1000), or None.
-    """
-
-    weak: Tensor | None
-    strong: Tensor | None
-    human_mask: Tensor | None
-    targets: Tensor
-    teacher: Tensor | None = None
-
-
-class StepLoss(NamedTuple):
-    """What an objective returns.
-
-    Attributes:
-        loss: What to minimise, a scalar.
-        stats: For the log: name -> (sum, count); means over any number of batches are exact.
-    """
-
-    loss: Tensor
-    stats: dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +39,9 @@ class Objective:
     uses_unlabeled: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ()
     state: dict[str, Tensor] = field(default_factory=dict, kw_only=True, compare=False)
+
+    def begin(self, rows: np.ndarray) -> None:
+        """Prepare the state for a run on videos (index rows, shape (N,)) of which clips come."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the state, on the CPU."""
@@ -107,8 +81,9 @@ class SupervisedObjective(Objective):
         labeled: ClipTensors,
         unlabeled: None,
         generator: torch.Generator,
+        average: nn.Module | None = None,
     ) -> StepLoss:
-        """Return the loss of one batch; `unlabeled` is not used."""
+        """Return the loss of one batch; `unlabeled` and `average` are not used."""
         mixed, _ = self.mix(labeled, None, generator)
         targets = mix_targets(labeled.targets, mixed.partner, mixed.label_weight)
         logits = model(mixed.clips)
@@ -131,17 +106,22 @@ class FixMatchObjective(Objective):
         scene_p: Probability of the scene augmentation of an unlabelled batch, in [0, 1].
         scene: The scene augmentation.
         distillation_weight: Weight of the ImageNet distillation on the weak views; 0 for none.
+        soft_target_weight: Weight of another model's class probabilities in the pseudo-labels, in
+            [0, 1], where the clips have them.
 
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
     """
 
-    takes = ("confidence_threshold", "unlabeled_weight", "distillation_weight")
+    takes = (
+        "confidence_threshold", "unlabeled_weight", "distillation_weight", "soft_target_weight"
+    )  # fmt: skip
     labeled: SupervisedObjective = field(default_factory=SupervisedObjective)
     confidence_threshold: float = 0.95
     unlabeled_weight: float = 1.0
     scene_p: float = 0.5
     scene: SceneAugmentation = ACTOR_CUTMIX
     distillation_weight: float = 0.0
+    soft_target_weight: float = 0.5
 
     def mix(
         self, labeled: ClipTensors, unlabeled: ClipTensors, generator: torch.Generator
@@ -150,8 +130,8 @@ class FixMatchObjective(Objective):
         own, _ = self.labeled.mix(labeled, None, generator)
         return own, _mix(unlabeled, "strong", self.scene, self.scene_p, generator)
 
-    def confident(self, logits: Tensor) -> Tensor:
-        """Return 1 where the weak views' logits (B, K) are confident enough, else 0, shape (B,)."""
+    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weights (B,), 0 to 1, of pseudo-labels from the weak views' logits (B, K)."""
         return losses.confident(logits, self.confidence_threshold)
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
@@ -168,8 +148,17 @@ class FixMatchObjective(Objective):
         labeled: ClipTensors,
         unlabeled: ClipTensors,
         generator: torch.Generator,
+        average: nn.Module | None = None,
     ) -> StepLoss:
-        """Return the loss of one labelled and one unlabelled batch."""
+        """Return the loss of one labelled and one unlabelled batch.
+
+        Args:
+            model: The network.
+            labeled: Labelled clips.
+            unlabeled: Unlabelled clips.
+            generator: For the scene augmentation.
+            average: The network that gives the pseudo-labels; None for `model` itself.
+        """
         own, strong = self.mix(labeled, unlabeled, generator)
         everything = torch.cat([own.clips, unlabeled.weak, strong.clips])
         parts = [len(own.clips), len(strong.clips), len(strong.clips)]
@@ -182,8 +171,12 @@ class FixMatchObjective(Objective):
         targets = mix_targets(labeled.targets, own.partner, own.label_weight)
         labeled_loss = losses.soft_cross_entropy(labeled_logits, targets).mean()
         with torch.no_grad():
-            keep = self.confident(weak_logits)
+            if average is not None:
+                weak_logits = average(unlabeled.weak)
+            keep = self.confident(weak_logits, unlabeled.row)
             pseudo = self.pseudo_labels(weak_logits)
+            if unlabeled.soft is not None:
+                pseudo = pseudo.lerp(unlabeled.soft, self.soft_target_weight)
             pseudo = mix_targets(pseudo, strong.partner, strong.label_weight)
         unlabeled_loss = self.consistency(strong_logits, pseudo, keep)
         loss = labeled_loss + self.unlabeled_weight * unlabeled_loss
@@ -220,11 +213,68 @@ class UDAObjective(FixMatchObjective):
         return losses.uda_loss(logits, targets, keep)
 
 
+@dataclass(frozen=True)
+class FlexMatchObjective(FixMatchObjective):
+    """As FixMatch, with a lower threshold for classes that are learned slowly."""
+
+    def begin(self, rows: np.ndarray) -> None:
+        """Count every video of the run as not confident yet."""
+        selected = torch.full((int(rows.max()) + 1,), thresholds.NOT_LISTED)
+        selected[torch.from_numpy(np.asarray(rows))] = thresholds.UNSEEN
+        self.state["selected"] = selected
+
+    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weights (B,) of the pseudo-labels."""
+        return thresholds.flexmatch_weights(logits, rows, self.state, self.confidence_threshold)
+
+
+@dataclass(frozen=True)
+class FreeMatchObjective(FixMatchObjective):
+    """As FixMatch, with thresholds that follow the confidence, and a fairness loss.
+
+    Args:
+        threshold_momentum: Of the moving averages, in [0, 1).
+        fairness_weight: Weight of the fairness loss within the unlabelled loss.
+    """
+
+    takes = (*FixMatchObjective.takes, "threshold_momentum")
+    threshold_momentum: float = 0.999
+    fairness_weight: float = 0.01
+
+    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weights (B,) of the pseudo-labels."""
+        return thresholds.freematch_weights(logits, self.state, self.threshold_momentum)
+
+    def consistency(self, logits: Tensor, targets: Tensor, keep: Tensor) -> Tensor:
+        """Return the unlabelled loss of the strong views."""
+        fairness = thresholds.freematch_fairness(logits, keep, self.state)
+        return super().consistency(logits, targets, keep) + self.fairness_weight * fairness
+
+
+@dataclass(frozen=True)
+class SoftMatchObjective(FixMatchObjective):
+    """As FixMatch, with a weight for every pseudo-label instead of a threshold.
+
+    Args:
+        threshold_momentum: Of the moving averages, in [0, 1).
+    """
+
+    takes = (*FixMatchObjective.takes, "threshold_momentum")
+    threshold_momentum: float = 0.999
+
+    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weights (B,) of the pseudo-labels."""
+        return thresholds.softmatch_weights(logits, self.state, self.threshold_momentum)
+
+
 OBJECTIVES: dict[str, type[Objective]] = {
     "probe": SupervisedObjective,  # of the head alone, at its minimum: `probe.py`
     "supervised": SupervisedObjective,
     "fixmatch": FixMatchObjective,
     "uda": UDAObjective,
+    "flexmatch": FlexMatchObjective,
+    "freematch": FreeMatchObjective,
+    "softmatch": SoftMatchObjective,
 }
 
 
@@ -233,26 +283,3 @@ def _mix(
 ) -> MixedClips:
     drawn = scene.draw(p, generator)
     return scene.apply(batch.weak, getattr(batch, view), batch.human_mask, drawn)
-
-
-def mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a mean as (sum, count) of one batch."""
-    return value.detach(), torch.ones_like(value)
-
-
-def labeled_stats(loss: Tensor, logits: Tensor, targets: Tensor) -> dict:
-    """Return the log entries of the labelled clips; `targets` are the labels before mixing."""
-    correct = (logits.argmax(dim=1) == targets.argmax(dim=1)).to(loss.dtype)
-    count = torch.full_like(loss, len(logits)).detach()
-    return {"loss/labeled": mean_of(loss), "train/top1_clip": (correct.sum(), count)}
-
-
-def unlabeled_stats(loss: Tensor, weak_logits: Tensor, keep: Tensor, targets: Tensor) -> dict:
-    """Return the log entries of the unlabelled clips; zero targets mean an unknown class."""
-    known = targets.sum(dim=1) * keep
-    correct = (weak_logits.argmax(dim=1) == targets.argmax(dim=1)).to(keep.dtype)
-    return {
-        "loss/unlabeled": mean_of(loss),
-        "ssl/mask_rate": (keep.sum(), torch.full_like(loss, len(keep)).detach()),
-        "ssl/pseudo_label_accuracy": ((correct * known).sum(), known.sum()),
-    }

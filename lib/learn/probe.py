@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from lib.data.dataset import VideoDataset
 from lib.learn.classifier import VideoClassifier
-from lib.learn.objectives import labeled_stats, mean_of
 from lib.learn.scoring import Protocol, score_videos
+from lib.learn.step import labeled_stats, mean_of
 from lib.run.processes import World
 
 MAX_ITERATIONS = 1000

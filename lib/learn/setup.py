@@ -13,6 +13,7 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
+from lib.data.soft_targets import read_soft_targets
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
@@ -128,6 +129,18 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     return labeled, ClipDataset(data.unlabeled, settings, views, key, has_labels)
 
 
+def load_soft_targets(settings: TrainSettings, data: Data) -> Tensor | None:
+    """Return the class probabilities of the unlabelled videos, shape (V, K), if there are any.
+
+    Raises:
+        ValueError: If their file cannot be used.
+    """
+    if settings.soft_targets is None or data.unlabeled is None:
+        return None
+    path = project_path(settings.soft_targets)
+    return torch.from_numpy(read_soft_targets(path, data.unlabeled, data.unlabeled_rows))
+
+
 class Normalize(nn.Module):
     """uint8 clips (B, T, 3, H, W) -> float clips (B, 3, T, H, W), mean 0, on their device.
 
@@ -153,8 +166,17 @@ def run_normalize(settings: TrainSettings) -> Normalize:
     return Normalize(spec.mean, spec.std)
 
 
-def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipTensors:
-    """Move a batch to the device of `normalize` and normalise it there."""
+def to_tensors(
+    batch: ClipBatch, normalize: Normalize, num_classes: int, soft: Tensor | None = None
+) -> ClipTensors:
+    """Move a batch to the device of `normalize` and normalise it there.
+
+    Args:
+        batch: The batch.
+        normalize: The normalisation.
+        num_classes: K.
+        soft: Class probabilities of all videos of the index, shape (V, K), on the CPU.
+    """
     device = normalize.mean.device
 
     def view(clips: Tensor | None) -> Tensor | None:
@@ -166,7 +188,9 @@ def to_tensors(batch: ClipBatch, normalize: Normalize, num_classes: int) -> Clip
     label = batch.label.to(device).unsqueeze(1)  # −1, not known, gives zeros
     targets = (label == torch.arange(num_classes, device=device)).float()
     teacher = None if batch.teacher is None else batch.teacher.to(device, non_blocking=True)
-    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets, teacher)
+    soft = None if soft is None else soft[batch.row].to(device)
+    row = batch.row.to(device)
+    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets, teacher, soft, row)
 
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:

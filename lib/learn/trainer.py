@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
+from lib.learn.averaging import Average
 from lib.learn.batch_norm import average_buffers, for_processes
 from lib.learn.meter import Meter, peak_memory_mb
 from lib.learn.probe import fit_head
@@ -27,6 +28,7 @@ from lib.learn.setup import (
     UNLABELED,
     build_run_model,
     load_data,
+    load_soft_targets,
     make_clips,
     make_objective,
     run_normalize,
@@ -55,6 +57,8 @@ class Trainer:
         self.run = Run(settings.run_dir)
         self.data = load_data(settings)
         self.objective = make_objective(settings)
+        self.objective.begin(self.data.epoch_rows)
+        self.soft = load_soft_targets(settings, self.data)
         self.clips = make_clips(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
         self.steps_per_epoch = count_steps(len(self.data.epoch_rows), settings)
@@ -64,6 +68,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = build_run_model(settings, self.num_classes).to(world.device)
         self.model, self.parallel = for_processes(self.model, world)
+        self.average = Average(self.model, settings.ema_decay)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.lr,
@@ -72,9 +77,7 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         self.val_reader = FrameReader(self.data.labeled, settings.cache_mb)
-        self.step = 0
-        self.best_top1 = -1.0
-        self.seconds = 0.0
+        self.step, self.best_top1, self.seconds = 0, -1.0, 0.0
         self.events: EventWriter | None = None
 
     def fit(self) -> None:
@@ -86,8 +89,7 @@ class Trainer:
         if self.settings.objective == "probe":
             return self._fit_probe(last_step)
         batches = self._batches(self.step, last_step)
-        started, samples = time.perf_counter(), 0
-        meter = Meter()
+        started, samples, meter = time.perf_counter(), 0, Meter()
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         while self.step < last_step:
             epoch = self.step // self.steps_per_epoch + 1
@@ -114,10 +116,9 @@ class Trainer:
 
     def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Let the head be a logistic regression on the labelled videos' features."""
-        protocol, data = val_protocol(self.settings), self.data
-        videos = data.labeled, data.labeled_rows
-        l2 = self.settings.probe_l2
-        return fit_head(self.model, self.normalize, *videos, protocol, self.world, l2)
+        videos = self.data.labeled, self.data.labeled_rows
+        how = val_protocol(self.settings), self.world, self.settings.probe_l2
+        return fit_head(self.model, self.normalize, *videos, *how)
 
     def _train_step(self, batches: Iterator, meter: Meter) -> int:
         """Make one optimiser step and return the clips it used, over all processes."""
@@ -134,8 +135,8 @@ class Trainer:
         samples = 0
         for micro in range(self.num_micro):
             labeled, unlabeled = (
-                None if batch is None else to_tensors(batch, self.normalize, self.num_classes)
-                for batch in next(batches)
+                None if batch is None else to_tensors(batch, self.normalize, self.num_classes, soft)
+                for batch, soft in zip(next(batches), (None, self.soft), strict=True)
             )
             part = self.world.rank * self.num_micro + micro
             generator = make_generator(settings.seed, MIXING, self.step, part)
@@ -145,7 +146,8 @@ class Trainer:
             with torch.autocast(
                 device.type, _AUTOCAST[settings.precision], settings.precision != "fp32"
             ):
-                loss, stats = objective(self.parallel, labeled, unlabeled, generator)
+                labeler = self.average.network if settings.average_labels else None
+                loss, stats = objective(self.parallel, labeled, unlabeled, generator, labeler)
             self.scaler.scale(loss / self.num_micro).backward()
             meter.update(stats)
             samples += len(labeled.targets) + (0 if unlabeled is None else len(unlabeled.targets))
@@ -154,6 +156,7 @@ class Trainer:
         meter.update({"grad_norm": (norm, torch.ones_like(norm))})
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.average.update()
         self.step += 1
         return samples * self.world.size
 
@@ -228,10 +231,11 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics, computed with one set of batch norm buffers."""
-        average_buffers(self.model, self.world)
+        for network in {self.model, self.average.network}:
+            average_buffers(network, self.world)
         dataset, rows = self.data.labeled, self.data.val_rows
         scores = score_videos(
-            self.model,
+            self.average.network,
             self.normalize,
             dataset,
             rows,
@@ -257,6 +261,7 @@ class Trainer:
         state = {
             "objective": objective_states,
             "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
             "buffers": list(buffers),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -272,8 +277,10 @@ class Trainer:
         """Go on from the last checkpoint; without one what is logged is made again."""
         if self.run.last_path.exists():
             self._load(self.run.load(self.run.last_path))
-        elif self.settings.head == "probe":
-            self._fit_head()
+        else:
+            if self.settings.head == "probe":
+                self._fit_head()
+            self.average.update()
         if self.world.rank == 0:
             self.run.truncate_log(self.step)
 
@@ -283,6 +290,7 @@ class Trainer:
             self.model.load_state_dict(buffers[self.world.rank], strict=False)
         states = state.get("objective", [{}])
         self.objective.load_state_dict(states[self.world.rank % len(states)])
+        self.average.load_state_dict(state.get("average", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.best_top1 = state["step"], state["best_top1"]

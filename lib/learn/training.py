@@ -23,7 +23,7 @@ from lib.files import exclusive, write_text
 from lib.learn import trainer
 from lib.learn.models import check_input
 from lib.learn.schedule import num_micro_batches
-from lib.learn.setup import load_data, make_clips, read_settings
+from lib.learn.setup import load_data, load_soft_targets, make_clips, read_settings
 from lib.run.folder import Run
 from lib.run.processes import (
     World,
@@ -116,6 +116,7 @@ def check(settings: TrainSettings) -> tuple[str, int]:
         check_tensorboard()
     data = load_data(settings)
     make_clips(settings, data)
+    load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
         check_input(settings.model, settings.clip_len, crop_size)
     trainer.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
