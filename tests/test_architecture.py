@@ -35,16 +35,6 @@ KNOWN_CORE = 7_500
 KNOWN_COMPLEX = {
     "augment/transforms.py:expand_operations",
     "evaluation/invariance.py:measure_invariance",
-    "prepare/archives.py:extract",
-    "prepare/known.py:find_known_videos",
-    "prepare/known.py:index_known",
-    "prepare/known.py:read_lists",
-    "prepare/plan.py:_in_all",
-    "prepare/plan.py:_plan_actors",
-    "prepare/plan.py:_plan_lists",
-    "prepare/plan.py:_plan_teacher",
-    "prepare/plan.py:_plan_videos",
-    "prepare/workers.py:map_in_workers",
     "show/widgets.py:VideoPicker._filter",
 }
 

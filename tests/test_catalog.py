@@ -23,9 +23,9 @@ from lib.prepare.catalog import CATALOG, PublishedList, RemoteFile, dataset_fold
 from lib.prepare.frames import store_frames
 from lib.prepare.known import class_order, find_known_videos, index_known
 from lib.prepare.official_lists import ListEntry
-from lib.prepare.plan import make_plan, plan_text
 from lib.prepare.prepare import main, prepare
 from lib.prepare.settings import PrepareSettings
+from lib.prepare.status import status_of, status_text
 from lib.prepare.synthetic import write_video
 from lib.prepare.tables import write_person_boxes
 
@@ -253,7 +253,7 @@ def test_unpacked_splits_are_found_and_lists_without_any_video_are_left_out(
     few = PublishedList("reference_few", RemoteFile("http://127.0.0.1:9/few.txt"), 1)
     CATALOG["ucf101"] = replace(entry, lists=(*entry.lists, few))
     settings = settings_for(tmp_path, sources_dir=str(small_ucf), data_root=str(tmp_path / "mine"))
-    assert make_plan(settings).set_index("part")["state"]["official splits"] == "there"
+    assert status_of(settings).set_index("part")["state"]["official splits"] == "there"
     dataset = prepare(settings)
     assert "reference_few: none of its 1 videos is there, left out" in capsys.readouterr().out
     assert {"split1_train", "split3_test"} <= set(dataset.list_names())
@@ -269,7 +269,7 @@ def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys)
     dataset = prepare(settings)
     assert dataset.index["label"].tolist() == [1, 0]
     assert "train: 1 videos, 1 missing, 1 with other frames" in capsys.readouterr().out
-    absent = make_plan(settings).set_index("part")["details"]["absent videos"]
+    absent = status_of(settings).set_index("part")["details"]["absent videos"]
     assert absent.startswith("2 of 4, named in")
     report = (dataset.folder / "lists" / "train.problems.csv").read_text()
     assert "Hammering/v_Hammering_g08_c01,missing" in report
@@ -407,11 +407,11 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
     settings = settings_for(
         tmp_path, sources_dir=str(small_ucf), storage="frames", frames_short_side=0
     )
-    plan = make_plan(settings).set_index("part")["details"]
+    plan = status_of(settings).set_index("part")["details"]
     assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
     usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.prepare.plan.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    assert "too little room" in make_plan(settings).set_index("part")["details"]["in all"]
+    monkeypatch.setattr("lib.prepare.status.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    assert "too little room" in status_of(settings).set_index("part")["details"]["in all"]
     with pytest.raises(ValueError, match="data_dir: about 0.0 GB are needed below .*make room"):
         prepare(settings)
     assert not list((tmp_path / "data" / "ucf101").iterdir())
@@ -434,7 +434,7 @@ def test_missing_files_are_found_out_before_any_work(small_ucf, tmp_path):
         {"list_files": ["none.txt"]},
     ):
         settings = settings_for(tmp_path, sources_dir=str(small_ucf), **values)
-        assert "missing" in set(make_plan(settings)["state"])
+        assert "missing" in set(status_of(settings)["state"])
         with pytest.raises(ValueError, match="none.(onnx|npy|pth|txt): (no such|cannot be read)"):
             prepare(settings)
     assert not (tmp_path / "data").exists()
@@ -453,10 +453,10 @@ def test_another_folder_is_not_taken_for_the_one_that_was_prepared(small_ucf, tm
 
 def test_plan_follows_the_work(small_ucf, tmp_path):
     settings = settings_for(tmp_path, sources_dir=str(small_ucf), actor_boxes="motion")
-    plan = make_plan(settings).set_index("part")["state"]
+    plan = status_of(settings).set_index("part")["state"]
     assert plan["list train"] == "there" and plan["unpacking"] == "to do"
     prepare(settings)
-    text = " ".join(plan_text(settings).split())
+    text = " ".join(status_text(settings).split())
     assert (
         "videos there 4, root" in text
         and "person boxes there made with method motion, stride 4" in text
@@ -465,7 +465,7 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
     frames = settings.model_copy(update={"storage": "frames", "frames_short_side": 24})
     prepare(frames)
     written = (tmp_path / "data/ucf101/person_boxes.safetensors").stat().st_mtime_ns
-    assert set(make_plan(frames)["state"]) == {"there"}  # boxes were scaled, not found anew
+    assert set(status_of(frames)["state"]) == {"there"}  # boxes were scaled, not found anew
     prepare(frames)
     assert (tmp_path / "data/ucf101/person_boxes.safetensors").stat().st_mtime_ns == written
 

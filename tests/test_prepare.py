@@ -19,10 +19,10 @@ from lib.data.video import read_frames
 from lib.prepare import prepare as prepare_module
 from lib.prepare import probe
 from lib.prepare.folder import find_videos, index_folder
-from lib.prepare.plan import make_plan
 from lib.prepare.prepare import dataset_folder, open_dataset, prepare
 from lib.prepare.probe import probe_video, probe_videos
 from lib.prepare.settings import PrepareSettings
+from lib.prepare.status import status_of
 from lib.prepare.synthetic import write_video
 from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
@@ -194,7 +194,7 @@ def test_read_only_data_folder(tmp_path, read_only):
     settings = settings_for(make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"]))
     (tmp_path / "data").mkdir()
     read_only(tmp_path / "data")
-    assert make_plan(settings).set_index("part")["state"]["folder"] == "missing"
+    assert status_of(settings).set_index("part")["state"]["folder"] == "missing"
     with pytest.raises(ValueError, match="data_dir: nothing can be written"):
         prepare(settings)
 
@@ -213,9 +213,9 @@ def test_a_complete_data_set_may_be_read_only_and_more_cannot_be_made_of_it(tmp_
 def test_another_split_is_said_not_to_have_been_drawn(tmp_path):
     root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
     prepare(settings_for(root))
-    plan = make_plan(settings_for(root, val_fraction=0.5)).set_index("part")
+    plan = status_of(settings_for(root, val_fraction=0.5)).set_index("part")
     assert "val was drawn with val_fraction 0.2, not 0.5" in plan["details"]["changes"]
-    assert "changes" not in set(make_plan(settings_for(root))["part"])
+    assert "changes" not in set(status_of(settings_for(root))["part"])
 
 
 def test_plan_of_a_folder_counts_its_videos(tmp_path):
@@ -224,7 +224,7 @@ def test_plan_of_a_folder_counts_its_videos(tmp_path):
     settings = settings_for(
         root, actor_boxes="yolox", detector_weights=str(tmp_path / "net.onnx"), num_processes=1
     )
-    plan = make_plan(settings).set_index("part")["details"]
+    plan = status_of(settings).set_index("part")["details"]
     assert "4 in 1 classes to open" in plan["videos"]
     assert "180 frames, about 5 s with YOLOX-Nano on 1 cores" in plan["person boxes"]
     assert "about 7 s" in plan["in all"]
@@ -354,10 +354,10 @@ def test_the_plan_counts_videos_that_are_decoded_from_their_start(tmp_path):
     settings = settings_for(root)
     dataset = prepare(settings)
     assert (dataset.index["seek"] != "").all() and dataset.index["fingerprint"].nunique() == 1
-    assert "seeking" not in set(make_plan(settings)["part"])
+    assert "seeking" not in set(status_of(settings)["part"])
     index = dataset.index.assign(seek=["", "", dataset.index["seek"][2]])
     write_dataset(dataset.folder, "folder", dataset.classes, dataset.root, index, {})
-    details = make_plan(settings).set_index("part")["details"]["seeking"]
+    details = status_of(settings).set_index("part")["details"]["seeking"]
     assert details.startswith("2 of 3 videos are decoded from their start")
 
 

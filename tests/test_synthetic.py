@@ -7,8 +7,8 @@ from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare import synthetic
-from lib.prepare.plan import make_plan
 from lib.prepare.settings import PrepareSettings
+from lib.prepare.status import status_of
 from lib.prepare.synthetic import (
     ACTIONS,
     FPS,
@@ -80,7 +80,7 @@ def test_it_is_the_same_every_time(made, tmp_path):
 
 def test_the_plan_finds_nothing_to_do_for_it(made):
     settings = PrepareSettings(data_dir=str(made.folder.parent), labeled_fractions=[])
-    assert set(make_plan(settings)["state"]) == {"there"}
+    assert set(status_of(settings)["state"]) == {"there"}
 
 
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):

@@ -63,16 +63,7 @@ def index_known(
     for list_name, reason in absent.items():
         print(f"list {list_name} is left out: {reason}")
     root = root or unpack_videos(name, sources, folder, allowed)
-    if not root.is_dir():
-        raise ValueError(f"data_root: {root} is not a folder")
-    videos, unknown = find_known_videos(root, lists, name.startswith("kinetics"))
-    num_listed = len({e.name for entries in lists.values() for e in entries})
-    print(f"{root}: {len(videos)} of {num_listed} listed videos, {unknown} others left out")
-    if videos.empty:
-        raise ValueError(
-            f"{root}: none of the {num_listed} videos of {entry.title}'s lists is below it; "
-            f"{entry.how_to_get}"
-        )
+    videos = _listed_videos(root, lists, entry, name.startswith("kinetics"))
     index = open_videos(videos, root, folder, num_processes)
     classes = class_order(lists)
     if len(classes) != entry.num_classes:
@@ -81,14 +72,35 @@ def index_known(
             f"{entry.num_classes}; are they the lists of another data set?"
         )
     index["label"] = index["class"].map({c: label for label, c in enumerate(classes)})
-    draft = VideoDataset(name, folder, tuple(classes), root, index)
-    for list_name, entries in lists.items():
-        if (find_entries(draft, [e.name for e in entries]) < 0).all() and list_name not in REQUIRED:
-            print(f"{list_name}: none of its {len(entries)} videos is there, left out")
-        else:
-            print(import_list(draft, list_name, entries, list_name).summary())
+    _take_over(lists, VideoDataset(name, folder, tuple(classes), root, index))
     source = {"made_by": "lib.prepare.known", "root": str(root), "licence": entry.licence}
     return write_dataset(folder, name, classes, root, index, source)
+
+
+def _listed_videos(
+    root: Path, lists: Mapping[str, Sequence[ListEntry]], entry: CatalogEntry, is_kinetics: bool
+) -> pd.DataFrame:
+    if not root.is_dir():
+        raise ValueError(f"data_root: {root} is not a folder")
+    videos, unknown = find_known_videos(root, lists, is_kinetics)
+    num_listed = len({e.name for entries in lists.values() for e in entries})
+    print(f"{root}: {len(videos)} of {num_listed} listed videos, {unknown} others left out")
+    if videos.empty:
+        raise ValueError(
+            f"{root}: none of the {num_listed} videos of {entry.title}'s lists is below it; "
+            f"{entry.how_to_get}"
+        )
+    return videos
+
+
+def _take_over(lists: Mapping[str, Sequence[ListEntry]], dataset: VideoDataset) -> None:
+    """Write the published lists; one of which no video is there is left out, unless required."""
+    for name, entries in lists.items():
+        found = find_entries(dataset, [entry.name for entry in entries])
+        if (found < 0).all() and name not in REQUIRED:
+            print(f"{name}: none of its {len(entries)} videos is there, left out")
+        else:
+            print(import_list(dataset, name, entries, name).summary())
 
 
 def get_file(file: RemoteFile, sources: Path | None, folder: Path, allowed: bool) -> Path:
@@ -137,6 +149,11 @@ def read_lists(
         else:
             splits = _read_splits(name, texts)
             lists = {**{part: splits[part] for part in REQUIRED}, **splits, **lists}
+    _check_required(entry, lists, absent)
+    return lists, {n: reason for n, reason in absent.items() if n not in lists}
+
+
+def _check_required(entry: CatalogEntry, lists: Mapping, absent: Mapping[str, str]) -> None:
     missing = [part for part in REQUIRED if part not in lists]
     if missing:
         reasons = "\n  ".join(absent[part] for part in missing)
@@ -144,7 +161,6 @@ def read_lists(
             f"{entry.title}: its lists {missing} are not there; set download to true, or "
             f"sources_dir to a folder that has them:\n  {reasons}"
         )
-    return lists, {n: reason for n, reason in absent.items() if n not in lists}
 
 
 def _read(
@@ -248,21 +264,11 @@ def find_known_videos(
         ValueError: If a listed video is there twice.
     """
     listed = list(dict.fromkeys(e.name for entries in lists.values() for e in entries))
-    exact, stems, ids = {}, defaultdict(list), defaultdict(list)
-    for name in listed:
-        class_name, _, stem = name.rpartition("/")
-        exact[loose_class(class_name), stem] = name
-        stems[stem].append(name)
-        ids[stem[:YOUTUBE_ID]].append(name)
+    names = _Names(listed, is_kinetics)
     found: dict[str, str] = {}
     unknown = 0
     for class_folder, stem, path in walk_videos(root):
-        options = [exact.get((loose_class(class_folder), stem))]
-        options += [one[0] if len(one) == 1 else None for one in (stems.get(stem, []),)]
-        if is_kinetics:
-            of_id = ids.get(stem[:YOUTUBE_ID], [])
-            options.append(of_id[0] if len(of_id) == 1 else None)
-        name = next((option for option in options if option), None)
+        name = names.find(class_folder, stem)
         unknown += name is None
         if name in found:
             raise ValueError(
@@ -272,6 +278,27 @@ def find_known_videos(
             found[name] = path
     rows = [(name.rpartition("/")[0], name, found[name]) for name in listed if name in found]
     return pd.DataFrame(rows, columns=["class", "name", "path"]), unknown
+
+
+class _Names:
+    """The listed names, to be found by what a file is called."""
+
+    def __init__(self, listed: Sequence[str], is_kinetics: bool):
+        self.length = YOUTUBE_ID if is_kinetics else None
+        self.exact: dict[tuple[str, str], str] = {}
+        self.alone: dict[str, list[str]] = defaultdict(list)  # by the stem, or by the YouTube id
+        for name in listed:
+            class_name, _, stem = name.rpartition("/")
+            self.exact[loose_class(class_name), stem] = name
+            for key in {stem, stem[: self.length]}:
+                self.alone[key].append(name)
+
+    def find(self, class_folder: str, stem: str) -> str | None:
+        """Return the listed name of a video; None for another, or where several fit."""
+        exact = self.exact.get((loose_class(class_folder), stem))
+        options = [[exact]] if exact else []
+        options += [self.alone.get(key, []) for key in (stem, stem[: self.length])]
+        return next((names[0] for names in options if len(names) == 1), None)
 
 
 def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 From a shell, with the fields of `PrepareSettings` as options:
 
-    python -m lib.prepare --dataset ucf101 --plan
+    python -m lib.prepare --dataset ucf101 --status
     python -m lib.prepare --dataset ucf101 --download true --actor_boxes yolox
 """
 
@@ -31,9 +31,9 @@ from lib.prepare.frames import store_frames
 from lib.prepare.known import index_known
 from lib.prepare.lists import counted_list_name, draw_counted_rows, import_list, labeled_list_name
 from lib.prepare.official_lists import read_list_file
-from lib.prepare.plan import check_folder, plan_text
 from lib.prepare.reference_files import import_detections, import_scores
 from lib.prepare.settings import PrepareSettings
+from lib.prepare.status import check_folder, status_text
 from lib.prepare.synthetic import make_synthetic
 from lib.prepare.tables import take_over_old_boxes
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
@@ -227,21 +227,23 @@ def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare a data set, or with `--plan` only say what that would do; return the exit status."""
+    """Prepare a data set, or with `--status` only say what that would do; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    parser.add_argument(
+        "--status", "--plan", action="store_true", help="say what would be done, and stop"
+    )
     for name, field in PrepareSettings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=f"default: {field.default!r}")
     given = vars(parser.parse_args(arguments))
-    only_plan = given.pop("plan")
+    only_status = given.pop("status")
     try:
         values = {k: yaml.safe_load(v) for k, v in given.items() if v is not None}
         settings = make_settings(PrepareSettings, values, "command line")
-        print(plan_text(settings))
-        if not only_plan:
+        print(status_text(settings))
+        if not only_status:
             prepare(settings)
-            print(plan_text(settings))
+            print(status_text(settings))
     except (ValueError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

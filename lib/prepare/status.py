@@ -40,8 +40,8 @@ UNOPENED = (180, 320, 240)  # frames, width and height of a video, where nothing
 THERE, TO_DO, MISSING = "there", "to do", "missing"
 
 
-class Row(NamedTuple):
-    """One line of a plan.
+class Line(NamedTuple):
+    """One line of the status.
 
     Attributes:
         part: What it is about.
@@ -58,7 +58,7 @@ class Row(NamedTuple):
     size: float = 0.0
 
 
-def make_plan(settings: PrepareSettings) -> pd.DataFrame:
+def status_of(settings: PrepareSettings) -> pd.DataFrame:
     """Say what preparing would do; nothing is opened, downloaded or written.
 
     Returns:
@@ -67,15 +67,15 @@ def make_plan(settings: PrepareSettings) -> pd.DataFrame:
     Raises:
         ValueError: If the settings name no data set, or its videos are not laid out as expected.
     """
-    rows = _rows(settings)
-    rows.append(_in_all(rows, _folder(settings)))
-    return pd.DataFrame([row[:3] for row in rows], columns=["part", "state", "details"])
+    lines = _lines(settings)
+    lines.append(_in_all(lines, _folder(settings)))
+    return pd.DataFrame([line[:3] for line in lines], columns=["part", "state", "details"])
 
 
-def plan_text(settings: PrepareSettings) -> str:
-    """Return the plan as text for a terminal; arguments and errors as in `make_plan`."""
+def status_text(settings: PrepareSettings) -> str:
+    """Return the status as text for a terminal; arguments and errors as in `status_of`."""
     lines = []
-    for part, state, details in make_plan(settings).itertuples(index=False):
+    for part, state, details in status_of(settings).itertuples(index=False):
         lines += textwrap.wrap(
             f"{part:<24} {state:<8} {details}",
             100,
@@ -93,11 +93,11 @@ def check_folder(settings: PrepareSettings) -> None:
         ValueError: If not; says what is wrong and what to change.
     """
     folder = _folder(settings)
-    todo = [row for row in _rows(settings) if row.state == TO_DO and row.part != "folder"]
+    todo = [line for line in _lines(settings) if line.state == TO_DO and line.part != "folder"]
     if todo:
         check_writable(folder, "data_dir", "set data_dir to a folder that you may write to")
     # Frames are left out: `store_frames` checks those not written yet, when all is counted.
-    needed = sum(row.size for row in todo if row.part != "frames")
+    needed = sum(line.size for line in todo if line.part != "frames")
     if needed > _free(folder):
         raise ValueError(
             f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
@@ -109,52 +109,54 @@ def _folder(settings: PrepareSettings) -> Path:
     return dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
 
 
-def _rows(settings: PrepareSettings) -> list[Row]:
+def _lines(settings: PrepareSettings) -> list[Line]:
     folder, entry = _folder(settings), CATALOG[settings.dataset]
-    rows = _plan_entry(entry) + [_plan_folder(folder)]
+    lines = _entry(entry) + [_folder_line(folder)]
     dataset = read_dataset(folder) if is_prepared(folder) else None
     if dataset is not None:
-        rows += _plan_made(settings, dataset)
+        lines += _made(settings, dataset)
         counted = dataset.index[["frames", "width", "height"]].to_numpy()
     else:
-        found, count = _plan_videos(settings, entry, folder)
-        rows += found
+        found, count = _videos(settings, entry, folder)
+        lines += found
         counted = np.tile(UNOPENED, (count, 1))
-    rows += _plan_frames(settings, dataset, counted) + _plan_lists(settings, folder)
+    lines += _frames(settings, dataset, counted) + _lists(settings, folder)
     frames = counted[:, 0]
-    return [*rows, _plan_actors(settings, folder, frames), _plan_teacher(settings, folder, frames)]
+    return [*lines, _boxes(settings, folder, frames), _teacher(settings, folder, frames)]
 
 
-def _in_all(rows: list[Row], folder: Path) -> Row:
+def _in_all(lines: list[Line], folder: Path) -> Line:
     """Sum up: what is missing comes first, then the time and the disk of what is to be done."""
-    missing = [row.part for row in rows if row.state == MISSING]
-    todo = [row for row in rows if row.state == TO_DO]
-    size = sum(row.size for row in todo)
-    details = "nothing to do"
+    missing = [line.part for line in lines if line.state == MISSING]
+    todo = [line for line in lines if line.state == TO_DO]
+    size, free = sum(line.size for line in todo), _free(folder)
+    state, details = THERE, "nothing to do"
     if todo:
-        details = f"about {_duration(sum(row.seconds for row in todo))}, downloads not counted, "
-        details += f"and {_gigabytes(size)} on disk; {_gigabytes(_free(folder))} are free"
+        state, duration = TO_DO, _duration(sum(line.seconds for line in todo))
+        details = f"about {duration}, downloads not counted, and {_gigabytes(size)} on disk; "
+        details += f"{_gigabytes(free)} are free"
     if missing:
+        state = MISSING
         details = f"missing: {', '.join(dict.fromkeys(missing))}. The rest: {details}"
-    if size > _free(folder):
-        return Row("in all", MISSING, f"too little room on the disk. {details}")
-    return Row("in all", MISSING if missing else TO_DO if todo else THERE, details)
+    if size > free:
+        state, details = MISSING, f"too little room on the disk. {details}"
+    return Line("in all", state, details)
 
 
-def _plan_entry(entry: CatalogEntry) -> list[Row]:
+def _entry(entry: CatalogEntry) -> list[Line]:
     if entry.num_videos is None and entry.num_classes is None:
         return []
     number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
-    rows = [Row("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")]
-    rows.append(Row("licence", THERE, entry.licence))
-    return rows + ([Row("note", THERE, entry.warning)] if entry.warning else [])
+    lines = [Line("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")]
+    lines.append(Line("licence", THERE, entry.licence))
+    return lines + ([Line("note", THERE, entry.warning)] if entry.warning else [])
 
 
-def _plan_folder(folder: Path) -> Row:
+def _folder_line(folder: Path) -> Line:
     is_effective = os.access in os.supports_effective_ids
     if not os.access(_existing(folder), os.W_OK, effective_ids=is_effective):
-        return Row("folder", MISSING, f"{folder}: cannot be written; see data_dir")
-    return Row("folder", THERE if folder.is_dir() else TO_DO, str(folder))
+        return Line("folder", MISSING, f"{folder}: cannot be written; see data_dir")
+    return Line("folder", THERE if folder.is_dir() else TO_DO, str(folder))
 
 
 def _existing(folder: Path) -> Path:
@@ -181,99 +183,106 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _to_open(settings: PrepareSettings, count: int, where: str) -> Row:
+def _to_open(settings: PrepareSettings, count: int, where: str) -> Line:
     seconds = max(2.0, SECONDS_PER_VIDEO * count / _cores(settings))
     details = f"{count:,}{where} to open, about {_duration(seconds)}"
-    return Row("videos", TO_DO, details, seconds)
+    return Line("videos", TO_DO, details, seconds)
 
 
-def _plan_videos(
-    settings: PrepareSettings, entry: CatalogEntry, folder: Path
-) -> tuple[list[Row], int]:
-    """Plan for a data set that has not been opened; return the rows and the number of videos."""
+def _videos(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tuple[list[Line], int]:
+    """Say it for a data set that has not been opened; return the lines and the number of videos."""
     if settings.dataset == "synthetic":
         count = sum(PARTS.values())
         seconds = SECONDS_PER_RENDERED_VIDEO * count / _cores(settings)
         details = f"{count} to render, about {_duration(seconds)}"
-        return [Row("videos", TO_DO, details, seconds, 21e6)], count
+        return [Line("videos", TO_DO, details, seconds, 21e6)], count
     if settings.dataset == "folder":
         videos = find_videos(project_path(settings.data_root))
         where = f" in {videos['class'].nunique()} classes"
         return [_to_open(settings, len(videos), where)], len(videos)
-    rows = _plan_published(settings, entry, folder)
-    if settings.data_root is not None:
-        root = project_path(settings.data_root)
-        if not root.is_dir():
-            return [*rows, Row("videos", MISSING, f"data_root: {root} is not a folder")], 0
-        count = sum(1 for _ in walk_videos(root))
-        return [*rows, _to_open(settings, count, f" below {root}")], count
+    find = _archives if settings.data_root is None else _root
+    lines, count = find(settings, entry, folder)
+    return _published(settings, entry, folder) + lines, count
+
+
+def _root(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tuple[list[Line], int]:
+    root = project_path(settings.data_root)
+    if not root.is_dir():
+        return [Line("videos", MISSING, f"data_root: {root} is not a folder")], 0
+    count = sum(1 for _ in walk_videos(root))
+    return [_to_open(settings, count, f" below {root}")], count
+
+
+def _archives(
+    settings: PrepareSettings, entry: CatalogEntry, folder: Path
+) -> tuple[list[Line], int]:
     count = entry.num_videos or 0
     if not entry.archives:
-        return [*rows, Row("videos", MISSING, f"set data_root: {entry.how_to_get}")], count
-    rows += [_plan_file(settings, "archive", file, folder) for file in entry.archives]
+        return [Line("videos", MISSING, f"set data_root: {entry.how_to_get}")], count
+    lines = [_file(settings, "archive", file, folder) for file in entry.archives]
     there = sum(p.stat().st_size for p in (folder / "videos").rglob("*") if p.is_file())
     details = f"about {entry.videos_gb:g} GB below {folder / 'videos'}"
-    rows.append(Row("unpacking", TO_DO, details, 0, max(0.0, entry.videos_gb * 1e9 - there)))
-    return [*rows, _to_open(settings, count, "")], count
+    lines.append(Line("unpacking", TO_DO, details, 0, max(0.0, entry.videos_gb * 1e9 - there)))
+    return [*lines, _to_open(settings, count, "")], count
 
 
-def _plan_published(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> list[Row]:
-    rows = [_plan_file(settings, f"list {p.name}", p.file, folder) for p in entry.lists]
+def _published(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> list[Line]:
+    lines = [_file(settings, f"list {p.name}", p.file, folder) for p in entry.lists]
     unpacked = find_file(_sources(settings), SPLIT_MARKERS.get(settings.dataset, ""))
     if unpacked is not None:
-        rows.append(Row("official splits", THERE, str(unpacked.parent)))
+        lines.append(Line("official splits", THERE, str(unpacked.parent)))
     elif entry.splits is not None:
-        rows.append(_plan_file(settings, "official splits", entry.splits, folder))
+        lines.append(_file(settings, "official splits", entry.splits, folder))
     if entry.categories is not None:
-        rows.append(_plan_file(settings, "class names", entry.categories, folder))
-    return rows
+        lines.append(_file(settings, "class names", entry.categories, folder))
+    return lines
 
 
 def _sources(settings: PrepareSettings) -> Path | None:
     return None if settings.sources_dir is None else project_path(settings.sources_dir)
 
 
-def _plan_file(settings: PrepareSettings, title: str, file: RemoteFile, folder: Path) -> Row:
+def _file(settings: PrepareSettings, title: str, file: RemoteFile, folder: Path) -> Line:
     found = find_file(_sources(settings), file.filename)
     earlier = folder / "published" / file.filename
     if found or earlier.is_file():
-        return Row(title, THERE, str(found or earlier))
+        return Line(title, THERE, str(found or earlier))
     size = f", about {file.size_gb:g} GB" if file.size_gb else ""
     check = ", checksum known" if file.checksum else ", no checksum is published"
     if settings.download:
         details = f"download {file.url}{size}{check}"
-        return Row(title, TO_DO, details, 0, file.size_gb * 1e9)
+        return Line(title, TO_DO, details, 0, file.size_gb * 1e9)
     details = f"{file.url}{size}{check}; set download, or put it into sources_dir"
-    return Row(title, MISSING, details)
+    return Line(title, MISSING, details)
 
 
-def _plan_made(settings: PrepareSettings, dataset: VideoDataset) -> list[Row]:
+def _made(settings: PrepareSettings, dataset: VideoDataset) -> list[Line]:
     report = dataset.folder / BROKEN_FILE
     broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
-    rows = [Row("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")]
+    lines = [Line("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")]
     known = dataset.index["fingerprint"] != ""
     walked = int((known & (dataset.index["seek"] == "")).sum())
     if walked:
         details = f"{walked:,} of {known.sum():,} videos are decoded from their start, which takes "
-        rows.append(Row("seeking", THERE, f"{details}longer; the frames are the same"))
+        lines.append(Line("seeking", THERE, f"{details}longer; the frames are the same"))
     if broken:
-        rows.append(Row("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
+        lines.append(Line("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
     missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
     if missing > 0:
         details = f"{missing:,} of {CATALOG[settings.dataset].num_videos:,}, named in "
         details += f"{dataset.folder / 'lists'}/*.problems.csv; when they are there, delete "
-        rows.append(Row("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}"))
-    return rows + (_changes(settings, dataset, broken) if settings.dataset == "folder" else [])
+        lines.append(Line("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}"))
+    return lines + (_changes(settings, dataset, broken) if settings.dataset == "folder" else [])
 
 
-def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> list[Row]:
+def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> list[Line]:
     """Say where a prepared folder of your own videos is not what the settings ask for."""
-    rows = []
+    lines = []
     source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
     for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "
-            rows.append(Row("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
+            lines.append(Line("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
     root = project_path(settings.data_root)
     if root.is_dir():
         now, then = len(find_videos(root)), len(dataset.index) + broken
@@ -282,37 +291,42 @@ def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> l
                 f"{root} has {now} videos, it had {then} when it was opened; delete "
                 f"{dataset.folder / 'dataset.json'} to open it again"
             )
-            rows.append(Row("changes", MISSING, details))
-    return rows
+            lines.append(Line("changes", MISSING, details))
+    return lines
 
 
-def _plan_frames(
+def _frames(
     settings: PrepareSettings, dataset: VideoDataset | None, counted: np.ndarray
-) -> list[Row]:
+) -> list[Line]:
     if settings.storage == "videos":
         return []
     if dataset is not None and stores_frames(dataset):
-        return [Row("frames", THERE, str(dataset.root))]
+        return [Line("frames", THERE, str(dataset.root))]
     count = int(counted[:, 0].sum())
     size = jpeg_bytes(counted, settings.frames_short_side)
     seconds = SECONDS_PER_JPEG * count / _cores(settings)
     details = f"{count:,} to write, about {_duration(seconds)}, about {_gigabytes(size)}"
-    return [Row("frames", TO_DO, details, seconds, size)]
+    return [Line("frames", TO_DO, details, seconds, size)]
 
 
-def _plan_lists(settings: PrepareSettings, folder: Path) -> list[Row]:
+def _lists(settings: PrepareSettings, folder: Path) -> list[Line]:
     names = list(REQUIRED)
     names += [labeled_list_name(f, settings.seed) for f in settings.labeled_fractions]
     names += [counted_list_name(n, settings.seed) for n in settings.labeled_counts]
-    there = [name for name in names if (folder / "lists" / f"{name}.txt").is_file()]
-    todo = [name for name in names if name not in there]
-    rows = [Row("lists", THERE, ", ".join(there))] if there else []
-    rows += [Row("lists", TO_DO, ", ".join(todo))] if todo else []
-    for path in map(project_path, settings.list_files):
-        is_done = (folder / "lists" / f"{path.stem}.txt").is_file()
-        state = (THERE if is_done else TO_DO) if path.is_file() else MISSING
-        rows.append(Row("your list", state, str(path)))
-    return rows
+    todo = [name for name in names if not _has_list(folder, name)]
+    there = [name for name in names if name not in todo]
+    parts = [(THERE, there), (TO_DO, todo)]
+    lines = [Line("lists", state, ", ".join(some)) for state, some in parts if some]
+    return lines + [_your_list(folder, project_path(path)) for path in settings.list_files]
+
+
+def _your_list(folder: Path, path: Path) -> Line:
+    state = THERE if _has_list(folder, path.stem) else TO_DO
+    return Line("your list", state if path.is_file() else MISSING, str(path))
+
+
+def _has_list(folder: Path, name: str) -> bool:
+    return (folder / "lists" / f"{name}.txt").is_file()
 
 
 def _told(made_with: dict) -> str:
@@ -321,18 +335,22 @@ def _told(made_with: dict) -> str:
     return "made with " + (", ".join(parts) or "the data set")
 
 
-def _kept_boxes(folder: Path, told: str, dataset: str) -> Row:
+def _made_or_to_do(part: str, is_made: bool, told: str, how: str) -> Line:
+    return Line(part, THERE, told) if is_made else Line(part, TO_DO, f"{how}; {told}")
+
+
+def _kept_boxes(folder: Path, told: str, dataset: str) -> Line:
     part = "person boxes"
     if (folder / PERSON_BOXES_FILE).is_file():
-        return Row(part, THERE, told)
+        return Line(part, THERE, told)
     if (folder / OLD_BOXES_FILE).is_file():
-        return Row(part, TO_DO, f"{OLD_BOXES_FILE} of an earlier version, to be taken over")
+        return Line(part, TO_DO, f"{OLD_BOXES_FILE} of an earlier version, to be taken over")
     if dataset == "synthetic":
-        return Row(part, TO_DO, "known to the pixel, written with the videos")
-    return Row(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
+        return Line(part, TO_DO, "known to the pixel, written with the videos")
+    return Line(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
 
 
-def _plan_actors(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
+def _boxes(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Line:
     part, made_with = "person boxes", read_made_with(folder / PERSON_BOXES_FILE)
     told = "none yet" if made_with is None else _told(made_with)
     if settings.actor_boxes == "keep":
@@ -340,48 +358,55 @@ def _plan_actors(settings: PrepareSettings, folder: Path, frames: np.ndarray) ->
     if settings.actor_boxes == "import":
         path = project_path(settings.detections_file)
         if not path.is_file():
-            return Row(part, MISSING, f"detections_file: {path} is not there")
-        is_done = is_made_with(folder, import_made_with(path))
-        return Row(part, THERE if is_done else TO_DO, told if is_done else f"import {path}; {told}")
+            return Line(part, MISSING, f"detections_file: {path} is not there")
+        is_made = is_made_with(folder, import_made_with(path))
+        return _made_or_to_do(part, is_made, told, f"import {path}")
     if settings.actor_boxes == "motion":
-        is_done = is_made_with(folder, motion_made_with(settings.actor_stride))
-        return Row(part, THERE if is_done else TO_DO, told if is_done else f"motion; {told}")
+        is_made = is_made_with(folder, motion_made_with(settings.actor_stride))
+        return _made_or_to_do(part, is_made, told, "motion")
+    return _detected_boxes(settings, folder, told, frames)
+
+
+def _detected_boxes(settings: PrepareSettings, folder: Path, told: str, frames: np.ndarray) -> Line:
+    part = "person boxes"
     weights = detector_path(settings.detector_weights, project_path(settings.data_dir))
     if weights.is_file():
         wanted = yolox_made_with(weights, settings.actor_stride, settings.detector_min_score)
         if is_made_with(folder, wanted):
-            return Row(part, THERE, told)
+            return Line(part, THERE, told)
     elif settings.detector_weights is not None or not settings.download:
         hint = "" if settings.detector_weights else f"; set download, or get {YOLOX_NANO_URL}"
-        return Row(part, MISSING, f"the detector {weights} is not there{hint}")
+        return Line(part, MISSING, f"the detector {weights} is not there{hint}")
     count = int((-(-frames // settings.actor_stride)).sum())
     seconds = count * SECONDS_PER_DETECTION / _cores(settings)
     details = f"yolox; {told}; {count:,} frames, about {_duration(seconds)} with YOLOX-Nano"
-    return Row(part, TO_DO, f"{details} on {_cores(settings)} cores", seconds, 24.0 * frames.sum())
+    return Line(part, TO_DO, f"{details} on {_cores(settings)} cores", seconds, 24.0 * frames.sum())
 
 
-def _plan_teacher(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Row:
+def _teacher(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Line:
     part, made_with = "ImageNet scores", read_made_with(folder / TEACHER_FILE)
     told = "none" if made_with is None else _told(made_with)
     if settings.teacher_scores == "keep":
         hint = "; only distillation needs them" if made_with is None else ""
-        return Row(part, THERE, told + hint)
+        return Line(part, THERE, told + hint)
+    for name in ("teacher_file", "teacher_weights"):
+        path = getattr(settings, name)
+        if path is not None and not project_path(path).is_file():
+            return Line(part, MISSING, f"{name}: {project_path(path)} is not there")
     if settings.teacher_scores == "import":
         path = project_path(settings.teacher_file)
-        if not path.is_file():
-            return Row(part, MISSING, f"teacher_file: {path} is not there")
-        is_done = made_with == import_made_with(path)
-        return Row(part, THERE if is_done else TO_DO, told if is_done else f"import {path}; {told}")
-    wanted = {"model": settings.teacher_model, "stride": settings.teacher_stride}
-    if settings.teacher_weights is not None:
-        path = project_path(settings.teacher_weights)
-        if not path.is_file():
-            return Row(part, MISSING, f"teacher_weights: {path} is not there")
-        wanted["weights_sha256"] = sha256_of(path)
-    if made_with is not None and wanted.items() <= made_with.items():
-        return Row(part, THERE, told)
+        return _made_or_to_do(part, made_with == import_made_with(path), told, f"import {path}")
+    if made_with is not None and _wanted_teacher(settings).items() <= made_with.items():
+        return Line(part, THERE, told)
     count = int((-(-frames // settings.teacher_stride)).sum())
     size, seconds = count * 2 * NUM_CLASSES, count * SECONDS_PER_SCORE / num_cores()
     details = f"compute; {told}; {count:,} frames, about "
     details += f"{_gigabytes(size)}, about {_duration(seconds)} with ResNet-18 without a GPU"
-    return Row(part, TO_DO, details, seconds, size)
+    return Line(part, TO_DO, details, seconds, size)
+
+
+def _wanted_teacher(settings: PrepareSettings) -> dict:
+    wanted = {"model": settings.teacher_model, "stride": settings.teacher_stride}
+    if settings.teacher_weights is not None:
+        wanted["weights_sha256"] = sha256_of(project_path(settings.teacher_weights))
+    return wanted
