@@ -100,7 +100,10 @@ TABLE = [
     Reference("cross/semi_ucf101_kinetics100", "semi_both/r2plus1d_r34_8x8x1_45e_ucf101-kinetics100_rgb_all_full_vidssl", R2, 100, 45, 5, 5),
     Reference("cross/semi_hmdb51_kinetics100", "semi_both/r2plus1d_r34_8x8x1_30e_hmdb51-kinetics100_rgb_all_full_vidssl", R2, 100, 30, 5, 5),
 ]  # fmt: skip
-STUDIES = ("ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "cross", "ablation")
+STUDIES = (
+    "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "cross", "ablation",
+    "pretrained_gpu",
+)  # fmt: skip
 SMALL_STUDIES = ("synthetic", "ablation_small", "demo", "folder")
 
 # What all configs of the reference have in common, and defaults of its code.
