@@ -144,8 +144,12 @@ class RgbConverter:
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the frame as the file says that it is to be shown, (H, W, 3), uint8."""
-        pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]  # its lines may end in padding; the array keeps it alive
+        lines = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
+        pixels = lines[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+        turns = frame.rotation // 90
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _walk(

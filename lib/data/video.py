@@ -100,8 +100,15 @@ def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> 
             prepared; names the file.
     """
     wanted, positions = np.unique(np.asarray(frame_indices), return_inverse=True)
-    frames = list(iterate_frames(source, wanted))
-    return np.stack([frames[position] for position in positions])
+    frames = None
+    for number, frame in enumerate(iterate_frames(source, wanted)):
+        if frames is None:
+            frames = np.empty((len(wanted), *frame.shape), dtype=np.uint8)
+        elif frame.shape != frames.shape[1:]:
+            raise ValueError(f"{source}: frame {wanted[number]} has another size than those before")
+        frames[number] = frame
+    is_ascending = len(wanted) == len(positions) and (np.diff(positions) > 0).all()
+    return frames if is_ascending else frames[positions]
 
 
 def iterate_frames(
