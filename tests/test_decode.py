@@ -23,7 +23,8 @@ needs_real_videos = pytest.mark.skipif(
 def plain_decode(path: Path) -> np.ndarray:
     """All frames of a file, in the few lines that PyAV's own documentation would use."""
     with av.open(str(path), metadata_errors="ignore") as container:
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+        frames = container.decode(video=0)
+        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
 
 
 def record_of(path: Path) -> VideoRecord:

@@ -15,6 +15,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +77,16 @@ class VideoDataset:
 
     def record(self, row: int) -> VideoRecord:
         """Return the video of one index row."""
-        name, path, _, label, frames, _, width, height, *reader = self.index.iloc[row]
+        name, path, *numbers, fingerprint, seek = (column[row] for column in self._record_columns)
+        label, frames, height, width = map(int, numbers)
         path = self.root / path
-        return VideoRecord(
-            int(row), name, path, int(label), int(frames), int(height), int(width), *reader
-        )
+        return VideoRecord(int(row), name, path, label, frames, height, width, fingerprint, seek)
+
+    @cached_property
+    def _record_columns(self) -> list[np.ndarray]:
+        """What records are made of; a row of the table itself takes pandas 0.2 ms."""
+        columns = ["name", "path", "label", "frames", "height", "width", *READER_COLUMNS]
+        return [self.index[column].to_numpy() for column in columns]
 
     def list_path(self, list_name: str) -> Path:
         """Return the file of a list, given by name (in `lists/`) or by a path ending in `.txt`."""

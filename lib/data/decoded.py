@@ -49,7 +49,7 @@ class DecodedCopy:
         if row < self._num_videos and self._bytes is None:
             try:
                 _make(self.path, int(self._starts[self._num_videos]))
-                self._bytes = np.memmap(self.path, np.uint8, "r")
+                self._bytes = np.asarray(np.memmap(self.path, np.uint8, "r"))
             except OSError as error:
                 self._give_up(error)
         return row < self._num_videos
