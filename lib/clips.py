@@ -93,6 +93,7 @@ class ClipSample(NamedTuple):
         teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
         label: Class index; −1 where it is not known.
         row: Index row of the video.
+        drawn: What makes the strong view of the weak one, where that is left to the device.
     """
 
     weak: Tensor | None
@@ -101,6 +102,7 @@ class ClipSample(NamedTuple):
     teacher: Tensor | None
     label: int
     row: int
+    drawn: DrawnStrong | None = None
 
 
 class ClipBatch(NamedTuple):
@@ -112,23 +114,35 @@ class ClipBatch(NamedTuple):
     teacher: Tensor | None
     label: Tensor
     row: Tensor
+    drawn: tuple[DrawnStrong, ...] | None = None
 
     @classmethod
     def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
         """Stack samples."""
-        *views, labels, rows = zip(*samples, strict=True)
+        *views, labels, rows, drawn = zip(*samples, strict=True)
         stacked = [None if view[0] is None else torch.stack(view) for view in views]
-        return cls(*stacked, torch.tensor(labels), torch.tensor(rows))
+        left = None if drawn[0] is None else drawn
+        return cls(*stacked, torch.tensor(labels), torch.tensor(rows), left)
+
+    def to(self, device: torch.device | str) -> "ClipBatch":
+        """Return the batch on a device; strong views that were left to it are made there."""
+        moved = (None if x is None else x.to(device, non_blocking=True) for x in self[:-1])
+        batch = ClipBatch(*moved)
+        if self.drawn is None:
+            return batch
+        pairs = zip(batch.weak, self.drawn, strict=True)
+        return batch._replace(strong=torch.stack([StrongTransform.apply(*pair) for pair in pairs]))
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which views a stream needs."""
+    """Which views a stream needs; `on_device` leaves the strong one to `ClipBatch.to`."""
 
     weak: bool = True
     strong: bool = False
     human_mask: bool = False
     teacher: bool = False
+    on_device: bool = False
 
 
 class ClipDataset(Dataset):
@@ -166,7 +180,8 @@ class ClipDataset(Dataset):
         frames = self.reader.read(record, drawn.frame_indices)
         weak = self.recipe.weak.apply(frames, drawn.weak)
         strong = mask = teacher = None
-        if self.views.strong:
+        left = drawn.strong if self.views.strong and self.views.on_device else None
+        if self.views.strong and left is None:
             strong = self.recipe.strong.apply(weak, drawn.strong)
         if self.actors is not None:
             boxes = self.actors.lookup(row, drawn.frame_indices, self.min_score)
@@ -174,7 +189,9 @@ class ClipDataset(Dataset):
         if self.teacher is not None:
             teacher = torch.from_numpy(self.teacher.lookup(row, drawn.teacher_frame))
         label = record.label if self.has_labels else -1
-        return ClipSample(weak if self.views.weak else None, strong, mask, teacher, label, row)
+        if not self.views.weak and left is None:
+            weak = None
+        return ClipSample(weak, strong, mask, teacher, label, row, left)
 
 
 class CenterClips:

@@ -70,8 +70,7 @@ class ClipSettings(DataSettings):
         crop_area_min: Smallest area of the random crop, share of the frame.
         randaugment_num_ops: Operations drawn for a strong view (n).
         randaugment_magnitude: Their magnitude m, of 30.
-        randaugment_ops: What they are drawn from: `photometric`, `geometric`, or single
-            operations by name; empty for none.
+        randaugment_ops: Drawn from `photometric`, `geometric` or operations by name; may be empty.
         temporal_ops: What the temporal operation is drawn from: none, half, reverse, drop.
         scene_augmentation: What is done to a batch for invariance to the scene.
         actor_min_score: Person boxes must score above this.
@@ -165,8 +164,7 @@ class TrainSettings(ClipSettings):
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
         labeled_batch: Labelled clips in a step, over all processes.
         unlabeled_batch: Unlabelled clips in a step, over all processes.
-        micro_batch: Most clips of a stream in one forward pass of one process; the rest is
-            accumulated. 0 for no bound.
+        micro_batch: Clips of a stream in one pass, then gradients are accumulated; 0 for no bound.
         lr: Peak learning rate at this global batch.
         warmup_epochs: Epochs of linear warm-up.
         momentum: SGD momentum.
@@ -182,6 +180,7 @@ class TrainSettings(ClipSettings):
         precision: Arithmetic of the network on a GPU.
         num_processes: Training processes; 0 for one per GPU, or one on a CPU.
         num_workers: Loader processes per training process and stream; 0 loads in place.
+        augment_on: Where strong views are made, with equal pixels: `cpu` (the loader) or `device`.
         tensorboard: Also write the log as TensorBoard events, into `tensorboard/` of the run.
     """
 
@@ -242,6 +241,7 @@ class TrainSettings(ClipSettings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     num_processes: Natural = 0
     num_workers: Natural = 0
+    augment_on: Literal["cpu", "device"] = "cpu"
     tensorboard: bool = False
 
     @property

@@ -62,6 +62,21 @@ def test_a_sample_is_uint8_and_has_the_asked_views(coded):
     assert only_weak.strong is None and torch.equal(only_weak.weak, sample.weak)
 
 
+@pytest.mark.parametrize("weak", [True, False])
+def test_strong_views_that_are_left_to_the_device_have_the_same_pixels(coded, weak):
+    here = make_clips(coded, Views(weak, strong=True))
+    left = make_clips(coded, Views(weak, strong=True, on_device=True))
+    keys = [(position, position % 3) for position in range(30)]
+    expected = ClipBatch.collate([here[key] for key in keys])
+    batch = ClipBatch.collate([left[key] for key in keys])
+    assert batch.strong is None and len(batch.drawn) == len(keys) and expected.drawn is None
+    made = batch.to("cpu")
+    assert torch.equal(made.strong, expected.strong) and made.drawn is None
+    assert not torch.equal(made.strong, made.weak)
+    if weak:
+        assert torch.equal(made.weak, expected.weak)
+
+
 def test_a_sample_shows_the_frames_that_were_drawn(coded):
     starts = set()
     for position in range(60):

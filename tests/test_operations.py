@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.augment import color, geometry
 from lib.augment.operations import RANDAUGMENT_OPS
@@ -273,6 +274,20 @@ def test_fill_is_one_value_or_one_per_channel(clip):
     for fill in ((1, 2), 256, -1, (0.5, 1, 2), ()):
         with pytest.raises(ValueError, match="fill must be 1 or 3 whole numbers"):
             geometry.translate_x(clip, 3, fill)
+
+
+@pytest.mark.parametrize("name", RANDAUGMENT_OPS)
+def test_clips_stay_on_their_device(name, monkeypatch):
+    """With tensors that only know shape and device: mixing two devices is an error, also here."""
+    operation = RANDAUGMENT_OPS[name]
+    histogram = lambda plane, minlength: plane.new_zeros(minlength, dtype=torch.int64)  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "bincount", histogram)  # its size depends on values
+    with FakeTensorMode():
+        clip = torch.zeros(5, 3, HEIGHT, WIDTH, dtype=torch.uint8, device="cuda")
+        out = operation.apply(clip, operation.value(10, (HEIGHT, WIDTH)), (20.0, 11.0), FILL)
+        assert out.device == clip.device and out.shape == clip.shape and out.dtype == torch.uint8
+        with pytest.raises(RuntimeError):
+            out + torch.zeros(out.shape)  # what this test relies on
 
 
 @pytest.mark.parametrize("name", RANDAUGMENT_OPS)

@@ -284,7 +284,9 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
 
 
 @pytest.mark.parametrize(
-    "changes", [{"cache_mb": 50}, {"num_workers": 1}, {"device": "auto"}], ids=str
+    "changes",
+    [{"cache_mb": 50}, {"num_workers": 1}, {"augment_on": "device"}, {"device": "auto"}],
+    ids=str,
 )
 def test_what_must_not_matter_does_not(tiny_settings, tmp_path, changes):
     if changes == {"device": "auto"} and torch.cuda.is_available():
@@ -386,6 +388,7 @@ ELSEWHERE = {
     "tensorboard": "test_runs.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
+    "augment_on": "test_what_must_not_matter_does_not",
 }
 
 

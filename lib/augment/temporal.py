@@ -58,7 +58,8 @@ def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
     """
     if drop.dtype != torch.bool or drop.shape != clip.shape[:1]:
         raise ValueError(f"drop must be {len(clip)} bools, not {drop.dtype} {tuple(drop.shape)}")
-    return clip.index_select(0, torch.arange(len(clip)).masked_fill(drop, 0).cummax(0).values)
+    order = torch.arange(len(clip)).masked_fill(drop.cpu(), 0).cummax(0).values
+    return clip.index_select(0, order.to(clip.device))
 
 
 class DrawnTemporal(NamedTuple):
@@ -134,6 +135,7 @@ class TemporalAugment:
         numbers = torch.rand(1 + clip_len, generator=generator)
         return DrawnTemporal(name, float(numbers[0]), numbers[1:])
 
-    def apply(self, clip: Tensor, drawn: DrawnTemporal) -> Tensor:
+    @staticmethod
+    def apply(clip: Tensor, drawn: DrawnTemporal) -> Tensor:
         """Apply it to anything with frames in dimension 0."""
         return TEMPORAL_OPS[drawn.name].apply(clip, drawn.number, drawn.frame_numbers)

@@ -227,7 +227,8 @@ class RandAugment:
             drawn.append(DrawnOperation(name, value, (x * width, y * height)))
         return drawn
 
-    def apply(self, clip: Tensor, drawn: Sequence[DrawnOperation]) -> Tensor:
+    @staticmethod
+    def apply(clip: Tensor, drawn: Sequence[DrawnOperation]) -> Tensor:
         """Apply drawn operations in their order to a clip (T, 3, H, W), uint8."""
         for operation in drawn:
             clip = RANDAUGMENT_OPS[operation.name].apply(
@@ -262,9 +263,10 @@ class StrongTransform:
         operations = self.randaugment.draw(height, width, generator)
         return DrawnStrong(operations, self.temporal.draw(clip_len, generator))
 
-    def apply(self, clip: Tensor, drawn: DrawnStrong) -> Tensor:
-        """Return the strong view of a weak view (T, 3, H, W), uint8."""
-        return self.temporal.apply(self.randaugment.apply(clip, drawn.operations), drawn.temporal)
+    @staticmethod
+    def apply(clip: Tensor, drawn: DrawnStrong) -> Tensor:
+        """Return the strong view of a weak view (T, 3, H, W), uint8, on any device."""
+        return TemporalAugment.apply(RandAugment.apply(clip, drawn.operations), drawn.temporal)
 
 
 @dataclass(frozen=True)

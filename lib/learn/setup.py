@@ -114,7 +114,9 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     uses_actors = SCENE_AUGMENTATIONS[settings.scene_augmentation].needs_people
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
-    views = Views(not strong or scene_p > 0, strong, uses_actors and scene_p > 0)
+    on_device = settings.augment_on == "device"
+    needs_weak, needs_people = not strong or scene_p > 0, uses_actors and scene_p > 0
+    views = Views(needs_weak, strong, needs_people, on_device=on_device)
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
     if data.unlabeled is None:
         return labeled, None
@@ -123,6 +125,7 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
         strong=True,
         human_mask=uses_actors and settings.unlabeled_scene_p > 0,
         teacher=settings.distillation_weight > 0,
+        on_device=on_device,
     )
     has_labels = data.unlabeled.classes == data.labeled.classes
     key = (settings.seed, UNLABELED)
@@ -169,7 +172,7 @@ def run_normalize(settings: TrainSettings) -> Normalize:
 def to_tensors(
     batch: ClipBatch, normalize: Normalize, num_classes: int, soft: Tensor | None = None
 ) -> ClipTensors:
-    """Move a batch to the device of `normalize` and normalise it there.
+    """Move a batch to the device of `normalize`, make there what was left to it, and normalise.
 
     Args:
         batch: The batch.
@@ -178,19 +181,15 @@ def to_tensors(
         soft: Class probabilities of all videos of the index, shape (V, K), on the CPU.
     """
     device = normalize.mean.device
-
-    def view(clips: Tensor | None) -> Tensor | None:
-        return None if clips is None else normalize(clips.to(device, non_blocking=True))
-
+    soft = None if soft is None else soft[batch.row].to(device)
+    batch = batch.to(device)
+    weak, strong = (x if x is None else normalize(x) for x in (batch.weak, batch.strong))
     mask = batch.human_mask
     if mask is not None:
-        mask = mask.to(device, non_blocking=True).transpose(1, 2).float()
-    label = batch.label.to(device).unsqueeze(1)  # −1, not known, gives zeros
+        mask = mask.transpose(1, 2).float()
+    label = batch.label.unsqueeze(1)  # −1, not known, gives zeros
     targets = (label == torch.arange(num_classes, device=device)).float()
-    teacher = None if batch.teacher is None else batch.teacher.to(device, non_blocking=True)
-    soft = None if soft is None else soft[batch.row].to(device)
-    row = batch.row.to(device)
-    return ClipTensors(view(batch.weak), view(batch.strong), mask, targets, teacher, soft, row)
+    return ClipTensors(weak, strong, mask, targets, batch.teacher, soft, batch.row)
 
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:

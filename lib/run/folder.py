@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported where they are used: planning a batch needs neithe
     import pandas as pd
 
 # Settings that may differ when a run is continued: they do not change what is computed.
-FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "tensorboard"}
+FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
 
 
 class Run:

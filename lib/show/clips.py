@@ -43,6 +43,7 @@ def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]
         batch: uint8 clips, at least two; views that it lacks are left out.
         settings: Name the scene augmentation.
     """
+    batch = batch.to("cpu")  # with the strong views that were left to the device
     rows = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.human_mask}
     shown = {label: clips[0] for label, clips in rows.items() if clips is not None}
     if batch.weak is None:
