@@ -31,7 +31,7 @@ KNOWN_IMPORTS: set[tuple[str, str]] = set()
 KNOWN_LONG = {
     "augment/transforms.py",
 }
-KNOWN_CORE = 7_550
+KNOWN_CORE = 7_650
 KNOWN_COMPLEX = {
     "augment/transforms.py:expand_operations",
     "evaluation/invariance.py:measure_invariance",

@@ -1,14 +1,15 @@
 """Read files of weights safely; import what the reference or MMAction2 (0.x, 1.x) trained."""
 
-import pickle
+import io
 import re
+import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from lib.data.pickles import check_growth
 
 # How MMAction2 and the reference name a part, and how we do; applied in this order.
 _NAMES = (
@@ -24,26 +25,29 @@ _NAMES = (
 )
 
 
-class _TrainingLog:
-    """Takes the place of MMEngine's log buffers, which nobody reads here."""
+class _Forgotten:
+    """Takes the place of everything that is no tensor."""
+
+    def __init__(self, *_: object):
+        pass
 
     def __setstate__(self, state: object) -> None:
         """Forget the state."""
 
 
 # Beside its tensors, a checkpoint of MMAction2 1.x holds curves of its training: arrays in a class
-# of MMEngine's. These names may occur in a file; what they stand for here cannot run anything.
-_new_array, _new_scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_HARMLESS = [
-    (_TrainingLog, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (_new_array, "numpy.core.multiarray._reconstruct"),  # NumPy 1
-    (_new_array, "numpy._core.multiarray._reconstruct"),  # NumPy 2
-    (_new_scalar, "numpy.core.multiarray.scalar"),
-    (_new_scalar, "numpy._core.multiarray.scalar"),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+# of MMEngine's. Nobody reads them here, so these names stand for something that keeps nothing.
+_FORGOTTEN = [
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(
+        f"{package}.multiarray.{name}"
+        for package in ("numpy.core", "numpy._core")  # NumPy 1, NumPy 2
+        for name in ("_reconstruct", "scalar")
+    ),
 ]
+_NUM_PICKLES = 5  # of PyTorch before 1.6, in front of the numbers
 
 
 def reference_to_our_name(name: str) -> str:
@@ -91,15 +95,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_HARMLESS):
+        _check_growth(path)
+        with torch.serialization.safe_globals([(_Forgotten, name) for name in _FORGOTTEN]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} was not read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"{path} was not read: {_explain_failure(error)}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
         raise ValueError(f"{path} holds no state_dict: a dictionary from names to tensors")
     return content
+
+
+def _check_growth(path: Path) -> None:
+    """Refuse a file that makes much out of few bytes, or whose checksums are wrong."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            for _ in range(_NUM_PICKLES):
+                check_growth(file)
+            return
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its parts are compressed")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} does not have its checksum")
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                check_growth(io.BytesIO(archive.read(name)))
 
 
 def _with_our_names(content: dict[str, Tensor], path: Path) -> dict[str, tuple[str, Tensor]]:

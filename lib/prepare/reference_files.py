@@ -1,99 +1,25 @@
 """The reference's pickled files of person boxes and ImageNet scores, read without running code.
 
-A pickle can call any function when it is read. These files need arrays, numbers, texts and built-in
-containers, and nothing else is admitted here.
-
 Formats: boxes {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}; scores {video:
 {1-based frame: {"prob": array (1000,)}}}. A video is named by its file without ending, in Kinetics
 by the first 11 characters (the YouTube id).
 """
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, VideoRows, read_made_with
 from lib.prepare.download import sha256_of
+from lib.prepare.pickled_arrays import as_array, load_arrays
 from lib.prepare.tables import NO_BOXES, NO_SCORES, is_made_with, write_box_rows, write_scores
 
 YOUTUBE_ID = 11  # characters
-
-
-def _decode_latin1(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, which older pickles call to make bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    """Stand in for `bytes`, which older pickles call without arguments."""
-    return b""
-
-
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _decode_latin1,
-    ("builtins", "bytes"): _empty_bytes,
-    ("__builtin__", "bytes"): _empty_bytes,
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ADMITTED[_module, "_reconstruct"] = np._core.multiarray._reconstruct
-    _ADMITTED[_module, "scalar"] = np._core.multiarray.scalar
-for _module in ("numpy.core.numeric", "numpy._core.numeric"):
-    _ADMITTED[_module, "_frombuffer"] = np._core.numeric._frombuffer
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and built-in containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ADMITTED[module, name]
-
-
-def load_arrays(path: str | Path) -> Any:
-    """Read a pickle, or a `.npy` file that holds one, of arrays and built-in containers.
-
-    Raises:
-        ValueError: If it cannot be read, or asks for anything else; nothing has been run then.
-    """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            _skip_npy_header(file)
-            value = _ArrayUnpickler(file).load()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(
-            f"{path}: not a pickle of arrays and plain containers ({error or type(error)}); "
-            "it was not run. Use a file from the reference, or make boxes and scores anew"
-        ) from error
-    if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ():
-        return value.item()
-    return value
-
-
-def _skip_npy_header(file: BinaryIO) -> None:
-    if file.read(6) != b"\x93NUMPY":
-        file.seek(0)
-        return
-    file.seek(0)
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    _, _, dtype = read[version](file)
-    if dtype.kind != "O":
-        raise ValueError(f"an array of {dtype}, expected a pickled dictionary")
+MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames
+REMEDY = "Use a file from the reference, or make boxes and scores anew"
 
 
 def reference_key(name: str, dataset_name: str) -> str:
@@ -119,7 +45,7 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     table = _read_table(path, dataset)
 
     def boxes_of(frame: int, value: Any) -> np.ndarray:
-        boxes = np.asarray(value, dtype=np.float32)
+        boxes = as_array(value).astype(np.float32)
         boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
         if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
             raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
@@ -160,8 +86,8 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     table = _read_table(path, dataset)
 
     def row_of(frame: int, value: Any) -> np.ndarray:
-        scores = value["prob"] if isinstance(value, dict) and "prob" in value else None
-        scores = np.asarray(scores, dtype=np.float32)
+        scores = value.get("prob") if isinstance(value, dict) else None
+        scores = np.zeros(0) if scores is None else as_array(scores).astype(np.float32)
         if scores.shape != (1000,) or not np.isfinite(scores).all():
             raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
         return scores[None].astype(np.float16)
@@ -190,7 +116,7 @@ def import_made_with(path: str | Path) -> dict:
 
 
 def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
-    table = load_arrays(path)
+    table = load_arrays(Path(path), REMEDY)
     if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
         raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
     keys = [reference_key(name, dataset.name) for name in dataset.index["name"]]
@@ -213,15 +139,17 @@ def _rows_of(
     convert: Callable[[int, Any], np.ndarray],
     empty: np.ndarray,
 ) -> list[VideoRows]:
-    results, beyond = [], 0
+    results, beyond, space = [], 0, MAX_GROWTH * Path(path).stat().st_size
     for name, num_frames in zip(dataset.index["name"], dataset.index["frames"], strict=True):
         entry = table.get(reference_key(name, dataset.name), {})
-        numbers = sorted(n for n in entry if 1 <= n <= num_frames)
-        beyond += len(entry) - len(numbers)
         try:
-            parts = [convert(number, entry[number]) for number in numbers]
+            numbers = sorted(n for n in entry if 1 <= n <= num_frames)
+            parts = [convert(int(number), entry[number]) for number in numbers]
+            if (space := space - sum(part.nbytes for part in parts)) < 0:
+                raise ValueError("its arrays are far larger than the file")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: video {name}: {error}") from error
+        beyond += len(entry) - len(numbers)
         frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
         results.append(VideoRows(np.concatenate([empty, *parts]), frames.astype(np.int32)))
     if beyond:
