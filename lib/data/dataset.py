@@ -2,7 +2,8 @@
 
 A data set is a folder with
 
-- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height),
+- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and what a
+  reader needs: fingerprint, seek),
 - `lists/*.txt`: which videos belong to a part, lines `class/name frames label`,
 - `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
 - `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.

@@ -32,19 +32,9 @@ class SeekTable(NamedTuple):
     times: np.ndarray
     keys: np.ndarray
 
-    def pack(self) -> str:
-        """Return the table as text, about 60 characters where the frame rate is constant."""
-        parts = [len(self.times)], np.diff(self.times, prepend=0), np.diff(self.keys, prepend=0)
-        packed = zlib.compress(np.concatenate(parts).astype("<i8").tobytes(), 9)
-        return base64.b64encode(packed).decode()
-
     @classmethod
     def unpack(cls, text: str) -> "SeekTable":
-        """Undo `pack`.
-
-        Raises:
-            ValueError: If the text is damaged.
-        """
+        """Undo `lib.prepare.probe.pack`; a damaged text is a ValueError."""
         try:
             raw = zlib.decompress(base64.b64decode(text, validate=True))
             count, *_ = values = np.frombuffer(raw, dtype="<i8")
@@ -128,28 +118,20 @@ def iterate_file(
     if table is not None and wanted[-1] >= len(table.times):
         raise _beyond(wanted[-1], len(table.times))
     with open_stream(path) as (container, stream):
-        found = _walk(container, stream, wanted)
-        if table is not None:
-            found = _seek(container, stream, wanted, table)
-        to_rgb = RgbConverter()
-        for frame in found:
-            yield to_rgb(frame)
+        reformatter = VideoReformatter()
+        places = (container, stream, wanted)
+        for frame in _walk(*places) if table is None else _seek(*places, table):
+            yield to_rgb(frame, reformatter)
 
 
-class RgbConverter:
-    """Converts decoded frames to RGB, always in one way, so that all readers give equal pixels."""
-
-    def __init__(self):
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return the frame as the file says that it is to be shown, (H, W, 3), uint8."""
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        plane = rgb.planes[0]  # its lines may end in padding; the array keeps it alive
-        lines = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
-        pixels = lines[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-        turns = frame.rotation // 90
-        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """Return a frame as the file says that it is to be shown, (H, W, 3), uint8."""
+    rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+    plane = rgb.planes[0]  # its lines may end in padding; the array keeps it alive
+    lines = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
+    pixels = lines[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
+    turns = frame.rotation // 90
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _walk(
