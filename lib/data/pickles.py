@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 MAX_GROWTH, FREE_BYTES = 16, 4096  # texts taken again: so many times what was read, and some more
 MAX_TUPLES_TAKEN = 40  # the hash of tuples of the same tuples takes e^(40 / e) steps then
+PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"GET", "BINGET", "LONG_BINGET"}
 
 
 def check_growth(file: BinaryIO | mmap.mmap) -> None:
@@ -20,18 +21,17 @@ def check_growth(file: BinaryIO | mmap.mmap) -> None:
     lengths: dict[int, int] = {}
     length = taken = tuples = 0
     for opcode, value, position in pickletools.genops(file):
-        name = opcode.name
-        if name == "MEMOIZE":
-            lengths[len(lengths)] = length
-        elif name.endswith("PUT"):
-            lengths[value] = length
+        if opcode.name in PUTS:
+            place = len(lengths) if value is None else value
+            lengths[place] = length
+            has_grown = place > position
+        elif opcode.name in GETS:
+            length = lengths.get(value, 0)
+            taken, tuples = taken + abs(length), tuples + (length < 0)
+            has_grown = taken > MAX_GROWTH * position + FREE_BYTES or tuples > MAX_TUPLES_TAKEN
         else:
-            is_taken = name.endswith("GET")
-            length = lengths.get(value, 0) if is_taken else _length(name, value)
-            taken += is_taken * max(0, length)
-            tuples += is_taken and length < 0
-        has_grown = taken > MAX_GROWTH * position + FREE_BYTES or tuples > MAX_TUPLES_TAKEN
-        if has_grown or name == "DUP" or (name.endswith("PUT") and value > position):
+            length, has_grown = _length(opcode.name, value), opcode.name == "DUP"
+        if has_grown:
             raise pickle.UnpicklingError("it is made to grow without end")
 
 

@@ -92,21 +92,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights: there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        _check_growth(path)
-        with torch.serialization.safe_globals([(_Forgotten, name) for name in _FORGOTTEN]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path} was not read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file fails in many ways
-        raise ValueError(f"{path} was not read: {_explain_failure(error)}") from error
+    content = _load(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
         raise ValueError(f"{path} holds no state_dict: a dictionary from names to tensors")
     return content
+
+
+def _load(path: Path) -> object:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        _check_growth(path)
+        with torch.serialization.safe_globals([(_Forgotten, name) for name in _FORGOTTEN]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} was not read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file fails in many ways
+        raise ValueError(f"{path} was not read: {_explain_failure(error)}") from error
 
 
 def _check_growth(path: Path) -> None:
