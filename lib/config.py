@@ -2,15 +2,17 @@
 
 The parameters cell of a notebook and the files in `params/` name the fields of these models. A name
 that no field has, a wrong type or an impossible value is an error that names the field, before any
-work starts.
+work starts. Augmentations and objectives are named by the tables that hold them.
 """
 
 import textwrap
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lib import tables
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,10 +21,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
-
-OPERATION_GROUPS = ("photometric", "geometric")
-Objective = Literal["probe", "supervised", "fixmatch", "uda", "flexmatch", "freematch", "softmatch"]
-TemporalOp = Literal["none", "half", "reverse", "drop"]
 
 
 def project_path(path: str | Path) -> Path:
@@ -71,7 +69,7 @@ class ClipSettings(DataSettings):
         randaugment_num_ops: Operations drawn for a strong view (n).
         randaugment_magnitude: Their magnitude m, of 30.
         randaugment_ops: Drawn from `photometric`, `geometric` or operations by name; may be empty.
-        temporal_ops: What the temporal operation is drawn from: none, half, reverse, drop.
+        temporal_ops: What the temporal operation is drawn from (`lib.augment.temporal`).
         scene_augmentation: What is done to a batch for invariance to the scene.
         actor_min_score: Person boxes must score above this.
         cache_mb: Largest decoded copy of a data set, used by all processes, megabytes; 0: none.
@@ -84,9 +82,9 @@ class ClipSettings(DataSettings):
     crop_area_min: Annotated[float, Field(gt=0, le=1)] = 0.08
     randaugment_num_ops: Natural = 2
     randaugment_magnitude: Annotated[float, Field(ge=0, le=30)] = 10
-    randaugment_ops: list[str] = list(OPERATION_GROUPS)
-    temporal_ops: Annotated[list[TemporalOp], Field(min_length=1)] = list(get_args(TemporalOp))
-    scene_augmentation: Literal["actor_cutmix", "scene_cutout", "cutmix", "mixup"] = "actor_cutmix"
+    randaugment_ops: tables.OperationNames = ["photometric", "geometric"]
+    temporal_ops: tables.TemporalNames = ["none", "half", "reverse", "drop"]
+    scene_augmentation: tables.SceneName = "actor_cutmix"
     actor_min_score: Probability = 0.4
     cache_mb: Natural = 0
 
@@ -101,12 +99,19 @@ class ClipSettings(DataSettings):
 
     @model_validator(mode="after")
     def _check_temporal_ops(self) -> Self:
-        if self.clip_len % 2 and "half" in self.temporal_ops:
+        known = tables.temporal_ops()
+        uneven = [name for name in self.temporal_ops if known[name].needs_even]
+        if self.clip_len % 2 and uneven:
             raise ValueError(
-                f"clip_len {self.clip_len} is odd and cannot be halved; make it even, or leave "
-                "'half' out of temporal_ops"
+                f"clip_len {self.clip_len} is odd, and {', '.join(map(repr, uneven))} takes even "
+                "clips only; make it even, or leave that out of temporal_ops"
             )
         return self
+
+    @property
+    def scene_needs_people(self) -> bool:
+        """Whether the scene augmentation needs person boxes."""
+        return tables.scene_augmentations()[self.scene_augmentation].needs_people
 
 
 class LookSettings(ClipSettings):
@@ -138,7 +143,8 @@ class TrainSettings(ClipSettings):
         unlabeled_data_root: Its `data_root`.
         unlabeled_list: Its list.
         val_list: List for validation.
-        objective: `probe` (of the head alone), `supervised`, or how unlabelled clips are used.
+        objective: `probe` (of the head alone), `supervised`, or how unlabelled clips are used
+            (`lib.learn.objectives`).
         labeled_view: View of the labelled clips that is learned from.
         labeled_scene_p: Probability of the scene augmentation on a labelled batch.
         unlabeled_scene_p: The same for an unlabelled batch.
@@ -195,7 +201,7 @@ class TrainSettings(ClipSettings):
     unlabeled_list: str = "train"
     val_list: str = "val"
 
-    objective: Objective = "fixmatch"
+    objective: tables.ObjectiveName = "fixmatch"
     labeled_view: Literal["weak", "strong"] = "weak"
     labeled_scene_p: Probability = 0.0
     unlabeled_scene_p: Probability = 0.5
@@ -247,7 +253,7 @@ class TrainSettings(ClipSettings):
     @property
     def is_semi_supervised(self) -> bool:
         """Whether unlabelled clips are used."""
-        return self.objective not in ("probe", "supervised")
+        return tables.objectives()[self.objective].uses_unlabeled
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:

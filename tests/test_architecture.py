@@ -18,13 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 LIB = ROOT / "lib"
 
 # A room imports from the rooms before it, and from itself.
-CORE = ["files", "config", "parameters", "augment", "data", "clips", "run", "learn", "evaluation"]
+CORE = [
+    *("files", "augment", "tables", "config", "parameters"),
+    *("data", "clips", "run", "learn", "evaluation"),
+]
 AROUND = ["prepare", "show", "batch"]
 ROOMS = [*CORE, *AROUND]
 
 MAX_FILE, MAX_CORE = 300, 5_000  # lines
 MAX_COMPLEXITY = 10  # as radon counts, which counts conditions inside of conditions as well
 MAX_MEDIAN, MAX_NINE_TENTHS = 9, 27  # lines of a function
+
+# Settings look names up in the tables that stand beside what they name.
+ASKED = {("tables.py", "learn")}
 
 # What does not hold yet; entries are only ever taken out.
 KNOWN_IMPORTS: set[tuple[str, str]] = set()
@@ -33,8 +39,6 @@ KNOWN_LONG = {
 }
 KNOWN_CORE = 7_650
 KNOWN_COMPLEX = {
-    "augment/transforms.py:expand_operations",
-    "evaluation/invariance.py:measure_invariance",
     "show/widgets.py:VideoPicker._filter",
 }
 
@@ -85,7 +89,7 @@ def test_a_room_imports_only_from_the_rooms_before_it():
     for path in FILES:
         allowed = ROOMS[: ROOMS.index(room_of(path)) + 1] if room_of(path) in ROOMS else []
         wrong |= {(name_of(path), room) for room in imported_rooms(path) if room not in allowed}
-    assert wrong - KNOWN_IMPORTS == set()
+    assert wrong - KNOWN_IMPORTS == ASKED
 
 
 def test_imports_inside_of_functions_are_seen(tmp_path):

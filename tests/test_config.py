@@ -139,6 +139,22 @@ def test_impossible_values_are_refused_by_name(name, value):
     assert f"\n  {name}: " in refused(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"temporal_ops": ["none", "revers"]},
+            "temporal_ops: no such name; did you mean 'reverse'",
+        ),
+        ({"randaugment_ops": ["rotat"]}, "randaugment_ops: no such name; did you mean 'rotate'"),
+        ({"scene_augmentation": "mix"}, "scene_augmentation: .*'mixup'.*got 'mix'"),
+        ({"objective": "fixmach"}, "objective: .*'fixmatch'.*supervised, .*fixmatch, uda"),
+    ],
+)
+def test_a_name_that_no_table_has_is_refused_with_the_near_miss(values, message):
+    assert re.search(message, refused(**values))
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         TrainSettings().lr = 1.0

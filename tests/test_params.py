@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.batch.needs import NEEDS_ACTORS as PLANNED_NEEDS_ACTORS
 from lib.batch.needs import data_needs
 from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
@@ -272,8 +270,3 @@ def test_the_plan_of_everything_prints(runs):
     text = plan_text(list(runs.values()))
     assert f"{len(runs)} runs" in text
     assert "python -m lib.prepare --dataset kinetics100" in text
-
-
-def test_the_plan_knows_what_needs_people():
-    needed = {name for name, scene in SCENE_AUGMENTATIONS.items() if scene.needs_people}
-    assert set(PLANNED_NEEDS_ACTORS) == needed

@@ -15,7 +15,6 @@ from torch import Tensor
 from lib.augment.checks import checked, in_range
 
 Fill = int | Sequence[int]  # one value for all channels, or one per channel
-FILL_RGB = (124, 116, 104)  # the mean color, which the paper's recipe fills with
 
 
 def rotate(clip: Tensor, degrees: float, fill: Fill) -> Tensor:

@@ -9,7 +9,6 @@ from lib.learn.schedule import count_steps
 from lib.prepare.catalog import CATALOG, dataset_folder
 
 MADE_ON_DEMAND = ("synthetic", "folder")  # data sets that need no download and no detector
-NEEDS_ACTORS = ("actor_cutmix", "scene_cutout")  # as in lib.augment.scene, which is slow to import
 
 
 @dataclass
@@ -97,7 +96,7 @@ def data_needs(runs: Iterable[TrainSettings]) -> list[DataNeed]:
     for s in runs:
         labeled = _need(needs, s.dataset, s.data_root, s.data_dir)
         labeled.lists |= {s.labeled_list, s.val_list, *s.test_lists}
-        uses_actors = s.scene_augmentation in NEEDS_ACTORS
+        uses_actors = s.scene_needs_people
         labeled.actors |= uses_actors and s.labeled_scene_p > 0
         if s.is_semi_supervised:
             unlabeled = labeled

@@ -16,8 +16,6 @@ class InputSpec:
         std: Standard deviation of red, green, blue to divide by, in 0..255.
         short_side: Short side that frames are scaled to, pixels.
         crop_size: Side of the square crop, pixels.
-        clip_len: Frames in a clip.
-        frame_interval: Distance of neighbouring frames, in frames of a video at 30 per second.
         min_clip_len: Fewest frames the network takes.
         min_crop_size: Smallest crop it takes, pixels.
         fixed_clip_len: Whether it takes this number of frames alone.
@@ -28,8 +26,6 @@ class InputSpec:
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     short_side: int = 256
     crop_size: int = 224
-    clip_len: int = 8
-    frame_interval: int = 8
     min_clip_len: int = 1
     min_crop_size: int = 1
     fixed_clip_len: bool = False

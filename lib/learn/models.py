@@ -4,7 +4,9 @@ Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T,
 """
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -89,7 +91,18 @@ def r2plus1d_small(
     return VideoClassifier(backbone, backbone.feature_dim, num_classes, dropout, teacher_classes)
 
 
-_OURS = {"r2plus1d_34": r2plus1d_34, "r3d_18": r3d_18, "r2plus1d_small": r2plus1d_small}
+class Network(NamedTuple):
+    """A network of this project: its constructor and what it is fed."""
+
+    build: Callable[..., VideoClassifier]
+    input: InputSpec
+
+
+NETWORKS = {
+    "r2plus1d_34": Network(r2plus1d_34, InputSpec()),
+    "r3d_18": Network(r3d_18, InputSpec(min_clip_len=2)),
+    "r2plus1d_small": Network(r2plus1d_small, InputSpec()),
+}
 
 
 def build_model(
@@ -122,7 +135,7 @@ def build_model(
     Raises:
         ValueError: If there is no such network, or its weights cannot be had or do not fit.
     """
-    if name not in _OURS and is_image_network(name):
+    if name not in NETWORKS and is_image_network(name):
         backbone, feature_dim, own_dropout = build_image_network(
             name,
             pretrained=pretrained,
@@ -146,9 +159,9 @@ def build_model(
 def _build_video_network(
     name: str, num_classes: int, pretrained: bool, dropout: float | None, teacher_classes: int
 ) -> VideoClassifier:
-    if name in _OURS:
+    if name in NETWORKS:
         _check_pretrained(name, pretrained)
-        build = _OURS[name]
+        build = NETWORKS[name].build
         if dropout is None:
             return build(num_classes, teacher_classes=teacher_classes)
         return build(num_classes, dropout, teacher_classes)
@@ -162,8 +175,8 @@ def _build_video_network(
 def model_names() -> list[str]:
     """Return the names that `build_model` knows, but for timm's."""
     names = torchvision_video_names()
-    names = [f"torchvision/{name}" if name in _OURS else name for name in names]
-    return [*_OURS, *names, *image_network_names()]
+    names = [f"torchvision/{name}" if name in NETWORKS else name for name in names]
+    return [*NETWORKS, *names, *image_network_names()]
 
 
 def _check_name(name: str) -> None:
@@ -184,13 +197,6 @@ def _check_pretrained(name: str, pretrained: bool) -> None:
         )
 
 
-_OUR_SPECS = {
-    "r2plus1d_34": InputSpec(),
-    "r3d_18": InputSpec(min_clip_len=2),
-    "r2plus1d_small": InputSpec(short_side=64, crop_size=56, frame_interval=3),
-}
-
-
 def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     """Return what a network is fed.
 
@@ -204,9 +210,9 @@ def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     Raises:
         ValueError: If there is no such network, or no published weights for it.
     """
-    if name in _OUR_SPECS:
+    if name in NETWORKS:
         _check_pretrained(name, pretrained)
-        return _OUR_SPECS[name]
+        return NETWORKS[name].input
     if is_image_network(name):
         return image_input_spec(name)
     _check_name(name)

@@ -111,7 +111,7 @@ def make_objective(settings: TrainSettings) -> Objective:
 
 def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDataset | None]:
     """Return the sources of the labelled and of the unlabelled clips."""
-    uses_actors = SCENE_AUGMENTATIONS[settings.scene_augmentation].needs_people
+    uses_actors = settings.scene_needs_people
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
     on_device = settings.augment_on == "device"

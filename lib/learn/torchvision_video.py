@@ -6,9 +6,6 @@ from torch import nn
 
 from lib.learn.inputs import InputSpec, build_published
 
-# Frames and interval that torchvision's weights were evaluated with: their `_docs`, by family.
-_CLIPS = {"mvit": (16, 4), "s3d": (128, 2), "swin3d": (32, 2)}
-
 
 def torchvision_video_names() -> list[str]:
     """Return the names of torchvision's video networks."""
@@ -46,15 +43,12 @@ def torchvision_video_spec(name: str) -> InputSpec:
     bare = name.removeprefix("torchvision/")
     weights = _models().get_model_weights(bare).DEFAULT
     preset = weights.transforms()
-    clip_len, frame_interval = _CLIPS.get(bare.split("_")[0], (16, 2))
     embeds_positions = bare.startswith("mvit")  # one entry a patch
     return InputSpec(
         mean=tuple(255 * value for value in preset.mean),
         std=tuple(255 * value for value in preset.std),
         short_side=min(preset.resize_size),
         crop_size=preset.crop_size[0],
-        clip_len=clip_len,
-        frame_interval=frame_interval,
         min_clip_len=weights.meta.get("min_temporal_size", 1),
         min_crop_size=weights.meta["min_size"][0],
         fixed_clip_len=embeds_positions,

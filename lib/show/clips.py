@@ -49,7 +49,7 @@ def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]
     if batch.weak is None:
         return shown
     mask = batch.human_mask
-    if mask is None and SCENE_AUGMENTATIONS[settings.scene_augmentation].needs_people:
+    if mask is None and settings.scene_needs_people:
         return shown
     strong = batch.weak if batch.strong is None else batch.strong
     generator = torch.Generator().manual_seed(0)

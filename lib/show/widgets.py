@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.transforms import expand_operations
+from lib.augment.temporal import TEMPORAL_OPS
+from lib.augment.transforms import OPERATION_GROUPS, RANDAUGMENT_OPS
 from lib.config import (
-    OPERATION_GROUPS,
     PROJECT_ROOT,
     ClipSettings,
     DataSettings,
@@ -27,13 +27,6 @@ from lib.show.movies import compose, strip_html
 
 MOST_LISTED = 200  # videos in a picker; more are found by searching
 COLUMNS = 4
-TEMPORAL = {
-    "any of them": ["none", "half", "reverse", "drop"],
-    "none": ["none"],
-    "T-Half": ["half"],
-    "T-Reverse": ["reverse"],
-    "T-Drop": ["drop"],
-}
 THESE_KNOBS = "these knobs"
 # In the page itself, so that copying needs neither kernel nor network.
 COPY_BUTTON = (
@@ -157,11 +150,12 @@ class AugmentationExplorer:
         self.show()
 
     def _make_knobs(self, settings: LookSettings) -> None:
-        temporal = {name: tuple(value) for name, value in TEMPORAL.items()}
+        temporal = {"any of them": tuple(TEMPORAL_OPS)}
+        temporal |= {operation.title: (name,) for name, operation in TEMPORAL_OPS.items()}
         own = tuple(settings.temporal_ops)
         if own not in temporal.values():
             temporal = {", ".join(own): own} | temporal
-        operations = [*OPERATION_GROUPS, *expand_operations(OPERATION_GROUPS)]
+        operations = [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
         self.knobs = {
             "seed": widgets.BoundedIntText(settings.seed, min=0, max=10**6, description="seed"),
             "randaugment_ops": widgets.SelectMultiple(
