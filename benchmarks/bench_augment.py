@@ -16,7 +16,9 @@ from torchvision.transforms import v2
 
 from benchmarks.timing import describe_machine, interleave, print_table
 from lib.augment.operations import RANDAUGMENT_OPS
-from lib.augment.transforms import RandAugment, StrongTransform, TemporalAugment, WeakTransform
+from lib.augment.randaugment import RandAugment
+from lib.augment.temporal import TemporalAugment
+from lib.augment.transforms import StrongTransform, WeakTransform
 
 FILL = (124, 116, 104)
 SIDE, FRAMES, MAGNITUDE = 224, 8, 10
@@ -145,7 +147,7 @@ def bench_sample(rounds: int, num_draws: int = 60) -> None:
     def make_strong_views() -> None:
         generator.manual_seed(1)
         for _ in range(num_draws):
-            strong(view, generator)
+            strong.apply(view, strong.draw(len(view), *view.shape[-2:], generator))
 
     times = interleave(
         {

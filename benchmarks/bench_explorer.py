@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 
 from lib.augment.operations import RANDAUGMENT_OPS
-from lib.config import LookSettings
 from lib.data.dataset import VideoDataset
 from lib.prepare.synthetic import write_video
 from lib.prepare.tables import write_person_boxes
 from lib.prepare.writing import write_dataset
+from lib.show.settings import LookSettings
 from lib.show.widgets import AugmentationExplorer
 
 TARGET_MS = 150

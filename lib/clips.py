@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.transforms import (
     DrawnStrong,
     EvalTransform,
-    RandAugment,
     StrongTransform,
     WeakParams,
     WeakTransform,

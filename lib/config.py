@@ -114,22 +114,6 @@ class ClipSettings(DataSettings):
         return tables.scene_augmentations()[self.scene_augmentation].needs_people
 
 
-class LookSettings(ClipSettings):
-    """Settings of notebook 2.
-
-    Attributes:
-        list_name: The list whose videos are shown.
-        num_videos: How many of them.
-        seed: Seed of everything that is drawn.
-        train_params: YAML of a run whose training clips are shown; None for one with these clips.
-    """
-
-    list_name: str = "train"
-    num_videos: Count = 4
-    seed: Natural = 0
-    train_params: str | None = None
-
-
 class TrainSettings(ClipSettings):
     """Settings of notebook 3: one run.
 

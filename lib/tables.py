@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def operations() -> list[str]:
     """Return the names of RandAugment's operations, the groups first."""
-    from lib.augment.transforms import OPERATION_GROUPS, RANDAUGMENT_OPS
+    from lib.augment.operations import RANDAUGMENT_OPS
+    from lib.augment.randaugment import OPERATION_GROUPS
 
     return [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
 

@@ -6,14 +6,13 @@ import yaml
 from lib.config import (
     PROJECT_ROOT,
     EvaluateSettings,
-    LookSettings,
     Settings,
     TrainSettings,
     project_path,
 )
 from lib.parameters import make_settings, read_parameters, read_yaml
 from lib.prepare.settings import PrepareSettings
-from lib.show.settings import ReportSettings
+from lib.show.settings import LookSettings, ReportSettings
 
 ALL_SETTINGS = [PrepareSettings, LookSettings, TrainSettings, EvaluateSettings, ReportSettings]
 

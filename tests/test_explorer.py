@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from lib.clips import ClipBatch, ClipDataset, Views
-from lib.config import LookSettings, TrainSettings
+from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective
@@ -24,6 +24,7 @@ from lib.show.augmentations import operation_rows, scene_rows, temporal_rows
 from lib.show.explorer import ClipExplorer
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.movies import compose
+from lib.show.settings import LookSettings
 from lib.show.widgets import MOST_LISTED, AugmentationExplorer, clip_yaml, known_runs
 
 SMALL = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "crop_area_min": 0.4}

@@ -13,10 +13,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from lib.batch import run as batch
 from lib.batch.plan import read_plan
-from lib.config import PROJECT_ROOT, EvaluateSettings, LookSettings, TrainSettings
+from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
-from lib.show.settings import ReportSettings
+from lib.show.settings import LookSettings, ReportSettings
 
 SETTINGS = {
     "1_prepare_data.ipynb": PrepareSettings,

@@ -7,15 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.randaugment import RandAugment, expand_operations
+from lib.augment.temporal import TemporalAugment
 from lib.augment.transforms import (
     EvalTransform,
-    RandAugment,
     StrongTransform,
-    TemporalAugment,
     WeakParams,
     WeakTransform,
     eval_crops,
-    expand_operations,
     resize,
     resized_size,
 )

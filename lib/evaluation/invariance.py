@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.augment.actor_cutmix import actor_cutmix
+from lib.augment.randaugment import OPERATION_GROUPS, RandAugment
 from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
-from lib.augment.transforms import OPERATION_GROUPS, RandAugment
 from lib.clips import CenterClips, make_generator
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset

@@ -8,15 +8,16 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.randaugment import DrawnOperation, RandAugment
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal, temporal_title
-from lib.augment.transforms import DrawnOperation, DrawnStrong, RandAugment
+from lib.augment.transforms import DrawnStrong
 from lib.clips import ClipBatch, ClipDataset, ClipRecipe, Views, make_generator
-from lib.config import LookSettings
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.show.clips import mix_clips
+from lib.show.settings import LookSettings
 from lib.show.style import BOX, shorten
 
 BOX_RGB = tuple(round(255 * part) for part in to_rgb(BOX))

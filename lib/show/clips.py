@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
+from lib.augment.randaugment import FILL
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.transforms import FILL, EvalTransform
+from lib.augment.transforms import EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
 from lib.data.frame_tables import PERSON_BOXES_FILE

@@ -17,13 +17,13 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import temporal_title
 from lib.augment.transforms import WeakParams
 from lib.clips import ClipRecipe, DrawnClip, make_generator
-from lib.config import LookSettings
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.show.augmentations import describe, draw_boxes
 from lib.show.clips import mix_clips
 from lib.show.movies import Tile, from_frames, shrink
+from lib.show.settings import LookSettings
 from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame

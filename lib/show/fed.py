@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
+from lib.augment.randaugment import FILL
 from lib.augment.scene import unmixed
-from lib.augment.transforms import FILL
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
-from lib.config import ClipSettings, LookSettings, TrainSettings
+from lib.config import ClipSettings, TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.learn.schedule import num_micro_batches
@@ -31,6 +31,7 @@ from lib.parameters import is_run_file, parameter_files
 from lib.prepare.prepare import prepare_for
 from lib.show.explorer import scene_title
 from lib.show.movies import Tile
+from lib.show.settings import LookSettings
 from lib.show.style import LABELED as LABELED_COLOR
 from lib.show.style import SCENE, STRONG, WEAK, shorten
 

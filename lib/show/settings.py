@@ -1,6 +1,22 @@
-"""Settings of notebook 5."""
+"""The settings of notebooks 2 and 5."""
 
-from lib.config import Settings
+from lib.config import ClipSettings, Count, Natural, Settings
+
+
+class LookSettings(ClipSettings):
+    """Settings of notebook 2.
+
+    Attributes:
+        list_name: The list whose videos are shown.
+        num_videos: How many of them.
+        seed: Seed of everything that is drawn.
+        train_params: YAML of a run whose training clips are shown; None for one with these clips.
+    """
+
+    list_name: str = "train"
+    num_videos: Count = 4
+    seed: Natural = 0
+    train_params: str | None = None
 
 
 class ReportSettings(Settings):

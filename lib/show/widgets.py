@@ -8,22 +8,18 @@ import ipywidgets as widgets
 import numpy as np
 import yaml
 
+from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.randaugment import OPERATION_GROUPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
-from lib.augment.transforms import OPERATION_GROUPS, RANDAUGMENT_OPS
-from lib.config import (
-    PROJECT_ROOT,
-    ClipSettings,
-    DataSettings,
-    LookSettings,
-    project_path,
-)
+from lib.config import PROJECT_ROOT, ClipSettings, DataSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.parameters import make_settings
 from lib.show.escape import escape
 from lib.show.explorer import ClipExplorer, Look
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.movies import compose, strip_html
+from lib.show.settings import LookSettings
 
 MOST_LISTED = 200  # videos in a picker; more are found by searching
 COLUMNS = 4
