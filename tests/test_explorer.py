@@ -190,12 +190,12 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
     batches = []
     real = FixMatchObjective.__call__
 
-    def record(self, model, labeled, unlabeled, generator):
+    def record(self, model, labeled, unlabeled, generator, labeler):
         def keep(clips):
             batches.append(clips.detach())
             return model(clips)
 
-        return real(self, keep, labeled, unlabeled, generator)
+        return real(self, keep, labeled, unlabeled, generator, labeler)
 
     fed = fed_step(settings, step=1, shown=2)
     monkeypatch.setattr(FixMatchObjective, "__call__", record)
