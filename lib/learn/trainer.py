@@ -74,6 +74,7 @@ class Trainer:
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         self.val_reader = FrameReader(self.data.labeled, settings.cache_mb)
