@@ -143,3 +143,22 @@ def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
     fit(settings)
     (rows,) = seen
     assert np.array_equal(rows, load_data(settings).labeled_rows) and len(rows) < 18
+
+
+def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path):
+    settings = {"objective": "probe", "epochs": 1}
+    one = fit(tiny_settings(**settings, run_dir=tmp_path / "one"))
+    two = fit(tiny_settings(**settings, run_dir=tmp_path / "two", num_processes=2))
+    for name, value in one.load(one.last_path)["model"].items():
+        there = two.load(two.last_path)["model"][name]
+        torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-2)  # of weights up to 100
+
+
+def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
+    settings = tiny_settings(
+        objective="freematch", head="probe", ema_decay=0.9, average_labels=True, num_processes=2
+    )
+    run = fit(settings)
+    assert run.is_finished()
+    state = run.load(run.last_path)
+    assert len(state["objective"]) == 2 and state["average"]["n_averaged"] > 0
