@@ -161,6 +161,7 @@ class TrainSettings(ClipSettings):
         weight_decay: SGD weight decay.
         grad_clip: Largest L2 norm of the gradient.
         val_interval: Epochs between validations (and checkpoints).
+        checkpoint_minutes: Also save after so many minutes, within an epoch too; 0 for only then.
         test_lists: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
         test_num_crops: Its crops per clip: 1 (centre) or 3 (along the longer side).
@@ -219,14 +220,13 @@ class TrainSettings(ClipSettings):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-4
     grad_clip: Positive = 40.0
-
     val_interval: Count = 5
+    checkpoint_minutes: NonNegative = 10.0
     test_lists: Annotated[list[str], Field(min_length=1)] = ["val"]
     test_num_clips: Count = 10
     test_num_crops: Literal[1, 3] = 3
     test_crop_size: Count = 256
     test_fusion: Literal["scores", "probabilities"] = "scores"
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     num_processes: Natural = 0

@@ -386,6 +386,7 @@ ELSEWHERE = {
     "device": "test_what_must_not_matter_does_not",
     "precision": "test_precision",
     "tensorboard": "test_runs.py",
+    "checkpoint_minutes": "test_checkpoints.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
     "augment_on": "test_what_must_not_matter_does_not",

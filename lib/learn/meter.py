@@ -2,6 +2,8 @@
 
 import resource
 import sys
+import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +12,39 @@ from lib.run.processes import World
 
 
 class Meter:
-    """Adds up the statistics of steps; means over all micro-batches and processes are exact."""
+    """Adds up the statistics of an epoch's steps; the means over all processes are exact.
+
+    Attributes:
+        clips: Clips of these steps, over all processes.
+    """
 
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
+        self.clips = 0
+        self._seconds_before, self._started = 0.0, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the time since the epoch began, without that between a stop and its end."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint within the epoch must hold."""
+        sums = {name: value.cpu() for name, value in self._sums.items()}
+        return {"sums": sums, "clips": self.clips, "seconds": self.seconds()}
+
+    def load(self, states: list[dict[str, Any]], device: torch.device, is_counted: bool) -> None:
+        """Go on from the sums of one or of several processes.
+
+        Args:
+            states: Their `state_dict()`.
+            device: Where the steps are computed.
+            is_counted: Whether this process counts them; if not, it knows their names alone.
+        """
+        for state in states:
+            sums = {name: value.to(device) * is_counted for name, value in state["sums"].items()}
+            for name, value in sums.items():
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self.clips, self._seconds_before = state["clips"], state["seconds"]
 
     def update(self, stats: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Add (sum, count) per name."""

@@ -50,9 +50,15 @@ def load_data(settings: TrainSettings) -> Data:
     """Open the data sets and lists of a run and check that they fit together.
 
     Raises:
-        ValueError: If a data set is not prepared (gives the command), a list is missing or training
-            and validation overlap.
+        ValueError: If a data set is not prepared (gives the command), a list is missing, training
+            and validation overlap, or two test lists have one name.
     """
+    names = [Path(name).name.removesuffix(".txt") for name in settings.test_lists]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"test_lists: {settings.test_lists} have one name twice and would share a file of "
+            "scores; rename one"
+        )
     dataset = open_prepared(settings.dataset, settings.data_root, settings.data_dir)
     listed = dataset.read_list(settings.labeled_list)
     labels = dataset.index["label"].to_numpy()

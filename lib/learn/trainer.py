@@ -1,31 +1,28 @@
 """The one training loop: steps, epochs, validation, checkpoints."""
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator, make_loader
+from lib.clips import ClipBatch, make_generator
 from lib.config import TrainSettings
 from lib.data.video import FrameReader
+from lib.learn import resume
 from lib.learn.averaging import Average
 from lib.learn.batch_norm import average_buffers, for_processes
+from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter, peak_memory_mb
+from lib.learn.objectives import Objective
 from lib.learn.probe import fit_head
 from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import (
     DROPOUT,
-    LABELED,
     MIXING,
-    ORDER,
-    UNLABELED,
     build_run_model,
     load_data,
     load_soft_targets,
@@ -35,12 +32,14 @@ from lib.learn.setup import (
     to_tensors,
     val_protocol,
 )
+from lib.learn.streams import paired_batches
 from lib.run.folder import Run
 from lib.run.processes import World
 from lib.run.progress import ProgressFile
 from lib.run.tracking import EventWriter
 
 STOP_CHECK_STEPS = 20
+LEAST_SCALE = 1.0  # of fp16's gradient scaler, which begins at 65,536 and halves
 ALONE = World(0, 1, torch.device("cpu"))  # means over one process's own steps
 
 
@@ -78,42 +77,56 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         self.val_reader = FrameReader(self.data.labeled, settings.cache_mb)
-        self.step, self.best_top1, self.seconds = 0, -1.0, 0.0
         self.events: EventWriter | None = None
+        self.step, self.epoch = 0, 0  # steps made, epochs that are in the log
+        self.best_top1 = -1.0
+        self.seconds = 0.0  # of the epochs in the log
+        self.meter = Meter()  # of the epoch that is not there yet
+        self.is_sound = True  # whether what would be saved now can be continued exactly
+        self.before: tuple[list[Tensor], dict[str, Tensor]] | None = None  # a step began
+        self.saved_step, self.saved_at = 0, time.perf_counter()
 
     def fit(self) -> None:
-        """Train to the last epoch, from the last checkpoint if there is one."""
+        """Train to the last epoch, from the last checkpoint if there is one.
+
+        Raises:
+            FloatingPointError: At the first loss or gradient that is no number.
+        """
         self._resume()
         if self.settings.tensorboard and self.world.rank == 0:
             self.events = EventWriter(self.run)
+        try:
+            self._train()
+        except FloatingPointError:  # what led to it is no good checkpoint
+            raise
+        except Exception:
+            self._save_before_the_error()
+            raise
+
+    def _train(self) -> None:
         last_step = self.settings.epochs * self.steps_per_epoch
         if self.settings.objective == "probe":
-            return self._fit_probe(last_step)
-        batches = self._batches(self.step, last_step)
-        started, samples, meter = time.perf_counter(), 0, Meter()
+            self.meter.update(self._fit_head())
+            self.meter.clips, self.step = len(self.data.labeled_rows), last_step
+            return self._end_epoch()
+        world, start = self.world, self.step
+        batches = paired_batches(self.settings, self.data, self.clips, world, start, last_step)
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
+        if self.step // self.steps_per_epoch > self.epoch:  # it failed at the end of an epoch
+            self._end_epoch()
         while self.step < last_step:
-            epoch = self.step // self.steps_per_epoch + 1
-            samples += self._train_step(batches, meter)
+            self._train_step(batches)
             if self.world.rank == 0 and progress.is_due():
-                rate = samples / (time.perf_counter() - started)
-                progress.write(self.step, self._lr(), rate, meter.means(ALONE))
-            stop = self._is_asked_to_stop()
+                lr = self.optimizer.param_groups[0]["lr"]
+                rate = self.meter.clips / self.meter.seconds()
+                progress.write(self.step, lr, rate, self.meter.means(ALONE))
             if self.step % self.steps_per_epoch == 0:
-                elapsed = time.perf_counter() - started
-                self.seconds += elapsed
-                self._end_epoch(epoch, meter, samples / elapsed)
-                started, samples, meter = time.perf_counter(), 0, Meter()
-            if stop:  # within an epoch, processes have their own buffers
-                buffers = {name: value.cpu() for name, value in self.model.named_buffers()}
-                self._save(self.run.last_path, self.world.gather(buffers))
+                self._end_epoch()
+            is_to_stop, is_to_save = self._requests()
+            if is_to_save and self.saved_step != self.step:
+                self._save(self.run.last_path)
+            if is_to_stop:
                 return
-
-    def _fit_probe(self, last_step: int) -> None:
-        started, meter = time.perf_counter(), Meter()
-        meter.update(self._fit_head())
-        self.step, self.seconds = last_step, time.perf_counter() - started
-        self._end_epoch(1, meter, len(self.data.labeled_rows) / self.seconds)
 
     def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Let the head be a logistic regression on the labelled videos' features."""
@@ -121,114 +134,104 @@ class Trainer:
         how = val_protocol(self.settings), self.world, self.settings.probe_l2
         return fit_head(self.model, self.normalize, *videos, *how)
 
-    def _train_step(self, batches: Iterator, meter: Meter) -> int:
-        """Make one optimiser step and return the clips it used, over all processes."""
-        settings, device = self.settings, self.world.device
+    def _train_step(self, batches: Iterator[tuple[ClipBatch, ClipBatch | None]]) -> None:
+        """Make one optimiser step."""
+        settings = self.settings
         lr = learning_rate(self.step, self.steps_per_epoch, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        kept = {name: value.clone() for name, value in self.objective.state.items()}
+        self.before = ([buffer.clone() for buffer in self.model.buffers()], kept)
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(  # dropout, the only reader of the global generator
             make_generator(settings.seed, DROPOUT, self.step, self.world.rank).initial_seed()
         )
         objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
-        samples = 0
-        for micro in range(self.num_micro):
-            labeled, unlabeled = (
-                None if batch is None else to_tensors(batch, self.normalize, self.num_classes, soft)
-                for batch, soft in zip(next(batches), (None, self.soft), strict=True)
-            )
-            part = self.world.rank * self.num_micro + micro
-            generator = make_generator(settings.seed, MIXING, self.step, part)
-            is_last = micro == self.num_micro - 1
-            if isinstance(self.parallel, DistributedDataParallel):
-                self.parallel.require_backward_grad_sync = is_last
-            with torch.autocast(
-                device.type, _AUTOCAST[settings.precision], settings.precision != "fp32"
-            ):
-                labeler = self.average.network if settings.average_labels else None
-                loss, stats = objective(self.parallel, labeled, unlabeled, generator, labeler)
-            self.scaler.scale(loss / self.num_micro).backward()
-            meter.update(stats)
-            samples += len(labeled.targets) + (0 if unlabeled is None else len(unlabeled.targets))
+        taken = [
+            self._micro_step(next(batches), micro, objective) for micro in range(self.num_micro)
+        ]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        meter.update({"grad_norm": (norm, torch.ones_like(norm))})
+        self._check_finite(norm, taken)
+        self.is_sound = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update()
         self.step += 1
-        return samples * self.world.size
+        for part in taken:
+            self.meter.update(part.stats)
+            self.meter.clips += self.world.size * sum(map(len, part.rows))
+        is_made = torch.isfinite(norm)  # or the scaler of fp16 left the step out
+        self.meter.update({"grad_norm": (norm.where(is_made, 0.0), is_made)})
+        self.is_sound, self.before = True, None
 
-    def _batches(
-        self, start_step: int, stop_step: int
-    ) -> Iterator[tuple[ClipBatch, ClipBatch | None]]:
-        """Yield the pairs of labelled and unlabelled micro-batches of this process."""
-        settings = self.settings
-        labeled = self._loader(
-            self.clips[0],
-            self.data.labeled_rows,
-            settings.labeled_batch,
-            LABELED,
-            start_step,
-            stop_step,
+    def _micro_step(
+        self, batches: tuple[ClipBatch, ClipBatch | None], micro: int, objective: Objective
+    ) -> MicroStep:
+        """Add the gradient of a micro-batch; at the last of a step the processes share theirs."""
+        settings, device = self.settings, self.world.device
+        labeled, unlabeled = (
+            None if batch is None else to_tensors(batch, self.normalize, self.num_classes, soft)
+            for batch, soft in zip(batches, (None, self.soft), strict=True)
         )
-        if self.clips[1] is None:
-            return zip(labeled, repeat(None), strict=False)
-        unlabeled = self._loader(
-            self.clips[1],
-            self.data.unlabeled_rows,
-            settings.unlabeled_batch,
-            UNLABELED,
-            start_step,
-            stop_step,
-        )
-        return zip(labeled, unlabeled, strict=True)
+        part = self.world.rank * self.num_micro + micro
+        generator = make_generator(settings.seed, MIXING, self.step, part)
+        if isinstance(self.parallel, DistributedDataParallel):
+            self.parallel.require_backward_grad_sync = micro == self.num_micro - 1
+        with torch.autocast(
+            device.type, _AUTOCAST[settings.precision], settings.precision != "fp32"
+        ):
+            labeler = self.average.network if settings.average_labels else None
+            loss, stats = objective(self.parallel, labeled, unlabeled, generator, labeler)
+        self.scaler.scale(loss / self.num_micro).backward()
+        rows = tuple([] if batch is None else batch.row.tolist() for batch in batches)
+        return MicroStep(loss.detach(), stats, rows)
 
-    def _loader(
-        self, clips: ClipDataset, rows: np.ndarray, batch: int, stream: int, start: int, stop: int
-    ) -> Iterator[ClipBatch]:
-        sampler = StreamSampler(
-            rows,
-            batch,
-            (self.settings.seed, ORDER, stream),
-            start,
-            stop,
-            self.world.rank,
-            self.world.size * self.num_micro,
-            self.num_micro,
-        )
-        return iter(make_loader(clips, sampler, self.settings.num_workers))
+    def _check_finite(self, norm: Tensor, taken: list[MicroStep]) -> None:
+        """Raise FloatingPointError if a loss or the gradient is no number.
 
-    def _end_epoch(self, epoch: int, meter: Meter, samples_per_s: float) -> None:
+        In fp16 the scaler leaves such a step out and tries again, until it cannot go lower.
+        """
+        whose = are_finite(norm, taken)
+        if all(whose) or (self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE):
+            return
+        problem = describe(*whose, taken, (self.data.labeled, self.data.unlabeled), self.world)
+        saved = self.run.saved()
+        kept = f"the last good checkpoint stays: {self.run.last_path}, step {(saved or [0])[0]}"
+        raise FloatingPointError(
+            f"step {self.step + 1}: {problem}; {kept if saved else 'there is no checkpoint yet'}; "
+            "a lower lr or a warm-up may help, and bf16 in place of fp16"
+        )
+
+    def _end_epoch(self) -> None:
         """Log the epoch; every `val_interval` epochs and after the last, validate and save."""
-        settings = self.settings
+        settings, epoch = self.settings, self.epoch + 1
+        seconds = self.seconds + self.meter.seconds()
         entry = {
             "epoch": epoch,
             "step": self.step,
-            "seconds": round(self.seconds, 3),
-            "lr": self._lr(),
-            **meter.means(self.world),
-            "samples_per_s": round(samples_per_s, 1),
+            "seconds": round(seconds, 3),
+            "lr": learning_rate(self.step - 1, self.steps_per_epoch, settings),
+            **self.meter.means(self.world),
+            "samples_per_s": round(self.meter.clips / self.meter.seconds(), 1),
             "memory_mb": max(self.world.gather(peak_memory_mb(self.world.device))),
         }
         is_validated = epoch % settings.val_interval == 0 or epoch == settings.epochs
         if is_validated:
             entry |= self.validate()
+        self.is_sound = False
         if self.world.rank == 0:
             self.run.append_log(entry)
             if self.events is not None:
                 self.events.add(entry)
+        self.epoch, self.seconds, self.meter = epoch, seconds, Meter()
         if is_validated:
             if entry["eval/top1_video"] > self.best_top1:
                 self.best_top1 = entry["eval/top1_video"]
                 self._save(self.run.best_path)
             self._save(self.run.last_path)
-
-    def _lr(self) -> float:
-        """Return the learning rate of the last step."""
-        return learning_rate(self.step - 1, self.steps_per_epoch, self.settings)
+        self.is_sound = True
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics, computed with one set of batch norm buffers."""
@@ -249,53 +252,48 @@ class Trainer:
         labels = dataset.index["label"].to_numpy()[rows]
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
-    def _is_asked_to_stop(self) -> bool:
+    def _requests(self) -> tuple[bool, bool]:
+        """Return whether to stop, and whether to save: rank 0 decides, every few steps."""
         is_due = self.world.size == 1 or self.step % STOP_CHECK_STEPS == 0
         if not is_due and self.step % self.steps_per_epoch:
-            return False
-        return self.world.agree(self.run.is_asked_to_stop())
+            return False, False
+        is_to_stop = self.world.agree(self.run.is_asked_to_stop())
+        wait_s = 60 * self.settings.checkpoint_minutes
+        is_old = wait_s > 0 and time.perf_counter() - self.saved_at > wait_s
+        return is_to_stop, self.world.agree(is_old) or is_to_stop
 
-    def _save(self, path: Path, buffers: Sequence[dict[str, Tensor]] = ()) -> None:
-        objective_states = self.world.gather(self.objective.state_dict())
-        if self.world.rank:
+    def _save(self, path: Path) -> None:
+        ranks = self.world.gather(resume.own_state(self))
+        if self.world.rank == 0:
+            self.run.save(path, resume.state(self, ranks))
+        if path == self.run.last_path:
+            self.saved_step, self.saved_at = self.step, time.perf_counter()
+
+    def _save_before_the_error(self) -> None:
+        """Save what was before the failed step; what other processes had of their own is lost."""
+        if self.world.rank or not self.is_sound or self.saved_step == self.step:
             return
-        state = {
-            "objective": objective_states,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "buffers": list(buffers),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "epoch": self.step // self.steps_per_epoch,
-            "best_top1": self.best_top1,
-            "seconds": self.seconds,
-            "classes": list(self.data.labeled.classes),
-        }
-        self.run.save(path, state)
+        if self.before is not None:
+            buffers, kept = self.before
+            for buffer, value in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+            self.objective.state.clear()
+            self.objective.state.update(kept)
+        try:
+            self.run.save(self.run.last_path, resume.state(self, [resume.own_state(self)]))
+        except Exception as error:  # the first error is the one to show
+            print(f"no checkpoint could be saved after the error below: {error}")
 
     def _resume(self) -> None:
         """Go on from the last checkpoint; without one what is logged is made again."""
         if self.run.last_path.exists():
-            self._load(self.run.load(self.run.last_path))
+            resume.load(self, self.run.load(self.run.last_path))
         else:
             if self.settings.head == "probe":
                 self._fit_head()
             self.average.update()
         if self.world.rank == 0:
-            self.run.truncate_log(self.step)
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        if len(buffers := state.get("buffers", ())) == self.world.size:
-            self.model.load_state_dict(buffers[self.world.rank], strict=False)
-        states = state.get("objective", [{}])
-        self.objective.load_state_dict(states[self.world.rank % len(states)])
-        self.average.load_state_dict(state.get("average", {}))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best_top1 = state["step"], state["best_top1"]
-        self.seconds = state["seconds"]
+            self.run.truncate_log(self.epoch)
 
 
 _AUTOCAST = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -12,20 +12,49 @@ metrics.json      the test result (notebook 4)
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.config import TrainSettings, project_path
 from lib.files import parse_json, read_json, write_text
 from lib.parameters import make_settings, read_yaml
-from lib.run.checkpoint import how_far, previous_path, read_checkpoint, write_checkpoint
+from lib.run.checkpoint import (
+    how_far,
+    previous_path,
+    read_checkpoint,
+    restore_checkpoint,
+    write_checkpoint,
+)
 from lib.run.environment import arithmetic, environment
 
 if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
     import pandas as pd
 
+# What runs did before a setting came; a later one is added here, or they are refused.
+LATER_SETTINGS = {
+    "threshold_momentum": 0.999,
+    "soft_targets": None,
+    "soft_target_weight": 0.5,
+    "ema_decay": 0.0,
+    "average_labels": False,
+    "temporal_shift": 0.0,
+    "frame_deviation": False,
+    "frozen_share": 0.0,
+    "head": "new",
+    "probe_l2": 0.01,
+}
+
 # Settings that may differ when a run is continued: they do not change what is computed.
-FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
+FREE_SETTINGS = {
+    "run_dir",
+    "data_dir",
+    "cache_mb",
+    "num_workers",
+    "augment_on",
+    "tensorboard",
+    "checkpoint_minutes",
+}
 
 
 class Run:
@@ -64,39 +93,53 @@ class Run:
             ValueError: If it holds a run of other settings; names what differs and the remedy.
         """
         if self.params_path.exists():
-            if differ := self.differences(settings):
-                raise ValueError(
-                    "\n  ".join(
-                        [f"{self.folder} holds a run of other settings:", *differ]
-                        + ["choose another run_dir, or delete that folder"]
-                    )
-                )
+            self._refuse(self.differences(settings), "holds a run of other settings")
+        self._prepare_checkpoints(settings)
         write_text(self.params_path, settings.as_yaml())
         self._note_environment(environment(num_processes))
         for path in (self.stop_path, self.progress_path, self.error_path):
             path.unlink(missing_ok=True)
 
+    def _prepare_checkpoints(self, settings: TrainSettings) -> None:
+        """Remove what a killed process left, see to it that `last.pt` is whole, and compare."""
+        for path in (*self.folder.glob(".last.*.pt"), *self.folder.glob(".best.*.pt")):
+            path.unlink()
+        restore_checkpoint(self.last_path)
+        if not self.last_path.exists():
+            return
+        known = self.load(self.last_path, mmap=True).get("settings")
+        if known is not None:
+            self._refuse(differences(known, settings), "holds a checkpoint of other settings")
+        elif not self.params_path.exists():
+            self._refuse(["no params.yaml"], "holds a checkpoint of unknown settings")
+
+    def _refuse(self, problems: list[str], what: str) -> None:
+        if problems:
+            remedy = "choose another run_dir, or delete that folder"
+            raise ValueError("\n  ".join([f"{self.folder} {what}:", *problems, remedy]))
+
     def differences(self, settings: TrainSettings) -> list[str]:
         """Return how the settings of the run here differ from others, a line a field."""
-        before, now = self.settings().model_dump(), settings.model_dump()
-        return [
-            f"{name}: {before[name]!r} there, {now[name]!r} here"
-            for name in now
-            if name not in FREE_SETTINGS and before[name] != now[name]
-        ]
+        return differences(self.settings().model_dump(), settings)
 
     def settings(self) -> TrainSettings:
         """Return the run's settings.
 
         Raises:
-            ValueError: If there is no run here; says how to make one.
+            ValueError: If there is no run here, or a line is missing that decides its results.
         """
         if not self.params_path.is_file():
             raise ValueError(
                 f"{self.folder}: no run here (no params.yaml); train it with "
                 f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
             )
-        return make_settings(TrainSettings, read_yaml(self.params_path), str(self.params_path))
+        values = LATER_SETTINGS | read_yaml(self.params_path)
+        if lost := TrainSettings.model_fields.keys() - FREE_SETTINGS - values.keys():
+            raise ValueError(
+                f"{self.params_path}: damaged, no line for {', '.join(sorted(lost))}; put back "
+                "what the run was trained with (its recipe says it), or delete the run folder"
+            )
+        return make_settings(TrainSettings, values, str(self.params_path))
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add one entry to the log."""
@@ -104,9 +147,10 @@ class Run:
             file.write(json.dumps(entry) + "\n")
             file.flush()
 
-    def truncate_log(self, step: int) -> None:
-        """Drop entries after `step`, which a continued run writes again."""
-        kept = [json.dumps(entry) + "\n" for entry in self.log_entries() if entry["step"] <= step]
+    def truncate_log(self, epoch: int) -> None:
+        """Drop entries after an epoch, which a continued run writes again."""
+        entries = self.log_entries()
+        kept = [json.dumps(entry) + "\n" for entry in entries if entry["epoch"] <= epoch]
         write_text(self.log_path, "".join(kept))
 
     def log_entries(self) -> list[dict[str, Any]]:
@@ -203,3 +247,13 @@ class Run:
     def commit(self) -> str | None:
         """Return the commit of the code that trained the run, if it was known."""
         return self.environment().get("commit")
+
+
+def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
+    """Return how settings differ from earlier ones where it changes results, a line a field."""
+    now, before = settings.model_dump(), LATER_SETTINGS | dict(before)
+    return [
+        f"{name}: {before[name]!r} there, {now[name]!r} here"
+        for name in now
+        if name in before and name not in FREE_SETTINGS and before[name] != now[name]
+    ]

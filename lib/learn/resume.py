@@ -1,0 +1,60 @@
+"""What a checkpoint holds, so that a run goes on as if it had never stopped."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lib.learn.trainer import Trainer
+
+
+def own_state(trainer: "Trainer") -> dict[str, Any]:
+    """Return what a process has of its own: buffers, the objective's state, sums for the log."""
+    return {
+        "buffers": {name: value.cpu() for name, value in trainer.model.named_buffers()},
+        "objective": trainer.objective.state_dict(),
+        "meter": trainer.meter.state_dict(),
+    }
+
+
+def state(trainer: "Trainer", ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is saved.
+
+    Args:
+        trainer: The process of rank 0.
+        ranks: What each process has of its own.
+    """
+    return {
+        "settings": trainer.settings.model_dump(),
+        "classes": list(trainer.data.labeled.classes),
+        "step": trainer.step,
+        "epoch": trainer.epoch,
+        "best_top1": trainer.best_top1,
+        "seconds": trainer.seconds,
+        "model": trainer.model.state_dict(),
+        "average": trainer.average.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "ranks": ranks,
+    }
+
+
+def load(trainer: "Trainer", state: dict[str, Any]) -> None:
+    """Go on from what was saved; by another number of processes, what they had is shared anew."""
+    world = trainer.world
+    trainer.model.load_state_dict(state["model"])
+    trainer.average.load_state_dict(state.get("average", {}))
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.step, trainer.best_top1 = state["step"], state["best_top1"]
+    trainer.epoch = state.get("epoch", trainer.step // trainer.steps_per_epoch)
+    trainer.seconds, trainer.saved_step = state["seconds"], trainer.step
+    # Checkpoints of before have no more than the buffers.
+    ranks = state.get("ranks") or [{"buffers": part} for part in state.get("buffers", ())]
+    if not ranks:
+        return
+    own = ranks[world.rank % len(ranks)]
+    trainer.objective.load_state_dict(own.get("objective", {}))
+    sums = [part["meter"] for part in ranks if "meter" in part]
+    if len(ranks) == world.size:
+        trainer.model.load_state_dict(own["buffers"], strict=False)
+        sums = sums[world.rank :][:1]
+    trainer.meter.load(sums, world.device, is_counted=len(ranks) == world.size or world.rank == 0)

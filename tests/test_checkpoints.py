@@ -1,0 +1,274 @@
+"""Nothing trained is lost: what is saved when, and what happens to a file that is damaged."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import make_tiny_settings
+from test_runs import RICH, PowerCut, uninterrupted  # noqa: F401 (a fixture)
+from test_training import assert_same_weights, log_of
+
+from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.evaluation.evaluate import evaluate
+from lib.learn import trainer
+from lib.learn.meter import Meter
+from lib.learn.training import fit
+from lib.run.checkpoint import previous_path
+from lib.run.folder import Run
+from lib.run.processes import World
+
+# ruff: noqa: F811 (a fixture that is imported)
+GOLDEN = PROJECT_ROOT / "tests" / "golden"
+HERE = torch.device("cpu")
+
+
+def cut_power():
+    raise PowerCut
+
+
+def fail():
+    raise OSError("a disk that fails")
+
+
+def assert_as_if_nothing_had_been(run: Run, expected: Run) -> None:
+    assert run.is_finished()
+    assert_same_weights(run, expected)
+    assert log_of(run) == log_of(expected)
+
+
+# --- When -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [3, 5, 6, 14])  # within an epoch, at its end, after it
+def test_what_is_saved_by_time_is_not_lost(tiny_settings, uninterrupted, at_forward, number):
+    settings = tiny_settings(**RICH, checkpoint_minutes=1e-9)
+    run = Run(settings.run_dir)
+    at_forward(number, cut_power)
+    with pytest.raises(PowerCut):
+        fit(settings)
+    assert run.load(run.last_path)["step"] == number
+    fit(settings)
+    assert_as_if_nothing_had_been(run, uninterrupted)
+
+
+def test_nothing_is_saved_by_time_before_it_is_due(tiny_settings, at_forward):
+    settings = tiny_settings(**RICH, checkpoint_minutes=60)
+    at_forward(3, cut_power)
+    with pytest.raises(PowerCut):
+        fit(settings)
+    assert not Run(settings.run_dir).last_path.exists()
+
+
+@pytest.mark.parametrize("number", [1, 8, 17])
+def test_after_an_error_the_run_goes_on_from_the_step_before(
+    tiny_settings, uninterrupted, at_forward, number
+):
+    """The failed step had drawn, and batch norm had seen its clips."""
+    settings = tiny_settings(**RICH)
+    run = Run(settings.run_dir)
+    at_forward(number, fail)
+    with pytest.raises(OSError, match="a disk that fails"):
+        fit(settings)
+    assert run.load(run.last_path)["step"] == number
+    assert "a disk that fails" in run.error_path.read_text()
+    fit(settings)
+    assert_as_if_nothing_had_been(run, uninterrupted)
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_after_an_error_in_validation_the_epoch_is_ended(
+    tiny_settings, uninterrupted, monkeypatch, epoch
+):
+    settings = tiny_settings(**RICH)
+    run, real = Run(settings.run_dir), trainer.Trainer.validate
+
+    def validate(self):
+        if self.epoch == epoch - 1:
+            fail()
+        return real(self)
+
+    monkeypatch.setattr(trainer.Trainer, "validate", validate)
+    with pytest.raises(OSError):
+        fit(settings)
+    assert run.saved() == (6 * epoch, epoch - 1) and not run.is_finished()
+    monkeypatch.setattr(trainer.Trainer, "validate", real)
+    fit(settings)
+    assert_as_if_nothing_had_been(run, uninterrupted)
+
+
+def test_sums_of_two_processes_are_counted_once_by_any_number_of_others():
+    """A run of two processes that stopped within an epoch goes on with one, or with three."""
+    states = []
+    for value in (1.0, 5.0):
+        meter = Meter()
+        meter.update({"loss": (torch.tensor(value), torch.tensor(2.0))})
+        meter.clips = 20
+        states.append(meter.state_dict())
+    alone = Meter()
+    alone.load(states, HERE, is_counted=True)
+    alone.update({"loss": (torch.tensor(3.0), torch.tensor(2.0))})
+    assert alone.means(World(0, 1, HERE)) == {"loss": 9 / 6} and alone.clips == 20
+    other = Meter()
+    other.load(states, HERE, is_counted=False)
+    assert other.means(World(0, 1, HERE)) == {"loss": None}
+
+
+# --- Numbers that are no numbers ------------------------------------------------------------------
+
+
+def test_the_first_loss_that_is_no_number_ends_the_run_and_is_named(
+    tiny_settings, at_forward, monkeypatch
+):
+    settings = tiny_settings(**RICH)
+    run, real = Run(settings.run_dir), trainer.to_tensors
+
+    def to_tensors(batch, *others):
+        found = real(batch, *others)
+        return found._replace(strong=found.strong * float("nan")) if is_bad else found
+
+    is_bad = []
+    monkeypatch.setattr(trainer, "to_tensors", to_tensors)
+    at_forward(13, lambda: is_bad.append(True))
+    with pytest.raises(FloatingPointError) as error:
+        fit(settings)
+    said = str(error.value)
+    assert said.startswith("step 15: the loss is no number; videos of it: ")
+    assert said.count("_") >= 7 and f"stays: {run.last_path}, step 12; a lower lr" in said
+    state = run.load(run.last_path)
+    assert state["step"] == 12 and all(v.isfinite().all() for v in state["model"].values())
+    assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
+
+
+def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
+    settings = tiny_settings(lr=1e6, epochs=8)
+    with pytest.raises(FloatingPointError, match="is no number"):
+        fit(settings)
+    run = Run(settings.run_dir)
+    assert not run.is_finished() and "FloatingPointError" in run.error_path.read_text()
+    for path in (run.last_path, run.best_path):
+        if path.exists():
+            assert all(v.isfinite().all() for v in run.load(path)["model"].values())
+
+
+# --- Damaged files --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stopped(data_dir, tmp_path_factory) -> Run:
+    """A run of 3 epochs that was stopped after the second checkpoint."""
+    changes = RICH | {"val_interval": 1}
+    run = Run(tmp_path_factory.mktemp("stopped") / "run")
+    settings = make_tiny_settings(data_dir, run.folder, **changes)
+    real = Run.save
+
+    def save(self, path, state):
+        real(self, path, state)
+        if state["step"] == 12 and path == run.last_path:
+            raise PowerCut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", save)
+        with pytest.raises(PowerCut):
+            fit(settings)
+    assert run.saved() == (12, 2)
+    assert run.load(previous_path(run.last_path))["step"] == 6
+    return run
+
+
+def flip(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a bit": flip,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture
+def damaged(stopped, tmp_path) -> Run:
+    """A copy of it, to be damaged."""
+    shutil.copytree(stopped.folder, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def settings_of(run: Run):
+    return run.settings().model_copy(update={"run_dir": str(run.folder)})
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_checkpoint_before_takes_the_place_of_a_damaged_one(damaged, stopped, capsys, damage):
+    DAMAGES[damage](damaged.last_path)
+    fit(settings_of(damaged))
+    assert "going on from the checkpoint before it, of step 6" in capsys.readouterr().out
+    elsewhere = damaged.folder.parent / "whole"
+    shutil.copytree(stopped.folder, elsewhere)
+    assert_as_if_nothing_had_been(damaged, fit(settings_of(Run(elsewhere))))
+
+
+@pytest.mark.parametrize("damage", ["a bit", "truncated", "empty"])
+def test_a_damaged_checkpoint_alone_is_refused_with_a_way_on(damaged, damage):
+    previous_path(damaged.last_path).unlink()
+    DAMAGES[damage](damaged.last_path)
+    with pytest.raises(ValueError, match=r"last\.pt: cannot be read .*delete the file to start"):
+        fit(settings_of(damaged))
+    with pytest.raises(ValueError, match=r"last\.pt: cannot be read as a checkpoint \(.+\)"):
+        damaged.load(damaged.last_path)
+
+
+def test_what_killed_processes_left_is_removed_at_the_next_start(damaged):
+    left = [damaged.folder / name for name in (".last.abc.pt", ".best.x_1.pt")]
+    for path in left:
+        path.write_bytes(b"half")
+    damaged.open(settings_of(damaged))
+    assert not any(path.exists() for path in left) and damaged.last_path.exists()
+
+
+# --- Settings -------------------------------------------------------------------------------------
+
+
+def test_without_its_settings_a_checkpoint_says_what_it_was_trained_with(damaged):
+    settings = settings_of(damaged)
+    damaged.params_path.unlink()
+    other = settings.model_copy(update={"seed": 3, "lr": 0.5})
+    with pytest.raises(ValueError, match=r"(?s)other settings.*seed: 0 there, 3 here.*lr: 0.05"):
+        fit(other)
+    assert not damaged.params_path.exists()
+    damaged.open(settings)
+    state = damaged.load(damaged.last_path)
+    del state["settings"]  # as checkpoints were before
+    damaged.save(damaged.last_path, state)
+    damaged.open(settings)
+    damaged.params_path.unlink()
+    with pytest.raises(ValueError, match="checkpoint of unknown settings"):
+        damaged.open(settings)
+
+
+def test_settings_with_lines_missing_are_refused_by_name(damaged):
+    lines = damaged.params_path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("test_num_c", "lr:", "num_workers"))]
+    damaged.params_path.write_text("".join(kept))
+    message = "no line for lr, test_num_clips, test_num_crops; put back"
+    with pytest.raises(ValueError, match=message):
+        damaged.settings()
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateSettings(run_dir=str(damaged.folder)))
+    later = ("temporal_shift", "checkpoint_minutes", "num_workers")  # of runs before them
+    damaged.params_path.write_text("".join(line for line in lines if not line.startswith(later)))
+    assert damaged.settings().temporal_shift == 0
+
+
+def test_a_run_of_the_first_version_still_opens(tmp_path):
+    """If this fails, a new setting is missing in `LATER_SETTINGS`."""
+    shutil.copy(GOLDEN / "params_of_the_first_version.yaml", tmp_path / "params.yaml")
+    assert Run(tmp_path).settings().epochs == 22
+
+
+def test_two_test_lists_of_one_name_are_refused(tiny_settings, tmp_path):
+    (tmp_path / "val.txt").write_text("")
+    with pytest.raises(ValueError, match="test_lists: .* have one name twice"):
+        fit(tiny_settings(test_lists=["val", str(tmp_path / "val.txt")]))
