@@ -214,6 +214,36 @@ def test_two_processes_give_the_scores_of_one(coded, tmp_path):
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
+class MeanRed(torch.nn.Module):
+    """Says how red a clip is, from which the video can be told: `coded_frames`."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        red = clips[:, 0].mean(dim=(1, 2, 3))
+        return torch.stack([red, -red], dim=1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("rows", [[2, 0, 3, 1], [3, 2, 1, 0], [1, 0, 2]])
+def test_every_score_is_that_of_its_own_video(coded, monkeypatch, rows, size):
+    """Whatever process scored it: red is 4 · frame + video, and the frames are the same."""
+
+    def score(rank: int, gather) -> np.ndarray:
+        monkeypatch.setattr(World, "gather", gather)
+        world = World(rank, size, torch.device("cpu"))
+        return score_videos(MeanRed(), to_float, coded, np.array(rows), protocol, world)
+
+    def to_float(clips: torch.Tensor) -> torch.Tensor:
+        return clips.float().transpose(1, 2)
+
+    protocol, said = Protocol(2, 1, 16, 20, 4, 2), {}
+    for rank in range(size):
+        score(rank, lambda self, part: said.setdefault(self.rank, [part]))
+    parts = [said[rank][0] for rank in range(size)]
+    for rank in range(size):
+        red = score(rank, lambda self, part: parts)[:, 0]
+        assert red - red.min() + min(rows) == pytest.approx(rows, abs=0.3)
+
+
 def test_a_process_may_be_left_without_a_video(coded, monkeypatch):
     """Rank 1 of 2, and a single video: it scores none and is given the scores of rank 0."""
     theirs = np.array([[1.5, 2.5]], dtype=np.float32)
