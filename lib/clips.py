@@ -28,7 +28,7 @@ from lib.augment.transforms import (
 )
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, TeacherScores
+from lib.data.frame_tables import PersonBoxes, TeacherScores, find_person_boxes
 from lib.data.video import FrameReader, random_clip_indices, uniform_clip_indices
 
 
@@ -169,7 +169,7 @@ class ClipDataset(Dataset):
         self.recipe = ClipRecipe(settings)
         self.min_score = settings.actor_min_score
         self.reader = FrameReader(dataset, settings.cache_mb)
-        self.actors = PersonBoxes(dataset) if views.human_mask else None
+        self.boxes = PersonBoxes(dataset) if views.human_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
 
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
@@ -183,8 +183,8 @@ class ClipDataset(Dataset):
         left = drawn.strong if self.views.strong and self.views.on_device else None
         if self.views.strong and left is None:
             strong = self.recipe.strong.apply(weak, drawn.strong)
-        if self.actors is not None:
-            boxes = self.actors.lookup(row, drawn.frame_indices, self.min_score)
+        if self.boxes is not None:
+            boxes = self.boxes.lookup(row, drawn.frame_indices, self.min_score)
             mask = self.recipe.weak.mask(boxes, drawn.weak)
         if self.teacher is not None:
             teacher = torch.from_numpy(self.teacher.lookup(row, drawn.teacher_frame))
@@ -207,17 +207,16 @@ class CenterClips:
         self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
         self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
         self.reader = FrameReader()
-        has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
-        self.actors = PersonBoxes(dataset) if has_boxes else None
+        self.boxes = find_person_boxes(dataset)
 
     def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
         """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
         record = self.dataset.record(row)
         indices = uniform_clip_indices(record.num_frames, self.clip_len, self.frame_interval, 1)[0]
         clip = self.transform(self.reader.read(record, indices))[0]
-        if self.actors is None:
+        if self.boxes is None:
             return clip, None
-        boxes = self.actors.lookup(row, indices, self.min_score)
+        boxes = self.boxes.lookup(row, indices, self.min_score)
         return clip, self.transform.mask(boxes, record.height, record.width)
 
 

@@ -58,7 +58,7 @@ class DataSettings(Settings):
 
 
 class ClipSettings(DataSettings):
-    """How a clip and its views are made (PAPER.md, recipe).
+    """How a clip and its views are made (Zou et al., section 4.1).
 
     Attributes:
         clip_len: Frames in a clip.

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 from lib.data.frame_tables import PERSON_BOXES_FILE
-from lib.prepare.detect import actor_statistics
+from lib.prepare.detect import box_statistics
 from lib.prepare.synthetic import make_synthetic
 from lib.show.data_plots import (
     left_aligned,
     pick_rows,
-    plot_actor_statistics,
+    plot_box_statistics,
     plot_class_counts,
     plot_clip_lengths,
     plot_contact_sheet,
@@ -64,7 +64,7 @@ def test_contact_sheet_has_frames_with_boxes(dataset):
 
 
 def test_statistics_have_three_named_panels(dataset):
-    figure = plot_actor_statistics(actor_statistics(dataset))
+    figure = plot_box_statistics(box_statistics(dataset))
     assert [axes.get_ylabel() for axes in figure.axes] == ["videos"] * 3
     assert all(axes.get_xlabel() for axes in figure.axes)
     assert "boxes in 100% of their frames" in figure.get_suptitle()

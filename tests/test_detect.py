@@ -12,7 +12,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows, read_made_with
 from lib.data.video import read_frames
 from lib.prepare import detect
-from lib.prepare.detect import actor_statistics, detect_motion, detect_people
+from lib.prepare.detect import box_statistics, detect_motion, detect_people
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
 from lib.prepare.prepare import detector_file
@@ -215,7 +215,7 @@ def test_statistics_count_overlaps_once(tmp_path):
     half = np.array([[0, 0, 32, 48, 0.9], [0, 0, 32, 24, 0.8], [0, 0, 64, 48, 0.2]])
     none = np.zeros((0, 5))
     write_person_boxes(tmp_path, ["a/one", "b/two"], [[half, none, none, half], [none] * 3])
-    table = actor_statistics(dataset)
+    table = box_statistics(dataset)
     assert table["frames_with_person"].tolist() == [0.5, 0]
     assert table["boxes_per_frame"].tolist() == [1, 0]
     assert table["box_area"].tolist() == [0.5, 0]
@@ -297,7 +297,7 @@ def test_real_people_are_found(tmp_path):
             shutil.copyfile(source / action / name, tmp_path / "videos" / action / name)
     dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
     detect_people(dataset, WEIGHTS, stride=8, num_processes=2)
-    table = actor_statistics(dataset, min_score=0.4)
+    table = box_statistics(dataset, min_score=0.4)
     assert (table["frames_with_person"] > 0.8).all()
     assert table["box_area"].between(0.01, 0.2).all()
 

@@ -72,15 +72,15 @@ def test_a_video_between_others_may_have_no_box(dataset):
 )
 def test_the_last_video_or_all_may_have_no_box(dataset, boxes):
     write_person_boxes(dataset.folder, dataset.index["name"].tolist(), as_arrays(boxes))
-    actors = PersonBoxes(dataset)
-    assert [frame.shape for frame in actors.lookup(2, np.array([0, 2]))] == [(0, 4)] * 2
-    assert [frame.shape for frame in actors.lookup(1, np.array([1]))] == [(0, 4)]
+    boxes = PersonBoxes(dataset)
+    assert [frame.shape for frame in boxes.lookup(2, np.array([0, 2]))] == [(0, 4)] * 2
+    assert [frame.shape for frame in boxes.lookup(1, np.array([1]))] == [(0, 4)]
 
 
 def test_scores_must_be_above_the_smallest_one(dataset):
-    actors = PersonBoxes(dataset)
+    boxes = PersonBoxes(dataset)
     counts = {
-        score: [len(boxes) for boxes in actors.lookup(0, np.array([1, 3]), score)]
+        score: [len(boxes) for boxes in boxes.lookup(0, np.array([1, 3]), score)]
         for score in (0.3, 0.4001, 0.42, 0.9001)
     }
     assert counts == {0.3: [2, 1], 0.4001: [1, 1], 0.42: [1, 0], 0.9001: [0, 0]}
@@ -95,15 +95,15 @@ def test_videos_are_found_by_name_whatever_the_order_of_the_file(dataset):
         ["b/extra", *(names[i] for i in order)],
         [arrays[0], *(arrays[i] for i in order)],
     )
-    actors = PersonBoxes(dataset)
-    np.testing.assert_allclose(actors.lookup(2, np.array([2]))[0], expected(2, [2])[0])
-    np.testing.assert_allclose(actors.lookup(0, np.array([0]))[0], expected(0, [0])[0])
+    boxes = PersonBoxes(dataset)
+    np.testing.assert_allclose(boxes.lookup(2, np.array([2]))[0], expected(2, [2])[0])
+    np.testing.assert_allclose(boxes.lookup(0, np.array([0]))[0], expected(0, [0])[0])
 
 
 def test_it_can_be_sent_to_another_process_after_use(dataset):
-    actors = PersonBoxes(dataset)
-    actors.lookup(0, np.array([0]))
-    again = pickle.loads(pickle.dumps(actors))
+    boxes = PersonBoxes(dataset)
+    boxes.lookup(0, np.array([0]))
+    again = pickle.loads(pickle.dumps(boxes))
     np.testing.assert_allclose(again.lookup(2, np.array([1]))[0], expected(2, [1])[0])
 
 

@@ -12,7 +12,7 @@ from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import PersonBoxes
 from lib.data.video import read_frames
-from lib.prepare.detect import actor_statistics
+from lib.prepare.detect import box_statistics
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "1_prepare_data.ipynb"
 
@@ -52,7 +52,7 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     assert outputs.count('"image/png"') == 4  # classes, lengths, pictures with boxes, statistics
     assert dataset.classes == actions and len(dataset.index) == 4
     assert len(dataset.read_list("train_1perclass_seed0")) == 2
-    statistics = actor_statistics(dataset)
+    statistics = box_statistics(dataset)
     assert (statistics["frames_with_person"] > 0.7).all()
     assert statistics["box_area"].between(0.02, 0.25).all()
 

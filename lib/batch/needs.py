@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.config import TrainSettings
+from lib.data.folders import is_prepared
 from lib.learn.schedule import count_steps
 from lib.prepare.catalog import CATALOG, dataset_folder
 
@@ -21,7 +22,7 @@ class DataNeed:
         data_dir: Folder of the prepared data sets.
         folder: Where it is prepared; None if `data_root` is missing.
         lists: Lists that are read.
-        actors: Whether person boxes are needed.
+        person_boxes: Whether person boxes are needed.
         teacher: Whether ImageNet scores are needed.
     """
 
@@ -30,20 +31,20 @@ class DataNeed:
     data_dir: str
     folder: Path | None
     lists: set[str] = field(default_factory=set)
-    actors: bool = False
+    person_boxes: bool = False
     teacher: bool = False
 
     @property
     def is_prepared(self) -> bool:
         """Whether the data set is there."""
-        return self.folder is not None and (self.folder / "dataset.json").is_file()
+        return self.folder is not None and is_prepared(self.folder)
 
     @property
     def is_made_on_demand(self) -> bool:
         """Whether the batch makes it by itself."""
         if self.folder is None or self.teacher or self.dataset not in MADE_ON_DEMAND:
             return False
-        return self.dataset == "synthetic" or not self.actors
+        return self.dataset == "synthetic" or not self.person_boxes
 
     def list_path(self, name: str) -> Path:
         """Return the file of a list."""
@@ -58,7 +59,7 @@ class DataNeed:
         if not self.is_prepared:
             return [] if self.is_made_on_demand else ["not prepared"]
         absent = [f"no list {n!r}" for n in sorted(self.lists) if not self.list_path(n).is_file()]
-        if self.actors and not (self.folder / PERSON_BOXES_FILE).is_file():
+        if self.person_boxes and not (self.folder / PERSON_BOXES_FILE).is_file():
             absent.append("no person boxes")
         if self.teacher and not (self.folder / TEACHER_FILE).is_file():
             absent.append("no ImageNet scores")
@@ -82,11 +83,11 @@ class DataNeed:
 
     def _computed(self) -> Iterator[str]:
         """Yield the options of what is computed from the videos, and of what that needs."""
-        if self.actors and self.dataset != "synthetic":
+        if self.person_boxes and self.dataset != "synthetic":
             yield "--actor_boxes yolox"
         if self.teacher:
             yield "--teacher_scores compute"
-        if self.dataset not in MADE_ON_DEMAND or self.actors or self.teacher:
+        if self.dataset not in MADE_ON_DEMAND or self.person_boxes or self.teacher:
             yield "--download true"
 
 
@@ -96,14 +97,14 @@ def data_needs(runs: Iterable[TrainSettings]) -> list[DataNeed]:
     for s in runs:
         labeled = _need(needs, s.dataset, s.data_root, s.data_dir)
         labeled.lists |= {s.labeled_list, s.val_list, *s.test_lists}
-        uses_actors = s.scene_needs_people
-        labeled.actors |= uses_actors and s.labeled_scene_p > 0
+        uses_people = s.scene_needs_people
+        labeled.person_boxes |= uses_people and s.labeled_scene_p > 0
         if s.is_semi_supervised:
             unlabeled = labeled
             if s.unlabeled_dataset is not None:
                 unlabeled = _need(needs, s.unlabeled_dataset, s.unlabeled_data_root, s.data_dir)
             unlabeled.lists.add(s.unlabeled_list)
-            unlabeled.actors |= uses_actors and s.unlabeled_scene_p > 0
+            unlabeled.person_boxes |= uses_people and s.unlabeled_scene_p > 0
             unlabeled.teacher |= s.distillation_weight > 0
     return list(needs.values())
 

@@ -140,6 +140,16 @@ class PersonBoxes:
         return [near[a - first : b - first] for a, b in zip(starts, stops, strict=True)]
 
 
+def has_person_boxes(dataset: VideoDataset) -> bool:
+    """Tell whether a data set has person boxes."""
+    return (dataset.folder / PERSON_BOXES_FILE).is_file()
+
+
+def find_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
+    """Return the person boxes of a data set; None where none were made."""
+    return PersonBoxes(dataset) if has_person_boxes(dataset) else None
+
+
 class TeacherScores:
     """Looks up the ImageNet class probabilities of frames.
 

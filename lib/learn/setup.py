@@ -117,11 +117,11 @@ def make_objective(settings: TrainSettings) -> Objective:
 
 def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDataset | None]:
     """Return the sources of the labelled and of the unlabelled clips."""
-    uses_actors = settings.scene_needs_people
+    uses_people = settings.scene_needs_people
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
     on_device = settings.augment_on == "device"
-    needs_weak, needs_people = not strong or scene_p > 0, uses_actors and scene_p > 0
+    needs_weak, needs_people = not strong or scene_p > 0, uses_people and scene_p > 0
     views = Views(needs_weak, strong, needs_people, on_device=on_device)
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
     if data.unlabeled is None:
@@ -129,7 +129,7 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     views = Views(
         weak=True,
         strong=True,
-        human_mask=uses_actors and settings.unlabeled_scene_p > 0,
+        human_mask=uses_people and settings.unlabeled_scene_p > 0,
         teacher=settings.distillation_weight > 0,
         on_device=on_device,
     )

@@ -143,7 +143,7 @@ def _detect(
     results.remove()
 
 
-def actor_statistics(
+def box_statistics(
     dataset: VideoDataset, min_score: float = 0.4, max_videos: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Return one row a video: how much of it the boxes cover.

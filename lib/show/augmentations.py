@@ -14,7 +14,7 @@ from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal, temporal_title
 from lib.augment.transforms import DrawnStrong
 from lib.clips import ClipBatch, ClipDataset, ClipRecipe, Views, make_generator
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
+from lib.data.frame_tables import find_person_boxes, has_person_boxes
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.show.clips import mix_clips
 from lib.show.settings import LookSettings
@@ -32,14 +32,9 @@ def shown_rows(dataset: VideoDataset, settings: LookSettings) -> np.ndarray:
     return rows[order[: settings.num_videos]]
 
 
-def has_actors(dataset: VideoDataset) -> bool:
-    """Whether the data set has person boxes."""
-    return (dataset.folder / PERSON_BOXES_FILE).is_file()
-
-
 def load_batch(dataset: VideoDataset, settings: LookSettings) -> ClipBatch:
     """Return the shown videos as a training run loads them, with masks where there are boxes."""
-    views = Views(True, True, has_actors(dataset))
+    views = Views(True, True, has_person_boxes(dataset))
     clips = ClipDataset(dataset, settings, views, (settings.seed,))
     rows = shown_rows(dataset, settings)
     return ClipBatch.collate([clips[(position, int(row))] for position, row in enumerate(rows)])
@@ -47,7 +42,7 @@ def load_batch(dataset: VideoDataset, settings: LookSettings) -> ClipBatch:
 
 def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str, Tensor]:
     """Return the middle clip of each shown video with its boxes drawn in."""
-    actors = PersonBoxes(dataset) if has_actors(dataset) else None
+    person_boxes = find_person_boxes(dataset)
     rows = {}
     for row in shown_rows(dataset, settings):
         record = dataset.record(int(row))
@@ -55,8 +50,8 @@ def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str,
             record.num_frames, settings.clip_len, settings.frame_interval, 1
         )[0]
         frames = read_frames(record, indices).copy()
-        if actors is not None:
-            boxes = actors.lookup(int(row), indices, settings.actor_min_score)
+        if person_boxes is not None:
+            boxes = person_boxes.lookup(int(row), indices, settings.actor_min_score)
             for frame, frame_boxes in zip(frames, boxes, strict=True):
                 draw_boxes(frame, frame_boxes)
         label = "\n".join(shorten(part, 24) for part in record.name.split("/"))

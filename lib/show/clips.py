@@ -13,7 +13,7 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.transforms import EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
-from lib.data.frame_tables import PERSON_BOXES_FILE
+from lib.data.frame_tables import has_person_boxes
 from lib.data.video import read_frames, uniform_clip_indices
 from lib.evaluation.evaluate import ListResult
 from lib.learn.setup import load_data
@@ -30,8 +30,9 @@ def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Ten
     prepare_for(settings)
     data = load_data(settings)
     dataset = data.unlabeled or data.labeled
-    has_actors = (dataset.folder / PERSON_BOXES_FILE).is_file()
-    clips = ClipDataset(dataset, settings, Views(True, True, has_actors), (settings.seed, 0))
+    clips = ClipDataset(
+        dataset, settings, Views(True, True, has_person_boxes(dataset)), (settings.seed, 0)
+    )
     rows = data.epoch_rows[[position, position + 1]]
     batch = ClipBatch.collate([clips[(k, int(row))] for k, row in enumerate(rows)])
     return batch_rows(batch, settings)

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
+from lib.data.frame_tables import find_person_boxes
 from lib.data.video import read_frames
 from lib.prepare.lists import class_counts
 from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
@@ -92,8 +92,7 @@ def plot_contact_sheet(
         num_frames: Frames of each, evenly spaced.
         min_score: Boxes must score above this.
     """
-    has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
-    boxes_of = PersonBoxes(dataset) if has_boxes else None
+    boxes_of = find_person_boxes(dataset)
     records = [dataset.record(int(row)) for row in rows]
     heights = [COLUMN * record.height / record.width for record in records]
     width, height = (COLUMN + GAP) * num_frames, sum(heights) + ROW_TEXT * len(records)
@@ -118,11 +117,11 @@ def plot_contact_sheet(
 
 
 @styled
-def plot_actor_statistics(statistics: pd.DataFrame) -> Figure:
+def plot_box_statistics(statistics: pd.DataFrame) -> Figure:
     """Show how much of the videos the person boxes cover.
 
     Args:
-        statistics: One row a video, as `lib.prepare.detect.actor_statistics` returns it.
+        statistics: One row a video, as `lib.prepare.detect.box_statistics` returns it.
     """
     figure, grid = plt.subplots(1, 3, figsize=(10, 2.8))
     panels = (

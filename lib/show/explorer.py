@@ -18,7 +18,7 @@ from lib.augment.temporal import temporal_title
 from lib.augment.transforms import WeakParams
 from lib.clips import ClipRecipe, DrawnClip, make_generator
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
+from lib.data.frame_tables import find_person_boxes
 from lib.data.video import read_frames
 from lib.show.augmentations import describe, draw_boxes
 from lib.show.clips import mix_clips
@@ -113,8 +113,7 @@ class ClipExplorer:
 
     def __init__(self, dataset: VideoDataset, cache_mb: float = 400):
         self.dataset = dataset
-        has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
-        self.actors = PersonBoxes(dataset) if has_boxes else None
+        self.boxes = find_person_boxes(dataset)
         self.videos = DecodedVideos(cache_mb)
         self._results: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -169,8 +168,8 @@ class ClipExplorer:
             record = self.dataset.record(row)
             frames = self.videos.read(record, drawn.frame_indices)
             boxes = mask = None
-            if self.actors is not None:
-                boxes = self.actors.lookup(row, drawn.frame_indices, min_score)
+            if self.boxes is not None:
+                boxes = self.boxes.lookup(row, drawn.frame_indices, min_score)
                 mask = recipe.weak.mask(boxes, drawn.weak)
             weak = recipe.weak.apply(frames, drawn.weak)
             return WeakView(record, drawn.frame_indices, drawn.weak, boxes, frames, weak, mask)

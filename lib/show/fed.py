@@ -13,7 +13,7 @@ from lib.augment.scene import unmixed
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.config import ClipSettings, TrainSettings
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PERSON_BOXES_FILE
+from lib.data.frame_tables import has_person_boxes
 from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import (
     LABELED,
@@ -65,7 +65,6 @@ def training_settings(settings: LookSettings, dataset: VideoDataset) -> TrainSet
     Without person boxes, ActorCutMix is left out of it.
     """
     values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
-    has_boxes = (dataset.folder / PERSON_BOXES_FILE).is_file()
     return TrainSettings(
         **values,
         seed=settings.seed,
@@ -73,7 +72,7 @@ def training_settings(settings: LookSettings, dataset: VideoDataset) -> TrainSet
         unlabeled_list=settings.list_name,
         val_list=next((name for name in dataset.list_names() if name.startswith("val")), "val"),
         test_crop_size=min(settings.short_side, 256),
-        unlabeled_scene_p=0.5 if has_boxes else 0.0,
+        unlabeled_scene_p=0.5 if has_person_boxes(dataset) else 0.0,
     )
 
 
