@@ -90,24 +90,22 @@ class VideoPicker:
     def _filter(self) -> None:
         if self._is_filling:
             return
-        words = self.search.value.lower().split()
-        found = [
-            (name, int(row))
-            for name, row in zip(self._names, self._rows, strict=True)
-            if all(word in name.lower() for word in words)
-        ]
-        listed = found[:MOST_LISTED]
-        if self.row in [row for _, row in found] and self.row not in [row for _, row in listed]:
-            listed.append(next(pair for pair in found if pair[1] == self.row))
-        self.count.value = (
-            f"&nbsp;{len(found):,} of {len(self._rows):,}"
-            if len(found) <= MOST_LISTED
-            else f"&nbsp;1–{MOST_LISTED} of {len(found):,}"
-        )
+        found = self._found()
+        own = [pair for pair in found if pair[1] == self.row]
+        listed = found[:MOST_LISTED] + [pair for pair in own if pair not in found[:MOST_LISTED]]
+        is_all = len(found) <= MOST_LISTED
+        shown = f"{len(found):,}" if is_all else f"1–{MOST_LISTED}"
+        self.count.value = f"&nbsp;{shown} of {len(self._rows) if is_all else len(found):,}"
         self._is_filling = True
         self.choice.options = listed
-        self.choice.value = self.row if self.row in [row for _, row in listed] else None
+        self.choice.value = self.row if own else None
         self._is_filling = False
+
+    def _found(self) -> list[tuple[str, int]]:
+        """Return the videos whose names hold all words of the search."""
+        words = self.search.value.lower().split()
+        videos = zip(self._names, map(int, self._rows), strict=True)
+        return [(name, row) for name, row in videos if all(word in name.lower() for word in words)]
 
     def _chosen(self, change: dict) -> None:
         if not self._is_filling and change["new"] is not None:
