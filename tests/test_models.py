@@ -24,8 +24,9 @@ from lib.learn.models import (
     r2plus1d_34,
     r2plus1d_small,
     r3d_18,
+    r3d_small,
 )
-from lib.learn.video_resnet import VideoResNet, conv2plus1d
+from lib.learn.video_resnet import FrameDifferences, VideoResNet, conv2plus1d
 from lib.learn.weights import reference_to_our_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,17 +92,35 @@ def test_batch_norm_epsilons():
 # --- Our networks ---------------------------------------------------------------------------------
 
 
-def test_small_network_stays_cheap():
-    model = r2plus1d_small(10).eval()
+SMALL = [r2plus1d_small, r3d_small]
+
+
+@pytest.mark.parametrize("build", SMALL)
+def test_small_networks_stay_cheap(build):
+    model = build(10).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 8, 48, 48))
-    assert 12e6 < counter.get_total_flops() / 2 < 25e6
+    assert 12e6 < counter.get_total_flops() / 2 < 40e6
     assert sum(p.numel() for p in model.parameters()) < 300_000
 
 
-def test_small_network_overfits_one_batch():
+def test_frame_differences_are_appended():
+    clips = torch.randn(2, 3, 4, 5, 6)
+    both = FrameDifferences()(clips)
+    torch.testing.assert_close(both[:, :3], clips)
+    assert not both[:, 3:, 0].any()
+    torch.testing.assert_close(both[:, 3:, 2], clips[:, :, 2] - clips[:, :, 1])
+
+
+def test_group_norm_keeps_clips_apart_in_training():
+    model, clips = r3d_small(5, dropout=0.0).train(), torch.randn(4, 3, 8, 32, 32)
+    torch.testing.assert_close(model(clips)[:1], model(clips[:1]))
+
+
+@pytest.mark.parametrize("build", SMALL)
+def test_small_networks_overfit_one_batch(build):
     torch.manual_seed(0)
-    model, labels = r2plus1d_small(4, dropout=0.0), torch.arange(8) % 4
+    model, labels = build(4, dropout=0.0), torch.arange(8) % 4
     clips = torch.randn(8, 3, 8, 32, 32)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for _ in range(25):
@@ -113,8 +132,9 @@ def test_small_network_overfits_one_batch():
 
 
 @pytest.mark.parametrize("size", [(1, 16, 16), (3, 50, 70), (16, 64, 64)])
-def test_small_network_takes_any_clip(size):
-    assert r2plus1d_small(3).eval()(torch.zeros(1, 3, *size)).shape == (1, 3)
+@pytest.mark.parametrize("build", SMALL)
+def test_small_networks_take_any_clip(build, size):
+    assert build(3).eval()(torch.zeros(1, 3, *size)).shape == (1, 3)
 
 
 def test_heads():

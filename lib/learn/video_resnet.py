@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 Triple = tuple[int, int, int]
 ConvBuilder = Callable[[int, int, Triple, Triple], nn.Module]
+NormBuilder = Callable[[int], nn.Module]
 
 
 def conv3d(in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
@@ -70,29 +71,46 @@ def thin_conv2plus1d(
     return Conv2Plus1d(in_channels, mid_channels, out_channels, kernel, stride)
 
 
-def _conv_norm(conv: nn.Module, channels: int, eps: float) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm3d(channels, eps=eps)))
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Build a norm over 8 groups of channels of each clip alone.
+
+    Other than batch norm, it lets labelled, weak and strong clips share no statistics, and is the
+    same for any number of processes.
+    """
+    return nn.GroupNorm(8, channels)
+
+
+class FrameDifferences(nn.Module):
+    """Appends to each frame what changed since the one before: (B, C, ...) to (B, 2·C, ...)."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Turn clips (B, C, T, H, W) into (B, 2·C, T, H, W); nothing changed in the first frame."""
+        return torch.cat([clips, clips.diff(dim=2, prepend=clips[:, :, :1])], dim=1)
+
+
+def _conv_norm(conv: nn.Module, channels: int, norm: NormBuilder) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm(channels)))
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions and a shortcut: relu(conv2(relu(conv1(x))) + shortcut(x)).
 
-    Each is followed by a batch norm. Those of the second start at 1 and not at 0: at 0, the small
+    Each is followed by a norm. Those of the second start at 1 and not at 0: at 0, the small
     network learned scenes instead of motion.
     """
 
     def __init__(
-        self, conv: ConvBuilder, in_channels: int, channels: int, stride: Triple, eps: float
+        self, conv: ConvBuilder, in_channels: int, channels: int, stride: Triple, norm: NormBuilder
     ) -> None:
         """Build the block; its first convolution and its shortcut have the stride."""
         super().__init__()
         kernel = (3, 3, 3)
-        self.conv1 = _conv_norm(conv(in_channels, channels, kernel, stride), channels, eps)
-        self.conv2 = _conv_norm(conv(channels, channels, kernel, (1, 1, 1)), channels, eps)
+        self.conv1 = _conv_norm(conv(in_channels, channels, kernel, stride), channels, norm)
+        self.conv2 = _conv_norm(conv(channels, channels, kernel, (1, 1, 1)), channels, norm)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != channels or stride != (1, 1, 1):
             projection = conv(in_channels, channels, (1, 1, 1), stride)
-            self.shortcut = _conv_norm(projection, channels, eps)
+            self.shortcut = _conv_norm(projection, channels, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to (B, C, T, H, W)."""
@@ -118,7 +136,8 @@ class VideoResNet(nn.Module):
         temporal_strides: Sequence[int],
         stem_pool: nn.Module | None = None,
         stage1_pool: nn.Module | None = None,
-        norm_eps: float = 1e-5,
+        norm: NormBuilder = nn.BatchNorm3d,
+        in_channels: int = 3,
     ) -> None:
         """Build the network.
 
@@ -132,12 +151,13 @@ class VideoResNet(nn.Module):
             temporal_strides: Temporal stride of the first block of each stage.
             stem_pool: Pooling after the stem, if any.
             stage1_pool: Pooling after the first stage, if any.
-            norm_eps: Epsilon of every batch norm but those inside a (2+1)D pair (1e-5).
+            norm: Makes every norm but those inside a (2+1)D pair, from its number of channels.
+            in_channels: Channels of the input.
         """
         super().__init__()
         self.feature_dim = widths[-1]
-        stem = conv(3, stem_width, stem_kernel, (1, 2, 2))
-        self.stem = _conv_norm(stem, stem_width, norm_eps)
+        stem = conv(in_channels, stem_width, stem_kernel, (1, 2, 2))
+        self.stem = _conv_norm(stem, stem_width, norm)
         self.stem_pool = stem_pool or nn.Identity()
         self.stage1_pool = stage1_pool or nn.Identity()
         self.stages = nn.Sequential()
@@ -148,7 +168,7 @@ class VideoResNet(nn.Module):
             stage = nn.Sequential()
             for i in range(depth):
                 stride = (s_t, s_s, s_s) if i == 0 else (1, 1, 1)
-                stage.append(ResidualBlock(conv, channels, width, stride, norm_eps))
+                stage.append(ResidualBlock(conv, channels, width, stride, norm))
                 channels = width
             self.stages.append(stage)
         for module in self.modules():
@@ -156,7 +176,7 @@ class VideoResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Turn clips (B, 3, T, H, W) into features (B, D), averaged over time and space."""
+        """Turn clips (B, C, T, H, W) into features (B, D), averaged over time and space."""
         x = self.stem_pool(torch.relu_(self.stem(clips)))
         x = self.stage1_pool(self.stages[0](x))
         x = self.stages[1:](x)
