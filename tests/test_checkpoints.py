@@ -51,6 +51,16 @@ def test_what_is_saved_by_time_is_not_lost(tiny_settings, uninterrupted, at_forw
     assert_as_if_nothing_had_been(run, uninterrupted)
 
 
+def test_a_stop_at_the_end_of_an_epoch_saves_once(tiny_settings, at_forward):
+    """So that the checkpoint before it is one of before."""
+    settings = tiny_settings(**RICH | {"val_interval": 1})
+    run = Run(settings.run_dir)
+    at_forward(11, run.ask_to_stop)
+    fit(settings)
+    assert run.load(run.last_path)["step"] == 12
+    assert run.load(previous_path(run.last_path))["step"] == 6
+
+
 def test_nothing_is_saved_by_time_before_it_is_due(tiny_settings, at_forward):
     settings = tiny_settings(**RICH, checkpoint_minutes=60)
     at_forward(3, cut_power)

@@ -251,6 +251,21 @@ EQUAL = {
 }
 
 
+def test_the_log_has_the_means_of_each_epochs_own_steps(tiny_settings, monkeypatch):
+    seen, real = [], trainer.Trainer._micro_step
+
+    def micro_step(self, *arguments):
+        made = real(self, *arguments)
+        seen.append(float(made.loss))
+        return made
+
+    monkeypatch.setattr(trainer.Trainer, "_micro_step", micro_step)
+    log = fit(tiny_settings(epochs=3, val_interval=2)).read_log()
+    expected = np.reshape(seen, (3, 3)).mean(axis=1)  # 3 steps an epoch, of equal batches
+    assert log["loss/total"].to_numpy() == pytest.approx(expected, rel=1e-5)
+    assert len(set(expected)) == 3
+
+
 def assert_agree(run: Run, other: Run) -> None:
     """Two runs learned the same, up to the order of sums."""
     torch.manual_seed(run.settings().seed)
