@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,41 +75,49 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in a file.
+@contextmanager
+def reading(source: Path | str, remedy: str) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into one error; libraries fail in many ways.
 
     Args:
-        path: The file.
+        source: The file, and where in it.
         remedy: What to do if it cannot be read.
 
     Raises:
-        ValueError: If it is missing, unreadable or no object; names the file and the remedy.
+        ValueError: If the body fails; names the file, what is wrong and the remedy.
     """
     try:
-        content = path.read_bytes()
+        yield
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+        reason = error.strerror or str(error)
+        raise ValueError(f"{source}: cannot be read ({reason}); {remedy}") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{source}: damaged ({reason}); {remedy}") from error
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a file; arguments and errors as those of `reading`."""
+    with reading(path, remedy):
+        content = path.read_bytes()
     return parse_json(content, str(path), remedy)
 
 
 def parse_json(content: bytes, source: str, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in some bytes.
-
-    Args:
-        content: UTF-8 text.
-        source: Where they are from, for the message.
-        remedy: What to do if they are damaged.
-
-    Raises:
-        ValueError: If they are no object; names the source, what is wrong and the remedy.
-    """
-    try:
+    """Return the JSON object in UTF-8 text; further arguments and errors as those of `reading`."""
+    with reading(source, remedy):
         value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{source}: damaged, not JSON ({error}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{source}: damaged, a JSON object is expected; {remedy}")
-    return value
+        if not isinstance(value, dict):
+            raise ValueError("a JSON object is expected")
+        return value
+
+
+def check_numbers(values: dict[str, Any], needed: Iterable[str]) -> None:
+    """Raise ValueError unless all values are numbers, or None, and the needed ones are numbers."""
+    for name in {*needed, *values}:
+        value = values.get(name)
+        if not isinstance(value, int | float) and (value is not None or name in needed):
+            raise ValueError(f"numbers {name!r} are missing")
 
 
 @contextmanager

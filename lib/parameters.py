@@ -152,18 +152,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
             values = yaml.load(file, _UniqueKeyLoader)  # a SafeLoader
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except Exception as error:  # damaged YAML fails in many ways
         hint = "; use spaces, not tabs" if r"'\t'" in str(error) else ""
         raise ValueError(f"{path}: not valid YAML: {error}{hint}") from error
     if values is None:
         return {}
-    if not isinstance(values, dict) or any(isinstance(v, dict) for v in values.values()):
+    is_flat = isinstance(values, dict) and not any(isinstance(v, dict) for v in values.values())
+    if not is_flat or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path}: must be flat lines `name: value`")
     return values
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice."""
+    """A safe loader that refuses a key that stands twice, and what can grow without end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not used here: write the value")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key) for key, _ in node.value]

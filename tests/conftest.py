@@ -1,5 +1,6 @@
 """Small data sets, made once a session, and the settings of small runs."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,25 @@ def coded(tmp_path_factory) -> VideoDataset:
     dataset.write_list("train", [0, 1, 2])
     dataset.write_list("val", [3])
     return dataset
+
+
+# --- Faults ---------------------------------------------------------------------------------------
+
+_faults: list[tuple[str, int, int]] = []
+
+
+@pytest.fixture
+def fault() -> Callable[[str, int, int], None]:
+    """Return what notes a fault: its name, how often it was injected, how often work was lost."""
+    return lambda name, times, lost: _faults.append((name, times, lost))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what was injected, and what it cost: the table of `make faults`."""
+    if os.environ.get("FAULTS") != "full" or not _faults:
+        return
+    terminalreporter.write_sep("=", "faults")
+    terminalreporter.write_line(f"{'fault':<50} {'times':>6} {'survived':>9} {'lost':>5}")
+    sums = "all of them", sum(row[1] for row in _faults), sum(row[2] for row in _faults)
+    for name, times, lost in [*_faults, sums]:
+        terminalreporter.write_line(f"{name:<50} {times:>6} {times - lost:>9} {lost:>5}")

@@ -85,14 +85,14 @@ def test_a_folder_that_is_not_prepared_is_refused_with_the_remedy(tmp_path):
 def test_an_index_without_a_column_is_refused(dataset):
     path = dataset.folder / "index.csv"
     pd.read_csv(path).drop(columns="frames").to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"index\.csv: no column \['frames'\]"):
+    with pytest.raises(ValueError, match=r"index\.csv: damaged .no column \['frames'\]"):
         read_dataset(dataset.folder)
 
 
 def test_an_index_with_a_name_twice_is_refused(dataset):
     index = dataset.index.assign(name="NA/b")
     index[INDEX_COLUMNS].to_csv(dataset.folder / "index.csv", index=False)
-    with pytest.raises(ValueError, match=r"index\.csv: 'NA/b' stands there twice"):
+    with pytest.raises(ValueError, match=r"index\.csv: damaged .'NA/b' stands twice"):
         read_dataset(dataset.folder)
 
 

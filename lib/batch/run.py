@@ -25,7 +25,7 @@ from lib.batch.job import (
 from lib.batch.needs import data_needs, estimate_clips, problems
 from lib.batch.plan import COMPLETE, REFUSED, Grid, PlannedRun, read_plan, state_of
 from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
-from lib.files import check_writable, read_json
+from lib.files import check_writable
 from lib.run.folder import Run
 from lib.run.state import read_state
 
@@ -307,8 +307,7 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
 
 def result_line(planned: PlannedRun) -> str:
     """Return the top-1 of each test list in words."""
-    path = Run(planned.run_dir).metrics_path
-    results = read_json(path, "test the run again (notebooks/4_evaluate.ipynb)")["lists"]
+    results = Run(planned.run_dir).metrics()["lists"]
     return ", ".join(f"{name} top-1 {values['top1']:.1f} %" for name, values in results.items())
 
 

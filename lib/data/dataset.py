@@ -12,21 +12,23 @@ Nothing here makes a data set: `lib.prepare` does.
 """
 
 import difflib
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.config import project_path
 from lib.data.folders import is_prepared, prepared_folder
-from lib.files import write_text
+from lib.files import read_json, reading, write_text
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
+REMEDY = "prepare the data set again (delete dataset.json)"
+MAX_SIZE = 10**8  # frames of a video, pixels of a side
 DECODED_FILES = "decoded-*.bin"  # see lib.data.decoded
 READER_COLUMNS = ["fingerprint", "seek"]  # what lib.data.decode knows of a file; empty: nothing
 
@@ -257,18 +259,39 @@ def read_dataset(folder: str | Path) -> VideoDataset:
             f"{folder}: no dataset.json, so this is not a prepared data set; "
             "prepare it with notebooks/1_prepare_data.ipynb"
         )
-    description = json.loads((folder / "dataset.json").read_text())
-    types = dict.fromkeys(["name", "path", "class", *READER_COLUMNS], str)
-    index = pd.read_csv(folder / "index.csv", dtype=types, keep_default_na=False)
-    if missing := [column for column in INDEX_COLUMNS if column not in index]:
-        raise ValueError(f"{folder / 'index.csv'}: no column {missing}; prepare it again")
-    if index["name"].duplicated().any():
-        twice = index["name"][index["name"].duplicated()].iloc[0]
-        raise ValueError(f"{folder / 'index.csv'}: {twice!r} stands there twice")
+    description = read_description(folder)
+    with reading(folder / "index.csv", REMEDY):
+        index = _read_index(folder / "index.csv", len(description["classes"]))
     root = folder / description["root"]  # an absolute root replaces the folder
-    return VideoDataset(
-        description["name"], folder, tuple(description["classes"]), root, in_order(index)
-    )
+    return VideoDataset(description["name"], folder, tuple(description["classes"]), root, index)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return `dataset.json`; ValueError, with the remedy, if it is damaged."""
+    description = read_json(folder / "dataset.json", REMEDY)
+    with reading(folder / "dataset.json", REMEDY):
+        classes, source = description["classes"], description["source"]
+        texts = [description["name"], description["root"], *classes]
+        is_whole = isinstance(classes, list) and classes and isinstance(source, dict)
+        if not is_whole or not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise ValueError("name, root, classes or source are missing")
+    return description
+
+
+def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
+    types = dict.fromkeys(["name", "path", "class", *READER_COLUMNS], str)
+    types |= dict.fromkeys(["label", "frames", "width", "height"], np.int64) | {"fps": np.float64}
+    index = pd.read_csv(path, dtype=types, keep_default_na=False)
+    if missing := [column for column in INDEX_COLUMNS if column not in index]:
+        raise ValueError(f"no column {missing}")
+    if index["name"].duplicated().any():
+        raise ValueError(f"{index['name'][index['name'].duplicated()].iloc[0]!r} stands twice")
+    sizes, labels = index[["frames", "width", "height"]].to_numpy(), index["label"]
+    if not len(index) or sizes.min() < 1 or sizes.max() > MAX_SIZE:
+        raise ValueError("a number of frames, a width or a height is impossible")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"a label is not one of {num_classes} classes")
+    return in_order(index)
 
 
 def in_order(index: pd.DataFrame) -> pd.DataFrame:

@@ -21,9 +21,11 @@ import pandas as pd
 from safetensors import safe_open
 
 from lib.data.dataset import VideoDataset
+from lib.files import reading
 
 PERSON_BOXES_FILE = "person_boxes.safetensors"
 TEACHER_FILE = "teacher.safetensors"
+REMEDY = "delete that file, and make it again with notebooks/1_prepare_data.ipynb"
 
 
 class VideoRows(NamedTuple):
@@ -48,9 +50,14 @@ class FrameTable:
 
     def __init__(self, path: Path, rows_name: str):
         self.path, self.rows_name = path, rows_name
-        with safe_open(path, framework="numpy") as file:
+        with reading(path, REMEDY), safe_open(path, framework="numpy") as file:
             self.names = file.get_tensor("names").tobytes().decode().split("\n")
             self._offsets = file.get_tensor("video_offsets")
+            steps = np.diff(self._offsets, prepend=0, append=file.get_slice("frames").get_shape())
+            is_whole = self._offsets.shape == (len(self.names) + 1,) and (steps >= 0).all()
+            shape = file.get_slice(rows_name).get_shape()
+            if not is_whole or steps[0] or steps[-1] or len(shape) != 2 or shape[0] != steps.sum():
+                raise ValueError("the rows of its videos are not where they should be")
         self._file = None
 
     def __getstate__(self) -> dict:
@@ -81,7 +88,7 @@ def read_made_with(path: Path) -> dict | None:
     """Return what made a table; None where there is no such file."""
     if not path.is_file():
         return None
-    with safe_open(path, framework="numpy") as file:
+    with reading(path, REMEDY), safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get("made_with", "{}"))
 
 
@@ -105,7 +112,7 @@ class PersonBoxes:
             )
         self._table = FrameTable(path, "boxes")
         self._positions = _find(self._table, dataset, "boxes")
-        with safe_open(path, framework="numpy") as file:
+        with reading(path, REMEDY), safe_open(path, framework="numpy") as file:
             self._num_frames = file.get_tensor("num_frames")[self._positions]
 
     def lookup(
@@ -137,6 +144,8 @@ class PersonBoxes:
         stops = np.searchsorted(frames, frame_indices, side="right")
         first = int(starts.min())
         near = self._table.rows(position, first, int(stops.max()))
+        if not np.isfinite(near).all():
+            raise ValueError(f"{self._table.path}: damaged (boxes that are no numbers); {REMEDY}")
         return [near[a - first : b - first] for a, b in zip(starts, stops, strict=True)]
 
 

@@ -14,7 +14,7 @@ from lib.config import EvaluateSettings, TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
 from lib.evaluation.invariance import InvarianceScores, measure_invariance
-from lib.files import write_atomic, write_text
+from lib.files import reading, write_atomic, write_text
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
@@ -99,8 +99,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
         counter.unlink(missing_ok=True)
     results = {}
     for name, part in rows.items():
-        with np.load(scores_path(run, name)) as file:
-            scores, labels = file["scores"], file["labels"]
+        scores, labels = read_scores(run, name)
         results[name] = ListResult(data.labeled, part, scores, labels, metrics(scores, labels))
         _write_predictions(run, name, results[name])
     summary = {
@@ -125,15 +124,32 @@ def read_results(run: Run) -> dict[str, ListResult]:
     dataset, results = load_data(trained).labeled, {}
     for name in trained.test_lists:
         path = scores_path(run, name)
-        if not path.is_file():
+        if (known := read_scores(run, name)) is None:
             raise ValueError(f"{path}: not there; test the run first (notebooks/4_evaluate.ipynb)")
-        with np.load(path) as file:
-            scores, labels = file["scores"], file["labels"]
+        scores, labels = known
         rows = dataset.read_list(name)
         if not np.array_equal(dataset.index["label"].to_numpy()[rows], labels):
             raise ValueError(f"{path}: list {name!r} has changed since; test the run again")
         results[name] = ListResult(dataset, rows, scores, labels, metrics(scores, labels))
     return results
+
+
+def read_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores (V, K) of a run on a list and the true classes (V,); None if not kept.
+
+    Raises:
+        ValueError: If the file is damaged; names it and the remedy.
+    """
+    path = scores_path(run, list_name)
+    if not path.is_file():
+        return None
+    with reading(path, "test the run again (notebooks/4_evaluate.ipynb)"), np.load(path) as file:
+        scores, labels = file["scores"], file["labels"]
+        if scores.ndim != 2 or scores.dtype.kind != "f" or labels.shape != scores.shape[:1]:
+            raise ValueError("its scores are not what they should be")
+        if labels.dtype.kind != "i" or not (0 <= labels.min() <= labels.max() < scores.shape[1]):
+            raise ValueError("its classes are not what they should be")
+        return scores, labels
 
 
 def results_beside(

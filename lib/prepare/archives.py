@@ -59,7 +59,9 @@ def extract(archive: Path, folder: Path) -> list[Path]:
             "macOS: brew install unar), or unpack the archive yourself and give the folder as "
             "data_root"
         ) from error
-    except (zipfile.BadZipFile, rarfile.Error, EOFError, OSError) as error:
+    except Exception as error:  # a damaged archive fails in many ways
+        if str(error).startswith(f"{archive}: "):
+            raise  # says all that there is to say
         raise ValueError(
             f"{archive}: cannot be unpacked ({error}); what was unpacked is kept. If it is "
             "damaged, delete it and get it again"
@@ -74,7 +76,7 @@ def _extract(archive: Path, folder: Path) -> list[Path]:
         _check_space(archive, folder, sum(member.size for member, _ in todo))
         for member, path in tqdm(todo, desc=f"unpacking {archive.name}", unit="file"):
             with opened.open(member.source) as stream:
-                _write(stream, path)
+                _write(stream, path, member.size)
     return [path for _, path in files]
 
 
@@ -116,10 +118,12 @@ def _check_space(archive: Path, folder: Path, needed: int) -> None:
         )
 
 
-def _write(stream: IO[bytes], path: Path) -> None:
+def _write(stream: IO[bytes], path: Path, size: int) -> None:
     def copy(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             shutil.copyfileobj(stream, file, 1 << 20)
+            if file.tell() != size:
+                raise EOFError(f"{path.name} has {file.tell()} bytes, {size} are announced")
 
     write_atomic(path, copy)
 

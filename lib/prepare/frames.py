@@ -1,6 +1,5 @@
 """Storing a data set as JPEG frames instead of videos: larger, and faster to read at random."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord
+from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord, read_description
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, read_made_with
 from lib.data.video import FRAME_FILE, iterate_frames
 from lib.prepare.tables import SCALED_TO, write_person_boxes
@@ -48,7 +47,7 @@ class FrameWriter:
                 image = self._scaled(Image.fromarray(frame))
                 image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
             unfinished.rename(target)
-        with Image.open(target / FRAME_FILE.format(record.num_frames)) as image:
+        with Image.open(target / FRAME_FILE.format(record.num_frames), formats=["JPEG"]) as image:
             return image.size
 
     def _scaled(self, image: Image.Image) -> Image.Image:
@@ -95,7 +94,7 @@ def store_frames(
         ValueError: If a video cannot be read, naming it, or the frames that are not written yet do
             not fit on the disk. What was written is kept.
     """
-    description = json.loads((dataset.folder / "dataset.json").read_text())
+    description = read_description(dataset.folder)
     if stores_frames(dataset):
         return dataset
     folder = dataset.folder / FRAMES_FOLDER

@@ -5,7 +5,6 @@ expected there.
 """
 
 import csv
-import io
 import json
 import re
 import zipfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib.data.dataset import parse_list_lines
+from lib.files import reading
 
 HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
 
@@ -157,7 +157,7 @@ def _plain(template: str) -> str:
 def _json(path: Path, kind: type) -> list | dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, kind):
         raise ValueError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}")
@@ -180,11 +180,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 def _texts(path: Path, ending: str) -> dict[str, str]:
     """Return name and text of the files with an ending, in a folder or in a zip archive."""
     if path.is_dir():
-        found = {p.name: p.read_text(encoding="utf-8") for p in path.rglob(f"*{ending}")}
+        found = {p.name: _text(p) for p in path.rglob(f"*{ending}")}
     elif path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with reading(path, "delete it and get it again"), zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(ending)]
-            found = {n: io.TextIOWrapper(archive.open(n), "utf-8").read() for n in names}
+            found = {name: archive.read(name).decode() for name in names}
     else:
         raise ValueError(f"{path}: neither a folder nor a zip archive")
     if not found:

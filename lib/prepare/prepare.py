@@ -7,7 +7,6 @@ From a shell, with the fields of `PrepareSettings` as options:
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from lib.data.dataset import (
     draw_labeled_rows,
     is_prepared,
     read_dataset,
+    read_description,
 )
 from lib.parameters import make_settings
 from lib.prepare.catalog import dataset_folder
@@ -116,7 +116,7 @@ def check_root(dataset: VideoDataset, settings: PrepareSettings) -> None:
     Raises:
         ValueError: If it was made from another folder; says what to do.
     """
-    source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
+    source = read_description(dataset.folder)["source"]
     if settings.data_root is None or "root" not in source:
         return
     wanted = project_path(settings.data_root).resolve()

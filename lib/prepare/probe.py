@@ -24,7 +24,7 @@ from lib.data.decode import (
     to_rgb,
 )
 from lib.data.video import read_frames
-from lib.files import write_text
+from lib.files import reading, write_text
 from lib.prepare.workers import map_in_workers
 
 TIMEOUT_S = 900.0  # a decoder that has not answered by then has frozen
@@ -255,9 +255,11 @@ def _read_progress(path: Path | None) -> dict[str, Probed]:
     if path is None or not path.is_file():
         return {}
     texts = dict.fromkeys(["key", "error", "note", "fingerprint", "seek"], object)
-    table = pd.read_csv(path, dtype=texts)
-    if list(table.columns) != ["key", *Probed._fields]:
-        return {}  # of another version
+    with reading(path, "delete that file; the videos are opened again"):
+        table = pd.read_csv(path, dtype=texts)
+        if list(table.columns) != ["key", *Probed._fields]:
+            return {}  # of another version
+        table = table.astype({name: int for name in ("frames", "width", "height")})
     table[["fingerprint", "seek"]] = table[["fingerprint", "seek"]].fillna("")
     table = table.astype(object).where(table.notna(), None)
     return {row[0]: Probed(*row[1:]) for row in table.itertuples(index=False, name=None)}

@@ -1,6 +1,5 @@
 """What is there, what is missing and what will be made, told before any work starts."""
 
-import json
 import os
 import shutil
 import textwrap
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import project_path
-from lib.data.dataset import VideoDataset, is_prepared, read_dataset
+from lib.data.dataset import VideoDataset, is_prepared, read_dataset, read_description
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, read_made_with
 from lib.files import check_writable
 from lib.prepare.archives import find_file
@@ -278,7 +277,7 @@ def _made(settings: PrepareSettings, dataset: VideoDataset) -> list[Line]:
 def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> list[Line]:
     """Say where a prepared folder of your own videos is not what the settings ask for."""
     lines = []
-    source = json.loads((dataset.folder / "dataset.json").read_text())["source"]
+    source = read_description(dataset.folder)["source"]
     for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.config import TrainSettings, project_path
-from lib.files import parse_json, read_json, write_text
+from lib.files import check_numbers, parse_json, read_json, reading, write_text
 from lib.parameters import make_settings, read_yaml
 from lib.run.checkpoint import (
     how_far,
@@ -55,6 +55,7 @@ FREE_SETTINGS = {
     "tensorboard",
     "checkpoint_minutes",
 }
+METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
 
 
 class Run:
@@ -164,10 +165,13 @@ class Run:
         lines = self.log_path.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         remedy = "take that line out, or delete the run folder and train it again"
-        return [
-            parse_json(line, f"{self.log_path}, line {number}", remedy)
-            for number, line in enumerate(whole, 1)
-        ]
+        entries = []
+        for number, line in enumerate(whole, 1):
+            where = f"{self.log_path}, line {number}"
+            entries.append(parse_json(line, where, remedy))
+            with reading(where, remedy):
+                check_numbers(entries[-1], ("epoch", "step"))
+        return entries
 
     def read_log(self) -> "pd.DataFrame":
         """Return the log as a table: one row an epoch, NaN where a value was not measured."""
@@ -226,7 +230,13 @@ class Run:
         if not self.environment_path.exists():
             return {}
         remedy = "delete that file, the run does without it"
-        return read_json(self.environment_path, remedy)
+        known = read_json(self.environment_path, remedy)
+        with reading(self.environment_path, remedy):
+            arithmetic(known)
+            list(known.get("earlier", []))
+            if not isinstance(known.get("gpus", []), list):
+                raise ValueError("gpus are no list")
+        return known
 
     def metrics(self) -> dict[str, Any]:
         """Return the test result.
@@ -235,7 +245,14 @@ class Run:
             ValueError: If it is missing or damaged; names the file and the remedy.
         """
         remedy = f"test the run again (notebooks/4_evaluate.ipynb, run_dir = {str(self.folder)!r})"
-        return read_json(self.metrics_path, remedy)
+        results = read_json(self.metrics_path, remedy)
+        with reading(self.metrics_path, remedy):
+            check_numbers({"labels": results["labels"]}, ("labels",))
+            if not results["lists"]:
+                raise ValueError("numbers of its lists are missing")
+            for values in results["lists"].values():
+                check_numbers(values, METRICS)
+        return results
 
     def machine(self) -> str:
         """Return the GPUs, or else the cores, of the machine that trained the run, in words."""

@@ -4,12 +4,11 @@ What counts is the last whole checkpoint, for that is where the run goes on. The
 it, by the epochs since, or by one line if the run was killed in between.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.files import holder
+from lib.files import check_numbers, holder, read_json
 from lib.run.folder import Run
 
 Status = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
@@ -75,7 +74,7 @@ def read_state(folder: str | Path) -> RunState:
         return RunState("missing", error=str(error) if run.params_path.exists() else "")
     who = holder(run.lock_path) or ""
     step, epoch = saved or (None, 0)
-    progress = json.loads(_text(run.progress_path) or "{}") if who else {}
+    progress = _progress(run.progress_path) if who else {}
     error = _text(run.error_path)
     if who:
         status = _status_in_work(bool(progress), run.is_asked_to_stop())
@@ -99,8 +98,18 @@ def _status_at_rest(is_whole: bool, has_failed: bool, is_begun: bool) -> Status:
     return "stopped" if is_begun else "waiting"
 
 
+def _progress(path: Path) -> dict[str, Any]:
+    """Return where a run is; empty where the file is missing, or damaged: it is soon rewritten."""
+    try:
+        progress = read_json(path, "")
+        check_numbers(progress, ("step", "last_step"))
+    except ValueError:
+        return {}
+    return progress
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT
+from lib.evaluation.evaluate import read_scores
 from lib.files import write_text
 from lib.learn.scoring import confusion_matrix
 from lib.learn.setup import load_data
-from lib.run.folder import Run
+from lib.run.folder import METRICS, Run
 from lib.show.escape import escape
 from lib.show.plots import group_of
-from lib.show.study import METRICS, load_scores, rows_of
+from lib.show.study import rows_of
 from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines, paired_differences
 
 SUMMARY_COLUMNS = [
@@ -277,7 +278,7 @@ def load_confusions(
         group = group_of(run.name)
         if groups is not None and group not in groups:
             continue
-        if (known := load_scores(run, list_name)) is None:
+        if (known := read_scores(run, list_name)) is None:
             continue
         matrix = confusion_matrix(*known)
         sums[group] = sums[group] + matrix if group in sums else matrix

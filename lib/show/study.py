@@ -1,17 +1,13 @@
 """The runs of a study: reading their files, so that a damaged run costs only itself."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lib.evaluation.evaluate import scores_path
-from lib.run.folder import Run
+from lib.evaluation.evaluate import read_scores
+from lib.run.folder import METRICS, Run
 from lib.show.plots import group_of
-
-METRICS = ("top1", "top5", "mean_class_accuracy", "videos")
 
 
 def read_runs(study_dir: Path) -> tuple[list[Run], dict[str, str]]:
@@ -29,7 +25,7 @@ def read_runs(study_dir: Path) -> tuple[list[Run], dict[str, str]]:
         try:
             rows_of(run)
             for name in run.metrics()["lists"]:
-                load_scores(run, name)
+                read_scores(run, name)
             sound.append(run)
         except ValueError as error:
             problems[run.name] = str(error)
@@ -46,7 +42,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a file of the run is damaged; names it, what is wrong and the remedy.
     """
-    settings, results, log = run.settings(), _test_result(run), _training_log(run)
+    settings, results, log = run.settings(), run.metrics(), _training_log(run)
     known = {
         "run": run.name,
         "group": group_of(run.name),
@@ -70,26 +66,6 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _test_result(run: Run) -> dict[str, Any]:
-    results = run.metrics()
-    lists = results.get("lists")
-    numbers = list(lists.values()) if isinstance(lists, dict) else []
-    for values in numbers:
-        if not (isinstance(values, dict) and all(_is_number(values.get(m)) for m in METRICS)):
-            numbers = []
-            break
-    if not numbers or not _is_number(results.get("labels")):
-        raise ValueError(
-            f"{run.metrics_path}: damaged, numbers of its lists are missing; test the run again "
-            "(notebooks/4_evaluate.ipynb)"
-        )
-    return results
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _training_log(run: Run) -> pd.DataFrame:
     log = run.read_log()
     for name in ("seconds", "samples_per_s"):
@@ -99,21 +75,3 @@ def _training_log(run: Run) -> pd.DataFrame:
                 "it again"
             )
     return log
-
-
-def load_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the scores (V, K) of a run on a list and the true classes (V,); None if not kept.
-
-    Raises:
-        ValueError: If the file is damaged; names it and the remedy.
-    """
-    path = scores_path(run, list_name)
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path) as file:
-            return file["scores"], file["labels"]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); test the run again (notebooks/4_evaluate.ipynb)"
-        ) from error
