@@ -15,6 +15,7 @@ from lib.evaluation.evaluate import ListResult, evaluate, read_results, results_
 from lib.learn.scoring import confusion_matrix, metrics
 from lib.learn.training import fit
 from lib.run.folder import Run
+from lib.show import evaluation_figures as figures
 from lib.show.evaluation_browser import CELL, DIFFERENT, EVERYTHING, EvaluationBrowser
 from lib.show.evaluation_figures import (
     class_bars,
@@ -266,6 +267,24 @@ def test_mistakes_come_most_confident_first(tested):
     assert len(found) == (result.scores.argmax(1) != result.labels).sum()
     fused = replace(result, scores=share)  # `test_fusion: probabilities` stores these
     assert np.array_equal(probabilities(fused, "probabilities"), share)
+
+
+@pytest.mark.parametrize("fusion", ["scores", "probabilities"])
+def test_a_figure_and_the_movie_give_a_mistake_the_same_probability(tested, monkeypatch, fusion):
+    """What was averaged as probabilities is no logit: 0.90 is 90 %, not 69 %."""
+    whole = read_results(tested[0])["val"]
+    wrong = (whole.labels[0] + 1) % whole.scores.shape[1]
+    shares = np.full((1, whole.scores.shape[1]), 0.1 / (whole.scores.shape[1] - 1))
+    shares[0, wrong] = 0.9
+    scores = (shares if fusion == "probabilities" else np.log(shares)).astype(np.float32)
+    one = ListResult(whole.dataset, whole.rows[:1], scores, whole.labels[:1], {})
+    settings = tested[0].settings().model_copy(update={"test_fusion": fusion})
+    tiles, rows = [], []
+    monkeypatch.setattr(figures, "tiles_html", lambda shown, _: tiles.extend(shown))
+    monkeypatch.setattr(figures, "clip_rows", lambda shown, _: rows.extend(shown))
+    figures.mistakes(one, settings, "mistakes")
+    figures.mistakes_movie(one, settings)
+    assert "(90 %)" in rows[0] and "90 %" in tiles[0].title
 
 
 def test_the_comparison_counts_every_video_once(tested):

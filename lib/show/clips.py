@@ -1,24 +1,18 @@
-"""Pictures of clips: the views of a batch, and the mistakes of a network."""
+"""Pictures of clips: the views of a batch."""
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
 from lib.augment.randaugment import FILL
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.transforms import EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import ClipSettings, TrainSettings
 from lib.data.frame_tables import has_person_boxes
-from lib.data.video import read_frames, uniform_clip_indices
-from lib.evaluation.evaluate import ListResult
 from lib.learn.setup import load_data
 from lib.prepare.prepare import prepare_for
-from lib.show.plots import clip_rows
 
 
 def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Tensor]:
@@ -87,36 +81,3 @@ def mix_clips(
     drawn = augmentation.draw(1.0, generator)
     mixed = augmentation.apply(own, other, mask.transpose(1, 2), drawn)
     return (mixed.clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8), mixed
-
-
-def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int = 4) -> Figure:
-    """Show the mistakes that the network was most sure of, a row each.
-
-    Args:
-        result: Of one list.
-        settings: The run's, for its clips.
-        title: Says what to see.
-        count: Most rows.
-    """
-    probabilities = torch.from_numpy(result.scores).softmax(dim=1).numpy()
-    predicted = result.scores.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != result.labels)
-    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])][:count]
-    classes = result.dataset.classes
-    rows = {}
-    for number in wrong:
-        record = result.dataset.record(int(result.rows[number]))
-        indices = uniform_clip_indices(
-            record.num_frames, settings.clip_len, settings.frame_interval, 1
-        )[0]
-        frames = read_frames(record, indices)
-        size = settings.test_crop_size
-        sure = 100 * probabilities[number, predicted[number]]
-        label = f"{classes[predicted[number]]} ({sure:.0f} %)\n← {classes[result.labels[number]]}"
-        rows[f"{label}\n{record.name.split('/')[-1]}"] = EvalTransform(
-            settings.short_side, size, 1
-        )(frames)[0]
-    if not rows:
-        empty = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-        return clip_rows({"no mistakes": empty}, f"{title}: none")
-    return clip_rows(rows, title)

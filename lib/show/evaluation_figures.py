@@ -1,6 +1,6 @@
 """Figures of a tested run, made so that they stay readable with 2 classes and with 400."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +14,7 @@ from lib.evaluation.evaluate import ListResult
 from lib.learn.scoring import confusion_matrix
 from lib.show.escape import escape
 from lib.show.movies import Tile, compose, movie_html
+from lib.show.plots import clip_rows
 from lib.show.style import (
     ACCURACY,
     BLUE,
@@ -248,16 +249,42 @@ def matrices_of(results: Mapping[str, ListResult]) -> dict[str, np.ndarray]:
     return {name: confusion_matrix(r.scores, r.labels) for name, r in results.items()}
 
 
+def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int = 4) -> Figure:
+    """Show the mistakes that the network was most sure of, a row each.
+
+    Args:
+        result: Of one list.
+        settings: The run's, for its clips and what it averages (`test_fusion`).
+        title: Says what to see.
+        count: Most rows.
+    """
+    rows, classes = {}, result.dataset.classes
+    for position, clip, best, sure in _mistaken_clips(result, settings, count):
+        label = f"{classes[best]} ({100 * sure:.0f} %)\n← {classes[int(result.labels[position])]}"
+        name = result.dataset.record(int(result.rows[position])).name.split("/")[-1]
+        rows[f"{label}\n{name}"] = clip
+    return clip_rows(rows, title) if rows else message_figure(f"{title}: none")
+
+
 def mistakes_movie(result: ListResult, settings: TrainSettings, count: int = 4) -> str:
     """Return HTML that plays the most confident mistakes on a list, predicted ← true class."""
+    classes = result.dataset.classes
+    tiles = [
+        clip_tile(clip, int(result.labels[position]), best, sure, classes)
+        for position, clip, best, sure in _mistaken_clips(result, settings, count)
+    ]
+    return tiles_html(tiles, "the most confident mistakes")
+
+
+def _mistaken_clips(
+    result: ListResult, settings: TrainSettings, count: int
+) -> Iterator[tuple[int, Tensor, int, float]]:
+    """Yield position in the list, clip, predicted class and its probability of the mistakes."""
     clips = CenterClips(result.dataset, settings)
     shares = probabilities(result, settings.test_fusion)
-    tiles = []
     for position in confident_mistakes(result, settings.test_fusion, count).tolist():
-        best, label = int(shares[position].argmax()), int(result.labels[position])
-        clip, _ = clips(int(result.rows[position]))
-        tiles.append(clip_tile(clip, label, best, shares[position, best], result.dataset.classes))
-    return tiles_html(tiles, "the most confident mistakes")
+        best = int(shares[position].argmax())
+        yield position, clips(int(result.rows[position]))[0], best, float(shares[position, best])
 
 
 def top5_of_mistakes(
