@@ -8,12 +8,15 @@ from pathlib import Path
 
 import papermill
 import pytest
+import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from lib.batch import run as batch
 from lib.batch.plan import read_plan
+from lib.clips import ClipBatch, make_generator
 from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.learn.setup import load_data, make_clips, make_objective
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
 from lib.show.settings import LookSettings, ReportSettings
@@ -176,6 +179,40 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
     for a, b in zip(first, second, strict=True):
         for key in ("loss/total", "eval/top1_video", "ssl/mask_rate"):
             assert a.get(key) == b.get(key), key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unlabeled_scene_p": 1.0, "labeled_view": "strong", "labeled_scene_p": 1.0},
+        {"objective": "uda", "unlabeled_weight": 0.5},
+        {"objective": "freematch"},
+        {"objective": "supervised"},
+    ],
+    ids=str,
+)
+def test_the_step_by_hand_is_that_of_the_objective(tiny_settings, changes):
+    """Notebook 3 writes out what an objective does: the same loss, the same gradient."""
+    settings = tiny_settings(**changes)
+    data = load_data(settings)
+    clips = make_clips(settings, data)
+    stream, rows = (0, data.labeled_rows) if clips[1] is None else (1, data.unlabeled_rows)
+    batch = ClipBatch.collate([clips[stream][(k, int(rows[k]))] for k in range(4)])
+    scope = {"settings": settings, "data": data, "clips": clips, "batch": batch}
+    sources = ["".join(cell["source"]) for cell in cells("3_train.ipynb", "code")]
+    first = next(k for k, source in enumerate(sources) if "objective.mix(" in source)
+    assert len(sources[first].splitlines()) <= 15
+    for source in (sources[0], *sources[first - 1 : first + 1]):
+        exec(source, scope)
+    objective, network = make_objective(settings), scope["network"]
+    objective.begin(data.epoch_rows)
+    network.zero_grad()
+    generator = make_generator(settings.seed)
+    step = objective(network, scope["x"], scope["u"], generator)
+    step.loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), settings.grad_clip))
+    assert scope["loss"] == pytest.approx(float(step.loss.detach()), rel=1e-5)
+    assert scope["norm"] == pytest.approx(norm, rel=1e-4) and norm > 0
 
 
 def test_unknown_parameter_stops_before_any_work(tmp_path):
