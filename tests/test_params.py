@@ -102,7 +102,7 @@ STUDIES = (
     "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "cross", "ablation",
     "pretrained_gpu",
 )  # fmt: skip
-SMALL_STUDIES = ("synthetic", "ablation_small", "demo", "folder")
+SMALL_STUDIES = ("synthetic", "ablation_small", "demo", "folder", "pretrained")
 
 # What all configs of the reference have in common, and defaults of its code.
 COMMON = {
