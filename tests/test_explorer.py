@@ -12,8 +12,8 @@ import yaml
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset, read_dataset
-from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective
+from lib.learn.streams import paired_batches
 from lib.learn.trainer import Trainer
 from lib.parameters import make_settings
 from lib.prepare.synthetic import write_video
@@ -201,7 +201,8 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
     monkeypatch.setattr(FixMatchObjective, "__call__", record)
     trainer = Trainer(settings, World(0, 1, torch.device("cpu")))
     trainer.step = 1
-    trainer._train_step(trainer._batches(1, 2), Meter())
+    batches_of = paired_batches(settings, trainer.data, trainer.clips, trainer.world, 1, 2)
+    trainer._train_step(batches_of)
     mean, std = trainer.normalize.mean, trainer.normalize.std
     labeled, unlabeled = settings.labeled_batch, settings.unlabeled_batch
     clips = batches[0].transpose(1, 2) * std + mean
