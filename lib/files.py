@@ -53,9 +53,22 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        OSError: If it cannot be written; names the file, what is wrong and the remedy.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _write_atomic(path, write)
+    except (OSError, RuntimeError) as error:  # PyTorch's of a full disk is the latter
+        number = getattr(error, "errno", None) or errno.EIO
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        remedy = "make room there, or make it writable, and call the same again"
+        raise OSError(number, f"cannot be written: {reason}; {remedy}", str(path)) from error
+
+
+def _write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

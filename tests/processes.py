@@ -1,6 +1,8 @@
 """Workers for the tests of launching; little is imported, for each spawned process imports it."""
 
 import fcntl
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -43,3 +45,11 @@ def is_alive(folder: Path, rank: int) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def killed_worker(world: World, folder: Path) -> None:
+    """Be killed in rank 1, by which rank 0 loses its connection."""
+    world.sum_(torch.zeros(1))
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.sum_(torch.zeros(1))

@@ -257,6 +257,7 @@ class Trainer:
         is_due = self.world.size == 1 or self.step % STOP_CHECK_STEPS == 0
         if not is_due and self.step % self.steps_per_epoch:
             return False, False
+        self.run.check_is_there()
         is_to_stop = self.world.agree(self.run.is_asked_to_stop())
         wait_s = 60 * self.settings.checkpoint_minutes
         is_old = wait_s > 0 and time.perf_counter() - self.saved_at > wait_s

@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from lib.config import TrainSettings
@@ -47,12 +47,17 @@ def train_worker(world: World, settings: TrainSettings) -> None:
         trainer.Trainer(settings, world).fit()
     except Exception:
         if not run.error_path.exists():  # the other processes fail too, because of the first
-            where = f"process {world.rank} of {world.size}"
-            write_text(run.error_path, f"{where}\n{traceback.format_exc()}")
+            _note_error(run, f"process {world.rank} of {world.size}\n{traceback.format_exc()}")
         raise
     finally:
         if world.rank == 0:
-            run.progress_path.unlink(missing_ok=True)
+            with suppress(OSError):
+                run.progress_path.unlink(missing_ok=True)
+
+
+def _note_error(run: Run, text: str) -> None:
+    with suppress(OSError):  # a full disk may be the error
+        write_text(run.error_path, text + "\n")
 
 
 def fit(settings: TrainSettings) -> Run:
@@ -84,14 +89,18 @@ def fit(settings: TrainSettings) -> Run:
         if step:
             print(f"continuing {run.folder} from its last checkpoint")
         with signals_ask(run.ask_to_stop, again_ends=not is_in_torchrun()) as signals:
-            launch(
-                train_worker,
-                (settings,),
-                num_processes,
-                device,
-                run.folder / ".rendezvous",
-                LogFollower(run, settings.epochs).show,
-            )
+            try:
+                launch(
+                    train_worker,
+                    (settings,),
+                    num_processes,
+                    device,
+                    run.folder / ".rendezvous",
+                    LogFollower(run, settings.epochs).show,
+                )
+            except ChildProcessError as error:  # its neighbours have failed only because of it
+                _note_error(run, str(error))
+                raise
     if signal.SIGINT in signals or (signals and not run.is_finished()):
         print(f"asked to end ({signal.Signals(signals[0]).name}): the same call continues")
         raise KeyboardInterrupt

@@ -144,6 +144,7 @@ class Run:
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add one entry to the log."""
+        self.check_is_there()
         with open(self.log_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
@@ -206,6 +207,14 @@ class Run:
     def ask_to_stop(self) -> None:
         """Ask the processes that train the run to save a checkpoint and end."""
         self.stop_path.touch()
+
+    def check_is_there(self) -> None:
+        """Raise FileNotFoundError if the folder was deleted, or its disk taken away, meanwhile."""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"{self.folder}: the folder of this run was deleted while it was trained, or its "
+                "disk is gone; start the run again"
+            )
 
     def is_asked_to_stop(self) -> bool:
         """Whether somebody asked."""

@@ -1,13 +1,16 @@
 """Training processes: starting them, following them, and what they tell each other."""
 
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
@@ -123,6 +126,7 @@ def launch(
         follow: Called a few times a second, and once more at the end, to show progress.
 
     Raises:
+        ChildProcessError: If a signal has ended a process; names both.
         torch.multiprocessing.ProcessRaisedException: With the traceback of the failed process.
         KeyboardInterrupt: On Ctrl-C, where it has no other meaning; the processes are ended.
     """
@@ -139,13 +143,29 @@ def launch(
     spawned = (worker, args, num_processes, device, str(rendezvous), os.getpid())
     context = mp.spawn(_spawned, spawned, nprocs=num_processes, join=False)
     try:
-        while not context.join(FOLLOW_POLL_S, GRACE_S):
+        while not context.join(0, GRACE_S):
             follow()
+            _wait(context.processes)
     finally:
         for process in context.processes:
             process.kill()
         follow()
         rendezvous.unlink(missing_ok=True)
+
+
+def _wait(processes: Sequence[BaseProcess]) -> None:
+    """Wait a little; ChildProcessError if a signal ended a process: soon its neighbours fail."""
+    ended = wait([p.sentinel for p in processes if p.exitcode is None], FOLLOW_POLL_S)
+    for rank, process in enumerate(processes):
+        if process.sentinel in ended:
+            process.join()
+        if (process.exitcode or 0) < 0:
+            name = signal.Signals(-process.exitcode).name
+            hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
+            raise ChildProcessError(
+                f"process {rank} of {len(processes)} was ended by {name}{hint}; the same call "
+                "goes on from the last checkpoint"
+            )
 
 
 def num_threads(num_processes: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 
 from lib.files import write_text
 from lib.run.folder import Run
@@ -51,7 +52,10 @@ class ProgressFile:
             "seconds_left": round(per_step * (self.last_step - step), 1),
             **means,
         }
-        write_text(self.run.progress_path, json.dumps(state) + "\n")
+        if not self.run.folder.is_dir():
+            return  # it was deleted, and is not to come again
+        with suppress(OSError):  # whoever looks on may miss something, the training goes on
+            write_text(self.run.progress_path, json.dumps(state) + "\n")
 
 
 class LogFollower:
@@ -70,8 +74,11 @@ class LogFollower:
         self.is_stopping = False
 
     def show(self) -> None:
-        """Print what is new."""
-        entries = self.run.log_entries()
+        """Print what is new; what cannot be read is left out, for the training goes on."""
+        try:
+            entries = self.run.log_entries()
+        except (OSError, ValueError):
+            return
         for entry in entries[self.shown :]:
             if "eval/top1_video" in entry:
                 print(self._line(entry), flush=True)
