@@ -1,0 +1,182 @@
+"""Whether a study's claim holds for other seeds and another machine's arithmetic.
+
+    python -m benchmarks.bench_claim --seeds 8
+    python -m benchmarks.bench_claim --report          # what is there so far
+
+Trains and tests each group of the study for seeds 0, 1, ... in every arithmetic, without notebooks,
+and prints the distribution of top-1 and in how many pairs of seed and arithmetic the claims of
+`params/claims.csv` hold. Results are in `outputs/bench_claim/<study>.csv`, a row a test list; the
+same command goes on where it was interrupted. Weights perturbed by one millionth stand in for
+another processor's kernels, which round differently.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks.timing import describe_machine, print_table
+from lib.batch.plan import read_plan
+from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.evaluation.evaluate import evaluate
+from lib.learn import trainer
+from lib.learn.training import fit
+from lib.prepare.prepare import prepare_for
+
+OUTPUTS = PROJECT_ROOT / "outputs" / "bench_claim"
+COLUMNS = ["seed", "arithmetic", "group", "list", "top1"]
+PERTURBATION = 1e-6  # relative, standard deviation
+
+
+class Arithmetic(NamedTuple):
+    """How a run computes.
+
+    Attributes:
+        num_processes: Training processes.
+        num_threads: Threads over all of them.
+        is_perturbed: Whether the initial weights are multiplied by 1 + `PERTURBATION` · noise.
+    """
+
+    num_processes: int = 1
+    num_threads: int = 1
+    is_perturbed: bool = False
+
+
+ARITHMETICS = {
+    "as is": Arithmetic(),
+    "perturbed": Arithmetic(is_perturbed=True),
+    "two processes": Arithmetic(num_processes=2, num_threads=2),
+    "two threads": Arithmetic(num_threads=2),
+}
+
+
+def groups_of(study: str) -> dict[str, TrainSettings]:
+    """Return the settings of one run of each group, by the group's name."""
+    runs = read_plan([PROJECT_ROOT / "params" / study])
+    return {re.sub(r"_seed\d+$", "", run.name): run.settings for run in runs}
+
+
+@contextmanager
+def computing_as(arithmetic: Arithmetic, seed: int) -> Iterator[None]:
+    """Let the runs of this process compute with these threads and, maybe, perturbed weights."""
+    build, threads = trainer.build_run_model, os.environ.get("OMP_NUM_THREADS")
+
+    def build_perturbed(settings: TrainSettings, num_classes: int) -> nn.Module:
+        model = build(settings, num_classes)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.mul_(1 + PERTURBATION * noise)
+        return model
+
+    os.environ["OMP_NUM_THREADS"] = str(arithmetic.num_threads)
+    if arithmetic.is_perturbed:
+        trainer.build_run_model = build_perturbed
+    try:
+        yield
+    finally:
+        trainer.build_run_model = build
+        os.environ.pop("OMP_NUM_THREADS")
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = threads
+
+
+def run_once(settings: TrainSettings, name: str, seed: int, folder: Path) -> dict[str, float]:
+    """Train and test one run, or go on with it; return top-1 in percent by test list."""
+    arithmetic = ARITHMETICS[name]
+    changes = {
+        "seed": seed,
+        "labeled_seed": seed,
+        "num_processes": arithmetic.num_processes,
+        "run_dir": str(folder),
+    }
+    with computing_as(arithmetic, seed):
+        run = fit(settings.model_copy(update=changes))
+        evaluate(EvaluateSettings(run_dir=str(folder), num_processes=1))
+    lists = json.loads(run.metrics_path.read_text())["lists"]
+    return {test_list: numbers["top1"] for test_list, numbers in lists.items()}
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """Return the rows that there are so far, columns `COLUMNS`."""
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def measure(study: str, num_seeds: int, arithmetics: list[str], path: Path) -> None:
+    """Make the runs that are missing; seed by seed, the cheapest question first."""
+    groups = groups_of(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in arithmetics:
+        for seed in range(num_seeds):
+            for group, settings in groups.items():
+                done = read_results(path)
+                key = (done["seed"] == seed) & (done["arithmetic"] == name)
+                if (key & (done["group"] == group)).any():
+                    continue
+                prepare_for(settings)
+                folder = path.parent / study / f"{group}_seed{seed}_{name.replace(' ', '_')}"
+                rows = run_once(settings, name, seed, folder).items()
+                is_new = not path.exists()
+                with path.open("a", newline="") as file:
+                    writer = csv.writer(file)
+                    if is_new:
+                        writer.writerow(COLUMNS)
+                    writer.writerows([seed, name, group, *row] for row in rows)
+
+
+def report(study: str, path: Path) -> None:
+    """Print the distribution, and in how many pairs of seed and arithmetic each claim holds."""
+    results = read_results(path)
+    print(describe_machine())
+    top1 = results.groupby(["group", "list", "arithmetic"])["top1"]
+    spread = top1.agg(["count", "mean", "std", "min", "max"]).reset_index()
+    print_table("Top-1 (%)", list(spread.columns), spread.to_numpy().tolist())
+
+    wide = results.pivot_table(
+        index=["seed", "arithmetic"], columns=["group", "list"], values="top1"
+    )
+    rows, holds = [], []
+    claims = pd.read_csv(PROJECT_ROOT / "params" / "claims.csv")
+    for claim in claims[claims["study"] == study].itertuples():
+        better, worse = (claim.better, claim.list), (claim.worse, claim.list)
+        if better not in wide or worse not in wide:
+            continue
+        gain = (wide[better] - wide[worse]).dropna()
+        holds.append(gain > 0)
+        rows.append(
+            [f"{claim.better} > {claim.worse}", claim.list, f"{(gain > 0).sum()} of {len(gain)}"]
+            + [float(value) for value in (gain.mean(), gain.min(), gain.max())]
+        )
+    print_table("Claims", ["claim", "list", "holds", "mean gain", "least", "most"], rows)
+    if holds:
+        together = pd.concat(holds, axis=1).dropna().all(axis=1)
+        print(f"\nall claims hold in {together.sum()} of {len(together)} pairs")
+
+
+def main() -> None:
+    """Measure what is missing and print what there is."""
+    parser = argparse.ArgumentParser(prog="benchmarks.bench_claim", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--study", default="demo", help="a folder of params/")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--arithmetics", nargs="+", choices=ARITHMETICS, default=list(ARITHMETICS))
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    path = OUTPUTS / f"{arguments.study}.csv"
+    if not arguments.report:
+        measure(arguments.study, arguments.seeds, arguments.arithmetics, path)
+    report(arguments.study, path)
+
+
+if __name__ == "__main__":
+    main()
