@@ -47,6 +47,8 @@ def _explain(problem: Any, model: type[Settings]) -> str:
         is_power = "e" in problem["input"].lower()
         hint = "YAML reads 1e-4 as text: write 1.0e-4" if is_power else "write it without quotes"
         hint = f" ({hint})"
+    if problem["input"] == "auto":
+        hint = " (lib.batch fills it in; by hand take params.yaml of a run that it has begun)"
     return f"{name}: {message}, got {problem['input']!r}{hint}"
 
 

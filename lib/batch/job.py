@@ -133,10 +133,8 @@ def prepare_jobs(runs: Iterable[PlannedRun], folder: Path) -> list[Job]:
     """Return the jobs of making the data sets that the batch makes by itself."""
     jobs = []
     for need in data_needs(run.settings for run in runs):
-        if not need.is_prepared:
-            names = ("dataset", "data_root", "data_dir")
-            parameters = {name: getattr(need, name) for name in names}
-            request = {"step": "prepare", "folder": str(folder), "parameters": parameters}
+        if not need.is_prepared or need.lacks_boxes:
+            request = {"step": "prepare", "folder": str(folder), "parameters": need.parameters()}
             jobs.append(Job(f"prepare {need.dataset}", folder, request))
     return jobs
 

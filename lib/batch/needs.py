@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.config import TrainSettings
+from lib.config import TrainSettings, project_path
 from lib.data.folders import is_prepared
 from lib.learn.schedule import count_steps
 from lib.prepare.catalog import CATALOG, dataset_folder
@@ -44,7 +44,28 @@ class DataNeed:
         """Whether the batch makes it by itself."""
         if self.folder is None or self.teacher or self.dataset not in MADE_ON_DEMAND:
             return False
-        return self.dataset == "synthetic" or not self.person_boxes
+        return self.dataset == "synthetic" or not self.person_boxes or self.can_detect
+
+    @property
+    def can_detect(self) -> bool:
+        """Whether the batch itself can find people in your own videos: the detector is here."""
+        from lib.prepare.yolox import detector_path  # loads its runtime
+
+        return (
+            self.dataset == "folder" and detector_path(None, project_path(self.data_dir)).is_file()
+        )
+
+    @property
+    def lacks_boxes(self) -> bool:
+        """Whether person boxes are needed and not there."""
+        from lib.data.frame_tables import PERSON_BOXES_FILE  # loads pandas
+
+        return self.person_boxes and not (self.folder / PERSON_BOXES_FILE).is_file()
+
+    def parameters(self) -> dict[str, str | None]:
+        """Return notebook 1's parameters that make what is missing."""
+        values = {name: getattr(self, name) for name in ("dataset", "data_root", "data_dir")}
+        return values | ({"actor_boxes": "yolox"} if self.person_boxes and self.can_detect else {})
 
     def list_path(self, name: str) -> Path:
         """Return the file of a list."""
@@ -52,18 +73,24 @@ class DataNeed:
 
     def missing(self) -> list[str]:
         """Return what is not there, in words."""
-        from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE  # loads pandas
+        from lib.data.frame_tables import TEACHER_FILE  # loads pandas
 
         if self.folder is None:
             return ["data_root is not set"]
         if not self.is_prepared:
-            return [] if self.is_made_on_demand else ["not prepared"]
+            return self._lists_never_made() if self.is_made_on_demand else ["not prepared"]
         absent = [f"no list {n!r}" for n in sorted(self.lists) if not self.list_path(n).is_file()]
-        if self.person_boxes and not (self.folder / PERSON_BOXES_FILE).is_file():
+        if self.lacks_boxes and not self.can_detect:
             absent.append("no person boxes")
         if self.teacher and not (self.folder / TEACHER_FILE).is_file():
             absent.append("no ImageNet scores")
         return absent
+
+    def _lists_never_made(self) -> list[str]:
+        wanted = {name for name in self.lists if not name.endswith(".txt")} - {"train", "val"}
+        if self.dataset != "folder":
+            return []
+        return [f"no list {name!r}; there will be 'train' and 'val'" for name in sorted(wanted)]
 
     def command(self) -> str:
         """Return the command that prepares what is missing."""

@@ -25,6 +25,7 @@ from lib.parameters import (
     notebook_defaults,
     parameter_files,
     read_layers,
+    read_yaml,
 )
 from lib.run.folder import Run
 from lib.run.state import read_state
@@ -51,12 +52,14 @@ class PlannedRun:
         source: The run file.
         parameters: Its files laid over each other, as papermill does it.
         settings: The parameters over the notebook's own defaults, checked.
+        notes: What was sized by the footage and why, and what to know before it starts.
     """
 
     name: str
     source: Path
     parameters: dict[str, Any]
     settings: TrainSettings
+    notes: tuple[str, ...] = ()
 
     @property
     def run_dir(self) -> Path:
@@ -86,8 +89,12 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
         try:
             parameters = read_layers(parameter_files(path))
             for name, values in expand(path.stem, parameters, grid or {}):
-                settings = make_settings(TrainSettings, defaults | values, str(path))
-                runs.append(PlannedRun(name, path, values, settings))
+                sized, notes = fill_in(values)
+                if sized is None:
+                    print(f"{name}: {notes[0]}")
+                    continue
+                settings = make_settings(TrainSettings, defaults | sized, str(path))
+                runs.append(PlannedRun(name, path, sized, settings, tuple(notes)))
         except ValueError as error:
             if str(error) not in wrong:
                 wrong.append(str(error))
@@ -95,6 +102,35 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
         raise ValueError("\n".join(wrong))
     _check_folders(runs)
     return runs
+
+
+def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """Fill in what a recipe leaves to the footage and the machine (`auto`).
+
+    A run that was begun keeps what it was begun with.
+
+    Returns:
+        The parameters, None where the run makes no sense here; and notes for the user.
+
+    Raises:
+        ValueError: If the videos are not laid out as expected.
+    """
+    run = Run(parameters.get("run_dir", "outputs"))
+    if run.params_path.is_file():
+        begun = read_yaml(run.params_path)
+        if begun.get("data_root") == parameters.get("data_root"):
+            is_open = {name for name, value in parameters.items() if value == "auto"} - {"device"}
+            parameters = parameters | {name: begun[name] for name in is_open if name in begun}
+    if not _has_auto(parameters):
+        return parameters, []
+    from lib.prepare.sizing import size_by_footage  # opens videos
+
+    sizes, notes = size_by_footage(parameters)
+    return (None, notes) if sizes is None else (sizes.values, [*sizes.reasons, *notes])
+
+
+def _has_auto(parameters: Mapping[str, Any]) -> bool:
+    return any(value == "auto" for name, value in parameters.items() if name != "device")
 
 
 def find_run_files(path: str | Path) -> list[Path]:
@@ -210,7 +246,7 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
 
 def _study_lines(runs: Sequence[PlannedRun], states: Mapping[Path, tuple[str, str]]) -> list[str]:
     folder = runs[0].run_dir.parent
-    lines = [f"{folder.name}: {len(runs)} runs -> {folder}"]
+    lines = [f"{folder.name}: {len(runs)} runs -> {folder}", *notes_of(runs)]
     width = max(len(run.name) for run in runs)
     for run in runs:
         how_far = ": ".join(filter(None, states[run.run_dir]))
@@ -218,9 +254,23 @@ def _study_lines(runs: Sequence[PlannedRun], states: Mapping[Path, tuple[str, st
     return [*lines, f"  the first by hand: {by_hand(runs[0].source)}"]
 
 
+def notes_of(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return what the user should know of runs, each line once, with the runs it is about."""
+    about: dict[str, list[str]] = {}
+    for run in runs:
+        for note in run.notes:
+            about.setdefault(note, []).append(run.name)
+    return [
+        f"  {note}" + ("" if len(names) == len(runs) else f" ({', '.join(names)})")
+        for note, names in about.items()
+    ]
+
+
 def by_hand(run_file: Path) -> str:
     """Return the command that trains a run of the project by hand."""
     files = parameter_files(run_file)
+    if _has_auto(parameters := read_layers(files)):
+        files = [project_path(parameters["run_dir"]) / "params.yaml"]  # there once it was begun
     if files[0].is_relative_to(PROJECT_ROOT):
         files = [file.relative_to(PROJECT_ROOT) for file in files]
     return " -f ".join(["papermill notebooks/3_train.ipynb out.ipynb", *map(str, files)])

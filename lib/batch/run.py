@@ -23,7 +23,15 @@ from lib.batch.job import (
     stop,
 )
 from lib.batch.needs import data_needs, estimate_clips, problems
-from lib.batch.plan import COMPLETE, REFUSED, Grid, PlannedRun, read_plan, state_of
+from lib.batch.plan import (
+    COMPLETE,
+    REFUSED,
+    Grid,
+    PlannedRun,
+    notes_of,
+    read_plan,
+    state_of,
+)
 from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
 from lib.files import check_writable
 from lib.run.folder import Run
@@ -114,11 +122,17 @@ def make_batch(runs: Sequence[PlannedRun], retry: int = 0) -> Batch:
     for folder, count in counts.items():
         check_writable(folder, "run_dir", "choose another run_dir")
         print(f"{folder.name}: {count} runs -> {folder}")
+    _say_notes(to_do)
     _say_what_is_not_done(states, titles, batch.refused)
     batch.prepare = prepare_jobs(to_do, batch.folders[0])
     batch.work = [run_job(run, titles[run.run_dir], 1 + retry) for run in to_do]
     batch.reports = report_jobs(_with_news(batch))
     return batch
+
+
+def _say_notes(runs: Sequence[PlannedRun]) -> None:
+    for note in notes_of(runs):
+        print(note, flush=True)
 
 
 def _say_what_is_not_done(

@@ -124,6 +124,8 @@ def check(settings: TrainSettings) -> tuple[str, int]:
     if settings.tensorboard:
         check_tensorboard()
     data = load_data(settings)
+    for name in settings.test_lists:
+        data.labeled.read_list(name)
     make_clips(settings, data)
     load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):

@@ -9,6 +9,12 @@ import pandas as pd
 
 from lib.data.dataset import VideoDataset
 from lib.files import write_text
+from lib.prepare.groups import (
+    groups_by_name,
+    groups_from_file,
+    near_equal_starts,
+    split_groups,
+)
 from lib.prepare.probe import FRAME_PREFIX, probe_videos
 from lib.prepare.writing import write_dataset
 
@@ -16,11 +22,18 @@ VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4
 PARTS = ("train", "val")
 LAYOUTS = "<class>/<video> or {train,val}/<class>/<video>"
 BROKEN_FILE = "broken.csv"
+GROUPS_FILE = "groups.csv"
+MOST_COMPARED = 3000  # videos whose first frames are compared
 PROGRESS_FILE = "opened.csv"
 
 
 def index_folder(
-    root: Path, folder: Path, val_fraction: float, seed: int, num_processes: int = 0
+    root: Path,
+    folder: Path,
+    val_fraction: float,
+    seed: int,
+    num_processes: int = 0,
+    groups_file: Path | None = None,
 ) -> VideoDataset:
     """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
 
@@ -33,6 +46,8 @@ def index_folder(
         val_fraction: Share of each class that becomes `val` where there are no parts.
         seed: Seed of that split.
         num_processes: Worker processes; 0 for one per core.
+        groups_file: Table of the source that each video was cut from; None goes by the names. Such
+            a group stays on one side of the split; `groups.csv` says what was taken for one.
 
     Raises:
         ValueError: If there is no class folder or no video, two videos have one name, or a class
@@ -43,13 +58,19 @@ def index_folder(
     index = open_videos(videos, root, folder, num_processes)
     classes = sorted(index["class"].unique())
     index["label"] = index["class"].map(classes.index)
-    parts = _split(index, root, val_fraction, seed)
+    groups = find_groups(index, groups_file)
+    table = pd.DataFrame({"name": index["name"], "group": groups})
+    write_text(folder / GROUPS_FILE, table.to_csv(index=False))
+    parts = _split(index, groups, root, val_fraction, seed)
+    for text in say_groups(index, groups, parts["val"], root):
+        print(text)
     draft = VideoDataset("folder", folder, tuple(classes), root, index)
     for part, rows in parts.items():
         draft.write_list(part, rows)
     source = {"made_by": "lib.prepare.folder", "root": str(root)}
     if not videos["part"].iloc[0]:
-        source |= {"val_fraction": val_fraction, "seed": seed}
+        source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}
+        source["groups_file"] = groups_file and str(groups_file)
     return write_dataset(folder, "folder", classes, root, index, source)
 
 
@@ -167,8 +188,36 @@ def _check_names(videos: pd.DataFrame, root: Path) -> None:
             )
 
 
+def find_groups(index: pd.DataFrame, groups_file: Path | None) -> pd.Series:
+    """Return for each video what it was cut from, by a table or by the names; see `groups`."""
+    if groups_file is not None:
+        return groups_from_file(groups_file, index["name"])
+    return groups_by_name(index["name"], index["class"])
+
+
+def say_groups(
+    index: pd.DataFrame, groups: pd.Series, val: np.ndarray, root: Path
+) -> Iterator[str]:
+    """Say how many groups there are, and what speaks for videos of one source on both sides."""
+    if groups.nunique() < len(index):
+        yield f"{groups.nunique()} groups of clips of one source video (all: {GROUPS_FILE})"
+    is_val = np.zeros(len(index), dtype=bool)
+    is_val[val] = True
+    if both := set(groups[is_val]) & set(groups[~is_val]):
+        yield f"WARNING: {len(both)} groups are in train and in val, the first: {min(both)!r}"
+    if len(index) > MOST_COMPARED:
+        return
+    if pairs := near_equal_starts([root / path for path in index["path"]], is_val):
+        first = " and ".join(str(path.relative_to(root)) for path in pairs[0])
+        yield (
+            f"WARNING: {len(pairs)} of {len(val)} validation videos begin with nearly the same "
+            f"picture as a training video, the first: {first}. If they were cut from one source, "
+            "accuracy is too high: prepare with groups_file, a table with the columns name, group"
+        )
+
+
 def _split(
-    index: pd.DataFrame, root: Path, val_fraction: float, seed: int
+    index: pd.DataFrame, groups: pd.Series, root: Path, val_fraction: float, seed: int
 ) -> dict[str, np.ndarray]:
     """Return the index rows of `train` and `val`; every class is in both."""
     if index["part"].iloc[0]:
@@ -188,9 +237,12 @@ def _split(
             f"{root}: {lonely} has one readable video, which cannot be split into train and val; "
             "add a video or remove the class"
         )
-    val = np.zeros(len(index), dtype=bool)
-    for label, rows in index.groupby("label").groups.items():
-        count = min(max(1, round(val_fraction * len(rows))), len(rows) - 1)
-        order = np.random.default_rng([seed, int(label)]).permutation(len(rows))
-        val[rows.to_numpy()[order[:count]]] = True
+    val = split_groups(index["label"].to_numpy(), groups.to_numpy(), val_fraction, seed)
+    for part, is_in in (("train", ~val), ("val", val)):
+        if missing := sorted(set(index["class"]) - set(index["class"][is_in])):
+            raise ValueError(
+                f"{root}: no video of {missing} is left for {part!r}, since clips of one source "
+                f"stay together ({GROUPS_FILE}); add videos of other sources, give train/ and val/ "
+                "yourself, or a groups_file of your own"
+            )
     return {"train": np.flatnonzero(~val), "val": np.flatnonzero(val)}

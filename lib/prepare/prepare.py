@@ -98,7 +98,13 @@ def check_files(settings: PrepareSettings) -> None:
     Raises:
         ValueError: If one is missing; names the setting and the file.
     """
-    for name in ("detector_weights", "detections_file", "teacher_weights", "teacher_file"):
+    for name in (
+        "groups_file",
+        "detector_weights",
+        "detections_file",
+        "teacher_weights",
+        "teacher_file",
+    ):
         given = getattr(settings, name)
         if given is not None and not project_path(given).is_file():
             raise ValueError(f"{name}: {project_path(given)}: no such file")
@@ -132,9 +138,9 @@ def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
         return make_synthetic(folder, num_processes=settings.num_processes)
     root = None if settings.data_root is None else project_path(settings.data_root)
     if settings.dataset == "folder":
-        return index_folder(
-            root, folder, settings.val_fraction, settings.seed, settings.num_processes
-        )
+        groups = None if settings.groups_file is None else project_path(settings.groups_file)
+        how = (settings.val_fraction, settings.seed, settings.num_processes, groups)
+        return index_folder(root, folder, *how)
     sources = None if settings.sources_dir is None else project_path(settings.sources_dir)
     return index_known(
         settings.dataset, root, sources, folder, settings.download, settings.num_processes

@@ -12,6 +12,8 @@ class PrepareSettings(DataSettings):
 
     Attributes:
         val_fraction: Share of each class put into the list `val` where the data has no split.
+        groups_file: Table (CSV) with the columns name and group: clips of one source video, which
+            stay on one side of the split; None goes by the names. For `folder`.
         labeled_fractions: Labelled lists to draw from `train`, as shares of each class.
         labeled_counts: Labelled lists to draw from `train`, as videos of each class.
         seed: Seed of the split and of the draws.
@@ -39,6 +41,7 @@ class PrepareSettings(DataSettings):
     """
 
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    groups_file: str | None = None
     labeled_fractions: list[Annotated[float, Field(gt=0, le=1)]] = [0.1]
     labeled_counts: list[Count] = []
     seed: Natural = 0

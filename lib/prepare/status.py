@@ -278,7 +278,9 @@ def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> l
     """Say where a prepared folder of your own videos is not what the settings ask for."""
     lines = []
     source = read_description(dataset.folder)["source"]
-    for name, value in (("val_fraction", settings.val_fraction), ("seed", settings.seed)):
+    groups = settings.groups_file and str(project_path(settings.groups_file))
+    asked = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
+    for name, value in asked.items():
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "
             lines.append(Line("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
