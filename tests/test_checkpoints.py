@@ -11,6 +11,7 @@ from test_training import assert_same_weights, log_of
 from lib.config import PROJECT_ROOT, EvaluateSettings
 from lib.evaluation.evaluate import evaluate
 from lib.learn import trainer
+from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter
 from lib.learn.training import fit
 from lib.run.checkpoint import previous_path
@@ -61,6 +62,20 @@ def test_a_stop_at_the_end_of_an_epoch_saves_once(tiny_settings, at_forward):
     assert run.load(previous_path(run.last_path))["step"] == 6
 
 
+def test_the_time_before_a_stop_counts(tiny_settings, at_forward, monkeypatch):
+    settings = tiny_settings(**RICH)
+    run = Run(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    at_forward(8, run.ask_to_stop)  # in the second epoch
+    fit(settings)
+    state = run.load(run.last_path)
+    state["seconds"], state["ranks"][0]["meter"]["seconds"] = 1000.0, 500.0
+    run.save(run.last_path, state)
+    entries = fit(settings).log_entries()
+    assert 1500 < entries[1]["seconds"] < entries[2]["seconds"] < 1600
+    assert entries[1]["samples_per_s"] < 1 < entries[2]["samples_per_s"]
+
+
 def test_nothing_is_saved_by_time_before_it_is_due(tiny_settings, at_forward):
     settings = tiny_settings(**RICH, checkpoint_minutes=60)
     at_forward(3, cut_power)
@@ -83,6 +98,21 @@ def test_after_an_error_the_run_goes_on_from_the_step_before(
     assert "a disk that fails" in run.error_path.read_text()
     fit(settings)
     assert_as_if_nothing_had_been(run, uninterrupted)
+
+
+def test_weights_that_a_failed_step_has_changed_are_not_saved(tiny_settings, monkeypatch):
+    settings = tiny_settings(**RICH | {"val_interval": 1})
+    run, real = Run(settings.run_dir), torch.optim.SGD.step
+
+    def step(self, *arguments, **options):
+        real(self, *arguments, **options)
+        if run.last_path.exists():
+            fail()
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with pytest.raises(OSError):
+        fit(settings)
+    assert run.load(run.last_path)["step"] == 6
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
@@ -149,6 +179,22 @@ def test_the_first_loss_that_is_no_number_ends_the_run_and_is_named(
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
 
 
+@pytest.mark.parametrize("is_gradient_finite", [True, False])
+def test_the_videos_of_the_bad_part_of_a_step_are_named(coded, is_gradient_finite):
+    parts = [
+        MicroStep(torch.tensor(loss), {}, ([row], [row + 1]))
+        for loss, row in ((1.0, 0), (float("nan"), 1), (2.0, 2))
+    ]
+    norm = torch.tensor(1.0 if is_gradient_finite else float("inf"))
+    assert are_finite(norm, parts) == (is_gradient_finite, False)
+    assert are_finite(torch.tensor(1.0), parts[:1]) == (True, True)
+    world = World(0, 1, HERE)
+    said = describe(is_gradient_finite, False, parts, (coded, coded), world)
+    assert said == "the loss is no number; videos of it: class1/v1, class0/v2"
+    said = describe(False, True, parts[::2], (coded, coded), world)
+    assert said.startswith("the gradient is no number; videos of it: class0/v0, class1/v1, class0/")
+
+
 def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
     settings = tiny_settings(lr=1e6, epochs=8)
     with pytest.raises(FloatingPointError, match="is no number"):
@@ -158,6 +204,32 @@ def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
     for path in (run.last_path, run.best_path):
         if path.exists():
             assert all(v.isfinite().all() for v in run.load(path)["model"].values())
+
+
+def test_the_scaler_of_fp16_leaves_steps_out_until_it_cannot_go_lower(tiny_settings, monkeypatch):
+    """With a scaler on a CPU, where no run of ours has one: 4, 2, 1, and then below its least."""
+    settings = tiny_settings(epochs=9)
+    made = trainer.Trainer(settings, World(0, 1, HERE))
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9)
+    made._train_step(batches)
+    norm = made.meter.means(made.world)["grad_norm"]
+    weights = {name: value.clone() for name, value in made.model.state_dict().items()}
+    real = trainer.to_tensors
+
+    def infinite(batch, *others):
+        found = real(batch, *others)
+        return found._replace(weak=found.weak * float("inf"))
+
+    monkeypatch.setattr(trainer, "to_tensors", infinite)
+    for scale in (2.0, 1.0, 0.5):
+        made._train_step(batches)
+        assert made.scaler.get_scale() == scale
+        kept = made.model.state_dict()  # with what batch norm remembers
+        assert all(value.equal(kept[name]) for name, value in weights.items())
+    with pytest.raises(FloatingPointError, match="step 5: the loss is no number"):
+        made._train_step(batches)
+    assert made.meter.means(made.world)["grad_norm"] == norm  # of the one step that was made
 
 
 # --- Damaged files --------------------------------------------------------------------------------

@@ -206,17 +206,22 @@ def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypa
 
     first = of_rank(0, 2)
     states = [
-        resume.own_state(first) | {"objective": {"mean": torch.tensor(float(rank))}}
+        resume.own_state(first)
+        | {
+            "objective": {"mean": torch.tensor(float(rank))},
+            "meter": {"sums": {"loss": torch.tensor([3.0 + rank, 1])}, "clips": 4, "seconds": 1.0},
+        }
         for rank in range(2)
     ]
     monkeypatch.setattr(World, "gather", lambda self, value: states)
     monkeypatch.setattr(first.run, "save", lambda path, state: saved.update(state))
     saved: dict = {}
     first._save(tmp_path / "last.pt")
-    for rank, size, expected in ((0, 2, 0), (1, 2, 1), (0, 1, 0), (3, 4, 1)):
+    for rank, size, expected, loss in ((0, 2, 0, 3), (1, 2, 1, 4), (0, 1, 0, 3.5), (3, 4, 1, None)):
         again = of_rank(rank, size)
         resume.load(again, saved)
         assert again.objective.state == states[expected]["objective"]
+        assert again.meter.means(World(0, 1, torch.device("cpu"))) == {"loss": loss}
     old = of_rank(0, 1)
     resume.load(old, {name: value for name, value in saved.items() if name != "ranks"})
     assert old.objective.state == {}  # checkpoints of before still open

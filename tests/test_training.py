@@ -16,7 +16,15 @@ from lib.learn import trainer, training
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
-from lib.learn.setup import Normalize, build_run_model, load_data, make_objective, to_tensors
+from lib.learn.setup import (
+    Normalize,
+    build_run_model,
+    load_data,
+    make_clips,
+    make_objective,
+    to_tensors,
+)
+from lib.learn.streams import paired_batches
 from lib.learn.training import fit
 from lib.prepare.prepare import prepare_for
 from lib.prepare.synthetic import ACTIONS
@@ -264,6 +272,16 @@ def test_the_log_has_the_means_of_each_epochs_own_steps(tiny_settings, monkeypat
     expected = np.reshape(seen, (3, 3)).mean(axis=1)  # 3 steps an epoch, of equal batches
     assert log["loss/total"].to_numpy() == pytest.approx(expected, rel=1e-5)
     assert len(set(expected)) == 3
+
+
+def test_the_streams_of_one_list_have_orders_of_their_own(tiny_settings):
+    settings = tiny_settings(labeled_batch=6, unlabeled_batch=6)
+    data = load_data(settings)
+    world = World(0, 1, torch.device("cpu"))
+    pairs = list(paired_batches(settings, data, make_clips(settings, data), world, 0, 3))
+    orders = [[pair[stream].row.tolist() for pair in pairs] for stream in (0, 1)]
+    assert sorted(sum(orders[0], [])) == sorted(sum(orders[1], [])) == sorted(data.labeled_rows)
+    assert orders[0] != orders[1]
 
 
 def assert_agree(run: Run, other: Run) -> None:

@@ -46,10 +46,11 @@ class Meter:
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
             self.clips, self._seconds_before = state["clips"], state["seconds"]
 
-    def update(self, stats: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Add (sum, count) per name."""
+    def update(self, stats: dict[str, tuple[Tensor, Tensor]], is_counted: bool = True) -> None:
+        """Add (sum, count) per name; or, of a step that was left out, only know the names."""
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
+            value = value if is_counted else torch.zeros_like(value)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def means(self, world: World) -> dict[str, float | None]:

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from lib.learn.trainer import Trainer
 
@@ -13,6 +16,22 @@ def own_state(trainer: "Trainer") -> dict[str, Any]:
         "objective": trainer.objective.state_dict(),
         "meter": trainer.meter.state_dict(),
     }
+
+
+def touched_state(trainer: "Trainer") -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Return copies of what a forward pass changes: buffers, and the objective's state."""
+    kept = {name: value.clone() for name, value in trainer.objective.state.items()}
+    return [buffer.clone() for buffer in trainer.model.buffers()], kept
+
+
+@torch.no_grad()
+def go_back(trainer: "Trainer") -> None:
+    """Undo what the forward passes of the present step have changed."""
+    buffers, kept = trainer.before
+    for buffer, value in zip(trainer.model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    trainer.objective.state.clear()
+    trainer.objective.state.update(kept)
 
 
 def state(trainer: "Trainer", ranks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -140,8 +140,7 @@ class Trainer:
         lr = learning_rate(self.step, self.steps_per_epoch, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        kept = {name: value.clone() for name, value in self.objective.state.items()}
-        self.before = ([buffer.clone() for buffer in self.model.buffers()], kept)
+        self.before = resume.touched_state(self)
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(  # dropout, the only reader of the global generator
@@ -153,17 +152,17 @@ class Trainer:
         ]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        self._check_finite(norm, taken)
+        is_made = self._check_finite(norm, taken)
+        if not is_made:
+            resume.go_back(self)
         self.is_sound = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update()
         self.step += 1
-        for part in taken:
-            self.meter.update(part.stats)
+        for part in (*taken, MicroStep(norm, {"grad_norm": (norm, torch.ones_like(norm))}, ())):
+            self.meter.update(part.stats, is_made)
             self.meter.clips += self.world.size * sum(map(len, part.rows))
-        is_made = torch.isfinite(norm)  # or the scaler of fp16 left the step out
-        self.meter.update({"grad_norm": (norm.where(is_made, 0.0), is_made)})
         self.is_sound, self.before = True, None
 
     def _micro_step(
@@ -188,14 +187,17 @@ class Trainer:
         rows = tuple([] if batch is None else batch.row.tolist() for batch in batches)
         return MicroStep(loss.detach(), stats, rows)
 
-    def _check_finite(self, norm: Tensor, taken: list[MicroStep]) -> None:
+    def _check_finite(self, norm: Tensor, taken: list[MicroStep]) -> bool:
         """Raise FloatingPointError if a loss or the gradient is no number.
 
-        In fp16 the scaler leaves such a step out and tries again, until it cannot go lower.
+        In fp16 the scaler leaves out steps with such a gradient (returns False), until it cannot go
+        lower.
         """
         whose = are_finite(norm, taken)
-        if all(whose) or (self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE):
-            return
+        if all(whose):
+            return True
+        if self.scaler.is_enabled() and not whose[0] and self.scaler.get_scale() >= LEAST_SCALE:
+            return False
         problem = describe(*whose, taken, (self.data.labeled, self.data.unlabeled), self.world)
         saved = self.run.saved()
         kept = f"the last good checkpoint stays: {self.run.last_path}, step {(saved or [0])[0]}"
@@ -275,11 +277,7 @@ class Trainer:
         if self.world.rank or not self.is_sound or self.saved_step == self.step:
             return
         if self.before is not None:
-            buffers, kept = self.before
-            for buffer, value in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(value)
-            self.objective.state.clear()
-            self.objective.state.update(kept)
+            resume.go_back(self)
         try:
             self.run.save(self.run.last_path, resume.state(self, [resume.own_state(self)]))
         except Exception as error:  # the first error is the one to show

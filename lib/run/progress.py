@@ -90,7 +90,9 @@ class LogFollower:
     def _line(self, entry: dict) -> str:
         elapsed = time.perf_counter() - self.started
         left = elapsed / max(1, entry["epoch"] - self.first_epoch) * (self.epochs - entry["epoch"])
-        parts = [f"epoch {entry['epoch']}/{self.epochs}", f"loss {entry['loss/total']:.3f}"]
+        loss = entry["loss/total"]  # None if every step was left out, in fp16
+        parts = [f"epoch {entry['epoch']}/{self.epochs}"]
+        parts.append("loss -" if loss is None else f"loss {loss:.3f}")
         if "ssl/mask_rate" in entry:
             parts.append(f"confident {100 * entry['ssl/mask_rate']:.0f} %")
             accuracy = entry["ssl/pseudo_label_accuracy"]
