@@ -22,7 +22,7 @@ CORE = [
     *("files", "augment", "tables", "config", "parameters"),
     *("data", "clips", "run", "learn", "evaluation"),
 ]
-AROUND = ["prepare", "show", "batch"]
+AROUND = ["prepare", "show", "batch", "predict"]
 ROOMS = [*CORE, *AROUND]
 
 MAX_FILE, MAX_CORE = 300, 5_000  # lines

@@ -1,0 +1,197 @@
+"""The classes of new videos over time: clips that slide through each, with a trained network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lib.augment.transforms import EvalTransform
+from lib.config import TrainSettings
+from lib.data.dataset import VideoRecord
+from lib.data.video import read_frames
+from lib.learn.averaging import tested_weights
+from lib.learn.scoring import fuse
+from lib.learn.setup import Normalize, build_run_model, run_normalize
+from lib.prepare.folder import VIDEO_SUFFIXES
+from lib.prepare.probe import probe_video
+from lib.run.folder import Run
+
+BATCH_CLIPS = 16
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network and all that it needs for new videos.
+
+    Attributes:
+        settings: Of its run.
+        classes: Class names in the order of the scores.
+        model: In evaluation mode.
+        normalize: What makes its input of uint8 clips.
+        temperature: What scores are divided by before they become probabilities.
+    """
+
+    settings: TrainSettings
+    classes: tuple[str, ...]
+    model: nn.Module
+    normalize: Normalize
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one video.
+
+    Attributes:
+        path: The video.
+        starts: First frame of each clip, shape (C,).
+        span: Frames from the first to the end of a clip.
+        fps: Frames a second; 0 where it is not known.
+        clips: Probabilities of each clip, shape (C, K).
+        video: Probabilities of the whole video, shape (K,).
+    """
+
+    path: Path
+    starts: np.ndarray
+    span: int
+    fps: float
+    clips: np.ndarray
+    video: np.ndarray
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Middle of each clip in seconds, in frames where the rate is not known."""
+        return (self.starts + self.span / 2) / (self.fps or 1)
+
+
+def load_classifier(run: Run, temperature: float = 1.0) -> Classifier:
+    """Return the network of a finished run; no data set and no published weights are needed.
+
+    Raises:
+        ValueError: If the run is not finished; says how far it is.
+    """
+    settings = run.settings()
+    if not run.is_finished():
+        epoch = (run.saved() or (0, 0))[1]
+        raise ValueError(
+            f"{run.folder}: not finished, {epoch} of {settings.epochs} epochs are trained; the "
+            "command that trains it goes on"
+        )
+    settings = settings.model_copy(update={"pretrained": False, "weights": None})
+    state = run.load(run.last_path)
+    model = build_run_model(settings, len(state["classes"]))
+    model.load_state_dict(tested_weights(state))
+    normalize = run_normalize(settings)
+    return Classifier(settings, tuple(state["classes"]), model.eval(), normalize, temperature)
+
+
+def find_new_videos(places: list[Path]) -> list[Path]:
+    """Return the videos that files and folders mean, folders with all below them, sorted.
+
+    Raises:
+        ValueError: If a place is not there or holds no video.
+    """
+    found: list[Path] = []
+    for place in places:
+        inside = [place] if place.is_file() else sorted(place.rglob("*"))
+        videos = [p for p in inside if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
+        if not videos:
+            reason = "holds no video" if place.exists() else "is not there"
+            raise ValueError(f"{place}: {reason}; files end in {', '.join(sorted(VIDEO_SUFFIXES))}")
+        found += videos
+    return list(dict.fromkeys(found))
+
+
+def predict_video(classifier: Classifier, path: Path, overlap: float = 0.5) -> Prediction:
+    """Score clips that slide through a video; its own answer is fused as in the run's test.
+
+    Args:
+        classifier: The trained network.
+        path: The video, of any length; a few clips are in memory at a time.
+        overlap: Share of a clip that the next one sees again, in [0, 1).
+
+    Raises:
+        ValueError: If the video cannot be read; says why.
+    """
+    record, fps = open_video(path)
+    settings = classifier.settings
+    span = settings.clip_len * settings.frame_interval
+    step = max(1, round(span * (1 - overlap)))
+    starts = np.arange(0, max(1, record.num_frames - span + 1), step)
+    logits = torch.cat(list(_score(classifier, record, starts))) / classifier.temperature
+    video = fuse(logits[None], settings.test_fusion)[0]
+    if settings.test_fusion == "scores":
+        video = video.softmax(dim=0)
+    return Prediction(path, starts, span, fps, logits.softmax(dim=1).numpy(), video.numpy())
+
+
+def open_video(path: Path) -> tuple[VideoRecord, float]:
+    """Decode a video once and return it as a record, with its frames a second.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    found = probe_video(path)
+    if found.error is not None:
+        raise ValueError(f"{path}: cannot be read: {found.error}")
+    size = (found.frames, found.height, found.width)
+    return VideoRecord(0, path.name, path, 0, *size, found.fingerprint, found.seek), found.fps
+
+
+def clip_of(classifier: Classifier, record: VideoRecord, starts: np.ndarray) -> torch.Tensor:
+    """Return the centre crops of clips that begin at `starts`, (C, T, 3, crop, crop), uint8."""
+    settings = classifier.settings
+    frames = np.arange(settings.clip_len) * settings.frame_interval
+    indices = (starts[:, None] + frames) % record.num_frames
+    wanted, positions = np.unique(indices, return_inverse=True)
+    transform = EvalTransform(settings.short_side, settings.test_crop_size, 1)
+    return transform.views(read_frames(record, wanted), positions.reshape(indices.shape))
+
+
+@torch.inference_mode()
+def _score(
+    classifier: Classifier, record: VideoRecord, starts: np.ndarray
+) -> Iterator[torch.Tensor]:
+    for first in range(0, len(starts), BATCH_CLIPS):
+        clips = clip_of(classifier, record, starts[first : first + BATCH_CLIPS])
+        device = classifier.normalize.mean.device
+        yield classifier.model(classifier.normalize(clips.to(device))).float().cpu()
+
+
+def deciding_clips(prediction: Prediction, most: int = 4) -> dict[int, int]:
+    """Return class -> the clip that speaks most for it, for the classes of the most clips."""
+    best = prediction.clips.argmax(axis=1)
+    classes, counts = np.unique(best, return_counts=True)
+    frequent = classes[np.argsort(-counts, kind="stable")][:most]
+    return {int(k): int(prediction.clips[:, k].argmax()) for k in frequent}
+
+
+def video_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row a video: its class, confidence, the second class, and all probabilities."""
+    rows = []
+    for one in predictions:
+        first, second = np.argsort(-one.video, kind="stable")[:2]
+        row = {"video": str(one.path), "class": classes[first], "confidence": one.video[first]}
+        row |= {"second": classes[second], "second_confidence": one.video[second]}
+        rows.append(row | {f"p({name})": p for name, p in zip(classes, one.video, strict=True)})
+    return pd.DataFrame(rows)
+
+
+def clip_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row a clip: when it is, its class, and all probabilities."""
+    tables = []
+    for one in predictions:
+        rate = one.fps or 1
+        table = pd.DataFrame(one.clips, columns=[f"p({name})" for name in classes])
+        best = np.array(classes)[one.clips.argmax(axis=1)]
+        table.insert(0, "confidence", one.clips.max(axis=1))
+        table.insert(0, "class", best)
+        table.insert(0, "end", (one.starts + one.span) / rate)
+        table.insert(0, "start", one.starts / rate)
+        table.insert(0, "video", str(one.path))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
