@@ -121,7 +121,8 @@ def predict_video(classifier: Classifier, path: Path, overlap: float = 0.5) -> P
     settings = classifier.settings
     span = settings.clip_len * settings.frame_interval
     step = max(1, round(span * (1 - overlap)))
-    starts = np.arange(0, max(1, record.num_frames - span + 1), step)
+    last = max(0, record.num_frames - span)
+    starts = np.unique(np.append(np.arange(0, last + 1, step), last))
     logits = torch.cat(list(_score(classifier, record, starts))) / classifier.temperature
     video = fuse(logits[None], settings.test_fusion)[0]
     if settings.test_fusion == "scores":
