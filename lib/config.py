@@ -161,6 +161,8 @@ class TrainSettings(ClipSettings):
         weight_decay: SGD weight decay.
         grad_clip: Largest L2 norm of the gradient.
         val_interval: Epochs between validations (and checkpoints).
+        unreadable: A video that cannot be read any more: `stop`, or `skip`, which takes the next
+            one of the list in its place and says how often in the log (`data/replaced`).
         checkpoint_minutes: Also save after so many minutes, within an epoch too; 0 for only then.
         test_lists: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
@@ -221,6 +223,7 @@ class TrainSettings(ClipSettings):
     weight_decay: NonNegative = 1e-4
     grad_clip: Positive = 40.0
     val_interval: Count = 5
+    unreadable: Literal["stop", "skip"] = "stop"
     checkpoint_minutes: NonNegative = 10.0
     test_lists: Annotated[list[str], Field(min_length=1)] = ["val"]
     test_num_clips: Count = 10

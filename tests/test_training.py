@@ -420,6 +420,7 @@ ELSEWHERE = {
     "precision": "test_precision",
     "tensorboard": "test_runs.py",
     "checkpoint_minutes": "test_checkpoints.py",
+    "unreadable": "faults/test_unreadable_videos.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
     "augment_on": "test_what_must_not_matter_does_not",

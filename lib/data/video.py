@@ -84,6 +84,10 @@ def _check_frame_counts(num_frames: int, clip_len: int, frame_interval: int) -> 
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+class UnreadableVideoError(ValueError):
+    """A video cannot be read, or is not the one that was prepared."""
+
+
 def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
     """Read frames of a video file or of a folder of JPEG frames.
 
@@ -96,8 +100,8 @@ def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> 
         RGB frames, shape (T, H, W, 3), uint8.
 
     Raises:
-        ValueError: If the video cannot be decoded, has no such frame, or is not the one that was
-            prepared; names the file.
+        UnreadableVideoError: If the video cannot be decoded, has no such frame, or is not the one
+            that was prepared; names the file.
     """
     wanted, positions = np.unique(np.asarray(frame_indices), return_inverse=True)
     frames = None
@@ -132,7 +136,7 @@ def iterate_frames(
     frames = _iterate_jpegs(path, wanted) if path.is_dir() else _iterate_video(path, wanted, record)
     for frame in frames:
         if record is not None and frame.shape[:2] != (record.height, record.width):
-            raise ValueError(
+            raise UnreadableVideoError(
                 f"{path}: its frames are {frame.shape[1]} × {frame.shape[0]} pixels, the index "
                 f"says {record.width} × {record.height}; {PREPARE_AGAIN}"
             )
@@ -143,7 +147,7 @@ def _iterate_video(
     path: Path, wanted: np.ndarray, record: VideoRecord | None
 ) -> Iterator[np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such video file")
+        raise UnreadableVideoError(f"{path}: no such video file")
     table = None
     try:
         if record is not None and record.fingerprint:
@@ -153,7 +157,7 @@ def _iterate_video(
         yield from iterate_file(path, wanted, table)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"{path}: cannot be read as a video ({reason})") from error
+        raise UnreadableVideoError(f"{path}: cannot be read as a video ({reason})") from error
 
 
 def _iterate_jpegs(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
@@ -162,7 +166,7 @@ def _iterate_jpegs(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
         try:
             yield decode_jpeg(file.read_bytes(), colorspace="RGB")
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: cannot be read as an image ({error})") from error
+            raise UnreadableVideoError(f"{file}: cannot be read as an image ({error})") from error
 
 
 class FrameReader:

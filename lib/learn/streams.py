@@ -1,15 +1,70 @@
 """The streams of a run: pairs of labelled and unlabelled micro-batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from lib.clips import ClipBatch, ClipDataset, StreamSampler, make_loader
+from lib.clips import ClipBatch, ClipDataset, ClipSample, StreamSampler, make_loader
 from lib.config import TrainSettings
+from lib.data.dataset import VideoDataset
+from lib.data.video import UnreadableVideoError
 from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import LABELED, ORDER, UNLABELED, Data
 from lib.run.processes import World
+
+MOST_IN_A_ROW = 10  # videos that cannot be read; more are a disk's fault
+
+
+class ReadableClips(Dataset):
+    """The clips of a list, whatever becomes of its videos.
+
+    Args:
+        clips: The source of clips.
+        rows: Index rows of the list.
+        skips: Whether a video that cannot be read is replaced, by the next of the list that can.
+    """
+
+    def __init__(self, clips: ClipDataset, rows: np.ndarray, skips: bool):
+        self.clips, self.rows, self.skips = clips, rows, skips
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        """Return the sample at (position, index row)."""
+        position, row = key
+        for other in self._in_turn(row):
+            try:
+                return self.clips[position, other]
+            except UnreadableVideoError as error:
+                problem = str(error)
+                if not self.skips:
+                    remedy = "prepare the data set again, or set unreadable to 'skip'"
+                    raise UnreadableVideoError(f"{problem}; {remedy}") from error
+        raise ValueError(f"{problem}; neither can those after it: is the disk there?")
+
+    def _in_turn(self, row: int) -> list[int]:
+        place = int(np.flatnonzero(self.rows == row)[0])
+        return np.roll(self.rows, -place)[:MOST_IN_A_ROW].tolist()
+
+
+def _noted(
+    sampler: StreamSampler,
+    batches: Iterable[ClipBatch],
+    dataset: VideoDataset,
+    note: Callable[[dict[str, tuple[Tensor, Tensor]]], None],
+) -> Iterator[ClipBatch]:
+    """Yield the batches; note the share of clips of other videos than were asked for."""
+    said = set()
+    for asked, batch in zip(sampler, batches, strict=True):
+        pairs = zip((row for _, row in asked), batch.row.tolist(), strict=True)
+        replaced = [row for row, got in pairs if row != got]
+        for row in set(replaced) - said:
+            said.add(row)
+            print(f"{dataset.record(row).path}: cannot be read; others are taken instead")
+        note({"data/replaced": (torch.tensor(len(replaced)), torch.tensor(len(asked)))})
+        yield batch
 
 
 def paired_batches(
@@ -19,6 +74,7 @@ def paired_batches(
     world: World,
     start: int,
     stop: int,
+    note: Callable[[dict[str, tuple[Tensor, Tensor]]], None],
 ) -> Iterator[tuple[ClipBatch, ClipBatch | None]]:
     """Yield the labelled and the unlabelled micro-batches of a process.
 
@@ -29,13 +85,16 @@ def paired_batches(
         world: The processes, which share each step.
         start: First step.
         stop: One after the last step.
+        note: Given the share of clips that were replaced, if videos may be skipped.
     """
     parts = num_micro_batches(settings, world.size)
 
     def stream(source: ClipDataset, rows: np.ndarray, batch: int, key: int) -> Iterator[ClipBatch]:
         seeds, size = (settings.seed, ORDER, key), world.size * parts
         sampler = StreamSampler(rows, batch, seeds, start, stop, world.rank, size, parts)
-        return iter(make_loader(source, sampler, settings.num_workers))
+        skips = settings.unreadable == "skip"
+        loader = make_loader(ReadableClips(source, rows, skips), sampler, settings.num_workers)
+        return _noted(sampler, loader, source.dataset, note) if skips else iter(loader)
 
     labeled = stream(clips[0], data.labeled_rows, settings.labeled_batch, LABELED)
     if clips[1] is None:

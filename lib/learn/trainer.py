@@ -109,8 +109,8 @@ class Trainer:
             self.meter.update(self._fit_head())
             self.meter.clips, self.step = len(self.data.labeled_rows), last_step
             return self._end_epoch()
-        world, start = self.world, self.step
-        batches = paired_batches(self.settings, self.data, self.clips, world, start, last_step)
+        where = self.world, self.step, last_step, lambda stats: self.meter.update(stats)
+        batches = paired_batches(self.settings, self.data, self.clips, *where)
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         if self.step // self.steps_per_epoch > self.epoch:  # it failed at the end of an epoch
             self._end_epoch()

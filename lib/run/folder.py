@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # imported where they are used: planning a batch needs neithe
 
 # What runs did before a setting came; a later one is added here, or they are refused.
 LATER_SETTINGS = {
+    "unreadable": "stop",
     "threshold_momentum": 0.999,
     "soft_targets": None,
     "soft_target_weight": 0.5,
@@ -54,6 +55,7 @@ FREE_SETTINGS = {
     "augment_on",
     "tensorboard",
     "checkpoint_minutes",
+    "unreadable",
 }
 METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
 

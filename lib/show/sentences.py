@@ -153,6 +153,16 @@ def _differences(words: Mapping[str, Mapping[str, str]]) -> list[str]:
     return parts
 
 
+def replaced_sentence(runs: Sequence[Run]) -> str:
+    """Return which runs had videos that could not be read, as HTML; empty if none had."""
+    logs = {run.name: run.read_log() for run in runs}
+    shares = {n: log["data/replaced"].mean() for n, log in logs.items() if "data/replaced" in log}
+    found = [f"{escape(n)} {100 * share:.3g} %" for n, share in shares.items() if share > 0]
+    if not found:
+        return ""
+    return f"Clips of videos that could not be read, replaced by others: {'; '.join(found)}."
+
+
 def left_out_html(problems: Mapping[str, str]) -> str:
     """Return which runs could not be read, and why, as HTML; empty for none."""
     if not problems:
