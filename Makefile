@@ -1,10 +1,10 @@
-# make demo | test | lab | lint: each sets up what it needs; a repeated call redoes what is missing.
+# make demo | test | faults | audit | lab | lint: each sets up what it needs; a repeated call redoes what is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab lint
+.PHONY: demo test faults audit lab lint
 
 demo: $(READY)
 	$(BIN)/python -m lib.batch params/demo
@@ -12,6 +12,15 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Damaged and hostile files, full disks, killed processes: what was injected and what was lost.
+faults: $(READY)
+	FAULTS=full $(BIN)/python -m pytest tests/faults tests/test_checkpoints.py tests/test_runs.py
+
+# Known holes in what is installed; packages that are not on the index it asks are listed as skipped.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.7,<3"
+	$(BIN)/pip-audit --local --skip-editable --desc off
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -34,7 +34,8 @@ class ReadableClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
         """Return the sample at (position, index row)."""
         position, row = key
-        for other in self._in_turn(row):
+        place = int(np.flatnonzero(self.rows == row)[0])
+        for other in np.roll(self.rows, -place)[:MOST_IN_A_ROW].tolist():
             try:
                 return self.clips[position, other]
             except UnreadableVideoError as error:
@@ -43,10 +44,6 @@ class ReadableClips(Dataset):
                     remedy = "prepare the data set again, or set unreadable to 'skip'"
                     raise UnreadableVideoError(f"{problem}; {remedy}") from error
         raise ValueError(f"{problem}; neither can those after it: is the disk there?")
-
-    def _in_turn(self, row: int) -> list[int]:
-        place = int(np.flatnonzero(self.rows == row)[0])
-        return np.roll(self.rows, -place)[:MOST_IN_A_ROW].tolist()
 
 
 def _noted(

@@ -248,6 +248,8 @@ def _file(settings: PrepareSettings, title: str, file: RemoteFile, folder: Path)
         return Line(title, THERE, str(found or earlier))
     size = f", about {file.size_gb:g} GB" if file.size_gb else ""
     check = ", checksum known" if file.checksum else ", no checksum is published"
+    if file.url.startswith("http:"):
+        check += ", which with plain http is MD5 only: who changes it on purpose is not noticed"
     if settings.download:
         details = f"download {file.url}{size}{check}"
         return Line(title, TO_DO, details, 0, file.size_gb * 1e9)
