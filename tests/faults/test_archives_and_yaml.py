@@ -1,0 +1,40 @@
+"""Archives and YAML that say one thing and hold another."""
+
+import struct
+import zipfile
+
+import pytest
+
+from lib.parameters import read_yaml
+from lib.prepare.archives import extract
+
+
+def test_a_member_shorter_than_its_header_is_noticed(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("one.avi", b"x" * 1000)
+    sizes = [struct.pack("<I", number) for number in (1000, 2000)]
+    path.write_bytes(path.read_bytes().replace(*sizes))
+    with pytest.raises(ValueError, match=r"a\.zip: cannot be unpacked .*1000 bytes, 2000 are"):
+        extract(path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_yaml_that_grows_without_end_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    lines = ["a: &a [x, x]"] + [
+        f"{n}{n}: &{n} [*{m}, *{m}]" for m, n in zip("abcd", "bcde", strict=True)
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"a\.yaml: not valid YAML: references"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["3: 4", "lr: 2001-99-99", "lr: \x00", "? [a]\n: 1", "a: " + "9" * 5000]
+)
+def test_yaml_that_a_library_fails_on_is_named(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a\.yaml: "):
+        read_yaml(path)
