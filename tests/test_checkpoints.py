@@ -254,6 +254,7 @@ def stopped(data_dir, tmp_path_factory) -> Run:
             fit(settings)
     assert run.saved() == (12, 2)
     assert run.load(previous_path(run.last_path))["step"] == 6
+    assert not previous_path(run.best_path).exists()  # it would never be read
     return run
 
 

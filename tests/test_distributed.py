@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lib.config import PROJECT_ROOT
+from lib.learn.batch_norm import average_buffers
 from lib.run.processes import World, launch, num_threads, resolve_device, resolve_num_processes
 
 SAID = {  # what two processes tell each other, by rank
@@ -154,3 +155,13 @@ def test_devices_and_numbers_of_processes():
     else:
         with pytest.raises(ValueError, match="device: 'cuda' was asked for"):
             resolve_device("cuda")
+
+
+def test_batch_norm_is_tested_with_the_mean_of_what_the_processes_saw(monkeypatch):
+    other = torch.tensor([3.0, 5.0])
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
+    norm.running_var.copy_(other)  # the same in both
+    monkeypatch.setattr(World, "sum_", lambda self, tensor: tensor.add_(other))
+    average_buffers(norm, World(0, 2, torch.device("cpu")))
+    assert norm.running_mean.tolist() == [2.0, 3.5] and norm.running_var.tolist() == [3.0, 5.0]

@@ -161,4 +161,5 @@ def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
     run = fit(settings)
     assert run.is_finished()
     state = run.load(run.last_path)
-    assert len(state["objective"]) == 2 and state["average"]["n_averaged"] > 0
+    kept = [part["objective"] for part in state["ranks"]]
+    assert len(kept) == 2 and all(kept) and state["average"]["n_averaged"] > 0

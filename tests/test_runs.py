@@ -200,9 +200,12 @@ def test_what_an_objective_remembers_continues_exactly(
 def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypatch):
     def of_rank(rank: int, size: int) -> trainer.Trainer:
         world = World(0, 1, torch.device("cpu"))  # set up alone, without a process group
-        made = trainer.Trainer(tiny_settings(run_dir=tmp_path / "run"), world)
+        made = trainer.Trainer(tiny_settings(run_dir=tmp_path / "run", ema_decay=0.5), world)
         made.world = World(rank, size, world.device)
         return made
+
+    def mean_of_norm(network: torch.nn.Module) -> float:
+        return float(next(b for n, b in network.named_buffers() if "running_mean" in n).mean())
 
     first = of_rank(0, 2)
     states = [
@@ -210,6 +213,7 @@ def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypa
         | {
             "objective": {"mean": torch.tensor(float(rank))},
             "meter": {"sums": {"loss": torch.tensor([3.0 + rank, 1])}, "clips": 4, "seconds": 1.0},
+            "buffers": {n: torch.full_like(b, 5 + rank) for n, b in first.model.named_buffers()},
         }
         for rank in range(2)
     ]
@@ -222,6 +226,8 @@ def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypa
         resume.load(again, saved)
         assert again.objective.state == states[expected]["objective"]
         assert again.meter.means(World(0, 1, torch.device("cpu"))) == {"loss": loss}
+        means = [mean_of_norm(network) for network in (again.model, again.average.network)]
+        assert means == ([5 + rank] * 2 if size == 2 else [0, 0])
     old = of_rank(0, 1)
     resume.load(old, {name: value for name, value in saved.items() if name != "ranks"})
     assert old.objective.state == {}  # checkpoints of before still open
@@ -252,6 +258,21 @@ def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
     fit(settings)
     whole = settings.model_copy(update={"run_dir": str(tmp_path / "whole"), "num_workers": 0})
     assert_same_weights(run, fit(whole))
+
+
+def test_sigterm_may_come_again_and_again(tiny_settings, at_forward):
+    """A batch repeats it, since a run that only starts takes no notice."""
+
+    def twice():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    settings = tiny_settings(epochs=1)
+    at_forward(1, twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    run = Run(settings.run_dir)
+    assert run.load(run.last_path)["step"] == 2
 
 
 def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):

@@ -75,5 +75,7 @@ def load(trainer: "Trainer", state: dict[str, Any]) -> None:
     sums = [part["meter"] for part in ranks if "meter" in part]
     if len(ranks) == world.size:
         trainer.model.load_state_dict(own["buffers"], strict=False)
+        buffers = dict(trainer.model.named_buffers())  # the average has those of the network
+        trainer.average.network.load_state_dict(buffers, strict=False)
         sums = sums[world.rank :][:1]
     trainer.meter.load(sums, world.device, is_counted=len(ranks) == world.size or world.rank == 0)
