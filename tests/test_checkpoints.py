@@ -1,5 +1,7 @@
 """Nothing trained is lost: what is saved when, and what happens to a file that is damaged."""
 
+import itertools
+import os
 import shutil
 
 import pytest
@@ -14,6 +16,7 @@ from lib.learn import trainer
 from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter
 from lib.learn.training import fit
+from lib.run import checkpoint
 from lib.run.checkpoint import previous_path
 from lib.run.folder import Run
 from lib.run.processes import World
@@ -102,11 +105,11 @@ def test_after_an_error_the_run_goes_on_from_the_step_before(
 
 def test_weights_that_a_failed_step_has_changed_are_not_saved(tiny_settings, monkeypatch):
     settings = tiny_settings(**RICH | {"val_interval": 1})
-    run, real = Run(settings.run_dir), torch.optim.SGD.step
+    run, real, more = Run(settings.run_dir), torch.optim.SGD.step, itertools.count()
 
     def step(self, *arguments, **options):
         real(self, *arguments, **options)
-        if run.last_path.exists():
+        if run.last_path.exists() and next(more) == 1:
             fail()
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
@@ -211,7 +214,7 @@ def test_the_scaler_of_fp16_leaves_steps_out_until_it_cannot_go_lower(tiny_setti
     settings = tiny_settings(epochs=9)
     made = trainer.Trainer(settings, World(0, 1, HERE))
     made.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9)
+    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9, print)
     made._train_step(batches)
     norm = made.meter.means(made.world)["grad_norm"]
     weights = {name: value.clone() for name, value in made.model.state_dict().items()}
@@ -254,7 +257,6 @@ def stopped(data_dir, tmp_path_factory) -> Run:
             fit(settings)
     assert run.saved() == (12, 2)
     assert run.load(previous_path(run.last_path))["step"] == 6
-    assert not previous_path(run.best_path).exists()  # it would never be read
     return run
 
 
@@ -301,6 +303,27 @@ def test_a_damaged_checkpoint_alone_is_refused_with_a_way_on(damaged, damage):
         fit(settings_of(damaged))
     with pytest.raises(ValueError, match=r"last\.pt: cannot be read as a checkpoint \(.+\)"):
         damaged.load(damaged.last_path)
+
+
+def test_of_the_last_checkpoint_alone_the_one_before_is_kept(tmp_path):
+    run = Run(tmp_path)
+    for step in (1, 2, 3):
+        for path in (run.last_path, run.best_path):
+            run.save(path, {"model": {}, "step": step, "epoch": 0})
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "last.previous.pt", "best.pt"}
+    assert run.load(previous_path(run.last_path))["step"] == 2
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    run, seen, real = Run(tmp_path), [], os.fsync
+
+    def fsync(handle):
+        seen.append((os.path.isdir(f"/dev/fd/{handle}"), run.last_path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    run.save(run.last_path, {"model": {}, "step": 1, "epoch": 0})
+    assert seen == [(False, False), (True, True)]  # the file, and then the folder with its name
 
 
 def test_what_killed_processes_left_is_removed_at_the_next_start(damaged):

@@ -278,7 +278,8 @@ def test_the_streams_of_one_list_have_orders_of_their_own(tiny_settings):
     settings = tiny_settings(labeled_batch=6, unlabeled_batch=6)
     data = load_data(settings)
     world = World(0, 1, torch.device("cpu"))
-    pairs = list(paired_batches(settings, data, make_clips(settings, data), world, 0, 3))
+    clips = make_clips(settings, data)
+    pairs = list(paired_batches(settings, data, clips, world, 0, 3, print))
     orders = [[pair[stream].row.tolist() for pair in pairs] for stream in (0, 1)]
     assert sorted(sum(orders[0], [])) == sorted(sum(orders[1], [])) == sorted(data.labeled_rows)
     assert orders[0] != orders[1]

@@ -15,11 +15,12 @@ class Meter:
     """Adds up the statistics of an epoch's steps; the means over all processes are exact.
 
     Attributes:
+        sums: Name -> (sum, count); an update makes new tensors.
         clips: Clips of these steps, over all processes.
     """
 
     def __init__(self):
-        self._sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         self.clips = 0
         self._seconds_before, self._started = 0.0, time.perf_counter()
 
@@ -29,7 +30,7 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint within the epoch must hold."""
-        sums = {name: value.cpu() for name, value in self._sums.items()}
+        sums = {name: value.cpu() for name, value in self.sums.items()}
         return {"sums": sums, "clips": self.clips, "seconds": self.seconds()}
 
     def load(self, states: list[dict[str, Any]], device: torch.device, is_counted: bool) -> None:
@@ -43,7 +44,7 @@ class Meter:
         for state in states:
             sums = {name: value.to(device) * is_counted for name, value in state["sums"].items()}
             for name, value in sums.items():
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.clips, self._seconds_before = state["clips"], state["seconds"]
 
     def update(self, stats: dict[str, tuple[Tensor, Tensor]], is_counted: bool = True) -> None:
@@ -51,16 +52,16 @@ class Meter:
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
             value = value if is_counted else torch.zeros_like(value)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def means(self, world: World) -> dict[str, float | None]:
         """Return sum / count per name over all processes; None where nothing was counted."""
-        if not self._sums:
+        if not self.sums:
             return {}
-        table = world.sum_(torch.stack(list(self._sums.values()))).cpu().tolist()
+        table = world.sum_(torch.stack(list(self.sums.values()))).cpu().tolist()
         return {
             name: total / count if count else None
-            for name, (total, count) in zip(self._sums, table, strict=True)
+            for name, (total, count) in zip(self.sums, table, strict=True)
         }
 
 

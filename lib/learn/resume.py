@@ -1,6 +1,6 @@
 """What a checkpoint holds, so that a run goes on as if it had never stopped."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,20 +18,29 @@ def own_state(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
-def touched_state(trainer: "Trainer") -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Return copies of what a forward pass changes: buffers, and the objective's state."""
+class Touched(NamedTuple):
+    """What a step changes before it is made: buffers, the objective's state, sums for the log."""
+
+    buffers: list[Tensor]
+    objective: dict[str, Tensor]
+    sums: dict[str, Tensor]
+
+
+def touched_state(trainer: "Trainer") -> Touched:
+    """Return copies of what a step changes before it is made."""
     kept = {name: value.clone() for name, value in trainer.objective.state.items()}
-    return [buffer.clone() for buffer in trainer.model.buffers()], kept
+    buffers = [buffer.clone() for buffer in trainer.model.buffers()]
+    return Touched(buffers, kept, dict(trainer.meter.sums))
 
 
 @torch.no_grad()
 def go_back(trainer: "Trainer") -> None:
-    """Undo what the forward passes of the present step have changed."""
-    buffers, kept = trainer.before
-    for buffer, value in zip(trainer.model.buffers(), buffers, strict=True):
+    """Undo what the present step has changed so far."""
+    for buffer, value in zip(trainer.model.buffers(), trainer.before.buffers, strict=True):
         buffer.copy_(value)
     trainer.objective.state.clear()
-    trainer.objective.state.update(kept)
+    trainer.objective.state.update(trainer.before.objective)
+    trainer.meter.sums = dict(trainer.before.sums)
 
 
 def state(trainer: "Trainer", ranks: list[dict[str, Any]]) -> dict[str, Any]:

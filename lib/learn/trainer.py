@@ -83,7 +83,7 @@ class Trainer:
         self.seconds = 0.0  # of the epochs in the log
         self.meter = Meter()  # of the epoch that is not there yet
         self.is_sound = True  # whether what would be saved now can be continued exactly
-        self.before: tuple[list[Tensor], dict[str, Tensor]] | None = None  # a step began
+        self.before: resume.Touched | None = None  # of the step that began
         self.saved_step, self.saved_at = 0, time.perf_counter()
 
     def fit(self) -> None:
