@@ -44,9 +44,8 @@ def _explain(problem: Any, model: type[Settings]) -> str:
         return message
     hint = ""
     if problem["type"] in ("float_type", "int_type") and isinstance(problem["input"], str):
-        is_power = "e" in problem["input"].lower()
-        hint = "YAML reads 1e-4 as text: write 1.0e-4" if is_power else "write it without quotes"
-        hint = f" ({hint})"
+        has_e = "e" in problem["input"].lower()
+        hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if has_e else " (write it without quotes)"
     if problem["input"] == "auto":
         hint = " (lib.batch fills it in; by hand take params.yaml of a run that it has begun)"
     return f"{name}: {message}, got {problem['input']!r}{hint}"

@@ -1,12 +1,21 @@
 """Own videos: what follows from the footage, and clips of one source on one side of the split."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.batch.plan import notes_of, read_plan
+from lib.batch.plan import (
+    COMPLETE,
+    REFUSED,
+    TO_EVALUATE,
+    notes_of,
+    read_plan,
+    state_of,
+    write_test_settings,
+)
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import read_dataset
 from lib.prepare.folder import find_videos
@@ -15,6 +24,7 @@ from lib.prepare.prepare import prepare
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.sizing import Footage, Machine, look_at, size_run, warnings_of
 from lib.prepare.synthetic import write_video
+from lib.run.folder import Run
 
 RECIPE = dict.fromkeys(
     ("model", "pretrained", "clip_len", "frame_interval", "short_side", "crop_size",
@@ -170,3 +180,22 @@ def test_equal_first_frames_are_found(root):
     paths = [root / "a/s1_c1.avi", root / "a/s1_c2.avi", root / "missing.avi"]
     assert near_equal_starts(paths, np.array([True, False, False])) == [tuple(paths[:2])]
     assert near_equal_starts(paths[1:], np.array([True, False])) == []
+
+
+def test_how_a_run_is_tested_may_change_after_training(tmp_path):
+    file = PROJECT_ROOT / "params/demo/supervised_seed0.yaml"
+    grid = {"run_dir": [str(tmp_path)]}
+    begun = read_plan([file], grid)[0]
+    run = Run(tmp_path)
+    run.params_path.write_text(begun.settings.as_yaml())
+    run.save(run.last_path, {"model": {}, "step": 1, "epoch": begun.settings.epochs})
+    result = {"top1": 50.0, "top5": 90.0, "mean_class_accuracy": 50.0, "videos": 4}
+    protocol = {k: v for k, v in begun.settings.model_dump().items() if k.startswith("test_")}
+    metrics = {"protocol": protocol, "labels": 2, "lists": {"val": result}}
+    run.metrics_path.write_text(json.dumps(metrics))
+    assert state_of(begun) == (COMPLETE, "")
+    other = read_plan([file], grid | {"test_lists": [["val", "train"]], "test_num_clips": [7]})[0]
+    assert state_of(other) == (TO_EVALUATE, "")
+    write_test_settings(run, other.parameters | {"lr": 9.0})
+    assert run.settings() == other.settings
+    assert state_of(read_plan([file], grid | {"lr": [9.0]})[0])[0] == REFUSED

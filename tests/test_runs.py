@@ -327,7 +327,7 @@ def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 0.5), ("seed", 3), ("epochs", 3), ("test_num_clips", 5)]
+    ("name", "value"), [("lr", 0.5), ("seed", 3), ("epochs", 3), ("dropout", 0.3)]
 )
 def test_other_settings_in_the_same_folder_are_refused_by_name(tiny_settings, name, value):
     settings = tiny_settings(epochs=1)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.needs import data_needs
-from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of
+from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of, write_test_settings
 from lib.config import PROJECT_ROOT, EvaluateSettings
 from lib.files import LockedError, exclusive
-from lib.parameters import make_settings
+from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run
 from lib.run.stop import signals_ask
@@ -202,6 +202,8 @@ def train(record: Run, parameters: dict[str, Any]) -> bool:
 
     output = record.folder / "3_train.ipynb"
     if record.is_finished() and output.exists():
+        defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
+        write_test_settings(record, defaults | parameters)
         return True
     try:
         execute("3_train.ipynb", output, parameters)

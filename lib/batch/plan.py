@@ -18,6 +18,7 @@ from typing import Any
 
 from lib.batch.needs import data_needs, estimate_clips
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
+from lib.files import write_text
 from lib.parameters import (
     RECIPE,
     is_run_file,
@@ -224,8 +225,25 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
         remedy = f"choose another run_dir, or delete {run.run_dir}"
         return REFUSED, "settings changed: " + "; ".join([*differ, remedy])
     if state.epoch >= state.epochs:
-        return (COMPLETE if state.is_tested else TO_EVALUATE), ""
+        is_tested = state.is_tested and _is_tested_so(run)
+        return (COMPLETE if is_tested else TO_EVALUATE), ""
     return (TO_DO, "") if state.step is None else (TO_CONTINUE, f"epoch {state.epoch}")
+
+
+def _is_tested_so(run: PlannedRun) -> bool:
+    """Whether a test result is by the protocol and on the lists of the settings."""
+    try:
+        tested = Run(run.run_dir).metrics().get("protocol", {})
+    except ValueError:  # damaged; who reads it says so
+        return True
+    return all(getattr(run.settings, name, None) == value for name, value in tested.items())
+
+
+def write_test_settings(record: Run, values: Mapping[str, Any]) -> None:
+    """Write how a finished run is tested, those of `values`, into its `params.yaml`."""
+    test = {name: value for name, value in values.items() if name.startswith("test_")}
+    now = make_settings(TrainSettings, record.settings().model_dump() | test, "the test")
+    write_text(record.params_path, now.as_yaml())
 
 
 # --- Showing --------------------------------------------------------------------------------------

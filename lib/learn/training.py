@@ -124,8 +124,7 @@ def check(settings: TrainSettings) -> tuple[str, int]:
     if settings.tensorboard:
         check_tensorboard()
     data = load_data(settings)
-    for name in settings.test_lists:
-        data.labeled.read_list(name)
+    list(map(data.labeled.read_list, settings.test_lists))  # names a wrong one before it is needed
     make_clips(settings, data)
     load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):

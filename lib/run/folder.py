@@ -284,4 +284,5 @@ def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]
         f"{name}: {before[name]!r} there, {now[name]!r} here"
         for name in now
         if name in before and name not in FREE_SETTINGS and before[name] != now[name]
+        if not name.startswith("test_")  # a finished run may be tested again
     ]
