@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test faults audit lab lint
 
 demo: $(READY)
-	$(BIN)/python -m lib.batch params/demo
+	$(BIN)/python -m lib.batch params/demo --jobs 2
 	@echo "open outputs/demo/report.html"
 
 test: $(READY)

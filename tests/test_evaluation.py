@@ -289,7 +289,7 @@ def trained(data_dir, tmp_path_factory):
 def test_validation_in_the_log_equals_scoring_the_checkpoint(trained):
     settings = trained.settings()
     data = load_data(settings)
-    model = build_run_model(settings, 6)
+    model = build_run_model(settings, 4)
     model.load_state_dict(trained.load(trained.last_path)["model"])
     scores = score_videos(
         model, run_normalize(settings), data.labeled, data.val_rows, val_protocol(settings), HERE
@@ -314,7 +314,7 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
     settings = trained.settings()
     results = evaluate(EvaluateSettings(run_dir=str(trained.folder)))
     data = load_data(settings)
-    model = build_run_model(settings, 6)
+    model = build_run_model(settings, 4)
     model.load_state_dict(trained.load(trained.last_path)["model"])
     written = json.loads(trained.metrics_path.read_text())
     assert list(results) == ["val", "val_swapped"] == list(written["lists"])
@@ -338,7 +338,7 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
 
 def test_the_best_checkpoint_can_be_tested(trained):
     state = trained.load(trained.best_path)
-    state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0, 0, 0])  # always class 2
+    state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0])  # always class 2
     trained.save(trained.best_path, state)
     results = evaluate(EvaluateSettings(run_dir=str(trained.folder), checkpoint="best"))
     assert (results["val"].scores.argmax(axis=1) == 2).all()
@@ -350,7 +350,7 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
     run.open(trained.settings())
     state = trained.load(trained.last_path)
     run.save(run.last_path, state | {"classes": ["x", "y"]})
-    with pytest.raises(ValueError, match=r"last\.pt: trained on 2 classes \(x, y.* has 6"):
+    with pytest.raises(ValueError, match=r"last\.pt: trained on 2 classes \(x, y.* has 4"):
         evaluate(EvaluateSettings(run_dir=str(run.folder)))
 
 

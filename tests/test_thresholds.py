@@ -243,11 +243,11 @@ def test_soft_targets_are_read_by_name(tiny_settings, tmp_path):
     dataset, rows = data.unlabeled, data.unlabeled_rows
     write_table(tmp_path / "soft.csv", dataset, rows)
     table = pd.read_csv(tmp_path / "soft.csv")
-    table.loc[3, list(dataset.classes)] = [0, 0, 1, 0, 0, 0]
+    table.loc[3, list(dataset.classes)] = [0, 0, 1, 0]
     table.sample(frac=1, random_state=0).to_csv(tmp_path / "soft.csv", index=False)
     soft = read_soft_targets(tmp_path / "soft.csv", dataset, rows)
-    assert soft.shape == (len(dataset.index), 6)
-    assert soft[rows[3]].tolist() == [0, 0, 1, 0, 0, 0]
+    assert soft.shape == (len(dataset.index), 4)
+    assert soft[rows[3]].tolist() == [0, 0, 1, 0]
     assert soft[rows[2]] == pytest.approx(1 / 6)
     others = np.setdiff1d(np.arange(len(dataset.index)), rows)
     assert not soft[others].any()

@@ -76,7 +76,7 @@ def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
         lr=0.1,
     )
     losses = fit(settings).read_log()["loss/total"]
-    assert losses[0] > 1.5 and losses.tail(5).mean() < 0.5 * losses[0]
+    assert losses[0] > 1.2 and losses.tail(5).mean() < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_the_settings_name_the_objective():
 
 
 def test_the_settings_name_the_network(tiny_settings):
-    small = build_run_model(tiny_settings(dropout=0.3), 6)
-    assert small.dropout.p == 0.3 and small.head.out_features == 6 and small.teacher_head is None
+    small = build_run_model(tiny_settings(dropout=0.3), 4)
+    assert small.dropout.p == 0.3 and small.head.out_features == 4 and small.teacher_head is None
     with torch.device("meta"):
         large = build_run_model(tiny_settings(model="r3d_18", distillation_weight=1.0), 101)
     assert sum(p.numel() for p in large.parameters()) > 33e6
@@ -288,7 +288,7 @@ def test_the_streams_of_one_list_have_orders_of_their_own(tiny_settings):
 def assert_agree(run: Run, other: Run) -> None:
     """Two runs learned the same, up to the order of sums."""
     torch.manual_seed(run.settings().seed)
-    start = trainer.build_run_model(run.settings(), 6).state_dict()
+    start = trainer.build_run_model(run.settings(), 4).state_dict()
     for name, weight in weights_of(run).items():
         assert (weight - start[name]).abs().max() > 1e-3  # it did learn
         torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-4, atol=1e-6)
@@ -494,7 +494,7 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     settings = tiny_settings(labeled_fraction=0.34)
     data = load_data(settings)
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
-    assert np.bincount(labels).tolist() == [1] * 6
+    assert np.bincount(labels).tolist() == [2, 2, 1, 1]
     assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows) == 18
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
@@ -587,7 +587,7 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
     prepare_for(settings)
     data = load_data(settings)
     assert data.unlabeled.classes == (*data.labeled.classes, "zz")
-    assert len(data.unlabeled_rows) == 7  # one of the two videos of each class is in its `val`
+    assert len(data.unlabeled_rows) == 5  # one of the two videos of each class is in its `val`
     log = fit(settings).read_log()
     assert log["step"].tolist() == [2, 4]
     assert log["ssl/mask_rate"].max() > 0

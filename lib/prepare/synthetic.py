@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -25,7 +26,7 @@ from lib.prepare.writing import write_dataset
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
 FPS = 16
-SCENE_BIAS = 0.9  # share of training and `val` clips that show the scene family of their action
+SCENE_BIAS = 0.65  # share of training and `val` clips that show the scene of their action
 SEED = 20230401
 PARTS = {"train": 600, "val": 180, "val_swapped": 180}  # videos in each list
 VIDEOS_PER_PROCESS = 100  # at least; a process takes about two seconds to start
@@ -36,16 +37,8 @@ MARGIN = 16  # pixels of scene beyond each side of the frame, for the camera to 
 # `phase` (T,) is the angle of the cycle in radians, `reach` the size of the motion in (0.5, 1).
 
 
-def _sway(phase: np.ndarray, reach: float) -> tuple:
-    return 15 * reach * np.sin(phase), 0, 0, 1
-
-
 def _bounce(phase: np.ndarray, reach: float) -> tuple:
     return 0, 15 * reach * np.sin(phase), 0, 1
-
-
-def _circle(phase: np.ndarray, reach: float) -> tuple:
-    return 12 * reach * np.cos(phase), 12 * reach * np.sin(phase), 0, 1
 
 
 def _pulse(phase: np.ndarray, reach: float) -> tuple:
@@ -56,16 +49,13 @@ def _spin(phase: np.ndarray, reach: float) -> tuple:
     return 0, 0, phase, 1
 
 
-def _shake(phase: np.ndarray, reach: float) -> tuple:
-    # Two fast oscillations without a common period: the actor is never where it is expected.
-    return 7 * reach * np.sin(5.3 * phase), 7 * reach * np.sin(7.1 * phase), 0, 1
+def _sway(phase: np.ndarray, reach: float) -> tuple:
+    return 15 * reach * np.sin(phase), 0, 0, 1
 
 
 ACTIONS: dict[str, Callable] = {
     "bounce": _bounce,
-    "circle": _circle,
     "pulse": _pulse,
-    "shake": _shake,
     "spin": _spin,
     "sway": _sway,
 }
@@ -112,15 +102,27 @@ def _skyline(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return (y > tops[(np.floor((x - x.min()) / width)).astype(int)]).astype(np.float32)
 
 
-# The scene family at position k belongs to the action at position k.
-SCENES: dict[str, Callable] = {
-    "stripes": _stripes,
-    "checks": _checks,
-    "dots": _dots,
-    "bricks": _bricks,
-    "clouds": _clouds,
-    "skyline": _skyline,
+TEXTURES: tuple[Callable, ...] = (_stripes, _checks, _dots, _bricks, _clouds, _skyline)
+
+
+class Scene(NamedTuple):
+    """A family of scenes: they share a texture and, nearly, a colour (red, green, blue)."""
+
+    texture: Callable
+    color: tuple[float, float, float]
+
+
+# The scene at position k belongs to the action at position k. As lawns, pools and courts do, each
+# has a colour of its own, which a network sees long before it sees a motion.
+SCENES: dict[str, Scene] = {
+    "court": Scene(_checks, (150, 85, 45)),
+    "lawn": Scene(_stripes, (60, 125, 50)),
+    "pool": Scene(_clouds, (40, 100, 160)),
+    "wall": Scene(_bricks, (120, 60, 110)),
 }
+COLOR_SPREAD = 14  # of a scene's colour in one video
+SHADE = 30  # between the two shades of a scene
+CLUTTER = 0.1  # probability of each of six actor-like things in a scene
 
 
 # --- Actor shapes: inside where the value is below 1, at (u, v) in units of the actor's radius ----
@@ -143,17 +145,18 @@ def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> n
             return colors
 
 
+def _two_shades(color: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """Two shades of nearly this colour, shape (2, 3)."""
+    base = np.asarray(color) + rng.uniform(-COLOR_SPREAD, COLOR_SPREAD, size=3)
+    return np.stack([base, base + rng.choice([-1, 1]) * SHADE])
+
+
 def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return colors[0] + value[..., None] * (colors[1] - colors[0])
 
 
-def render_scene(scene: str, difficulty: float, rng: np.random.Generator) -> np.ndarray:
+def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
     """Render a still scene, larger than a frame by `MARGIN` on each side.
-
-    Args:
-        scene: Scene family.
-        difficulty: In [0, 1]: how bright the scene is, and how much actor-like clutter it has.
-        rng: Source of everything drawn.
 
     Returns:
         RGB image, shape (SIZE + 2·MARGIN, SIZE + 2·MARGIN, 3), float, 0..255.
@@ -161,10 +164,9 @@ def render_scene(scene: str, difficulty: float, rng: np.random.Generator) -> np.
     side = SIZE + 2 * MARGIN
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     shift = rng.uniform(0, 50, size=2)
-    image = _paint(
-        SCENES[scene](x + shift[0], y + shift[1], rng), _two_colors(10, 120 + 70 * difficulty, rng)
-    )
-    for _ in range(rng.binomial(6, 0.7 * difficulty)):
+    texture, color = SCENES[scene]
+    image = _paint(texture(x + shift[0], y + shift[1], rng), _two_shades(color, rng))
+    for _ in range(rng.binomial(6, CLUTTER)):
         center, radius = rng.uniform(0, side, size=2), rng.uniform(4, 8)
         shape = SHAPES[rng.choice(list(SHAPES))]
         inside = shape((x - center[0]) / radius, (y - center[1]) / radius) < 1
@@ -182,19 +184,18 @@ def render_video(
         (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, exact to the pixel.
     """
     time = np.arange(NUM_FRAMES)
-    difficulty = rng.uniform() ** 1.4
-    background = render_scene(scene, difficulty, rng)
+    background = render_scene(scene, rng)
     drift = rng.uniform(-0.35, 0.35, size=2) * time[:, None]
     corner = np.clip(np.rint(MARGIN + drift), 0, 2 * MARGIN).astype(int)
     frames = np.stack([background[y : y + SIZE, x : x + SIZE] for x, y in corner])
 
-    cycles, direction = rng.uniform(1.5, 2.5), rng.choice([-1, 1])
+    cycles, direction = rng.uniform(1.8, 2.2), rng.choice([-1, 1])
     phase = rng.uniform(0, 2 * np.pi) + direction * 2 * np.pi * cycles * time / NUM_FRAMES
     dx, dy, angle, scale = (
         np.broadcast_to(value, NUM_FRAMES)[:, None, None]
-        for value in ACTIONS[action](phase, rng.uniform(0.6, 1))
+        for value in ACTIONS[action](phase, rng.uniform(0.8, 1))
     )
-    radius = rng.uniform(11, 17)
+    radius = rng.uniform(15, 21)
     center = SIZE / 2 + rng.uniform(-7, 7, size=2)
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
     x, y = x[None] - center[0] - dx, y[None] - center[1] - dy
@@ -202,8 +203,8 @@ def render_video(
     u = (x * np.cos(angle) + y * np.sin(angle)) / (radius * scale)
     v = (y * np.cos(angle) - x * np.sin(angle)) / (radius * scale)
     inside = SHAPES[rng.choice(list(SHAPES))](u, v) < 1
-    texture = SCENES[rng.choice(list(SCENES))](40 + 17 * u, 40 + 17 * v, rng)
-    frames[inside] = _paint(texture[inside], _two_colors(150 - 70 * difficulty, 255, rng))
+    texture = TEXTURES[rng.integers(len(TEXTURES))](40 + 17 * u, 40 + 17 * v, rng)
+    frames[inside] = _paint(texture[inside], _two_colors(130, 255, rng))
 
     gain, noise = rng.uniform(0.75, 1.15), rng.normal(0, 4, size=frames.shape)
     return np.clip(frames * gain + noise, 0, 255).astype(np.uint8), _boxes_of(inside)
