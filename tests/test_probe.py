@@ -56,7 +56,7 @@ def test_a_probe_is_a_run_like_others(tiny_settings):
     for name, tensor in start.backbone.state_dict().items():
         assert torch.equal(state[f"backbone.{name}"], tensor), name
     results = evaluate(EvaluateSettings(run_dir=settings.run_dir, num_processes=1))
-    assert results["val"].scores.shape == (8, 6)
+    assert results["val"].scores.shape == (8, 4)
     assert json.loads(run.metrics_path.read_text())["labels"] == 18
     fit(settings)  # finished: nothing is done again
     assert len(Run(settings.run_dir).log_entries()) == 1
@@ -65,7 +65,7 @@ def test_a_probe_is_a_run_like_others(tiny_settings):
 def build_run_model_of(run: Run):
     settings = run.settings()
     torch.manual_seed(settings.seed)
-    return build_run_model(settings, 6)
+    return build_run_model(settings, 4)
 
 
 def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):

@@ -248,7 +248,7 @@ def test_soft_targets_are_read_by_name(tiny_settings, tmp_path):
     soft = read_soft_targets(tmp_path / "soft.csv", dataset, rows)
     assert soft.shape == (len(dataset.index), 4)
     assert soft[rows[3]].tolist() == [0, 0, 1, 0]
-    assert soft[rows[2]] == pytest.approx(1 / 6)
+    assert soft[rows[2]] == pytest.approx(1 / 4)
     others = np.setdiff1d(np.arange(len(dataset.index)), rows)
     assert not soft[others].any()
 
