@@ -51,7 +51,7 @@ class Meter:
         """Add (sum, count) per name; or, of a step that was left out, only know the names."""
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
-            value = value if is_counted else torch.zeros_like(value)
+            value = value if is_counted else value.new_zeros(2)
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def means(self, world: World) -> dict[str, float | None]:

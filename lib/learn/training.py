@@ -89,22 +89,20 @@ def fit(settings: TrainSettings) -> Run:
         if step:
             print(f"continuing {run.folder} from its last checkpoint")
         with signals_ask(run.ask_to_stop, again_ends=not is_in_torchrun()) as signals:
-            try:
-                launch(
-                    train_worker,
-                    (settings,),
-                    num_processes,
-                    device,
-                    run.folder / ".rendezvous",
-                    LogFollower(run, settings.epochs).show,
-                )
-            except ChildProcessError as error:  # its neighbours have failed only because of it
-                _note_error(run, str(error))
-                raise
+            _train(settings, run, num_processes, device)
     if signal.SIGINT in signals or (signals and not run.is_finished()):
         print(f"asked to end ({signal.Signals(signals[0]).name}): the same call continues")
         raise KeyboardInterrupt
     return run
+
+
+def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -> None:
+    follow, rendezvous = LogFollower(run, settings.epochs).show, run.folder / ".rendezvous"
+    try:
+        launch(train_worker, (settings,), num_processes, device, rendezvous, follow)
+    except ChildProcessError as error:  # its neighbours have failed only because of it
+        _note_error(run, str(error))
+        raise
 
 
 def check(settings: TrainSettings) -> tuple[str, int]:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # imported where they are used: planning a batch needs neithe
 
 # What runs did before a setting came; a later one is added here, or they are refused.
 LATER_SETTINGS = {
-    "unreadable": "stop",
     "threshold_momentum": 0.999,
     "soft_targets": None,
     "soft_target_weight": 0.5,
@@ -47,16 +46,8 @@ LATER_SETTINGS = {
 }
 
 # Settings that may differ when a run is continued: they do not change what is computed.
-FREE_SETTINGS = {
-    "run_dir",
-    "data_dir",
-    "cache_mb",
-    "num_workers",
-    "augment_on",
-    "tensorboard",
-    "checkpoint_minutes",
-    "unreadable",
-}
+FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
+FREE_SETTINGS |= {"checkpoint_minutes", "unreadable"}
 METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
 
 
