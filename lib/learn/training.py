@@ -90,10 +90,15 @@ def fit(settings: TrainSettings) -> Run:
             print(f"continuing {run.folder} from its last checkpoint")
         with signals_ask(run.ask_to_stop, again_ends=not is_in_torchrun()) as signals:
             _train(settings, run, num_processes, device)
+    _raise_asked(run, signals)
+    return run
+
+
+def _raise_asked(run: Run, signals: list[int]) -> None:
+    """Pass on a request to end; SIGTERM to a run that is finished has nothing to interrupt."""
     if signal.SIGINT in signals or (signals and not run.is_finished()):
         print(f"asked to end ({signal.Signals(signals[0]).name}): the same call continues")
         raise KeyboardInterrupt
-    return run
 
 
 def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -> None:
