@@ -577,7 +577,7 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
     settings = tiny_settings(
         unlabeled_dataset="folder",
         unlabeled_data_root=str(tmp_path / "clips"),
-        unlabeled_batch=3,
+        unlabeled_batch=2,
         unlabeled_scene_p=0.0,  # nobody has looked for people in these clips
         labeled_view="strong",
         labeled_scene_p=0.5,
