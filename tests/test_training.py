@@ -12,8 +12,7 @@ from conftest import write_teacher_scores
 from lib.clips import ClipBatch, ClipDataset
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.learn import trainer, training
-from lib.learn.averaging import tested_weights
+from lib.learn import averaging, trainer, training
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
@@ -54,7 +53,7 @@ def assert_same_weights(first: Run, second: Run) -> None:
 def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
     """All that a run comes to: its log and its last weights, with those that are tested."""
     run = fit(settings)
-    tested = tested_weights(run.load(run.last_path))
+    tested = averaging.tested_weights(run.load(run.last_path))
     values = [v.numpy().tobytes() for v in (*weights_of(run).values(), *tested.values())]
     return log_of(run), b"".join(values)
 
