@@ -53,7 +53,7 @@ def test_training_is_watched_stopped_and_continued(open_notebook, small_data, tm
     notebook.screenshot("3_train_live_1920")
     notebook.page.set_viewport_size({"width": 1280, "height": 800})
     view_of(notebook).get_by_role("button", name="Stop").click()
-    wait_says(notebook, r"stopped after epoch \d+ of 400")
+    wait_says(notebook, r"stopped with \d+ of 400 epochs saved")
     notebook.wait_idle(END_S)  # the cells below ran on what there is
     assert notebook.errors() == []
     assert run.last_path.exists() and not run.is_finished()
@@ -85,7 +85,7 @@ def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path)
     view_of(notebook).scroll_into_view_if_needed()
     notebook.screenshot("3_train_after_reload")
     view_of(notebook).get_by_role("button", name="Stop").click()
-    wait_says(notebook, r"stopped after epoch \d+ of 400")
+    wait_says(notebook, r"stopped with \d+ of 400 epochs saved")
     assert run.last_path.exists() and not run.is_finished()
 
 
