@@ -6,6 +6,7 @@ Small ones are read with errors that name the file, what is wrong and the remedy
 import errno
 import json
 import os
+import re
 import socket
 import tempfile
 import warnings
@@ -44,6 +45,10 @@ def check_writable(folder: Path, field: str, remedy: str) -> None:
         ) from error
 
 
+# PyTorch reports a full disk as a RuntimeError.
+_FULL_DISK_OF_PYTORCH = re.compile("inline_container|PytorchStreamWriter|iostream error")
+
+
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 
@@ -61,7 +66,9 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _write_atomic(path, write)
-    except (OSError, RuntimeError) as error:  # PyTorch's of a full disk is the latter
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _FULL_DISK_OF_PYTORCH.search(str(error)):
+            raise
         number = getattr(error, "errno", None) or errno.EIO
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         remedy = "make room there, or make it writable, and call the same again"

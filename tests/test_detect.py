@@ -168,7 +168,7 @@ def test_unfinished_rows_are_kept_by_settings(tmp_path):
 def moving_dataset(tmp_path) -> VideoDataset:
     """Four synthetic videos whose camera and scene stand still enough for `motion`."""
     for number in range(4):
-        frames, _ = render_video("sway", "dots", np.random.default_rng(number))
+        frames, _ = render_video("sway", "lawn", np.random.default_rng(number))
         write_video(tmp_path / "videos" / "ab"[number % 2] / f"{number}.mp4", frames, 10)
     return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
 

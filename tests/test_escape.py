@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 from conftest import make_tiny_settings
-from lib.batch.execute import execute, make_report
 
+from lib.batch.job import execute, make_report
 from lib.config import EvaluateSettings
 from lib.evaluation.evaluate import evaluate
 from lib.learn.training import fit

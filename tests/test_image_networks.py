@@ -182,7 +182,7 @@ def test_timm_networks_by_name():
 
 def test_input_is_that_of_the_published_weights():
     resnet = input_spec("resnet50")
-    assert (resnet.short_side, resnet.crop_size, resnet.clip_len) == (232, 224, 8)
+    assert (resnet.short_side, resnet.crop_size, resnet.min_clip_len) == (232, 224, 1)
     assert resnet.mean == pytest.approx((123.675, 116.28, 103.53))
     assert input_spec(LITE0).std == (127.5,) * 3
     check_input("resnet50", 1, 33)
@@ -261,5 +261,5 @@ def test_missing_extras_are_a_sentence(monkeypatch):
 def test_shift_is_refused_where_it_has_no_place():
     with pytest.raises(ValueError, match="temporal_shift: alexnet has no residual blocks"):
         build_model("alexnet", 5, temporal_shift=0.25)
-    with pytest.raises(ValueError, match="temporal_shift is for image networks, and 'r3d_18'"):
+    with pytest.raises(ValueError, match="for image networks, and 'r3d_18' is none"):
         build_model("r3d_18", 5, temporal_shift=0.25)

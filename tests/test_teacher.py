@@ -36,7 +36,7 @@ from lib.prepare.writing import write_dataset
 def videos(tmp_path_factory) -> VideoDataset:
     root = tmp_path_factory.mktemp("teacher")
     for number in range(2):
-        frames, _ = render_video("sway", "dots", np.random.default_rng(number))
+        frames, _ = render_video("sway", "lawn", np.random.default_rng(number))
         write_video(root / "videos" / "a" / f"{number}.mp4", frames[: 7 + 3 * number], 10)
     return index_folder(root / "videos", root / "data", 0.5, 0, 1)
 
