@@ -276,21 +276,23 @@ class StreamSampler(Sampler):
         return int(self.rows[self._orders[number][offset]])
 
 
-def make_loader(clips: ClipDataset, sampler: StreamSampler, num_workers: int) -> DataLoader:
-    """Return a loader of `ClipBatch` over the sampler's micro-batches."""
+def make_loader(
+    clips: ClipDataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
+) -> DataLoader:
+    """Return a loader of `ClipBatch` over the sampler's micro-batches, pinned for a GPU."""
     return DataLoader(
         clips,
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=ClipBatch.collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_ignore_stop if num_workers else None,
+        worker_init_fn=ignore_stop if num_workers else None,
         generator=torch.Generator(),  # the loader draws from it, not from the global generator
     )
 
 
-def _ignore_stop(worker: int) -> None:
+def ignore_stop(worker: int) -> None:
     """Leave it to the training process what Ctrl-C and SIGTERM mean; it still needs its clips."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -13,7 +13,8 @@ import torch
 
 from lib.config import PROJECT_ROOT
 from lib.learn.batch_norm import average_buffers
-from lib.run.processes import World, launch, num_threads, resolve_device, resolve_num_processes
+from lib.run.devices import resolve_device
+from lib.run.processes import World, launch, num_threads, resolve_num_processes
 
 SAID = {  # what two processes tell each other, by rank
     rank: ["2", "[3.0, 20.0]", "['rank 0', 'rank 1']", "[True, False]", "cpu"] for rank in (0, 1)
@@ -153,7 +154,7 @@ def test_devices_and_numbers_of_processes():
         with pytest.raises(ValueError, match="num_processes: 99 were asked for"):
             resolve_num_processes(99, "cuda")
     else:
-        with pytest.raises(ValueError, match="device: 'cuda' was asked for"):
+        with pytest.raises(ValueError, match="device: 'cuda': PyTorch .* sees no GPU"):
             resolve_device("cuda")
 
 

@@ -1,6 +1,9 @@
 """Views, fusion and metrics, and testing a trained run."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -191,6 +194,35 @@ def test_no_forward_pass_has_more_views_than_asked_for(coded, batch_clips):
     options = {"batch_clips": batch_clips}
     score_videos(model, normalize(), coded, np.array([0, 1, 2]), PROTOCOL, HERE, **options)
     assert sum(sizes) == 3 * 9 and max(sizes) <= batch_clips
+
+
+def test_loader_workers_outlive_a_sigterm(coded):
+    """A cluster sends it to all processes of a job; what it means is for the training process."""
+    model, told = make_scoring_model(), []
+
+    def tell(*_) -> None:
+        told.extend(multiprocessing.active_children())
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGTERM)
+
+    model.register_forward_hook(tell)
+    options = {"batch_clips": 9, "num_workers": 1}  # a video at a time
+    rows = np.array([3, 0, 2, 1])
+    scores = score_videos(model, normalize(), coded, rows, PROTOCOL, HERE, **options)
+    assert told
+    np.testing.assert_allclose(scores, scores_of(coded, rows), rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_videos_are_scored_in_a_precision(coded, precision):
+    """By a network of one matrix: on a CPU, bf16 convolutions can crash."""
+    layer = torch.nn.Linear(3, 2)
+    model, seen = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), layer), []
+    layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    options = {"precision": precision}
+    scores = score_videos(model, normalize(), coded, np.array([0]), PROTOCOL, HERE, **options)
+    assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert scores.dtype == np.float32
 
 
 def test_normalized_clips_are_as_by_hand():

@@ -450,6 +450,22 @@ def test_a_setting_has_an_effect(tiny_settings, tmp_path, base_outcomes, decoded
     assert outcome(settings) != base_outcomes[key]
 
 
+def test_validation_holds_no_more_clips_than_a_micro_batch(tiny_settings, monkeypatch):
+    real, sizes = trainer.build_run_model, []
+
+    def build(settings, num_classes):
+        model = real(settings, num_classes)
+        model.register_forward_hook(
+            lambda module, args, output: None if module.training else sizes.append(len(args[0]))
+        )
+        return model
+
+    monkeypatch.setattr(trainer, "build_run_model", build)
+    changes = {"objective": "supervised", "epochs": 1, "micro_batch": 2}
+    fit(tiny_settings(labeled_batch=8, **changes))
+    assert sum(sizes) == 8 and max(sizes) == 2
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_precision(tiny_settings, tmp_path, precision):
     """Half precision needs a GPU: on a CPU, PyTorch's own bf16 convolutions can crash."""

@@ -18,8 +18,9 @@ from lib.files import reading, write_atomic, write_text
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
+from lib.run.devices import resolve_test_device
 from lib.run.folder import Run
-from lib.run.processes import World, launch, resolve_device, resolve_num_processes
+from lib.run.processes import World, launch, resolve_num_processes
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
     run = Run(settings.run_dir)
     trained = run.settings()
     data = load_data(trained)
-    device = resolve_device(trained.device)
+    device = resolve_test_device(trained.device)
     load_trained(run, settings.checkpoint, data.labeled.classes)
     rows = {name: data.labeled.read_list(name) for name in trained.test_lists}
     with tqdm(total=sum(map(len, rows.values())), desc="testing", unit="video") as progress:
@@ -198,7 +199,7 @@ def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceS
     """
     run = Run(settings.run_dir)
     trained = run.settings()
-    device = torch.device(resolve_device(trained.device))
+    device = torch.device(resolve_test_device(trained.device))
     model = load_trained(run, settings.checkpoint, result.dataset.classes).to(device)
     order = np.random.default_rng(0).permutation(len(result.rows))
     measured = measure_invariance(
@@ -240,6 +241,7 @@ def evaluate_worker(
             world,
             batch_clips=settings.batch_clips,
             num_workers=trained.num_workers,
+            precision=trained.precision if world.device.type == "cuda" else "fp32",
             reader=FrameReader(dataset, trained.cache_mb),
             progress=count,
         )

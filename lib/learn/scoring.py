@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lib.augment.transforms import EvalTransform
+from lib.clips import ignore_stop
 from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader, uniform_clip_indices
+from lib.run.devices import autocast
 from lib.run.processes import World
 
 
@@ -84,6 +86,7 @@ def score_videos(
     *,
     batch_clips: int = 32,
     num_workers: int = 0,
+    precision: str = "fp32",
     reader: FrameReader | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
@@ -98,6 +101,7 @@ def score_videos(
         world: The processes; each returns all scores.
         batch_clips: Views in one forward pass, of several videos or of a part of one.
         num_workers: Loader processes.
+        precision: Of the forward pass: `fp32`, `bf16` or `fp16`.
         reader: Reads the frames; None makes one without a cache.
         progress: Called with the number of videos after each batch of this process.
 
@@ -112,6 +116,7 @@ def score_videos(
         views,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.num_crops)),
         num_workers=num_workers,
+        worker_init_fn=ignore_stop if num_workers else None,
         collate_fn=_stack,
         pin_memory=world.device.type == "cuda",
         generator=torch.Generator(),
@@ -120,7 +125,8 @@ def score_videos(
     for batch in loader:
         parts = batch.flatten(0, 1).split(batch_clips)
         clips = (normalize(part.to(world.device, non_blocking=True)) for part in parts)
-        logits = torch.cat([model(part).float() for part in clips])
+        with autocast(world.device, precision):
+            logits = torch.cat([model(part).float() for part in clips])
         scores.append(fuse(logits.unflatten(0, batch.shape[:2]), protocol.fusion).cpu())
         progress(len(batch))
     model.train(was_training)

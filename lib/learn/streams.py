@@ -90,7 +90,8 @@ def paired_batches(
         seeds, size = (settings.seed, ORDER, key), world.size * parts
         sampler = StreamSampler(rows, batch, seeds, start, stop, world.rank, size, parts)
         skips = settings.unreadable == "skip"
-        loader = make_loader(ReadableClips(source, rows, skips), sampler, settings.num_workers)
+        readable, is_pinned = ReadableClips(source, rows, skips), world.device.type == "cuda"
+        loader = make_loader(readable, sampler, settings.num_workers, is_pinned)
         return _noted(sampler, loader, source.dataset, note) if skips else iter(loader)
 
     labeled = stream(clips[0], data.labeled_rows, settings.labeled_batch, LABELED)

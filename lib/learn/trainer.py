@@ -33,6 +33,7 @@ from lib.learn.setup import (
     val_protocol,
 )
 from lib.learn.streams import paired_batches
+from lib.run.devices import autocast
 from lib.run.folder import Run
 from lib.run.processes import World
 from lib.run.progress import ProgressFile
@@ -178,9 +179,7 @@ class Trainer:
         generator = make_generator(settings.seed, MIXING, self.step, part)
         if isinstance(self.parallel, DistributedDataParallel):
             self.parallel.require_backward_grad_sync = micro == self.num_micro - 1
-        with torch.autocast(
-            device.type, _AUTOCAST[settings.precision], settings.precision != "fp32"
-        ):
+        with autocast(device, settings.precision):
             labeler = self.average.network if settings.average_labels else None
             loss, stats = objective(self.parallel, labeled, unlabeled, generator, labeler)
         self.scaler.scale(loss / self.num_micro).backward()
@@ -247,8 +246,9 @@ class Trainer:
             rows,
             val_protocol(self.settings),
             self.world,
-            batch_clips=max(1, self.settings.labeled_batch // self.world.size),
+            batch_clips=self.settings.labeled_batch // (self.world.size * self.num_micro),
             num_workers=self.settings.num_workers,
+            precision=self.settings.precision,
             reader=self.val_reader,
         )
         labels = dataset.index["label"].to_numpy()[rows]
@@ -293,6 +293,3 @@ class Trainer:
             self.average.update()
         if self.world.rank == 0:
             self.run.truncate_log(self.epoch)
-
-
-_AUTOCAST = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -24,13 +24,13 @@ from lib.learn import trainer
 from lib.learn.models import check_input
 from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import load_data, load_soft_targets, make_clips, read_settings
+from lib.run.devices import check_precision, resolve_device
 from lib.run.folder import Run
 from lib.run.processes import (
     World,
     is_in_torchrun,
     launch,
     leave,
-    resolve_device,
     resolve_num_processes,
 )
 from lib.run.progress import LogFollower
@@ -122,8 +122,7 @@ def check(settings: TrainSettings) -> tuple[str, int]:
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
     num_micro_batches(settings, num_processes)
-    if settings.precision != "fp32" and device == "cpu":  # PyTorch's bf16 there can crash
-        raise ValueError(f"precision: {settings.precision!r} needs a GPU; use 'fp32'")
+    check_precision(settings.precision, device)
     if settings.tensorboard:
         check_tensorboard()
     data = load_data(settings)

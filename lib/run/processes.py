@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from lib.run.devices import resolve_device
 from lib.run.stop import ignore_signals
 
 PARENT_POLL_S = 1.0
@@ -60,20 +61,6 @@ class World:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
-
-
-def resolve_device(device: str) -> str:
-    """Return `cuda` or `cpu` for `auto`, `cuda` or `cpu`.
-
-    Raises:
-        ValueError: If CUDA is asked for and there is no GPU.
-    """
-    has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise ValueError(
-            "device: 'cuda' was asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'"
-        )
-    return "cuda" if device != "cpu" and has_cuda else "cpu"
 
 
 def is_in_torchrun() -> bool:

@@ -11,8 +11,8 @@ from lib.clips import CenterClips
 from lib.evaluation.evaluate import ListResult, load_trained
 from lib.evaluation.invariance import PARTS, actor_and_background
 from lib.learn.setup import run_normalize
+from lib.run.devices import resolve_test_device
 from lib.run.folder import Run
-from lib.run.processes import resolve_device
 from lib.show.plots import clip_rows
 from lib.show.style import shorten
 
@@ -57,7 +57,7 @@ def part_predictor(
     Raises:
         ValueError: If the checkpoint is missing or does not fit.
     """
-    device = torch.device(resolve_device(run.settings().device))
+    device = torch.device(resolve_test_device(run.settings().device))
     normalize = run_normalize(run.settings()).to(device)
     model = load_trained(run, checkpoint, tuple(classes)).to(device).eval()
 

@@ -1,0 +1,104 @@
+"""Choosing a device: nothing trains on the CPU unnoticed where a GPU is to be had."""
+
+import pytest
+import torch
+
+from lib.run import devices
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Make this a machine with so many NVIDIA devices, of which PyTorch can use all or none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path)
+    monkeypatch.setattr(devices, "DRIVER", tmp_path / "version")
+
+    def make(count: int, works: bool, build: str | None = "13.0") -> None:
+        for number in range(count):
+            (tmp_path / f"nvidia{number}").touch()
+        (tmp_path / "nvidiactl").touch()
+        (tmp_path / "version").write_text("NVRM version: 470.57\nGCC\n")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: works)
+        monkeypatch.setattr(torch.version, "cuda", build)
+
+    return make
+
+
+@pytest.fixture
+def gpu(monkeypatch, machine):
+    """Make this a machine with one GPU of an architecture, and PyTorch built for others."""
+
+    def make(capability: tuple[int, int], built: list[str]) -> None:
+        machine(1, works=True)
+        for name, value in {
+            "device_count": lambda: 1,
+            "get_device_capability": lambda number: capability,
+            "get_device_name": lambda number: "Some GPU",
+            "get_arch_list": lambda: built,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    return make
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(machine):
+    machine(0, works=False)
+    assert devices.resolve_device("auto") == devices.resolve_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="device: 'cuda': .* sees no GPU"):
+        devices.resolve_device("cuda")
+    assert devices.resolve_test_device("cuda") == "cpu"  # of a run that was copied from elsewhere
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+@pytest.mark.parametrize(
+    "build, says", [("13.0", "for CUDA 13.0 cannot .* 470.57"), (None, "without CUDA")]
+)
+def test_a_gpu_that_does_not_work_is_an_error(machine, asked, build, says):
+    machine(2, works=False, build=build)
+    with pytest.raises(ValueError, match=f"there is an NVIDIA GPU.*{says}"):
+        devices.resolve_device(asked)
+    assert devices.resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_gpu_that_is_hidden_on_purpose_is_none(machine, monkeypatch, hidden):
+    machine(1, works=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert devices.resolve_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize(
+    "capability, built, is_fine",
+    [
+        ((8, 0), ["sm_80", "sm_90"], True),
+        ((8, 6), ["sm_80", "sm_90"], True),  # the same major version, made for a lower minor one
+        ((7, 0), ["sm_75", "sm_80"], False),  # Volta, and a build for CUDA 13
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled when it is loaded
+        ((7, 5), ["sm_80", "compute_80"], False),
+    ],
+)
+def test_pytorch_must_be_built_for_the_gpu(gpu, capability, built, is_fine):
+    gpu(capability, built)
+    if is_fine:
+        assert devices.resolve_device("auto") == "cuda"
+        return
+    with pytest.raises(ValueError, match="sm_7[05], and PyTorch .* for sm_"):
+        devices.resolve_device("auto")
+
+
+def test_precisions_that_the_device_lacks_are_refused(monkeypatch):
+    for precision in ("bf16", "fp16"):
+        with pytest.raises(ValueError, match=f"'{precision}' needs a GPU"):
+            devices.check_precision(precision, "cpu")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(ValueError, match="only emulates 'bf16'"):
+        devices.check_precision("bf16", "cuda")
+    devices.check_precision("fp16", "cuda")
+    devices.check_precision("fp32", "cpu")
+
+
+def test_a_network_computes_in_the_precision_that_was_asked_for():
+    layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with devices.autocast(torch.device("cpu"), precision):
+            assert layer(x).dtype is dtype
