@@ -89,7 +89,7 @@ class ClipSample(NamedTuple):
     Attributes:
         weak: Shape (T, 3, H, W).
         strong: Shape (T, 3, H, W).
-        human_mask: 1 on people in the weak view, shape (T, 1, H, W).
+        person_mask: 1 on people in the weak view, shape (T, 1, H, W).
         teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
         label: Class index; −1 where it is not known.
         row: Index row of the video.
@@ -98,7 +98,7 @@ class ClipSample(NamedTuple):
 
     weak: Tensor | None
     strong: Tensor | None
-    human_mask: Tensor | None
+    person_mask: Tensor | None
     teacher: Tensor | None
     label: int
     row: int
@@ -110,7 +110,7 @@ class ClipBatch(NamedTuple):
 
     weak: Tensor | None
     strong: Tensor | None
-    human_mask: Tensor | None
+    person_mask: Tensor | None
     teacher: Tensor | None
     label: Tensor
     row: Tensor
@@ -140,7 +140,7 @@ class Views:
 
     weak: bool = True
     strong: bool = False
-    human_mask: bool = False
+    person_mask: bool = False
     teacher: bool = False
     on_device: bool = False
 
@@ -169,7 +169,7 @@ class ClipDataset(Dataset):
         self.recipe = ClipRecipe(settings)
         self.min_score = settings.actor_min_score
         self.reader = FrameReader(dataset, settings.cache_mb)
-        self.boxes = PersonBoxes(dataset) if views.human_mask else None
+        self.boxes = PersonBoxes(dataset) if views.person_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
 
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:

@@ -109,9 +109,9 @@ class ClipSettings(DataSettings):
         return self
 
     @property
-    def scene_needs_people(self) -> bool:
+    def scene_needs_person_mask(self) -> bool:
         """Whether the scene augmentation needs person boxes."""
-        return tables.scene_augmentations()[self.scene_augmentation].needs_people
+        return tables.scene_augmentations()[self.scene_augmentation].needs_person_mask
 
 
 class TrainSettings(ClipSettings):

@@ -41,7 +41,7 @@ changes = {
     "unlabeled_rampup_epochs": 1.0,
 }
 settings = make_tiny_settings(data, out / "whole", **changes)
-assert settings.is_semi_supervised and settings.scene_needs_people
+assert settings.is_semi_supervised and settings.scene_needs_person_mask
 
 # The invariance, the figures, the explorer.
 assert "boomerang" in temporal_family(4) and "boomerang" in temporal_family(5)

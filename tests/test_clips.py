@@ -11,7 +11,7 @@ from lib.data.dataset import read_dataset
 from lib.data.video import random_clip_indices
 from lib.prepare.writing import write_dataset
 
-ALL_VIEWS = Views(weak=True, strong=True, human_mask=True)
+ALL_VIEWS = Views(weak=True, strong=True, person_mask=True)
 ROWS = np.array([0, 1, 2])
 SETTINGS = ClipSettings(
     clip_len=4, frame_interval=3, short_side=24, crop_size=16, crop_area_min=0.3
@@ -52,11 +52,11 @@ def frame_numbers(sample) -> list[int]:
 def test_a_sample_is_uint8_and_has_the_asked_views(coded):
     sample = make_clips(coded)[0, 1]
     assert sample.weak.shape == sample.strong.shape == (4, 3, 16, 16)
-    assert sample.human_mask.shape == (4, 1, 16, 16)
+    assert sample.person_mask.shape == (4, 1, 16, 16)
     assert {view.dtype for view in sample[:3]} == {torch.uint8}
     assert (sample.label, sample.row) == (1, 1)
     only_strong = make_clips(coded, Views(weak=False, strong=True))[0, 1]
-    assert only_strong.weak is None and only_strong.human_mask is None
+    assert only_strong.weak is None and only_strong.person_mask is None
     assert torch.equal(only_strong.strong, sample.strong)  # views do not disturb each other
     only_weak = make_clips(coded, Views())[0, 1]
     assert only_weak.strong is None and torch.equal(only_weak.weak, sample.weak)
@@ -107,14 +107,14 @@ def test_the_mask_lies_on_the_people_of_the_weak_view(coded, row):
         edges = [(x, t), (x, t + 12), (y, 10 + row), (y, 30 + row)]
         inside = (x >= t) & (x < t + 12) & (y >= 10 + row) & (y < 30 + row)
         is_clear = torch.stack([(value - edge).abs() > 3 for value, edge in edges]).all(dim=0)
-        mask = sample.human_mask[:, 0].bool()
+        mask = sample.person_mask[:, 0].bool()
         assert torch.equal(mask[is_clear], inside[is_clear])
     assert both_ways == {True, False}  # mirrored and not
 
 
 def test_boxes_below_the_score_do_not_count(coded):
     for min_score, is_full in ((0.89, False), (0.9, True)):  # the boxes score 0.9
-        masks = [make_clips(coded, actor_min_score=min_score)[p, 0].human_mask for p in range(8)]
+        masks = [make_clips(coded, actor_min_score=min_score)[p, 0].person_mask for p in range(8)]
         assert all(mask.bool().all() for mask in masks) == is_full
 
 
@@ -129,7 +129,7 @@ def test_the_teacher_is_asked_about_one_random_frame_of_the_clip(coded, tmp_path
     folder = shutil.copytree(coded.folder, tmp_path / "coded")
     dataset = read_dataset(folder)
     write_teacher_scores(dataset)
-    clips = make_clips(dataset, Views(weak=True, strong=True, human_mask=True, teacher=True))
+    clips = make_clips(dataset, Views(weak=True, strong=True, person_mask=True, teacher=True))
     places = set()
     for position in range(60):
         sample = clips[position, 2]
@@ -262,7 +262,7 @@ def test_a_batch_stacks_samples(coded):
     for number, sample in enumerate(samples):
         assert torch.equal(batch.weak[number], sample.weak)
         assert torch.equal(batch.strong[number], sample.strong)
-        assert torch.equal(batch.human_mask[number], sample.human_mask)
+        assert torch.equal(batch.person_mask[number], sample.person_mask)
     assert batch.label.tolist() == [sample.label for sample in samples]
     assert batch.row.tolist() == [sample.row for sample in samples]
     assert batch.label.dtype == batch.row.dtype == torch.int64
@@ -270,7 +270,7 @@ def test_a_batch_stacks_samples(coded):
 
 def test_a_batch_has_no_views_that_were_not_asked_for(coded):
     (batch,) = load(make_clips(coded, Views(weak=False, strong=True)), make_sampler(3, 0, 1))
-    assert batch.weak is None and batch.human_mask is None and batch.strong is not None
+    assert batch.weak is None and batch.person_mask is None and batch.strong is not None
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

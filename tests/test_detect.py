@@ -12,7 +12,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows, read_made_with
 from lib.data.video import read_frames
 from lib.prepare import detect
-from lib.prepare.detect import box_statistics, detect_motion, detect_people
+from lib.prepare.detect import box_statistics, detect_motion, detect_persons
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
 from lib.prepare.prepare import detector_file
@@ -296,7 +296,7 @@ def test_real_people_are_found(tmp_path):
             name = f"{person}_{action}.avi"
             shutil.copyfile(source / action / name, tmp_path / "videos" / action / name)
     dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
-    detect_people(dataset, WEIGHTS, stride=8, num_processes=2)
+    detect_persons(dataset, WEIGHTS, stride=8, num_processes=2)
     table = box_statistics(dataset, min_score=0.4)
     assert (table["frames_with_person"] > 0.8).all()
     assert table["box_area"].between(0.01, 0.2).all()

@@ -72,7 +72,7 @@ def test_views_are_those_of_the_loader(dataset):
     own, partner = clips[(0, 0)], clips[(1, 3)]
     _, weak, strong, temporal, mask, mixed, partner_weak, _ = (tile.clip for tile in look.tiles)
     assert torch.equal(weak, own.weak) and torch.equal(strong, own.strong)
-    assert torch.equal(mask, own.human_mask) and torch.equal(partner_weak, partner.weak)
+    assert torch.equal(mask, own.person_mask) and torch.equal(partner_weak, partner.weak)
     people = mask.bool().expand_as(weak)
     assert torch.equal(mixed[people], weak[people])
     assert not torch.equal(mixed[~people], weak[~people])
@@ -260,4 +260,4 @@ def test_contact_sheets_have_every_operation(dataset):
     ]  # fmt: skip
     batch = ClipBatch.collate([clips[(0, 0)], clips[(1, 3)]])
     assert len(scene_rows(batch)) == 7
-    assert len(scene_rows(batch._replace(human_mask=None))) == 4
+    assert len(scene_rows(batch._replace(person_mask=None))) == 4

@@ -203,7 +203,7 @@ def random_batch(rng: np.random.Generator) -> ClipTensors:
 
 
 def as_numpy(batch: ClipTensors):
-    return [batch.weak.numpy(), batch.strong.numpy(), batch.human_mask.numpy()]
+    return [batch.weak.numpy(), batch.strong.numpy(), batch.person_mask.numpy()]
 
 
 @pytest.mark.parametrize("kind", ["fixmatch", "uda"])
@@ -386,13 +386,13 @@ def test_any_scene_augmentation_can_be_used(name):
 def test_views_that_are_not_needed_may_be_missing():
     rng = np.random.default_rng(2)
     batch = random_batch(rng)
-    call(SupervisedObjective("weak"), StubNetwork(), batch._replace(strong=None, human_mask=None))
-    call(SupervisedObjective("strong"), StubNetwork(), batch._replace(weak=None, human_mask=None))
+    call(SupervisedObjective("weak"), StubNetwork(), batch._replace(strong=None, person_mask=None))
+    call(SupervisedObjective("strong"), StubNetwork(), batch._replace(weak=None, person_mask=None))
     call(
         FixMatchObjective(scene_p=NEVER),
         StubNetwork(),
-        batch._replace(strong=None, human_mask=None),
-        batch._replace(human_mask=None),
+        batch._replace(strong=None, person_mask=None),
+        batch._replace(person_mask=None),
     )
 
 

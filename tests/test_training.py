@@ -226,7 +226,7 @@ def test_clips_are_normalised_and_put_in_the_networks_order():
     batch = ClipBatch(
         weak=clips,
         strong=None,
-        human_mask=mask,
+        person_mask=mask,
         teacher=None,
         label=torch.tensor([2, -1]),
         row=torch.tensor([5, 6]),
@@ -235,7 +235,7 @@ def test_clips_are_normalised_and_put_in_the_networks_order():
     assert tensors.weak.shape == (2, 3, 4, 5, 6) and tensors.weak.dtype == torch.float32
     assert tensors.weak[1, 2, 3, 4, 5] == (clips[1, 3, 2, 4, 5].item() - 30) / 8
     assert tensors.strong is None and tensors.teacher is None
-    assert torch.equal(tensors.human_mask, mask.transpose(1, 2).float())
+    assert torch.equal(tensors.person_mask, mask.transpose(1, 2).float())
     assert tensors.targets.tolist() == [[0, 0, 1], [0, 0, 0]]  # -1: not known
 
 

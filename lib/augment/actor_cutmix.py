@@ -20,7 +20,7 @@ class MixedClips(NamedTuple):
     label_weight: Tensor
 
 
-def actor_cutmix(weak: Tensor, strong: Tensor, human_mask: Tensor) -> MixedClips:
+def actor_cutmix(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClips:
     """Paste the people of each clip on the background of its partner.
 
     The partner of clip i is clip B−1−i, and
@@ -34,13 +34,13 @@ def actor_cutmix(weak: Tensor, strong: Tensor, human_mask: Tensor) -> MixedClips
     Args:
         weak: Normalised weak views, shape (B, C, T, H, W), mean 0.
         strong: Normalised strong views, same shape.
-        human_mask: 1 on people in the weak views, shape (B, 1, T, H, W), values in {0, 1}.
+        person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), values in {0, 1}.
 
     Source: Zou et al., section 3.3; the mask is the weak view's own (README, differences).
     """
     own = torch.arange(len(weak), device=weak.device)
     partner = own.flip(0)
-    mask = human_mask.to(weak.dtype)
+    mask = person_mask.to(weak.dtype)
     ratio = mask.flatten(1).mean(dim=1)
     kept = (ratio == 0) | (ratio == 1) | (partner == own)
     mask = torch.where(_per_clip(kept), 1, mask)

@@ -14,20 +14,20 @@ from torch import Tensor
 from lib.augment.actor_cutmix import MixedClips, actor_cutmix
 
 
-def scene_cutout(weak: Tensor, strong: Tensor, human_mask: Tensor) -> MixedClips:
+def scene_cutout(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClips:
     """Replace the background by the mean colour: weak · M, label unchanged.
 
     Clips whose mask is empty or full keep their strong view. Arguments as `actor_cutmix`.
 
     Source: Zou et al., section 4.4 (scene augmentations compared).
     """
-    mask = human_mask.to(weak.dtype)
+    mask = person_mask.to(weak.dtype)
     ratio = mask.mean(dim=(1, 2, 3, 4), keepdim=True)
     return unmixed(torch.where((ratio == 0) | (ratio == 1), strong, weak * mask))
 
 
 def cutmix(
-    weak: Tensor, strong: Tensor, human_mask: Tensor | None, kept: float, y: float, x: float
+    weak: Tensor, strong: Tensor, person_mask: Tensor | None, kept: float, y: float, x: float
 ) -> MixedClips:
     """Paste one box of the partner, the same in all frames; labels mix by area.
 
@@ -38,7 +38,7 @@ def cutmix(
     Args:
         weak: Normalised weak views, shape (B, C, T, H, W).
         strong: Not used.
-        human_mask: Not used.
+        person_mask: Not used.
         kept: λ in [0, 1).
         y: Centre of the box, share of the height.
         x: Centre of the box, share of the width.
@@ -54,13 +54,13 @@ def cutmix(
     return _with_partner(clips, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def mixup(weak: Tensor, strong: Tensor, human_mask: Tensor | None, kept: float) -> MixedClips:
+def mixup(weak: Tensor, strong: Tensor, person_mask: Tensor | None, kept: float) -> MixedClips:
     """Blend each clip with its partner: λ · own + (1 − λ) · partner.
 
     Args:
         weak: Normalised weak views, shape (B, C, T, H, W).
         strong: Not used.
-        human_mask: Not used.
+        person_mask: Not used.
         kept: λ in [0, 1).
 
     Source: Zhang et al., mixup, 2018, applied to clips.
@@ -86,16 +86,16 @@ class SceneAugmentation:
 
     Attributes:
         title: Its name in figures.
-        function: (weak, strong, human_mask, *numbers) -> `MixedClips`; shapes as in
-            `actor_cutmix`, `human_mask` may be None where no people are needed.
+        function: (weak, strong, person_mask, *numbers) -> `MixedClips`; shapes as in
+            `actor_cutmix`, `person_mask` may be None where no people are needed.
         num_numbers: Numbers that it draws, uniform in [0, 1).
-        needs_people: Whether it needs person masks.
+        needs_person_mask: Whether it needs person masks.
     """
 
     title: str
     function: Callable[..., MixedClips]
     num_numbers: int = 0
-    needs_people: bool = False
+    needs_person_mask: bool = False
 
     def draw(self, p: float, generator: torch.Generator) -> list[float] | None:
         """Draw the numbers for a batch, with probability `p`; None where it is left as it is."""
@@ -107,16 +107,18 @@ class SceneAugmentation:
         self,
         weak: Tensor | None,
         strong: Tensor,
-        human_mask: Tensor | None,
+        person_mask: Tensor | None,
         drawn: list[float] | None,
     ) -> MixedClips:
         """Return the batch after what was drawn; the strong views where that is None."""
-        return unmixed(strong) if drawn is None else self.function(weak, strong, human_mask, *drawn)
+        return (
+            unmixed(strong) if drawn is None else self.function(weak, strong, person_mask, *drawn)
+        )
 
 
 SCENE_AUGMENTATIONS = {
-    "actor_cutmix": SceneAugmentation("ActorCutMix", actor_cutmix, needs_people=True),
-    "scene_cutout": SceneAugmentation("Scene cutout", scene_cutout, needs_people=True),
+    "actor_cutmix": SceneAugmentation("ActorCutMix", actor_cutmix, needs_person_mask=True),
+    "scene_cutout": SceneAugmentation("Scene cutout", scene_cutout, needs_person_mask=True),
     "cutmix": SceneAugmentation("CutMix", cutmix, num_numbers=3),
     "mixup": SceneAugmentation("MixUp", mixup, num_numbers=1),
 }

@@ -282,4 +282,4 @@ def _mix(
     batch: ClipTensors, view: str, scene: SceneAugmentation, p: float, generator: torch.Generator
 ) -> MixedClips:
     drawn = scene.draw(p, generator)
-    return scene.apply(batch.weak, getattr(batch, view), batch.human_mask, drawn)
+    return scene.apply(batch.weak, getattr(batch, view), batch.person_mask, drawn)

@@ -117,19 +117,19 @@ def make_objective(settings: TrainSettings) -> Objective:
 
 def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDataset | None]:
     """Return the sources of the labelled and of the unlabelled clips."""
-    uses_people = settings.scene_needs_people
+    uses_masks = settings.scene_needs_person_mask
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
     on_device = settings.augment_on == "device"
-    needs_weak, needs_people = not strong or scene_p > 0, uses_people and scene_p > 0
-    views = Views(needs_weak, strong, needs_people, on_device=on_device)
+    needs_weak, needs_person_mask = not strong or scene_p > 0, uses_masks and scene_p > 0
+    views = Views(needs_weak, strong, needs_person_mask, on_device=on_device)
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
     if data.unlabeled is None:
         return labeled, None
     views = Views(
         weak=True,
         strong=True,
-        human_mask=uses_people and settings.unlabeled_scene_p > 0,
+        person_mask=uses_masks and settings.unlabeled_scene_p > 0,
         teacher=settings.distillation_weight > 0,
         on_device=on_device,
     )
@@ -190,7 +190,7 @@ def to_tensors(
     soft = None if soft is None else soft[batch.row].to(device)
     batch = batch.to(device)
     weak, strong = (x if x is None else normalize(x) for x in (batch.weak, batch.strong))
-    mask = batch.human_mask
+    mask = batch.person_mask
     if mask is not None:
         mask = mask.transpose(1, 2).float()
     label = batch.label.unsqueeze(1)  # −1, not known, gives zeros

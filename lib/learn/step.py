@@ -12,7 +12,7 @@ class ClipTensors(NamedTuple):
     Attributes:
         weak: Weak views, shape (B, C, T, H, W); None where only strong ones are used.
         strong: Strong views, same shape, or None.
-        human_mask: 1 on people in the weak views, shape (B, 1, T, H, W), or None.
+        person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), or None.
         targets: One-hot labels, shape (B, K). Of unlabelled clips they are only compared with, and
             zero where the class is not known.
         teacher: ImageNet probabilities, shape (B, 1000), or None.
@@ -22,7 +22,7 @@ class ClipTensors(NamedTuple):
 
     weak: Tensor | None
     strong: Tensor | None
-    human_mask: Tensor | None
+    person_mask: Tensor | None
     targets: Tensor
     teacher: Tensor | None = None
     soft: Tensor | None = None

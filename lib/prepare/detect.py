@@ -66,7 +66,7 @@ def motion_made_with(stride: int) -> dict:
     return {"method": "motion", "stride": stride}
 
 
-def detect_people(
+def detect_persons(
     dataset: VideoDataset,
     weights: Path,
     stride: int = 4,
@@ -102,7 +102,7 @@ def detect_people(
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
-    """Box the moving region of all videos; arguments and errors as in `detect_people`."""
+    """Box the moving region of all videos; arguments and errors as in `detect_persons`."""
     made_with = motion_made_with(stride)
     if not is_made_with(dataset.folder, made_with):
         find = MotionBoxes(stride)

@@ -24,7 +24,7 @@ from lib.data.dataset import (
 )
 from lib.parameters import make_settings
 from lib.prepare.catalog import dataset_folder
-from lib.prepare.detect import detect_motion, detect_people
+from lib.prepare.detect import detect_motion, detect_persons
 from lib.prepare.download import download
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import store_frames
@@ -87,7 +87,7 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     for path in map(project_path, settings.list_files):
         print(import_list(dataset, path.stem, read_list_file(path), str(path)).summary())
     draw_lists(dataset, settings)
-    make_actor_boxes(settings, dataset)
+    make_person_boxes(settings, dataset)
     make_teacher_scores(settings, dataset)
     return dataset
 
@@ -147,14 +147,14 @@ def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
     )
 
 
-def make_actor_boxes(settings: PrepareSettings, dataset: VideoDataset) -> None:
+def make_person_boxes(settings: PrepareSettings, dataset: VideoDataset) -> None:
     """Make the person boxes that the settings ask for; those of the same settings are kept.
 
     Raises:
         ValueError: If the detector or the file to import cannot be used, or a video not be read.
     """
     if settings.actor_boxes == "yolox":
-        detect_people(
+        detect_persons(
             dataset,
             detector_file(settings),
             settings.actor_stride,

@@ -148,14 +148,14 @@ def scene_rows(batch: ClipBatch) -> Mapping[str, Tensor]:
     Args:
         batch: uint8 clips with weak views; without masks, what needs them is left out.
     """
-    first, last, mask = batch.weak[0], batch.weak[-1], batch.human_mask
+    first, last, mask = batch.weak[0], batch.weak[-1], batch.person_mask
     rows = {"weak view": first, "partner,\nweak view": last}
     weak = torch.stack([first, last])
     masks = None if mask is None else torch.stack([mask[0], mask[-1]])
     if mask is not None:
         rows["people"] = mask[0]
     for name, scene in SCENE_AUGMENTATIONS.items():
-        if mask is not None or not scene.needs_people:
+        if mask is not None or not scene.needs_person_mask:
             clips, mixed = mix_clips(weak, weak, masks, name, make_generator(0))
             rows[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
     return rows

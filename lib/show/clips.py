@@ -40,12 +40,12 @@ def batch_rows(batch: ClipBatch, settings: ClipSettings) -> Mapping[str, Tensor]
         settings: Name the scene augmentation.
     """
     batch = batch.to("cpu")  # with the strong views that were left to the device
-    rows = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.human_mask}
+    rows = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.person_mask}
     shown = {label: clips[0] for label, clips in rows.items() if clips is not None}
     if batch.weak is None:
         return shown
-    mask = batch.human_mask
-    if mask is None and settings.scene_needs_people:
+    mask = batch.person_mask
+    if mask is None and settings.scene_needs_person_mask:
         return shown
     strong = batch.weak if batch.strong is None else batch.strong
     generator = torch.Generator().manual_seed(0)

@@ -184,7 +184,7 @@ class ClipExplorer:
         The weight is None where nothing was mixed.
         """
         scene = settings.scene_augmentation
-        if SCENE_AUGMENTATIONS[scene].needs_people:
+        if SCENE_AUGMENTATIONS[scene].needs_person_mask:
             if own.mask is None:
                 needs = f"{scene_title(scene, None)} needs person boxes; notebook 1 makes them"
                 return NO_BOXES, None, needs
