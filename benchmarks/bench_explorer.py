@@ -100,7 +100,7 @@ def main() -> None:
             lambda n: setattr(knobs["crop_area_min"], "value", 0.1 + n / 50),
             repeats,
         )
-        report("box score", lambda n: setattr(knobs["actor_min_score"], "value", n / 50), repeats)
+        report("box score", lambda n: setattr(knobs["person_min_score"], "value", n / 50), repeats)
         report("reseed", lambda n: shown.reseed.click(), repeats)
         report("video", lambda n: shown.video.choose(n % 2), repeats)
         knobs["randaugment_num_ops"].value = 1

@@ -167,7 +167,7 @@ class ClipDataset(Dataset):
         self.dataset, self.has_labels = dataset, has_labels
         self.views, self.seed_key = views, seed_key
         self.recipe = ClipRecipe(settings)
-        self.min_score = settings.actor_min_score
+        self.min_score = settings.person_min_score
         self.reader = FrameReader(dataset, settings.cache_mb)
         self.boxes = PersonBoxes(dataset) if views.person_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
@@ -203,7 +203,7 @@ class CenterClips:
     """
 
     def __init__(self, dataset: VideoDataset, settings: ClipSettings):
-        self.dataset, self.min_score = dataset, settings.actor_min_score
+        self.dataset, self.min_score = dataset, settings.person_min_score
         self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
         self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
         self.reader = FrameReader()

@@ -71,7 +71,7 @@ class ClipSettings(DataSettings):
         randaugment_ops: Drawn from `photometric`, `geometric` or operations by name; may be empty.
         temporal_ops: What the temporal operation is drawn from (`lib.augment.temporal`).
         scene_augmentation: What is done to a batch for invariance to the scene.
-        actor_min_score: Person boxes must score above this.
+        person_min_score: Person boxes must score above this.
         cache_mb: Largest decoded copy of a data set, used by all processes, megabytes; 0: none.
     """
 
@@ -85,7 +85,7 @@ class ClipSettings(DataSettings):
     randaugment_ops: tables.OperationNames = ["photometric", "geometric"]
     temporal_ops: tables.TemporalNames = ["none", "half", "reverse", "drop"]
     scene_augmentation: tables.SceneName = "actor_cutmix"
-    actor_min_score: Probability = 0.4
+    person_min_score: Probability = 0.4
     cache_mb: Natural = 0
 
     @model_validator(mode="after")

@@ -234,7 +234,7 @@ def test_clips_are_counted(study):
 @pytest.mark.parametrize(
     "changes, problem, command",
     [
-        ({"dataset": "ucf101"}, "not prepared", "--dataset ucf101 .*--actor_boxes yolox"),
+        ({"dataset": "ucf101"}, "not prepared", "--dataset ucf101 .*--person_boxes yolox"),
         ({"dataset": "kinetics100"}, "not prepared", "--data_root /path/to/videos"),
         ({"dataset": "folder"}, "data_root is not set", "--set data_root"),
         ({"unlabeled_dataset": "hmdb51"}, "not prepared", "--dataset hmdb51"),

@@ -394,7 +394,7 @@ def test_plan_without_network_writes_nothing(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("socket.socket.connect", no_network)
     for name in ("ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "synthetic"):
-        assert main(["--dataset", name, "--data_dir", str(tmp_path / "data"), "--plan"]) == 0
+        assert main(["--dataset", name, "--data_dir", str(tmp_path / "data"), "--status"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "13,320 videos" in out and "UCF101.rar" in out and "checksum known" in out
     assert "train.csv, no checksum is published" in out
@@ -428,8 +428,8 @@ def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
 
 def test_missing_files_are_found_out_before_any_work(small_ucf, tmp_path):
     for values in (
-        {"actor_boxes": "yolox", "detector_weights": "none.onnx"},
-        {"actor_boxes": "import", "detections_file": "none.npy"},
+        {"person_boxes": "yolox", "detector_weights": "none.onnx"},
+        {"person_boxes": "import", "detections_file": "none.npy"},
         {"teacher_scores": "compute", "teacher_weights": "none.pth"},
         {"list_files": ["none.txt"]},
     ):
@@ -452,7 +452,7 @@ def test_another_folder_is_not_taken_for_the_one_that_was_prepared(small_ucf, tm
 
 
 def test_plan_follows_the_work(small_ucf, tmp_path):
-    settings = settings_for(tmp_path, sources_dir=str(small_ucf), actor_boxes="motion")
+    settings = settings_for(tmp_path, sources_dir=str(small_ucf), person_boxes="motion")
     plan = status_of(settings).set_index("part")["state"]
     assert plan["list train"] == "there" and plan["unpacking"] == "to do"
     prepare(settings)
@@ -471,9 +471,9 @@ def test_plan_follows_the_work(small_ucf, tmp_path):
 
 
 def test_command_line_errors(tmp_path, capsys):
-    assert main(["--dataset", "ufc101", "--plan"]) == 1
+    assert main(["--dataset", "ufc101", "--status"]) == 1
     assert "no data set 'ufc101'" in capsys.readouterr().err
-    assert main(["--dataset", "ucf101", "--val_fraction", "2", "--plan"]) == 1
+    assert main(["--dataset", "ucf101", "--val_fraction", "2", "--status"]) == 1
     assert "val_fraction" in capsys.readouterr().err
     assert main(["--dataset", "ucf101", "--data_dir", str(tmp_path)]) == 1
     assert "set download to true" in capsys.readouterr().err

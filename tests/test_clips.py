@@ -114,7 +114,7 @@ def test_the_mask_lies_on_the_people_of_the_weak_view(coded, row):
 
 def test_boxes_below_the_score_do_not_count(coded):
     for min_score, is_full in ((0.89, False), (0.9, True)):  # the boxes score 0.9
-        masks = [make_clips(coded, actor_min_score=min_score)[p, 0].person_mask for p in range(8)]
+        masks = [make_clips(coded, person_min_score=min_score)[p, 0].person_mask for p in range(8)]
         assert all(mask.bool().all() for mask in masks) == is_full
 
 

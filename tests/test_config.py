@@ -37,7 +37,7 @@ def test_the_defaults_are_the_recipe_of_the_paper():
     assert (settings.short_side, settings.crop_area_min) == (256, 0.08)
     assert (settings.randaugment_num_ops, settings.randaugment_magnitude) == (2, 10)
     assert settings.temporal_ops == ["none", "half", "reverse", "drop"]
-    assert (settings.actor_min_score, settings.unlabeled_scene_p) == (0.4, 0.5)
+    assert (settings.person_min_score, settings.unlabeled_scene_p) == (0.4, 0.5)
     assert (settings.confidence_threshold, settings.temperature) == (0.95, 0.4)
     assert (settings.labeled_batch, settings.unlabeled_batch) == (5 * 8, 5 * 8)
     assert (settings.lr, settings.momentum, settings.weight_decay) == (0.2, 0.9, 1e-4)
@@ -105,7 +105,7 @@ def test_yaml_that_reads_1e_4_as_text_gets_a_hint(tmp_path):
         ("temporal_ops", []),
         ("temporal_ops", ["none", "backwards"]),
         ("scene_augmentation", "cutout"),
-        ("actor_min_score", 1.5),
+        ("person_min_score", 1.5),
         ("labeled_fraction", 0.0),
         ("labeled_fraction", 1.01),
         ("labeled_scene_p", -0.1),

@@ -88,12 +88,12 @@ def test_detector_survives_pickling_and_tiny_frames():
 
 def test_settings_say_what_goes_together(tmp_path):
     with pytest.raises(ValueError, match="detections_file go together"):
-        PrepareSettings(actor_boxes="import")
-    with pytest.raises(ValueError, match="detector_weights is for actor_boxes 'yolox'"):
+        PrepareSettings(person_boxes="import")
+    with pytest.raises(ValueError, match="detector_weights is for person_boxes 'yolox'"):
         PrepareSettings(detector_weights="x.onnx")
     with pytest.raises(ValueError, match="teacher_file go together"):
         PrepareSettings(teacher_file="x.npy")
-    settings = PrepareSettings(actor_boxes="yolox", data_dir=str(tmp_path))
+    settings = PrepareSettings(person_boxes="yolox", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there. Set download"):
         detector_file(settings)
 

@@ -111,7 +111,7 @@ COMMON = {
     "randaugment_num_ops": 2, "randaugment_magnitude": 10.0,
     "randaugment_ops": ["photometric", "geometric"],
     "temporal_ops": ["none", "half", "reverse", "drop"],
-    "scene_augmentation": "actor_cutmix", "actor_min_score": 0.4,
+    "scene_augmentation": "actor_cutmix", "person_min_score": 0.4,
     "confidence_threshold": 0.95, "unlabeled_weight": 1.0, "unlabeled_rampup_epochs": 0.0,
     "val_list": "val", "test_lists": ["val"], "test_num_clips": 10, "test_num_crops": 3,
     "test_crop_size": 256, "test_fusion": "scores", "pretrained": False, "weights": None,

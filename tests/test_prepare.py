@@ -201,11 +201,11 @@ def test_read_only_data_folder(tmp_path, read_only):
 
 def test_a_complete_data_set_may_be_read_only_and_more_cannot_be_made_of_it(tmp_path, read_only):
     root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(5)])
-    settings = settings_for(root, actor_boxes="motion", num_processes=1)
+    settings = settings_for(root, person_boxes="motion", num_processes=1)
     dataset = prepare(settings)
     read_only(tmp_path / "data")
     assert prepare(settings).index.equals(dataset.index)
-    for change in ({"labeled_counts": [1]}, {"actor_stride": 2}, {"storage": "frames"}):
+    for change in ({"labeled_counts": [1]}, {"detector_stride": 2}, {"storage": "frames"}):
         with pytest.raises(ValueError, match="data_dir: nothing can be written to"):
             prepare(settings.model_copy(update=change))
 
@@ -222,7 +222,7 @@ def test_plan_of_a_folder_counts_its_videos(tmp_path):
     root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
     (tmp_path / "net.onnx").write_bytes(b"not opened here")
     settings = settings_for(
-        root, actor_boxes="yolox", detector_weights=str(tmp_path / "net.onnx"), num_processes=1
+        root, person_boxes="yolox", detector_weights=str(tmp_path / "net.onnx"), num_processes=1
     )
     plan = status_of(settings).set_index("part")["details"]
     assert "4 in 1 classes to open" in plan["videos"]

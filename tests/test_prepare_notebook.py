@@ -44,9 +44,9 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     dataset, outputs = run(
         link(tmp_path / "weizmann", videos),
         tmp_path,
-        actor_boxes="yolox",
+        person_boxes="yolox",
         detector_weights=str(weights),
-        actor_stride=8,
+        detector_stride=8,
         labeled_counts=[1],
     )
     assert outputs.count('"image/png"') == 4  # classes, lengths, pictures with boxes, statistics
@@ -82,8 +82,8 @@ def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):
         tmp_path,
         storage="frames",
         frames_short_side=128,
-        actor_boxes="motion",
-        actor_stride=8,
+        person_boxes="motion",
+        detector_stride=8,
     )
     assert outputs.count('"image/png"') == 4
     assert (dataset.index[["width", "height"]].min(axis=1) == 128).all()

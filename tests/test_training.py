@@ -358,7 +358,7 @@ MATTERS = [
     {"randaugment_ops": ["geometric"]},
     {"temporal_ops": ["reverse"]},
     {"scene_augmentation": "mixup"},
-    {"actor_min_score": 1.0},
+    {"person_min_score": 1.0},
     {"seed": 1},
     {"labeled_list": "val_swapped"},
     {"labeled_fraction": 0.4},

@@ -65,7 +65,7 @@ class DataNeed:
     def parameters(self) -> dict[str, str | None]:
         """Return notebook 1's parameters that make what is missing."""
         values = {name: getattr(self, name) for name in ("dataset", "data_root", "data_dir")}
-        return values | ({"actor_boxes": "yolox"} if self.person_boxes and self.can_detect else {})
+        return values | ({"person_boxes": "yolox"} if self.person_boxes and self.can_detect else {})
 
     def list_path(self, name: str) -> Path:
         """Return the file of a list."""
@@ -111,7 +111,7 @@ class DataNeed:
     def _computed(self) -> Iterator[str]:
         """Yield the options of what is computed from the videos, and of what that needs."""
         if self.person_boxes and self.dataset != "synthetic":
-            yield "--actor_boxes yolox"
+            yield "--person_boxes yolox"
         if self.teacher:
             yield "--teacher_scores compute"
         if self.dataset not in MADE_ON_DEMAND or self.person_boxes or self.teacher:

@@ -3,7 +3,7 @@
 From a shell, with the fields of `PrepareSettings` as options:
 
     python -m lib.prepare --dataset ucf101 --status
-    python -m lib.prepare --dataset ucf101 --download true --actor_boxes yolox
+    python -m lib.prepare --dataset ucf101 --download true --person_boxes yolox
 """
 
 import argparse
@@ -110,7 +110,7 @@ def check_files(settings: PrepareSettings) -> None:
             raise ValueError(f"{name}: {project_path(given)}: no such file")
     for path in map(project_path, settings.list_files):
         read_list_file(path)
-    if settings.actor_boxes == "yolox":
+    if settings.person_boxes == "yolox":
         detector_file(settings)
     if settings.teacher_scores == "compute":
         teacher_file(settings)
@@ -153,18 +153,18 @@ def make_person_boxes(settings: PrepareSettings, dataset: VideoDataset) -> None:
     Raises:
         ValueError: If the detector or the file to import cannot be used, or a video not be read.
     """
-    if settings.actor_boxes == "yolox":
+    if settings.person_boxes == "yolox":
         detect_persons(
             dataset,
             detector_file(settings),
-            settings.actor_stride,
+            settings.detector_stride,
             settings.detector_min_score,
             settings.detector_batch,
             settings.num_processes,
         )
-    elif settings.actor_boxes == "motion":
-        detect_motion(dataset, settings.actor_stride, settings.num_processes)
-    elif settings.actor_boxes == "import":
+    elif settings.person_boxes == "motion":
+        detect_motion(dataset, settings.detector_stride, settings.num_processes)
+    elif settings.person_boxes == "import":
         import_detections(dataset, project_path(settings.detections_file))
 
 
@@ -236,9 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare a data set, or with `--status` only say what that would do; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--status", "--plan", action="store_true", help="say what would be done, and stop"
-    )
+    parser.add_argument("--status", action="store_true", help="say what would be done, and stop")
     for name, field in PrepareSettings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=f"default: {field.default!r}")
     given = vars(parser.parse_args(arguments))

@@ -23,9 +23,9 @@ class PrepareSettings(DataSettings):
         list_files: Lists to take over, in any of the formats of `read_list_file`.
         storage: Videos as they are, or their frames as JPEG files.
         frames_short_side: Short side of these frames, pixels; 0 for that of the video.
-        actor_boxes: Person boxes: `keep` what is there, detect with `yolox`, take what moves
+        person_boxes: Person boxes: `keep` what is there, detect with `yolox`, take what moves
             against a still background (`motion`), or `import` the reference's file.
-        actor_stride: The detector sees every so many-th frame; boxes between are interpolated.
+        detector_stride: The detector sees every so many-th frame; boxes between are interpolated.
         detector_weights: A YOLOX network for COCO as an ONNX file; None for YOLOX-Nano.
         detector_min_score: Lowest score of a box that is stored.
         detector_batch: Frames in one call of the network, where its file allows more than one.
@@ -52,8 +52,8 @@ class PrepareSettings(DataSettings):
     storage: Literal["videos", "frames"] = "videos"
     frames_short_side: Natural = 256
 
-    actor_boxes: Literal["keep", "yolox", "motion", "import"] = "keep"
-    actor_stride: Count = 4
+    person_boxes: Literal["keep", "yolox", "motion", "import"] = "keep"
+    detector_stride: Count = 4
     detector_weights: str | None = None
     detector_min_score: Probability = 0.1
     detector_batch: Count = 8
@@ -69,14 +69,14 @@ class PrepareSettings(DataSettings):
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        if (self.actor_boxes == "import") != (self.detections_file is not None):
+        if (self.person_boxes == "import") != (self.detections_file is not None):
             raise ValueError(
-                "actor_boxes 'import' and detections_file go together: "
-                f"got {self.actor_boxes!r} and {self.detections_file!r}"
+                "person_boxes 'import' and detections_file go together: "
+                f"got {self.person_boxes!r} and {self.detections_file!r}"
             )
-        if self.detector_weights is not None and self.actor_boxes != "yolox":
+        if self.detector_weights is not None and self.person_boxes != "yolox":
             raise ValueError(
-                f"detector_weights is for actor_boxes 'yolox', which is {self.actor_boxes!r}"
+                f"detector_weights is for person_boxes 'yolox', which is {self.person_boxes!r}"
             )
         if (self.teacher_scores == "import") != (self.teacher_file is not None):
             raise ValueError(

@@ -350,22 +350,22 @@ def _kept_boxes(folder: Path, told: str, dataset: str) -> Line:
         return Line(part, TO_DO, f"{OLD_BOXES_FILE} of an earlier version, to be taken over")
     if dataset == "synthetic":
         return Line(part, TO_DO, "known to the pixel, written with the videos")
-    return Line(part, MISSING, f"{told}; ActorCutMix needs them: set actor_boxes")
+    return Line(part, MISSING, f"{told}; ActorCutMix needs them: set person_boxes")
 
 
 def _boxes(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Line:
     part, made_with = "person boxes", read_made_with(folder / PERSON_BOXES_FILE)
     told = "none yet" if made_with is None else _told(made_with)
-    if settings.actor_boxes == "keep":
+    if settings.person_boxes == "keep":
         return _kept_boxes(folder, told, settings.dataset)
-    if settings.actor_boxes == "import":
+    if settings.person_boxes == "import":
         path = project_path(settings.detections_file)
         if not path.is_file():
             return Line(part, MISSING, f"detections_file: {path} is not there")
         is_made = is_made_with(folder, import_made_with(path))
         return _made_or_to_do(part, is_made, told, f"import {path}")
-    if settings.actor_boxes == "motion":
-        is_made = is_made_with(folder, motion_made_with(settings.actor_stride))
+    if settings.person_boxes == "motion":
+        is_made = is_made_with(folder, motion_made_with(settings.detector_stride))
         return _made_or_to_do(part, is_made, told, "motion")
     return _detected_boxes(settings, folder, told, frames)
 
@@ -374,13 +374,13 @@ def _detected_boxes(settings: PrepareSettings, folder: Path, told: str, frames: 
     part = "person boxes"
     weights = detector_path(settings.detector_weights, project_path(settings.data_dir))
     if weights.is_file():
-        wanted = yolox_made_with(weights, settings.actor_stride, settings.detector_min_score)
+        wanted = yolox_made_with(weights, settings.detector_stride, settings.detector_min_score)
         if is_made_with(folder, wanted):
             return Line(part, THERE, told)
     elif settings.detector_weights is not None or not settings.download:
         hint = "" if settings.detector_weights else f"; set download, or get {YOLOX_NANO_URL}"
         return Line(part, MISSING, f"the detector {weights} is not there{hint}")
-    count = int((-(-frames // settings.actor_stride)).sum())
+    count = int((-(-frames // settings.detector_stride)).sum())
     seconds = count * SECONDS_PER_DETECTION / _cores(settings)
     details = f"yolox; {told}; {count:,} frames, about {_duration(seconds)} with YOLOX-Nano"
     return Line(part, TO_DO, f"{details} on {_cores(settings)} cores", seconds, 24.0 * frames.sum())

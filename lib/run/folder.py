@@ -45,6 +45,8 @@ LATER_SETTINGS = {
     "probe_l2": 0.01,
 }
 
+RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
+
 # Settings that may differ when a run is continued: they do not change what is computed.
 FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
 FREE_SETTINGS |= {"checkpoint_minutes", "unreadable"}
@@ -127,7 +129,7 @@ class Run:
                 f"{self.folder}: no run here (no params.yaml); train it with "
                 f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
             )
-        values = LATER_SETTINGS | read_yaml(self.params_path)
+        values = _in_words_of_today(read_yaml(self.params_path))
         if lost := TrainSettings.model_fields.keys() - FREE_SETTINGS - values.keys():
             raise ValueError(
                 f"{self.params_path}: damaged, no line for {', '.join(sorted(lost))}; put back "
@@ -270,10 +272,15 @@ class Run:
 
 def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
     """Return how settings differ from earlier ones where it changes results, a line a field."""
-    now, before = settings.model_dump(), LATER_SETTINGS | dict(before)
+    now, before = settings.model_dump(), _in_words_of_today(before)
     return [
         f"{name}: {before[name]!r} there, {now[name]!r} here"
         for name in now
         if name in before and name not in FREE_SETTINGS and before[name] != now[name]
         if not name.startswith("test_")  # a finished run may be tested again
     ]
+
+
+def _in_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an earlier run by today's names, with those that came later."""
+    return LATER_SETTINGS | {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()}

@@ -51,7 +51,7 @@ def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str,
         )[0]
         frames = read_frames(record, indices).copy()
         if person_boxes is not None:
-            boxes = person_boxes.lookup(int(row), indices, settings.actor_min_score)
+            boxes = person_boxes.lookup(int(row), indices, settings.person_min_score)
             for frame, frame_boxes in zip(frames, boxes, strict=True):
                 draw_boxes(frame, frame_boxes)
         label = "\n".join(shorten(part, 24) for part in record.name.split("/"))

@@ -28,7 +28,7 @@ from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
 KEPT_RESULTS = 16  # a few clips in a few settings
-NO_BOXES = "no person boxes: notebook 1 makes them (actor_boxes)"
+NO_BOXES = "no person boxes: notebook 1 makes them (person_boxes)"
 
 
 class WeakView(NamedTuple):
@@ -129,8 +129,8 @@ class ClipExplorer:
         for position, number in enumerate((row, partner_row)):
             generator = make_generator(settings.seed, position)
             drawn.append(recipe.draw(self.dataset.record(number), generator))
-        own = self._weak_view(recipe, row, drawn[0], settings.actor_min_score)
-        partner = self._weak_view(recipe, partner_row, drawn[1], settings.actor_min_score)
+        own = self._weak_view(recipe, row, drawn[0], settings.person_min_score)
+        partner = self._weak_view(recipe, partner_row, drawn[1], settings.person_min_score)
         strong, temporal = drawn[0].strong, drawn[0].strong.temporal
         order = recipe.strong.temporal.apply(torch.arange(len(own.weak)), temporal).tolist()
         strong_view = recipe.strong.apply(own.weak, strong)

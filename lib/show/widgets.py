@@ -176,8 +176,8 @@ class AugmentationExplorer:
             "frame_interval": widgets.IntSlider(
                 settings.frame_interval, 1, max(16, settings.frame_interval), description="interval"
             ),
-            "actor_min_score": widgets.FloatSlider(
-                settings.actor_min_score, min=0, max=1, step=0.05, description="box score"
+            "person_min_score": widgets.FloatSlider(
+                settings.person_min_score, min=0, max=1, step=0.05, description="box score"
             ),
         }
         for name, knob in self.knobs.items():
