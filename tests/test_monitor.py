@@ -61,7 +61,7 @@ def test_a_run_is_followed_step_by_step(fast, tiny_settings, monkeypatch):
     settings = tiny_settings(epochs=2)  # 18 videos in batches of 6: 3 steps an epoch
     states = states_while(settings, monkeypatch)
     assert [state.progress["step"] for state in states] == [1, 2, 3, 4, 5, 6]
-    assert {state.status for state in states} == {"training"}
+    assert {state.phase for state in states} == {"training"}
     assert [len(state.log) for state in states] == [0, 0, 0, 1, 1, 1]
     first = states[0]
     assert first.progress["last_step"] == 6 and first.progress["steps_per_epoch"] == 3
@@ -69,7 +69,7 @@ def test_a_run_is_followed_step_by_step(fast, tiny_settings, monkeypatch):
     assert "eval/top1_video" not in first.latest and "eval/top1_video" in states[-1].latest
     assert f"process {first.holder.split()[1]}" in first.holder
     after = read_state(settings.run_dir)
-    assert after.status == "finished" and after.is_ended and not after.holder
+    assert after.phase == "finished" and after.is_ended and not after.holder
     assert not Run(settings.run_dir).progress_path.exists()
 
 
@@ -93,15 +93,15 @@ def test_the_stop_button_asks_a_run_that_is_trained_and_no_other(tmp_path, tiny_
     run = Run(settings.run_dir)
     run.open(settings)
     monitor = TrainingMonitor(run.folder)
-    assert monitor.state.status == "waiting" and monitor.stop.disabled
+    assert monitor.state.phase == "waiting" and monitor.stop.disabled
     monitor.stop.click()
     assert not run.stop_path.exists()
     with exclusive(run.lock_path):
-        assert monitor.update().status == "starting" and not monitor.stop.disabled
+        assert monitor.update().phase == "starting" and not monitor.stop.disabled
         monitor.stop.click()
         assert run.stop_path.exists()
-        assert monitor.state.status == "stopping" and monitor.stop.disabled
-    assert monitor.update().status == "waiting"
+        assert monitor.state.phase == "stopping" and monitor.stop.disabled
+    assert monitor.update().phase == "waiting"
 
 
 def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_settings):
@@ -157,7 +157,7 @@ def test_a_failed_worker_shows_its_traceback(watched, tiny_settings, monkeypatch
     with pytest.raises(RuntimeError, match="no <space> left"):
         asyncio.run(train(settings))
     monitor = TrainingMonitor(settings.run_dir)
-    assert monitor.state.status == "failed"
+    assert monitor.state.phase == "failed"
     assert html.escape("RuntimeError: no <space> left") in monitor.error.value
     assert "process 0 of 1" in monitor.error.value and "Traceback" in monitor.error.value
 
@@ -168,7 +168,7 @@ def test_the_traceback_goes_when_the_run_is_continued(fast, tiny_settings):
     run.folder.mkdir(parents=True)
     run.error_path.write_text("old")
     fit(settings)
-    assert not run.error_path.exists() and read_state(run.folder).status == "finished"
+    assert not run.error_path.exists() and read_state(run.folder).phase == "finished"
 
 
 def test_a_run_of_another_process_is_followed_and_not_trained(watched, tiny_settings, capsys):
@@ -208,7 +208,7 @@ def test_a_folder_deleted_while_it_is_shown(fast, tiny_settings):
     monitor = TrainingMonitor(fit(settings).folder)
     assert monitor.curves.value and "finished" in monitor.headline.value
     shutil.rmtree(settings.run_dir)
-    assert monitor.update().status == "missing"
+    assert monitor.update().phase == "missing"
     assert "there is no run" in monitor.headline.value and not monitor.curves.value
     monitor.stop.click()
     assert not Run(settings.run_dir).folder.exists()
@@ -229,7 +229,7 @@ def test_a_run_without_validation_is_shown_as_far_as_it_is(tmp_path, tiny_settin
 
 def test_a_half_written_settings_file_is_a_missing_run(tmp_path):
     (tmp_path / "params.yaml").write_text("epochs: [")
-    assert read_state(tmp_path).status == "missing"
+    assert read_state(tmp_path).phase == "missing"
 
 
 @pytest.mark.parametrize("objective", ["fixmatch", "supervised"])

@@ -27,7 +27,7 @@ def killed(tiny_settings) -> Run:
 
 def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(killed):
     state = read_state(killed.folder)
-    assert (state.status, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
+    assert (state.phase, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
     assert not killed.is_finished()
     planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
     assert state_of(planned) == (TO_CONTINUE, "epoch 1")
@@ -40,32 +40,32 @@ def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(kill
 def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
     with exclusive(killed.lock_path):
         state = read_state(killed.folder)
-        assert (state.status, state.epoch, state.share) == ("starting", 1, 1.0)
+        assert (state.phase, state.epoch, state.share) == ("starting", 1, 1.0)
         killed.progress_path.write_text(json.dumps({"step": 4, "last_step": 6}))
         state = read_state(killed.folder)
-        assert (state.status, state.epoch, state.share) == ("training", 1, 4 / 6)
+        assert (state.phase, state.epoch, state.share) == ("training", 1, 4 / 6)
 
 
 def test_the_end_counts_when_it_is_saved(killed):
     killed.save(killed.last_path, {"model": {}, "step": 6, "epoch": 2})
     state = read_state(killed.folder)
-    assert (state.status, state.epoch, state.share) == ("finished", 2, 1.0)
+    assert (state.phase, state.epoch, state.share) == ("finished", 2, 1.0)
     killed.log_path.unlink()
-    assert read_state(killed.folder).status == "finished" and killed.is_finished()
+    assert read_state(killed.folder).phase == "finished" and killed.is_finished()
 
 
 def test_a_checkpoint_of_before_does_not_say_how_far_it_is(killed):
     torch.save({"model": {}, "step": 3}, killed.last_path)
     assert read_state(killed.folder).epoch == 1
     torch.save({"model": {}, "step": 6}, killed.last_path)
-    assert read_state(killed.folder).status == "finished"
+    assert read_state(killed.folder).phase == "finished"
 
 
 def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
     lines = killed.log_path.read_text().splitlines()
     killed.log_path.write_text("\n".join([lines[0].replace(":", "", 1), lines[1], ""]))
     state = read_state(killed.folder)
-    assert state.status == "missing" and "log.jsonl, line 1: damaged" in state.error
+    assert state.phase == "missing" and "log.jsonl, line 1: damaged" in state.error
     planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
     assert state_of(planned) == ("refused", state.error)
 
@@ -73,4 +73,4 @@ def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
 def test_the_state_of_a_trained_run(tiny_settings):
     run = fit(tiny_settings(epochs=1))
     state = read_state(run.folder)
-    assert (state.status, state.epoch, state.step, state.holder) == ("finished", 1, 3, "")
+    assert (state.phase, state.epoch, state.step, state.holder) == ("finished", 1, 3, "")

@@ -219,7 +219,7 @@ def _check_folders(runs: list[PlannedRun]) -> None:
 def state_of(run: PlannedRun) -> tuple[str, str]:
     """Return what is to be done for a run, and why it is refused or how far it is."""
     state = read_state(run.run_dir)
-    if state.status == "missing":
+    if state.phase == "missing":
         return (REFUSED, state.error) if state.error else (TO_DO, "")
     if differ := Run(run.run_dir).differences(run.settings):
         remedy = f"choose another run_dir, or delete {run.run_dir}"

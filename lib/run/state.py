@@ -11,8 +11,8 @@ from typing import Any, Literal
 from lib.files import check_numbers, holder, read_json
 from lib.run.folder import Run
 
-Status = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
-Status |= Literal["finished"]
+Phase = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
+Phase |= Literal["finished"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RunState:
     """What the folder of a run says at one moment.
 
     Attributes:
-        status: `missing`: no run there; `waiting`: nobody has trained it yet; `stopped`: nobody
+        phase: `missing`: no run there; `waiting`: nobody has trained it yet; `stopped`: nobody
             trains it and epochs are missing.
         epochs: Epochs of the whole run; 0 if it is missing.
         epoch: Whole epochs in the last checkpoint: those that are not lost whatever happens.
@@ -32,7 +32,7 @@ class RunState:
         is_tested: Whether it has a test result.
     """
 
-    status: Status
+    phase: Phase
     epochs: int = 0
     epoch: int = 0
     step: int | None = None
@@ -53,7 +53,7 @@ class RunState:
     @property
     def is_ended(self) -> bool:
         """Whether nobody trains the run now."""
-        return self.status in ("missing", "stopped", "failed", "finished")
+        return self.phase in ("missing", "stopped", "failed", "finished")
 
     @property
     def share(self) -> float:
@@ -77,20 +77,20 @@ def read_state(folder: str | Path) -> RunState:
     progress = _progress(run.progress_path) if who else {}
     error = _text(run.error_path)
     if who:
-        status = _status_in_work(bool(progress), run.is_asked_to_stop())
+        phase = _phase_in_work(bool(progress), run.is_asked_to_stop())
     else:
-        status = _status_at_rest(epoch >= epochs, bool(error), bool(saved or log))
+        phase = _phase_at_rest(epoch >= epochs, bool(error), bool(saved or log))
     is_tested = run.metrics_path.is_file()
-    return RunState(status, epochs, epoch, step, log, progress, error, who, is_tested)
+    return RunState(phase, epochs, epoch, step, log, progress, error, who, is_tested)
 
 
-def _status_in_work(has_progress: bool, is_asked_to_stop: bool) -> Status:
+def _phase_in_work(has_progress: bool, is_asked_to_stop: bool) -> Phase:
     if is_asked_to_stop:
         return "stopping"
     return "training" if has_progress else "starting"
 
 
-def _status_at_rest(is_whole: bool, has_failed: bool, is_begun: bool) -> Status:
+def _phase_at_rest(is_whole: bool, has_failed: bool, is_begun: bool) -> Phase:
     if is_whole:
         return "finished"
     if has_failed:

@@ -72,27 +72,27 @@ class TrainingMonitor:
         state = read_state(self.run.folder)
         self.is_starting = self.is_starting and state.is_ended
         if self.is_starting:
-            state = replace(state, status="starting")
+            state = replace(state, phase="starting")
         self.state = state
         self.headline.value = headline(state, self.run)
         self.bar.value = state.share
-        self.bar.style.bar_color = FAILED_COLOR if state.status == "failed" else DONE_COLOR
-        self.stop.disabled = state.status not in ("training", "starting")
-        self.stop.description = "Stopping …" if state.status == "stopping" else "Stop"
+        self.bar.style.bar_color = FAILED_COLOR if state.phase == "failed" else DONE_COLOR
+        self.stop.disabled = state.phase not in ("training", "starting")
+        self.stop.description = "Stopping …" if state.phase == "stopping" else "Stop"
         self.numbers.value = tiles(state)
-        self.error.value = _error_html(state.error) if state.status == "failed" else ""
+        self.error.value = _error_html(state.error) if state.phase == "failed" else ""
         self._draw(state)
         return state
 
     def _ask_to_stop(self, _: object = None) -> None:
-        if read_state(self.run.folder).status in ("training", "starting"):
+        if read_state(self.run.folder).phase in ("training", "starting"):
             self.run.ask_to_stop()
         self.update()
 
     def _draw(self, state: RunState) -> None:
         """Draw the curves if there is something new, and if there was not much drawing lately."""
         log, now = self._with_present_epoch(state), time.perf_counter()
-        key = (len(state.log), len(self._within), state.status == "missing")
+        key = (len(state.log), len(self._within), state.phase == "missing")
         if key == self._drawn or (now < self._draw_next and not state.is_ended):
             return
         self.curves.value = curves_png(log) if len(log) else b""
@@ -128,12 +128,12 @@ def headline(state: RunState, run: Run) -> str:
         "failed": f"failed {where}; its traceback is below",
         "finished": f"finished: {state.epochs} epochs",
     }
-    return f"{name} {sentences[state.status]}"
+    return f"{name} {sentences[state.phase]}"
 
 
 def tiles(state: RunState) -> str:
     """Return the newest numbers of a run, as HTML; what was not measured yet shows a dash."""
-    if state.status == "missing":
+    if state.phase == "missing":
         return ""
     latest, is_live = state.latest, not state.is_ended
     entries = [
