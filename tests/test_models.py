@@ -19,15 +19,14 @@ from lib.learn.models import (
     build_model,
     check_input,
     input_spec,
-    load_reference_weights,
-    model_names,
     r2plus1d_34,
     r2plus1d_small,
     r3d_18,
     r3d_small,
 )
 from lib.learn.video_resnet import FrameDifferences, VideoResNet, conv2plus1d
-from lib.learn.weights import reference_to_our_name
+from lib.published.networks import model_names
+from lib.published.weights import load_reference_weights, reference_to_our_name
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = json.loads((GOLDEN / "models.json").read_text())

@@ -11,9 +11,9 @@ import pytest
 from lib.batch.needs import data_needs
 from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
-from lib.learn.models import model_names
 from lib.parameters import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
+from lib.published.networks import model_names
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8

@@ -1,10 +1,6 @@
-"""What a network is fed, and the one sentence for published weights that cannot be had."""
+"""What a network is fed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import nn
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,3 @@ class InputSpec:
 
 def _bound(is_fixed: bool) -> str:
     return "exactly" if is_fixed else "at least"
-
-
-def build_published(build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Return the network called `name` that `build` makes with its published weights.
-
-    Raises:
-        ValueError: If they are neither on this machine nor to be downloaded, or are damaged.
-    """
-    try:
-        return build()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"pretrained: the published weights of {name!r} cannot be had ({error}). Fetch them "
-            "once where there is a network and copy them to the same place "
-            f"({torch.hub.get_dir()}/checkpoints, for timm the hub's cache), or name a file in "
-            "`weights`"
-        ) from error

@@ -1,30 +1,20 @@
-"""Networks by name: R(2+1)D and R3D, torchvision's video networks, image networks; their input.
+"""Networks by name: R(2+1)D and R3D in several sizes, and what each is fed.
 
-Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W).
+Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W). Those of
+torchvision and timm, and files of weights, are asked of `lib.published`.
 """
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from lib.learn.classifier import VideoClassifier as VideoClassifier
-from lib.learn.image_networks import (
-    build_image_network,
-    image_input_spec,
-    image_network_names,
-    is_image_network,
-)
 from lib.learn.inputs import InputSpec as InputSpec
-from lib.learn.torchvision_video import (
-    build_torchvision_video,
-    torchvision_video_names,
-    torchvision_video_spec,
-)
 from lib.learn.video_resnet import (
     FrameDifferences,
     VideoResNet,
@@ -33,7 +23,6 @@ from lib.learn.video_resnet import (
     group_norm,
     thin_conv2plus1d,
 )
-from lib.learn.weights import load_reference_weights as load_reference_weights
 
 
 def r2plus1d_34(
@@ -150,7 +139,8 @@ def build_model(
     """Build a network by name.
 
     Args:
-        name: One of `model_names()`, or `timm/<name>`. `r3d_18` is the reference's; torchvision's
+        name: Of `NETWORKS`, of a network of torchvision, or `timm/<name>`; all but timm's are
+            `lib.published.networks.model_names()`. `r3d_18` is the reference's; torchvision's
             network of that name is `torchvision/r3d_18`, a prefix that its others may have too.
         num_classes: Number of action classes, at least 1.
         pretrained: Start from the published weights (Kinetics-400, or ImageNet for an image
@@ -166,57 +156,39 @@ def build_model(
     Raises:
         ValueError: If there is no such network, or its weights cannot be had or do not fit.
     """
-    if name not in NETWORKS and is_image_network(name):
-        backbone, feature_dim, own_dropout = build_image_network(
+    if name not in NETWORKS:
+        return _published().build_network(
             name,
+            num_classes,
             pretrained=pretrained,
             weights=weights,
+            dropout=dropout,
+            teacher_classes=teacher_classes,
             temporal_shift=temporal_shift,
-            with_deviation=frame_deviation,
+            frame_deviation=frame_deviation,
         )
-        dropout = own_dropout if dropout is None else dropout
-        return VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
+    _check_pretrained(name, pretrained)
+    check_has_frames_alone(name, temporal_shift, frame_deviation)
+    given = {} if dropout is None else {"dropout": dropout}
+    model = NETWORKS[name].build(num_classes, teacher_classes=teacher_classes, **given)
+    if weights is not None:
+        _published().load_reference_weights(model, weights)
+    return model
+
+
+def _published() -> ModuleType:
+    from lib.published import networks  # only where a run names what others have published
+
+    return networks
+
+
+def check_has_frames_alone(name: str, temporal_shift: float, frame_deviation: bool) -> None:
+    """Raise ValueError if a video network is given settings that are for image networks."""
     if temporal_shift or frame_deviation:
         raise ValueError(
             f"temporal_shift and frame_deviation are for image networks, and {name!r} is none; set "
             "them to 0 and false"
         )
-    model = _build_video_network(name, num_classes, pretrained, dropout, teacher_classes)
-    if weights is not None:
-        load_reference_weights(model, weights)
-    return model
-
-
-def _build_video_network(
-    name: str, num_classes: int, pretrained: bool, dropout: float | None, teacher_classes: int
-) -> VideoClassifier:
-    if name in NETWORKS:
-        _check_pretrained(name, pretrained)
-        build = NETWORKS[name].build
-        if dropout is None:
-            return build(num_classes, teacher_classes=teacher_classes)
-        return build(num_classes, dropout, teacher_classes)
-
-    _check_name(name)
-    backbone, feature_dim, own_dropout = build_torchvision_video(name, pretrained)
-    dropout = own_dropout if dropout is None else dropout
-    return VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
-
-
-def model_names() -> list[str]:
-    """Return the names that `build_model` knows, but for timm's."""
-    names = torchvision_video_names()
-    names = [f"torchvision/{name}" if name in NETWORKS else name for name in names]
-    return [*NETWORKS, *names, *image_network_names()]
-
-
-def _check_name(name: str) -> None:
-    if name.removeprefix("torchvision/") in torchvision_video_names():
-        return
-    known = model_names()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else "."
-    raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(known)}")
 
 
 def _check_pretrained(name: str, pretrained: bool) -> None:
@@ -235,7 +207,7 @@ def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     are used or not: the transforms and metadata that torchvision keeps with them.
 
     Args:
-        name: One of `model_names()`.
+        name: As in `build_model`.
         pretrained: Whether its published weights are used; there must be some.
 
     Raises:
@@ -244,17 +216,14 @@ def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     if name in NETWORKS:
         _check_pretrained(name, pretrained)
         return NETWORKS[name].input
-    if is_image_network(name):
-        return image_input_spec(name)
-    _check_name(name)
-    return torchvision_video_spec(name)
+    return _published().published_spec(name)
 
 
 def check_input(name: str, clip_len: int, crop_size: int) -> None:
     """Check that a network takes clips of this size.
 
     Args:
-        name: One of `model_names()`.
+        name: As in `build_model`.
         clip_len: Frames in a clip.
         crop_size: Side of the square crop, pixels; that of testing is to be checked too.
 

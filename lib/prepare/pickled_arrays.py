@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.data.pickles import check_growth
+from lib.published.pickles import check_growth
 
 NUMBERS = {"b1", "f2", "f4", "f8"} | {kind + size for kind in "iu" for size in "1248"}
 OBJECT = "O8"

@@ -15,8 +15,11 @@ from tqdm.auto import tqdm
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import TEACHER_FILE, VideoRows, read_made_with
 from lib.data.video import iterate_frames
-from lib.learn.efficientnet_lite import published_file
-from lib.learn.image_networks import (
+from lib.prepare.download import download, sha256_of
+from lib.prepare.tables import NO_SCORES, NUM_CLASSES, UnfinishedRows, write_scores
+from lib.prepare.workers import map_in_workers
+from lib.published.efficientnet_lite import published_file
+from lib.published.image_networks import (
     LITE0,
     build_classifier,
     image_input_spec,
@@ -24,9 +27,6 @@ from lib.learn.image_networks import (
     is_image_network,
     load_classifier,
 )
-from lib.prepare.download import download, sha256_of
-from lib.prepare.tables import NO_SCORES, NUM_CLASSES, UnfinishedRows, write_scores
-from lib.prepare.workers import map_in_workers
 
 TIMEOUT_S = 1800.0  # for one video
 

@@ -24,13 +24,13 @@ from lib.data.frame_tables import PersonBoxes, TeacherScores, VideoRows
 from lib.data.video import read_frames
 from lib.evaluation.evaluate import read_scores
 from lib.files import exclusive
-from lib.learn.weights import read_tensors
 from lib.parameters import make_settings, read_yaml
 from lib.prepare.archives import extract
 from lib.prepare.reference_files import import_detections
 from lib.prepare.tables import write_person_boxes, write_scores
 from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
+from lib.published.weights import read_tensors
 from lib.run.folder import Run
 from lib.run.state import read_state
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from hostile import F4, array, body, hostile_values, raw, whole, write_weights
 
-from lib.data.pickles import check_growth
-from lib.learn.weights import read_tensors
 from lib.prepare.pickled_arrays import as_array, load_arrays
 from lib.prepare.workers import map_in_workers
+from lib.published.pickles import check_growth
+from lib.published.weights import read_tensors
 
 TIMEOUT_S, MEMORY = 20.0, 4 << 30
 

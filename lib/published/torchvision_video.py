@@ -4,7 +4,8 @@ from types import ModuleType
 
 from torch import nn
 
-from lib.learn.inputs import InputSpec, build_published
+from lib.learn.inputs import InputSpec
+from lib.published.weights import build_published
 
 
 def torchvision_video_names() -> list[str]:

@@ -15,9 +15,9 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from lib.learn.efficientnet_lite import EfficientNetLite0, published_file, translate
-from lib.learn.inputs import InputSpec, build_published
-from lib.learn.weights import differences, read_tensors
+from lib.learn.inputs import InputSpec
+from lib.published.efficientnet_lite import EfficientNetLite0, published_file, translate
+from lib.published.weights import build_published, differences, read_tensors
 
 LITE0 = "efficientnet_lite0"
 # Classifiers of torchvision with more than one head, or without a linear one.

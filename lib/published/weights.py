@@ -3,13 +3,14 @@
 import io
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lib.data.pickles import check_growth
+from lib.published.pickles import check_growth
 
 # How MMAction2 and the reference name a part, and how we do; applied in this order.
 _NAMES = (
@@ -175,3 +176,20 @@ def _explain_shape(name: str, their_name: str, found: torch.Size, wanted: torch.
     if part and found[0] != wanted[0]:
         text += f" (the file has {found[0]} classes: build the network with {part}={found[0]})"
     return text
+
+
+def build_published(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    """Return the network called `name` that `build` makes with its published weights.
+
+    Raises:
+        ValueError: If they are neither on this machine nor to be downloaded, or are damaged.
+    """
+    try:
+        return build()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"pretrained: the published weights of {name!r} cannot be had ({error}). Fetch them "
+            "once where there is a network and copy them to the same place "
+            f"({torch.hub.get_dir()}/checkpoints, for timm the hub's cache), or name a file in "
+            "`weights`"
+        ) from error

@@ -1,0 +1,1 @@
+"""Networks and weights that others have published, opened when a run names one."""
