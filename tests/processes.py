@@ -53,3 +53,10 @@ def killed_worker(world: World, folder: Path) -> None:
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     world.sum_(torch.zeros(1))
+
+
+def late_worker(world: World, folder: Path) -> None:
+    """Fail in both processes, in rank 1 first."""
+    world.sum_(torch.zeros(1))
+    time.sleep(1 - world.rank)
+    raise RuntimeError("the first" if world.rank else "the second")

@@ -158,5 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     from lib.learn import training  # the module that spawned processes import, not `__main__`
+    from lib.run import begin
 
+    sys.modules["__main__"] = begin  # which they import first: it is small, and watches
     leave(training.main())

@@ -1,6 +1,9 @@
 """Training processes: starting them, following them, and what they tell each other."""
 
+import math
+import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -9,19 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing import ProcessRaisedException
 
+from lib.run.begin import begin
 from lib.run.devices import resolve_device
-from lib.run.stop import ignore_signals
 
-PARENT_POLL_S = 1.0
 FOLLOW_POLL_S = 0.3
 GRACE_S = 1.0  # for the other processes to end by themselves when one failed
 
@@ -127,32 +129,74 @@ def launch(
         return
     rendezvous.parent.mkdir(parents=True, exist_ok=True)
     rendezvous.unlink(missing_ok=True)
-    spawned = (worker, args, num_processes, device, str(rendezvous), os.getpid())
-    context = mp.spawn(_spawned, spawned, nprocs=num_processes, join=False)
+    spawned = (worker, args, num_processes, device, str(rendezvous))
+    ranks = [_start(rank, *spawned) for rank in range(num_processes)]
     try:
-        while not context.join(0, GRACE_S):
+        while not _are_done(ranks):
             follow()
-            _wait(context.processes)
     finally:
-        for process in context.processes:
-            process.kill()
+        for rank in ranks:
+            rank.process.kill()
         follow()
         rendezvous.unlink(missing_ok=True)
 
 
-def _wait(processes: Sequence[BaseProcess]) -> None:
-    """Wait a little; ChildProcessError if a signal ended a process: soon its neighbours fail."""
-    ended = wait([p.sentinel for p in processes if p.exitcode is None], FOLLOW_POLL_S)
-    for rank, process in enumerate(processes):
-        if process.sentinel in ended:
-            process.join()
-        if (process.exitcode or 0) < 0:
-            name = signal.Signals(-process.exitcode).name
-            hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
-            raise ChildProcessError(
-                f"process {rank} of {len(processes)} was ended by {name}{hint}; the same call "
-                "goes on from the last checkpoint"
-            )
+@dataclass(frozen=True)
+class Rank:
+    """A process that was spawned, and where it says how it failed."""
+
+    process: BaseProcess
+    failure: Connection
+
+
+def _start(rank: int, *spawned: object) -> Rank:
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    call = pickle.dumps((_spawned, (rank, *spawned)))
+    process = context.Process(target=begin, args=(os.getpid(), call, writer))
+    process.start()
+    writer.close()
+    return Rank(process, reader)
+
+
+def _are_done(ranks: Sequence[Rank]) -> bool:
+    """Wait a little; whether all ended well. Raises as `launch` does if one did not."""
+    running = [rank.process for rank in ranks if rank.process.exitcode is None]
+    wait([process.sentinel for process in running], FOLLOW_POLL_S)
+    if any(rank.process.exitcode for rank in ranks):
+        end = time.monotonic() + GRACE_S
+        for process in running:
+            process.join(max(0.0, end - time.monotonic()))
+        _raise_first(ranks)
+    return all(rank.process.exitcode == 0 for rank in ranks)
+
+
+def _raise_first(ranks: Sequence[Rank]) -> NoReturn:
+    """Raise what ended first: a process that was killed, soon its neighbours fail; then by time."""
+    killed = [n for n, rank in enumerate(ranks) if (rank.process.exitcode or 0) < 0]
+    for number in sorted(killed, key=lambda n: ranks[n].process.exitcode == -signal.SIGABRT):
+        ended = f"process {number} of {len(ranks)} was ended by"
+        text = f"{ended} {signal_name(-ranks[number].process.exitcode)}; the same call goes on "
+        raise ChildProcessError(text + "from the last checkpoint")
+    said = [(*_last_word(rank), number) for number, rank in enumerate(ranks)]
+    _, text, number = min(said)
+    raise ProcessRaisedException(
+        f"process {number} of {len(ranks)} failed:\n{text}", number, ranks[number].process.pid
+    )
+
+
+def _last_word(rank: Rank) -> tuple[float, str]:
+    """Return when a process failed and its traceback; the end of time if it did not say."""
+    try:
+        return rank.failure.recv() if rank.failure.poll() else (math.inf, "it runs")
+    except EOFError:
+        return math.inf, f"it ended without a word, with status {rank.process.exitcode}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal that ended a process, with what it often means."""
+    hint = ", as the system does when memory is short" if number == signal.SIGKILL else ""
+    return signal.Signals(number).name + hint
 
 
 def num_threads(num_processes: int) -> int:
@@ -198,10 +242,7 @@ def _spawned(
     size: int,
     device: str,
     rendezvous: str,
-    parent: int,
 ) -> None:
-    ignore_signals()
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     torch.set_num_threads(num_threads(size))
     _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
     leave(0)
@@ -240,10 +281,3 @@ def leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process when its parent is gone, so that a dead kernel leaves no orphan."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_POLL_S)
-    os._exit(1)
