@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
 
+from lib.clips import ignore_stop
 from lib.run.processes import World
 
 
@@ -60,3 +63,23 @@ def late_worker(world: World, folder: Path) -> None:
     world.sum_(torch.zeros(1))
     time.sleep(1 - world.rank)
     raise RuntimeError("the first" if world.rank else "the second")
+
+
+def failing_loader_worker(world: World, folder: Path) -> None:
+    """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
+    if world.rank == 0:
+        sleep_worker(world, folder)
+    loader = DataLoader(range(1000), num_workers=1, worker_init_fn=ignore_stop)
+    for _ in loader:
+        while not (folder / "0.started").exists():
+            time.sleep(0.05)
+        raise RuntimeError("rank 1 has a bad day")
+
+
+def absent_worker(world: World, folder: Path) -> None:
+    """Fail in rank 1 before what rank 0 waits for, and say if a group is taken down."""
+    real = dist.destroy_process_group
+    dist.destroy_process_group = lambda: ((folder / "torn down").touch(), real())
+    if world.rank == 1:
+        raise RuntimeError("rank 1 has a bad day")
+    world.sum_(torch.zeros(1))

@@ -21,7 +21,7 @@ SAID = {  # what two processes tell each other, by rank
 }
 
 
-def start_launch(folder: Path, worker: str, *python: str) -> subprocess.Popen:
+def start_launch(folder: Path, worker: str, *python: str, **streams) -> subprocess.Popen:
     """Start a script that launches a worker in two processes."""
     script = folder / "main.py"
     script.write_text(
@@ -31,12 +31,12 @@ import processes
 from lib.run.processes import launch
 if __name__ == "__main__":
     folder = Path({str(folder)!r})
-    launch(processes.{worker}, (folder,), 2, "cpu", folder / "rendezvous")
+    launch(processes.{worker}, (folder,), 2, "cpu")
 """
     )
     path = os.pathsep.join([str(PROJECT_ROOT), str(Path(__file__).parent)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *python, str(script)], env=environment)
+    return subprocess.Popen([sys.executable, *python, str(script)], env=environment, **streams)
 
 
 def wait_until(is_reached, what: str, patience_s: float = 120) -> None:
@@ -54,7 +54,6 @@ def test_one_process_on_a_cpu_runs_right_here(tmp_path):
         ("a", 1),
         1,
         "cpu",
-        tmp_path / "rendezvous",
         follow=lambda: seen.append("follow"),
     )
     assert seen[0] == (World(0, 1, torch.device("cpu")), ("a", 1), os.getpid())
@@ -67,7 +66,7 @@ def test_a_process_computes_with_one_thread_unless_asked(tmp_path, monkeypatch, 
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     before, seen = torch.get_num_threads(), []
-    launch(lambda world: seen.append(torch.get_num_threads()), (), 1, "cpu", tmp_path / "meet")
+    launch(lambda world: seen.append(torch.get_num_threads()), (), 1, "cpu")
     assert seen == [threads] == [num_threads(1)] and torch.get_num_threads() == before
     assert num_threads(2) == 1  # processes share what was asked for
 
@@ -88,7 +87,7 @@ def test_progress_is_followed_while_the_worker_runs(tmp_path):
     def worker(world):
         wait_until(lambda: len(followed) > 1, "follow")
 
-    launch(worker, (), 1, "cpu", tmp_path / "rendezvous", follow=lambda: followed.append(1))
+    launch(worker, (), 1, "cpu", follow=lambda: followed.append(1))
 
 
 def test_an_error_in_this_process_is_raised_as_it_is(tmp_path):
@@ -96,7 +95,7 @@ def test_an_error_in_this_process_is_raised_as_it_is(tmp_path):
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        launch(worker, (), 1, "cpu", tmp_path / "rendezvous")
+        launch(worker, (), 1, "cpu")
 
 
 def test_a_world_of_one_tells_itself():
@@ -105,22 +104,38 @@ def test_a_world_of_one_tells_itself():
     assert world.gather("x") == ["x"] and world.agree(True) and not world.agree(False)
 
 
-def test_two_processes_talk(tmp_path):
-    rendezvous = tmp_path / "deep" / "rendezvous"
-    rendezvous.parent.mkdir()
-    rendezvous.write_text("left behind by a run that was killed")
-    followed = []
-    launch(processes.talk_worker, (tmp_path,), 2, "cpu", rendezvous, lambda: followed.append(1))
+def test_two_processes_talk(tmp_path, monkeypatch):
+    meeting, followed = tmp_path / "temporary", []
+    meeting.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(meeting))
+    launch(processes.talk_worker, (tmp_path,), 2, "cpu", lambda: followed.append(1))
     for rank, lines in SAID.items():
         assert (tmp_path / f"{rank}.txt").read_text().splitlines() == lines
-    assert not rendezvous.exists() and followed
+    assert followed and not list(meeting.iterdir())
 
 
-def test_a_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path):
+@pytest.mark.parametrize("worker", ["failing_worker", "failing_loader_worker"])
+def test_a_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path, worker):
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
-        launch(processes.failing_worker, (tmp_path,), 2, "cpu", tmp_path / "rendezvous")
-    assert "rank 1 has a bad day" in str(error.value)
-    assert "failing_worker" in str(error.value)  # where it happened
+        launch(getattr(processes, worker), (tmp_path,), 2, "cpu")
+    assert "rank 1 has a bad day" in str(error.value) and error.value.error_index == 1
+    assert worker in str(error.value)  # where it happened
+    wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
+
+
+def test_a_process_that_fails_leaves_without_the_others(tmp_path):
+    """Its group is not taken down, which with nccl would wait for them; the first error is told."""
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="bad day") as error:
+        launch(processes.absent_worker, (tmp_path,), 2, "cpu")
+    assert error.value.error_index == 1 and "destroy_process_group" not in str(error.value)
+    assert not (tmp_path / "torn down").exists()
+
+
+def test_torchrun_hears_of_a_process_that_fails(tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    process = start_launch(tmp_path, "failing_worker", *torchrun, stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode and "rank 1 has a bad day" in said
     wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
 
 

@@ -239,7 +239,7 @@ def test_two_processes_give_the_scores_of_one(coded, tmp_path):
     """Three videos for two processes: nothing is scored twice or lost."""
     rows = np.array([3, 0, 1])
     arguments = (coded.folder, rows, PROTOCOL, tmp_path)
-    launch(score_worker, arguments, 2, "cpu", tmp_path / "rendezvous")
+    launch(score_worker, arguments, 2, "cpu")
     expected = scores_of(coded, rows)
     for rank in (0, 1):
         scores = np.load(tmp_path / f"scores_{rank}.npy")

@@ -310,7 +310,6 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
         (settings,),
         2,
         "cpu",
-        tmp_path / "rendezvous",
         follow=two.stop_path.touch,  # asks them to stop, from the first moment on
     )
     assert [entry["epoch"] for entry in two.log_entries()] == [1]

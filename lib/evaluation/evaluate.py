@@ -94,7 +94,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
             (settings, trained, counter),
             resolve_num_processes(settings.num_processes, device),
             device,
-            run.folder / ".rendezvous",
             lambda: _follow(progress, counter),
         )
         counter.unlink(missing_ok=True)

@@ -102,9 +102,9 @@ def _raise_asked(run: Run, signals: list[int]) -> None:
 
 
 def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -> None:
-    follow, rendezvous = LogFollower(run, settings.epochs).show, run.folder / ".rendezvous"
+    follow = LogFollower(run, settings.epochs).show
     try:
-        launch(train_worker, (settings,), num_processes, device, rendezvous, follow)
+        launch(train_worker, (settings,), num_processes, device, follow)
     except ChildProcessError as error:  # its neighbours have failed only because of it
         _note_error(run, str(error))
         raise

@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import torch
@@ -93,7 +94,6 @@ def launch(
     args: tuple,
     num_processes: int,
     device: str,
-    rendezvous: Path,
     follow: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `worker(world, *args)` in `num_processes` processes and wait for them.
@@ -111,7 +111,6 @@ def launch(
         args: Picklable.
         num_processes: As returned by `resolve_num_processes`.
         device: `cpu` or `cuda`.
-        rendezvous: A file path that does not exist, on a disk that the processes share.
         follow: Called a few times a second, and once more at the end, to show progress.
 
     Raises:
@@ -127,18 +126,16 @@ def launch(
         with _followed(follow), _computing_with(num_threads(1)):
             worker(World(0, 1, torch.device("cpu")), *args)
         return
-    rendezvous.parent.mkdir(parents=True, exist_ok=True)
-    rendezvous.unlink(missing_ok=True)
-    spawned = (worker, args, num_processes, device, str(rendezvous))
-    ranks = [_start(rank, *spawned) for rank in range(num_processes)]
-    try:
-        while not _are_done(ranks):
+    with TemporaryDirectory(prefix="rendezvous_", ignore_cleanup_errors=True) as folder:
+        spawned = (worker, args, num_processes, device, f"file://{folder}/file")
+        ranks = [_start(rank, *spawned) for rank in range(num_processes)]
+        try:
+            while not _are_done(ranks):
+                follow()
+        finally:
+            for rank in ranks:
+                rank.process.kill()
             follow()
-    finally:
-        for rank in ranks:
-            rank.process.kill()
-        follow()
-        rendezvous.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -241,16 +238,20 @@ def _spawned(
     args: tuple,
     size: int,
     device: str,
-    rendezvous: str,
+    init: str,
 ) -> None:
     torch.set_num_threads(num_threads(size))
-    _run_in_group(worker, args, rank, size, device, rank, f"file://{rendezvous}")
+    _run_in_group(worker, args, rank, size, device, rank, init)
     leave(0)
 
 
 def _join_torchrun(worker: Callable, args: tuple, device: str) -> None:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    _run_in_group(worker, args, rank, size, device, int(os.environ["LOCAL_RANK"]), "env://")
+    try:
+        _run_in_group(worker, args, rank, size, device, int(os.environ["LOCAL_RANK"]), "env://")
+    except BaseException:
+        traceback.print_exc()
+        leave(1)
 
 
 def _run_in_group(
@@ -264,11 +265,9 @@ def _run_in_group(
         dist.init_process_group(
             backend, init_method=init, rank=rank, world_size=size, timeout=timedelta(minutes=30)
         )
-    try:
-        worker(World(rank, size, here), *args)
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+    worker(World(rank, size, here), *args)
+    if size > 1:  # after a failure the others would be waited for, and nobody would hear of it
+        dist.destroy_process_group()
 
 
 def leave(status: int) -> NoReturn:

@@ -55,32 +55,31 @@ def test_a_run_folder_that_is_deleted_is_noticed(tiny_settings, at_forward):
 
 def test_the_process_that_was_killed_is_named_and_not_its_neighbour(tmp_path):
     with pytest.raises(ChildProcessError, match="process 1 of 2 was ended by SIGKILL, as the"):
-        launch(killed_worker, (tmp_path,), 2, "cpu", tmp_path / "rendezvous")
+        launch(killed_worker, (tmp_path,), 2, "cpu")
 
 
 def test_the_killed_process_is_named_when_its_neighbour_was_seen_first(tmp_path, monkeypatch):
     """Both are dead when the parent looks again: it was busy, or the machine was."""
     with pytest.raises(ChildProcessError, match="process 1 of 2 was ended by SIGKILL"):
-        launch(killed_worker, (tmp_path,), 2, "cpu", tmp_path / "meet", lambda: time.sleep(5))
+        launch(killed_worker, (tmp_path,), 2, "cpu", lambda: time.sleep(5))
 
 
 def test_of_two_processes_that_fail_the_first_is_shown(tmp_path):
     with pytest.raises(ProcessRaisedException, match="(?s)process 1 of 2 failed.*the first"):
-        launch(late_worker, (tmp_path,), 2, "cpu", tmp_path / "meet", lambda: time.sleep(3))
+        launch(late_worker, (tmp_path,), 2, "cpu", lambda: time.sleep(3))
 
 
 def test_a_process_that_only_imports_notices_that_its_parent_is_dead(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        f"""
+        """
 import sys, types
-from pathlib import Path
 from lib.run.processes import launch
 if __name__ == "__main__":
     worker = lambda world: None
     worker.__module__, worker.__qualname__ = "slow_import", "worker"
     sys.modules["slow_import"] = types.SimpleNamespace(worker=worker)
-    launch(worker, (), 2, "cpu", Path({str(tmp_path)!r}) / "meet")
+    launch(worker, (), 2, "cpu")
 """
     )
     (tmp_path / "at").mkdir()
