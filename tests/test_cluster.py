@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_batch import LONG, TINY, wait_for_epoch, write_study
@@ -14,6 +15,8 @@ from test_training import assert_same_weights
 
 from lib.batch import __main__ as command_line
 from lib.batch import slurm as cluster
+from lib.batch.job import run_job
+from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT
 from lib.learn.training import fit
 from lib.run.folder import Run
@@ -77,6 +80,29 @@ def test_options_of_the_cluster_are_checked(study, capsys, options, message):
 def test_impossible_resources_are_refused(study, capsys, options):
     assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
     assert options[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "device, gpus, processes", [("cuda", 4, 4), ("auto", 2, 2), ("auto", 0, 3), ("cpu", 4, 3)]
+)
+def test_a_machine_of_several_trains_on_all_its_gpus(
+    study, monkeypatch, tmp_path, device, gpus, processes
+):
+    """Whether or not CUDA_VISIBLE_DEVICES names them; and torchrun waits for the checkpoint."""
+    (planned,) = read_plan([study / "a.yaml"], {"device": [device], "num_processes": [6]})
+    started = {}
+
+    def start(command, cwd, env):
+        started.update(command=command, env=env)
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(cluster.subprocess, "Popen", start)
+    monkeypatch.setattr(cluster.ClusterJob, "_wait", lambda self, process: 0)
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
+    here = SimpleNamespace(num_nodes=2, raw_job_id="7", global_rank=1)
+    cluster.ClusterJob(run_job(planned, "a", 1), {}, tmp_path / "a.yaml")._train_on_all(here)
+    assert f"--nproc-per-node={processes}" in started["command"]
+    assert float(started["env"]["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) >= 120
 
 
 # --- Without Slurm --------------------------------------------------------------------------------
@@ -170,6 +196,8 @@ def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, data_dir, s
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
     array, _ = said.split("submitted as jobs ")[1].split(";")[0].split(", ")
+    scripts = [path.read_text() for path in (tmp_path / "runs/cluster").glob("*.sh")]
+    assert scripts and all("--cpus-per-task=" in text.split("\nsrun")[1] for text in scripts)
 
     wait_for_run(runs["b"], 3)
     ask(slurm, "scontrol", "requeue", f"{array}_1")  # as Slurm preempts

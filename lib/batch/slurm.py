@@ -129,8 +129,8 @@ class ClusterJob:
 
     def _train_on_all(self, here: Any) -> None:
         """Be one machine's torchrun of a run over several."""
-        gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        num_processes = len(gpus) or max(1, self.job.run.settings.num_processes // here.num_nodes)
+        num_processes = self._num_processes(here.num_nodes)
+        print(f"{self.job.title}: {num_processes} processes on this machine", flush=True)
         first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # where the batch script runs: task 0
         port = PORT + int(here.raw_job_id) % 1000
         command = [sys.executable, "-m", "torch.distributed.run"]
@@ -139,9 +139,18 @@ class ClusterJob:
         command += [f"--master-addr={first}", f"--master-port={port}"]
         command += ["-m", "lib.learn.training", str(self.settings_file)]
         environment = os.environ | self._environment(num_processes)
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SIGNAL_DELAY_S)  # it kills after 30 s
         process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
         if status := self._wait(process):
             raise RuntimeError(f"{self.job.title}: torchrun ended with status {status}")
+
+    def _num_processes(self, num_nodes: int) -> int:
+        """Return one per GPU that this job may use here, else this machine's share of them."""
+        import torch
+
+        settings = self.job.run.settings
+        gpus = 0 if settings.device == "cpu" else torch.cuda.device_count()
+        return gpus or max(1, settings.num_processes // num_nodes)
 
     def _environment(self, num_processes: int = 1) -> dict[str, str]:
         cores = os.environ.get("SLURM_CPUS_PER_TASK")
@@ -238,6 +247,7 @@ def submit_to_slurm(
             array_parallelism=jobs or len(calls),
             signal_delay_s=SIGNAL_DELAY_S,
             setup=[f"export {_SIGNAL}=TERM"],
+            srun_args=[f"--cpus-per-task={share.cpus}"],  # not inherited since Slurm 22.05
             additional_parameters=options,
         )
         try:
