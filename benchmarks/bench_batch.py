@@ -38,7 +38,8 @@ DIRECT = """
 import sys
 from pathlib import Path
 from lib.config import EvaluateSettings
-from lib.evaluation.evaluate import evaluate, invariance_of
+from lib.evaluation.evaluate import evaluate
+from lib.invariance import invariance_of
 from lib.learn.setup import read_settings
 from lib.learn.training import fit
 run = fit(read_settings([Path(path) for path in sys.argv[1:]]))

@@ -21,15 +21,14 @@ from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.transforms import (
     DrawnStrong,
-    EvalTransform,
     StrongTransform,
     WeakParams,
     WeakTransform,
 )
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import PersonBoxes, TeacherScores, find_person_boxes
-from lib.data.video import FrameReader, random_clip_indices, uniform_clip_indices
+from lib.data.frame_tables import PersonBoxes, TeacherScores
+from lib.data.video import FrameReader, random_clip_indices
 
 
 def make_generator(*key: int) -> torch.Generator:
@@ -192,32 +191,6 @@ class ClipDataset(Dataset):
         if not self.views.weak and left is None:
             weak = None
         return ClipSample(weak, strong, mask, teacher, label, row, left)
-
-
-class CenterClips:
-    """The middle clip of a video and its person mask, as validation sees it; nothing is random.
-
-    Args:
-        dataset: The prepared data set.
-        settings: How clips are made.
-    """
-
-    def __init__(self, dataset: VideoDataset, settings: ClipSettings):
-        self.dataset, self.min_score = dataset, settings.person_min_score
-        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
-        self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
-        self.reader = FrameReader()
-        self.boxes = find_person_boxes(dataset)
-
-    def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
-        """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
-        record = self.dataset.record(row)
-        indices = uniform_clip_indices(record.num_frames, self.clip_len, self.frame_interval, 1)[0]
-        clip = self.transform(self.reader.read(record, indices))[0]
-        if self.boxes is None:
-            return clip, None
-        boxes = self.boxes.lookup(row, indices, self.min_score)
-        return clip, self.transform.mask(boxes, record.height, record.width)
 
 
 class StreamSampler(Sampler):

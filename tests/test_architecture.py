@@ -22,7 +22,7 @@ CORE = [
     *("files", "augment", "tables", "config", "parameters"),
     *("data", "clips", "run", "learn", "evaluation"),
 ]
-AROUND = ["published", "prepare", "show", "batch", "predict"]
+AROUND = ["published", "state", "invariance", "prepare", "show", "batch", "predict"]
 ROOMS = [*CORE, *AROUND]
 
 MAX_FILE, MAX_CORE = 300, 5_000  # lines
@@ -34,7 +34,7 @@ MAX_MEDIAN, MAX_NINE_TENTHS = 9, 27  # lines of a function
 ASKED = {("tables.py", "learn"), ("learn/models.py", "published")}
 
 # What does not hold yet; it is only ever lowered.
-KNOWN_CORE = 7_700
+KNOWN_CORE = 7_260
 
 FILES = sorted(path for path in LIB.rglob("*.py") if path != LIB / "__init__.py")
 

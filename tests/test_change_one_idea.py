@@ -22,7 +22,7 @@ import torch
 
 from conftest import make_tiny_settings
 from lib.data.dataset import read_dataset
-from lib.evaluation.invariance import temporal_family
+from lib.invariance import temporal_family
 from lib.learn.objectives import OBJECTIVES
 from lib.learn.setup import build_run_model
 from lib.learn.training import fit

@@ -11,7 +11,7 @@ import torch
 from lib.config import EvaluateSettings
 from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
-from lib.evaluation.evaluate import ListResult, evaluate, read_results, results_beside
+from lib.evaluation.evaluate import ListResult, evaluate
 from lib.learn.scoring import confusion_matrix, metrics
 from lib.learn.training import fit
 from lib.run.folder import Run
@@ -29,6 +29,7 @@ from lib.show.evaluation_figures import (
 )
 from lib.show.parts import part_views, parts_figure
 from lib.show.plots import confusions
+from lib.show.study import read_results, results_beside
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib.clips import CenterClips
 from lib.data.dataset import read_dataset
-from lib.evaluation.invariance import measure_invariance
+from lib.invariance import CenterClips, measure_invariance
 from lib.learn.setup import run_normalize
 
 

@@ -12,10 +12,10 @@ from lib.learn.setup import load_data
 from lib.learn.training import fit
 from lib.run import progress
 from lib.run.folder import Run
-from lib.run.state import read_state
 from lib.show import monitor as monitor_module
 from lib.show.monitor import TrainingMonitor, train
 from lib.show.training_plots import curves, schedule, validations
+from lib.state import read_state
 
 
 @pytest.fixture

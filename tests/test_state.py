@@ -10,8 +10,8 @@ from lib.batch.run import Progress
 from lib.files import exclusive
 from lib.learn.training import fit
 from lib.run.folder import Run
-from lib.run.state import read_state
 from lib.show.monitor import TrainingMonitor
+from lib.state import read_state
 
 
 @pytest.fixture

@@ -179,20 +179,20 @@ def prepare_data(folder: Path, parameters: dict[str, Any]) -> int:
 
 def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     """Execute notebooks 3 and 4 for one run; `STOPPED` if it was asked to stop before its end."""
-    record = Run(folder)
+    run = Run(folder)
     with exclusive(folder / ".batch.lock"):
-        with signals_ask(record.ask_to_stop):  # only who holds the lock may
-            is_over = train(record, parameters)
-        record.stop_path.unlink(missing_ok=True)
+        with signals_ask(run.ask_to_stop):  # only who holds the lock may
+            is_over = train(run, parameters)
+        run.stop_path.unlink(missing_ok=True)
         if not is_over:
             return STOPPED
         evaluate = {"run_dir": str(folder)}
-        make_settings(EvaluateSettings, evaluate, record.name)
+        make_settings(EvaluateSettings, evaluate, run.name)
         execute("4_evaluate.ipynb", folder / "4_evaluate.ipynb", evaluate)
     return 0
 
 
-def train(record: Run, parameters: dict[str, Any]) -> bool:
+def train(run: Run, parameters: dict[str, Any]) -> bool:
     """Execute notebook 3, unless that is done; whether the run is finished then.
 
     An interrupt of the notebook's kernel is not an error. A run that was trained without the
@@ -200,18 +200,18 @@ def train(record: Run, parameters: dict[str, Any]) -> bool:
     """
     from papermill.exceptions import PapermillExecutionError
 
-    output = record.folder / "3_train.ipynb"
-    if record.is_finished() and output.exists():
+    output = run.folder / "3_train.ipynb"
+    if run.is_finished() and output.exists():
         defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
-        write_test_settings(record, defaults | parameters)
+        write_test_settings(run, defaults | parameters)
         return True
     try:
         execute("3_train.ipynb", output, parameters)
     except PapermillExecutionError as error:
         if error.ename != "KeyboardInterrupt":
             raise
-        return record.is_finished()
-    return record.is_finished()
+        return run.is_finished()
+    return run.is_finished()
 
 
 def make_report(folder: Path) -> int:

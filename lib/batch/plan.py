@@ -29,7 +29,7 @@ from lib.parameters import (
     read_yaml,
 )
 from lib.run.folder import Run
-from lib.run.state import read_state
+from lib.state import read_state
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -239,11 +239,11 @@ def _is_tested_so(run: PlannedRun) -> bool:
     return all(getattr(run.settings, name, None) == value for name, value in tested.items())
 
 
-def write_test_settings(record: Run, values: Mapping[str, Any]) -> None:
+def write_test_settings(run: Run, values: Mapping[str, Any]) -> None:
     """Write how a finished run is tested, those of `values`, into its `params.yaml`."""
     test = {name: value for name, value in values.items() if name.startswith("test_")}
-    now = make_settings(TrainSettings, record.settings().model_dump() | test, "the test")
-    write_text(record.params_path, now.as_yaml())
+    now = make_settings(TrainSettings, run.settings().model_dump() | test, "the test")
+    write_text(run.params_path, now.as_yaml())
 
 
 # --- Showing --------------------------------------------------------------------------------------

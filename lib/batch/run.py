@@ -35,7 +35,7 @@ from lib.batch.plan import (
 from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
 from lib.files import check_writable
 from lib.run.folder import Run
-from lib.run.state import read_state
+from lib.state import read_state
 
 
 @dataclass

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from lib.config import EvaluateSettings, TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
-from lib.evaluation.invariance import InvarianceScores, measure_invariance
 from lib.files import reading, write_atomic, write_text
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos
@@ -114,26 +112,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
     return results
 
 
-def read_results(run: Run) -> dict[str, ListResult]:
-    """Return the results that `evaluate` left in a run's folder, by list.
-
-    Raises:
-        ValueError: If the run is not tested, or its data have changed since.
-    """
-    trained = run.settings()
-    dataset, results = load_data(trained).labeled, {}
-    for name in trained.test_lists:
-        path = scores_path(run, name)
-        if (known := read_scores(run, name)) is None:
-            raise ValueError(f"{path}: not there; test the run first (notebooks/4_evaluate.ipynb)")
-        scores, labels = known
-        rows = dataset.read_list(name)
-        if not np.array_equal(dataset.index["label"].to_numpy()[rows], labels):
-            raise ValueError(f"{path}: list {name!r} has changed since; test the run again")
-        results[name] = ListResult(dataset, rows, scores, labels, metrics(scores, labels))
-    return results
-
-
 def read_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the scores (V, K) of a run on a list and the true classes (V,); None if not kept.
 
@@ -150,67 +128,6 @@ def read_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | Non
         if labels.dtype.kind != "i" or not (0 <= labels.min() <= labels.max() < scores.shape[1]):
             raise ValueError("its classes are not what they should be")
         return scores, labels
-
-
-def results_beside(
-    run: Run, results: dict[str, ListResult], other: Run | None, list_name: str
-) -> dict[str, tuple[ListResult, str]]:
-    """Return the results of one or two runs on a list, with what was fused (`test_fusion`).
-
-    Args:
-        run: The tested run.
-        results: Its results, by list.
-        other: A second tested run, or None.
-        list_name: The list.
-
-    Returns:
-        Run name -> result and fusion; a second run of the same name is called by its folder.
-
-    Raises:
-        ValueError: If the second run is not tested, or on other videos.
-    """
-    ours = results[list_name]
-    found = {run.name: (ours, run.settings().test_fusion)}
-    if other is None:
-        return found
-    theirs = read_results(other)
-    if list_name not in theirs:
-        raise ValueError(f"{other.folder}: not tested on {list_name!r}, only on {list(theirs)}")
-    second = theirs[list_name]
-    if ours.dataset.folder != second.dataset.folder or not np.array_equal(ours.rows, second.rows):
-        raise ValueError(
-            f"{other.folder}: tested on other videos ({second.dataset.folder}, "
-            f"{len(second.rows)}) than {run.folder} ({ours.dataset.folder}, {len(ours.rows)}); "
-            "compare runs of one data set and list"
-        )
-    name = other.name if other.name != run.name else str(other.folder)
-    return found | {name: (second, other.settings().test_fusion)}
-
-
-def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceScores:
-    """Measure a run's invariance on videos of a list and write it to the run's folder.
-
-    Writes `invariance_families.csv` and `invariance_inputs.csv`.
-
-    Args:
-        settings: Which run and checkpoint, and how many videos.
-        result: The list's result, for its videos.
-    """
-    run = Run(settings.run_dir)
-    trained = run.settings()
-    device = torch.device(resolve_test_device(trained.device))
-    model = load_trained(run, settings.checkpoint, result.dataset.classes).to(device)
-    order = np.random.default_rng(0).permutation(len(result.rows))
-    measured = measure_invariance(
-        model,
-        run_normalize(trained).to(device),
-        result.dataset,
-        result.rows[np.sort(order[: settings.invariance_videos])],
-        trained,
-    )
-    write_text(run.folder / "invariance_families.csv", measured.families.to_csv(index=False))
-    write_text(run.folder / "invariance_inputs.csv", measured.accuracy.to_csv(index=False))
-    return measured
 
 
 def evaluate_worker(

@@ -9,8 +9,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from lib.clips import CenterClips
-from lib.evaluation.evaluate import ListResult, results_beside
+from lib.evaluation.evaluate import ListResult
+from lib.invariance import CenterClips
 from lib.learn.scoring import confusion_matrix
 from lib.run.folder import Run
 from lib.show.escape import escape
@@ -24,6 +24,7 @@ from lib.show.evaluation_figures import (
     tiles_html,
 )
 from lib.show.parts import part_predictor
+from lib.show.study import results_beside
 from lib.show.style import BLUE, GRAY, ORANGE, shorten
 
 GRID = 12  # classes in the grid of buttons; of more, the most confused ones

@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.clips import CenterClips
 from lib.config import TrainSettings
 from lib.evaluation.evaluate import ListResult
+from lib.invariance import CenterClips
 from lib.learn.scoring import confusion_matrix
 from lib.show.escape import escape
 from lib.show.movies import Tile, compose, movie_html

@@ -18,11 +18,11 @@ from lib.config import TrainSettings
 from lib.files import holder
 from lib.learn.training import fit
 from lib.run.folder import Run
-from lib.run.state import RunState, read_state
 from lib.show.escape import escape
 from lib.show.frontend import has_reader
 from lib.show.style import ACCURACY, VERMILLION
 from lib.show.training_plots import curves_png
+from lib.state import RunState, read_state
 
 POLL_S = 1.0
 DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process

@@ -7,9 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.clips import CenterClips
 from lib.evaluation.evaluate import ListResult, load_trained
-from lib.evaluation.invariance import PARTS, actor_and_background
+from lib.invariance import PARTS, CenterClips, actor_and_background
 from lib.learn.setup import run_normalize
 from lib.run.devices import resolve_test_device
 from lib.run.folder import Run

@@ -1,11 +1,14 @@
-"""The runs of a study: reading their files, so that a damaged run costs only itself."""
+"""Results of tested runs: of a study, where a damaged run costs only itself, or of two runs."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lib.evaluation.evaluate import read_scores
+from lib.evaluation.evaluate import ListResult, read_scores, scores_path
+from lib.learn.scoring import metrics
+from lib.learn.setup import load_data
 from lib.run.folder import METRICS, Run
 from lib.show.plots import group_of
 
@@ -75,3 +78,58 @@ def _training_log(run: Run) -> pd.DataFrame:
                 "it again"
             )
     return log
+
+
+def read_results(run: Run) -> dict[str, ListResult]:
+    """Return the results that `evaluate` left in a run's folder, by list.
+
+    Raises:
+        ValueError: If the run is not tested, or its data have changed since.
+    """
+    trained = run.settings()
+    dataset, results = load_data(trained).labeled, {}
+    for name in trained.test_lists:
+        path = scores_path(run, name)
+        if (known := read_scores(run, name)) is None:
+            raise ValueError(f"{path}: not there; test the run first (notebooks/4_evaluate.ipynb)")
+        scores, labels = known
+        rows = dataset.read_list(name)
+        if not np.array_equal(dataset.index["label"].to_numpy()[rows], labels):
+            raise ValueError(f"{path}: list {name!r} has changed since; test the run again")
+        results[name] = ListResult(dataset, rows, scores, labels, metrics(scores, labels))
+    return results
+
+
+def results_beside(
+    run: Run, results: dict[str, ListResult], other: Run | None, list_name: str
+) -> dict[str, tuple[ListResult, str]]:
+    """Return the results of one or two runs on a list, with what was fused (`test_fusion`).
+
+    Args:
+        run: The tested run.
+        results: Its results, by list.
+        other: A second tested run, or None.
+        list_name: The list.
+
+    Returns:
+        Run name -> result and fusion; a second run of the same name is called by its folder.
+
+    Raises:
+        ValueError: If the second run is not tested, or on other videos.
+    """
+    ours = results[list_name]
+    found = {run.name: (ours, run.settings().test_fusion)}
+    if other is None:
+        return found
+    theirs = read_results(other)
+    if list_name not in theirs:
+        raise ValueError(f"{other.folder}: not tested on {list_name!r}, only on {list(theirs)}")
+    second = theirs[list_name]
+    if ours.dataset.folder != second.dataset.folder or not np.array_equal(ours.rows, second.rows):
+        raise ValueError(
+            f"{other.folder}: tested on other videos ({second.dataset.folder}, "
+            f"{len(second.rows)}) than {run.folder} ({ours.dataset.folder}, {len(ours.rows)}); "
+            "compare runs of one data set and list"
+        )
+    name = other.name if other.name != run.name else str(other.folder)
+    return found | {name: (second, other.settings().test_fusion)}

@@ -32,7 +32,7 @@ from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
-from lib.run.state import read_state
+from lib.state import read_state
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
 TIMEOUT_S = 20.0

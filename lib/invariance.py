@@ -17,9 +17,17 @@ from torch import Tensor, nn
 from lib.augment.actor_cutmix import actor_cutmix
 from lib.augment.randaugment import OPERATION_GROUPS, RandAugment
 from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
-from lib.clips import CenterClips, make_generator
-from lib.config import ClipSettings
+from lib.augment.transforms import EvalTransform
+from lib.clips import make_generator
+from lib.config import ClipSettings, EvaluateSettings
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import find_person_boxes
+from lib.data.video import FrameReader, uniform_clip_indices
+from lib.evaluation.evaluate import ListResult, load_trained
+from lib.files import write_text
+from lib.learn.setup import run_normalize
+from lib.run.devices import resolve_test_device
+from lib.run.folder import Run
 
 FAMILIES = (*OPERATION_GROUPS, "temporal", "scene")
 PARTS = ("whole clip", "actor only", "background only")
@@ -37,6 +45,58 @@ class InvarianceScores:
 
     families: pd.DataFrame
     accuracy: pd.DataFrame
+
+
+class CenterClips:
+    """The middle clip of a video and its person mask, as validation sees it; nothing is random.
+
+    Args:
+        dataset: The prepared data set.
+        settings: How clips are made.
+    """
+
+    def __init__(self, dataset: VideoDataset, settings: ClipSettings):
+        self.dataset, self.min_score = dataset, settings.person_min_score
+        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
+        self.reader = FrameReader()
+        self.boxes = find_person_boxes(dataset)
+
+    def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
+        """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
+        record = self.dataset.record(row)
+        indices = uniform_clip_indices(record.num_frames, self.clip_len, self.frame_interval, 1)[0]
+        clip = self.transform(self.reader.read(record, indices))[0]
+        if self.boxes is None:
+            return clip, None
+        boxes = self.boxes.lookup(row, indices, self.min_score)
+        return clip, self.transform.mask(boxes, record.height, record.width)
+
+
+def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceScores:
+    """Measure a run's invariance on videos of a list and write it to the run's folder.
+
+    Writes `invariance_families.csv` and `invariance_inputs.csv`.
+
+    Args:
+        settings: Which run and checkpoint, and how many videos.
+        result: The list's result, for its videos.
+    """
+    run = Run(settings.run_dir)
+    trained = run.settings()
+    device = torch.device(resolve_test_device(trained.device))
+    model = load_trained(run, settings.checkpoint, result.dataset.classes).to(device)
+    order = np.random.default_rng(0).permutation(len(result.rows))
+    measured = measure_invariance(
+        model,
+        run_normalize(trained).to(device),
+        result.dataset,
+        result.rows[np.sort(order[: settings.invariance_videos])],
+        trained,
+    )
+    write_text(run.folder / "invariance_families.csv", measured.families.to_csv(index=False))
+    write_text(run.folder / "invariance_inputs.csv", measured.accuracy.to_csv(index=False))
+    return measured
 
 
 @torch.no_grad()
