@@ -171,6 +171,9 @@ class TrainSettings(ClipSettings):
         test_fusion: What is averaged over the views of a video.
         device: `auto` takes GPUs if there are any.
         precision: Arithmetic of the network on a GPU.
+        tf32: Let `fp32` convolutions of GPUs since Ampere round to TF32, as PyTorch does.
+        cudnn_benchmark: Let a GPU try which convolution is fastest for each size of input.
+        channels_last: Keep channels last in memory, as the small networks always do.
         num_processes: Training processes; 0 for one per GPU, or one on a CPU.
         num_workers: Loader processes per training process and stream; 0 loads in place.
         augment_on: Where strong views are made, with equal pixels: `cpu` (the loader) or `device`.
@@ -232,6 +235,9 @@ class TrainSettings(ClipSettings):
     test_fusion: Literal["scores", "probabilities"] = "scores"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = True
+    cudnn_benchmark: bool = False
+    channels_last: bool = False
     num_processes: Natural = 0
     num_workers: Natural = 0
     augment_on: Literal["cpu", "device"] = "cpu"

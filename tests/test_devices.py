@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from lib.learn import training
+from lib.learn.setup import build_run_model
+from lib.learn.trainer import Trainer
 from lib.run import devices
+from lib.run.processes import World
 
 
 @pytest.fixture
@@ -102,3 +106,41 @@ def test_a_network_computes_in_the_precision_that_was_asked_for():
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with devices.autocast(torch.device("cpu"), precision):
             assert layer(x).dtype is dtype
+
+
+@pytest.fixture
+def kernels():
+    """Put the choice of kernels back."""
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("benchmark, tf32", [(True, False), (False, True)])
+def test_a_run_chooses_its_kernels(kernels, tiny_settings, benchmark, tf32):
+    changes = {"cudnn_benchmark": benchmark, "tf32": tf32, "objective": "supervised", "epochs": 1}
+    Trainer(tiny_settings(**changes), World(0, 1, torch.device("cpu")))
+    found = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    assert found == (benchmark, tf32)
+
+
+def test_the_order_in_memory_changes_no_more_than_the_order_of_sums(tiny_settings):
+    clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        settings = tiny_settings(model="r3d_18", channels_last=channels_last)
+        model = build_run_model(settings, 4).eval()
+        logits = model(clips)
+        logits.logsumexp(1).sum().backward()
+        kernel = next(p for p in model.parameters() if p.dim() == 5)
+        assert (kernel.stride(1) == 1) == channels_last
+        found[channels_last] = logits.detach(), kernel.grad
+    torch.testing.assert_close(found[True], found[False], rtol=1e-3, atol=1e-4)
+
+
+def test_a_gpu_that_waits_for_every_clip_is_warned_of(tiny_settings, monkeypatch):
+    monkeypatch.setattr(training, "resolve_device", lambda device: "cuda")
+    monkeypatch.setattr(training, "resolve_num_processes", lambda number, device: 1)
+    with pytest.warns(UserWarning, match="num_workers: 0 lets the GPU wait"):
+        training.check(tiny_settings())

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,6 +145,35 @@ def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, 
     assert run.is_finished()
     assert_same_weights(run, uninterrupted)
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2, 3]
+
+
+def test_a_run_that_is_killed_while_it_validates_has_saved_its_steps(
+    tiny_settings, uninterrupted, monkeypatch
+):
+    def cut(*args, **options):
+        raise PowerCut
+
+    settings = tiny_settings(**RICH, checkpoint_minutes=60)
+    run = Run(settings.run_dir)
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(trainer, "MOST_UNSAVED_S", 0)
+        patch.setattr(trainer, "score_videos", cut)
+        fit(settings)
+    assert run.saved() == (12, 1)  # two epochs are made, the second is not yet in the log
+    fit(settings)
+    assert_same_weights(run, uninterrupted)
+    without_time = [{k: e[k] for k in ("epoch", "step", "loss/total")} for e in run.log_entries()]
+    expected = [{k: e[k] for k in ("epoch", "step", "loss/total")} for e in log_of(uninterrupted)]
+    assert without_time == expected
+
+
+def test_processes_that_find_different_checkpoints_are_refused(tmp_path):
+    world = SimpleNamespace(gather=lambda step: [step, 7])
+    process = SimpleNamespace(world=world, step=0, run=Run(tmp_path))
+    with pytest.raises(ValueError, match=r"steps \[0, 7\]; put run_dir on a disk"):
+        resume.check_same_step(process)
+    process.step = 7
+    resume.check_same_step(process)
 
 
 @pytest.mark.parametrize("number", [8, 17])

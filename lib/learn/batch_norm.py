@@ -37,8 +37,8 @@ def for_processes(model: nn.Module, world: World) -> tuple[nn.Module, nn.Module]
     """
     if world.size == 1:
         return model, model
-    if world.device.type != "cuda":
-        return model, DistributedDataParallel(model, forward_sync_buffers=False)
-    model = sync_batch_norm(model)
-    ids = [world.device.index]
-    return model, DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
+    ids = None
+    if world.device.type == "cuda":
+        model, ids = sync_batch_norm(model), [world.device.index]
+    options = {"forward_sync_buffers": False, "gradient_as_bucket_view": True}
+    return model, DistributedDataParallel(model, device_ids=ids, **options)

@@ -88,3 +88,13 @@ def load(trainer: "Trainer", state: dict[str, Any]) -> None:
         trainer.average.network.load_state_dict(buffers, strict=False)
         sums = sums[world.rank :][:1]
     trainer.meter.load(sums, world.device, is_counted=len(ranks) == world.size or world.rank == 0)
+
+
+def check_same_step(trainer: "Trainer") -> None:
+    """Raise ValueError if the processes go on from different steps: they would wait for ever."""
+    steps = trainer.world.gather(trainer.step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"{trainer.run.folder}: processes 0 to {len(steps) - 1} find checkpoints of steps "
+            f"{steps}; put run_dir on a disk that all machines share"
+        )

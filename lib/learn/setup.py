@@ -18,6 +18,7 @@ from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
 from lib.parameters import make_settings, notebook_defaults, read_layers
+from lib.run.devices import to_channels_last
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
 
@@ -211,6 +212,8 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         frame_deviation=settings.frame_deviation,
     )
     model.freeze(settings.frozen_share)
+    if settings.channels_last:
+        to_channels_last(model)
     return model
 
 

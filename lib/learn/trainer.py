@@ -33,13 +33,14 @@ from lib.learn.setup import (
     val_protocol,
 )
 from lib.learn.streams import paired_batches
-from lib.run.devices import autocast
+from lib.run.devices import autocast, set_kernels
 from lib.run.folder import Run
 from lib.run.processes import World
 from lib.run.progress import ProgressFile
 from lib.run.tracking import EventWriter
 
 STOP_CHECK_STEPS = 20
+MOST_UNSAVED_S = 60  # when a validation begins, in which nothing is saved
 LEAST_SCALE = 1.0  # of fp16's gradient scaler, which begins at 65,536 and halves
 ALONE = World(0, 1, torch.device("cpu"))  # means over one process's own steps
 
@@ -54,6 +55,7 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings, world: World):
         self.settings, self.world = settings, world
+        set_kernels(settings.cudnn_benchmark, settings.tf32)
         self.run = Run(settings.run_dir)
         self.data = load_data(settings)
         self.objective = make_objective(settings)
@@ -220,6 +222,8 @@ class Trainer:
         }
         is_validated = epoch % settings.val_interval == 0 or epoch == settings.epochs
         if is_validated:
+            if self.world.agree(time.perf_counter() - self.saved_at > MOST_UNSAVED_S):
+                self._save(self.run.last_path)
             entry |= self.validate()
         self.is_sound = False
         if self.world.rank == 0:
@@ -291,5 +295,6 @@ class Trainer:
             if self.settings.head == "probe":
                 self._fit_head()
             self.average.update()
+        resume.check_same_step(self)
         if self.world.rank == 0:
             self.run.truncate_log(self.epoch)

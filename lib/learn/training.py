@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -123,6 +124,8 @@ def check(settings: TrainSettings) -> tuple[str, int]:
     num_processes = resolve_num_processes(settings.num_processes, device)
     num_micro_batches(settings, num_processes)
     check_precision(settings.precision, device)
+    if device == "cuda" and not settings.num_workers:
+        warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
     if settings.tensorboard:
         check_tensorboard()
     data = load_data(settings)

@@ -99,3 +99,22 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which a network computes in a precision."""
     dtype = AUTOCAST[precision] if precision != "fp32" else None
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def set_kernels(cudnn_benchmark: bool, tf32: bool) -> None:
+    """Choose the convolutions of GPUs in this process; nothing changes on a CPU.
+
+    Args:
+        cudnn_benchmark: Try algorithms for each size of input and keep the fastest.
+        tf32: Round factors to 10 bits of mantissa, where the GPU does that faster (Ampere on).
+    """
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def to_channels_last(model: torch.nn.Module) -> None:
+    """Store the weights of convolutions, and so what they return, with the channels last."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])

@@ -43,13 +43,14 @@ LATER_SETTINGS = {
     "frozen_share": 0.0,
     "head": "new",
     "probe_l2": 0.01,
+    "tf32": True,
 }
 
 RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
 
 # Settings that may differ when a run is continued: they do not change what is computed.
 FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
-FREE_SETTINGS |= {"checkpoint_minutes", "unreadable"}
+FREE_SETTINGS |= {"checkpoint_minutes", "unreadable", "cudnn_benchmark", "channels_last"}
 METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
 
 
