@@ -1,7 +1,8 @@
 """The known data sets: where they are from, what they should hold, which lists are published.
 
 Class names are not written down here: they are the folder names of the videos, or those of the
-published lists, and the labels are their alphabetical positions. Nothing here opens a connection.
+published lists, and the labels are their alphabetical positions. The lists stand in
+`published_lists.csv`. Nothing here opens a connection.
 
 How far these entries have been verified, without access to the addresses themselves: the lists'
 checksums are those of the files at the pinned commits; the Kinetics addresses stand in the README
@@ -10,6 +11,7 @@ data sets (HMDB-51's videos: in other public code that downloads them). The lice
 cards and the authors' pages report them; read them at the source before you rely on them.
 """
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,19 +19,6 @@ from typing import Literal
 from lib.data.folders import prepared_folder
 
 ListFormat = Literal["reference", "video_folder", "kinetics_csv"]
-
-_ZOU = (
-    "https://raw.githubusercontent.com/vt-vl-lab/video-data-aug/"
-    "01667cdbd1b952f2510af3422beeeb76e0d9e15a/data/"
-)
-_XIAO = (
-    "https://raw.githubusercontent.com/lambert-x/video-semisup/"
-    "17cc13c85a91e048fb4912c686aa06de3bf11c78/data/kinetics400/videossl_splits/"
-)
-_TCL = (
-    "https://raw.githubusercontent.com/CVIR/TCL/"
-    "661076c893120cdf980e10adb4440f773a9979fd/datasets/Mini-Something-V2/data/"
-)
 
 
 @dataclass(frozen=True)
@@ -100,31 +89,18 @@ class CatalogEntry:
     warning: str = ""
 
 
-def _zou(name: str, path: str, num_videos: int, sha256: str) -> PublishedList:
-    return PublishedList(name, RemoteFile(_ZOU + path, sha256), num_videos)
-
-
-def _zou_ucf(percent: int, num_videos: int, sha256: str) -> PublishedList:
-    path = f"ucf101/videossl_splits/ucf101_train_{percent}_percent_labeled_split_1_rawframes.txt"
-    return _zou(f"reference_{percent}percent", path, num_videos, sha256)
-
-
-def _zou_hmdb(percent: int, num_videos: int, sha256: str) -> PublishedList:
-    path = f"hmdb51/videossl_splits/hmdb51_train_{percent}_percent_labeled_split_1_rawframes.txt"
-    name = "train" if percent == 100 else f"reference_{percent}percent"
-    return _zou(name, path, num_videos, sha256)
-
-
-def _zou_kinetics(percent: int, num_videos: int, sha256: str) -> PublishedList:
-    path = f"kinetics400/videossl_splits/kinetics100_train_{percent}_percent_labeled_rawframes.txt"
-    name = "train" if percent == 100 else f"reference_{percent}percent"
-    return _zou(name, path, num_videos, sha256)
-
-
-def _xiao(percent: int, num_videos: int, sha256: str) -> PublishedList:
-    path = f"kinetics400_train_{percent}_percent_labeled_rawframes.txt"
-    return PublishedList(
-        f"reference_{percent}percent", RemoteFile(_XIAO + path, sha256), num_videos
+def _published_lists(name: str) -> tuple[PublishedList, ...]:
+    """Return the published lists of a data set: its rows of `published_lists.csv`."""
+    with open(Path(__file__).with_name("published_lists.csv"), encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == name]
+    return tuple(
+        PublishedList(
+            row["name"],
+            RemoteFile(row["url"], row["sha256"] or None),
+            int(row["num_videos"]) if row["num_videos"] else None,
+            row["format"],
+        )
+        for row in rows
     )
 
 
@@ -166,24 +142,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
         ),
         videos_gb=7.0,
-        lists=(
-            _zou(
-                "train",
-                "ucf101/ucf101_train_split_1_rawframes.txt",
-                9537,
-                "4a94bf449120106f267901c66f9b9b69cff32564cf319fff716ff9ef90ed5ec8",
-            ),
-            _zou(
-                "val",
-                "ucf101/ucf101_val_split_1_rawframes.txt",
-                3783,
-                "03b0a611bb5d1d327e529bf658e077f498d6016c4eb849e78aa063be57fd7f7e",
-            ),
-            _zou_ucf(5, 476, "3f8223e0e78098cda66d1208a9ee4882e03aa18b446ac614f58c04c387f17b46"),
-            _zou_ucf(10, 953, "9f937369faffa1096058b0f09cc98deae9858c1d44094cc6c92e124e5f3eb384"),
-            _zou_ucf(20, 1907, "92a85dad9d9ecfa687cb5e868379befec593caf80d2edc9ce1fcf83a9ff7b63d"),
-            _zou_ucf(50, 4768, "eb605473db82a76d2cd3965805533d6dcc116e9c6b1f3653fa38800e78a34cd7"),
-        ),
+        lists=_published_lists("ucf101"),
     ),
     "hmdb51": CatalogEntry(
         title="HMDB-51",
@@ -209,20 +168,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "sword_exercise); here the folder decides. Its list of 100 % holds the clips that the "
             "official split leaves out"
         ),
-        lists=(
-            _zou_hmdb(
-                100, 5236, "b872f39240a24d6a2a0f36d4f4066a5b1bb7afd77723256801df97732accf18a"
-            ),
-            _zou(
-                "val",
-                "hmdb51/hmdb51_val_split_1_rawframes.txt",
-                1530,
-                "34af6054810b925b0a181dc9a8deaad3026f875d64bdee66eb622d0e1660a549",
-            ),
-            _zou_hmdb(40, 2094, "4824314f097165c1b2485201ed8bdab74a0d0552c6d1dc8231464ff6c40561a0"),
-            _zou_hmdb(50, 2618, "016027f6dc4605b09d36dfa10b098a79425b735a899352db04f828bf4d1e4a34"),
-            _zou_hmdb(60, 3141, "cc91278ffdeebd7efb192feac55a9fd62ba0eb8c54f84cd4b1416d490511be5c"),
-        ),
+        lists=_published_lists("hmdb51"),
     ),
     "kinetics100": CatalogEntry(
         title="Kinetics-100",
@@ -234,29 +180,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "these are the 100 classes of the paper's lists, not those of the few-shot benchmark "
             "of the same name"
         ),
-        lists=(
-            _zou_kinetics(
-                100, 85_114, "da9db47a583053e369b39581b392a66eb32082febc9be7b9ef7a685396734a84"
-            ),
-            _zou(
-                "val",
-                "kinetics400/videossl_splits/kinetics100_val_100_percent_labeled_rawframes.txt",
-                4579,
-                "01858b7a49703412b2f943e0b66044bd14d9cc282d84f512f66dda61ca32bc1f",
-            ),
-            _zou_kinetics(
-                5, 4209, "717a19fc6d2dfaa33d30e90c694b6a1a1f23866b36fb7cae42a2a3c88bd887ce"
-            ),
-            _zou_kinetics(
-                10, 8470, "3067112b287cd1961ec990ae0400aae37735eaaa1eb49ef93e573079fabc131d"
-            ),
-            _zou_kinetics(
-                20, 16_985, "9db77bc4a35907009da99ff110c1a82f3de40a8271f163fc9ab08592e8ff64b6"
-            ),
-            _zou_kinetics(
-                50, 42_517, "75a83a710b8095761ad5487e2eb6326d3f7cd84761b9d79568229b536f851297"
-            ),
-        ),
+        lists=_published_lists("kinetics100"),
     ),
     "kinetics400": CatalogEntry(
         title="Kinetics-400",
@@ -264,22 +188,7 @@ CATALOG: dict[str, CatalogEntry] = {
         num_videos=None,
         licence=_KINETICS_LICENCE,
         how_to_get=_KINETICS,
-        lists=(
-            PublishedList(
-                "train",
-                RemoteFile("https://s3.amazonaws.com/kinetics/400/annotations/train.csv"),
-                None,
-                "kinetics_csv",
-            ),
-            PublishedList(
-                "val",
-                RemoteFile("https://s3.amazonaws.com/kinetics/400/annotations/val.csv"),
-                None,
-                "kinetics_csv",
-            ),
-            _xiao(1, 2400, "002e1055585f3c517bb1f92fd9e65efc65154140e9aae5cce9019d2a96f32453"),
-            _xiao(10, 24_000, "389283c900548251452b0c0695150be57a4319b2e377097276beec2af8edd3cf"),
-        ),
+        lists=_published_lists("kinetics400"),
     ),
     "mini_ssv2": CatalogEntry(
         title="Mini-Something-Something v2",
@@ -291,29 +200,11 @@ CATALOG: dict[str, CatalogEntry] = {
             ", unpack Something-Something v2 and give the folder of its .webm files as data_root"
         ),
         categories=RemoteFile(
-            _TCL + "category_mini.txt",
+            "https://raw.githubusercontent.com/CVIR/TCL/661076c893120cdf980e10adb4440f773a9979fd/"
+            "datasets/Mini-Something-V2/data/category_mini.txt",
             "eceebc79a819987cf7b514d4885b1101356c6df4f493c0f583fc8db18c5454ba",
         ),
-        lists=(
-            PublishedList(
-                "train",
-                RemoteFile(
-                    _TCL + "train_videofolder_mini.txt",
-                    "fe8daffad2b270740bf6776f884d1a7ca6385c1333e1c525ae8d28e7d5bc4e44",
-                ),
-                81_663,
-                "video_folder",
-            ),
-            PublishedList(
-                "val",
-                RemoteFile(
-                    _TCL + "val_videofolder_mini.txt",
-                    "0dd04bd134090f685c24cce0ac7f1355459a49cbf253b72c61672500c36bd875",
-                ),
-                11_799,
-                "video_folder",
-            ),
-        ),
+        lists=_published_lists("mini_ssv2"),
     ),
 }
 
