@@ -4,7 +4,7 @@ Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T,
 torchvision and timm, and files of weights, are asked of `lib.published`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from torch import nn
 from lib.learn.classifier import VideoClassifier as VideoClassifier
 from lib.learn.inputs import InputSpec as InputSpec
 from lib.learn.video_resnet import (
+    ConvBuilder,
     FrameDifferences,
     VideoResNet,
     conv2plus1d,
@@ -32,17 +33,7 @@ def r2plus1d_34(
 
     Source: the reference's configs/semi/r2plus1d_r34_8x8x1_360e_ucf101_rgb_all_5percent_vidssl.py.
     """
-    backbone = VideoResNet(
-        conv2plus1d,
-        layers=(3, 4, 6, 3),
-        widths=(64, 128, 256, 512),
-        stem_width=64,
-        stem_kernel=(3, 7, 7),
-        spatial_strides=(1, 2, 2, 2),
-        temporal_strides=(1, 2, 2, 2),
-        stem_pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-        norm=partial(nn.BatchNorm3d, eps=1e-3),
-    )
+    backbone = _reference_backbone(conv2plus1d, (3, 4, 6, 3))
     return VideoClassifier(backbone, backbone.feature_dim, num_classes, dropout, teacher_classes)
 
 
@@ -52,19 +43,25 @@ def r3d_18(num_classes: int, dropout: float = 0.5, teacher_classes: int = 0) -> 
     It also halves the frames by max-pooling after its first stage, as its R(2+1)D does not.
     Source: the reference's configs/semi/r3d_r18_8x8x1_360e_ucf101_rgb_all_kd_5percent_vidssl.py.
     """
-    backbone = VideoResNet(
-        conv3d,
-        layers=(2, 2, 2, 2),
+    backbone = _reference_backbone(conv3d, (2, 2, 2, 2), nn.MaxPool3d((2, 1, 1)))
+    return VideoClassifier(backbone, backbone.feature_dim, num_classes, dropout, teacher_classes)
+
+
+def _reference_backbone(
+    conv: ConvBuilder, layers: Sequence[int], stage1_pool: nn.Module | None = None
+) -> VideoResNet:
+    return VideoResNet(
+        conv,
+        layers=layers,
         widths=(64, 128, 256, 512),
         stem_width=64,
         stem_kernel=(3, 7, 7),
         spatial_strides=(1, 2, 2, 2),
         temporal_strides=(1, 2, 2, 2),
         stem_pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-        stage1_pool=nn.MaxPool3d((2, 1, 1)),
+        stage1_pool=stage1_pool,
         norm=partial(nn.BatchNorm3d, eps=1e-3),
     )
-    return VideoClassifier(backbone, backbone.feature_dim, num_classes, dropout, teacher_classes)
 
 
 def r2plus1d_small(

@@ -92,7 +92,7 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot(index="group", columns="list", values="top1")
     order = list(dict.fromkeys(summary["list"]))
     wide = wide.reindex(index=seeds.index, columns=order).fillna("")
-    wide.columns = [f"{split}, top-1 (%)" for split in order]
+    wide.columns = [f"{name}, top-1 (%)" for name in order]
     wide.insert(0, "seeds", seeds)
     return wide
 
