@@ -113,7 +113,7 @@ _KINETICS_LICENCE = "annotations CC BY 4.0; the videos are their uploaders', for
 
 CATALOG: dict[str, CatalogEntry] = {
     "synthetic": CatalogEntry(
-        "Moving actors", 6, None, "made here, Apache-2.0", "rendered by notebook 1"
+        "Moving actors", 4, None, "made here, Apache-2.0", "rendered by notebook 1"
     ),
     "folder": CatalogEntry(
         "Your own videos",
