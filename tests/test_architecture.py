@@ -22,7 +22,7 @@ CORE = [
     *("files", "augment", "tables", "config", "parameters"),
     *("data", "clips", "run", "learn", "evaluation"),
 ]
-AROUND = ["published", "state", "invariance", "prepare", "show", "batch", "predict"]
+AROUND = ["published", "state", "invariance", "prepare", "show", "batch", "predict", "doctor"]
 ROOMS = [*CORE, *AROUND]
 
 MAX_FILE, MAX_CORE = 300, 5_000  # lines
