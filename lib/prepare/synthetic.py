@@ -27,7 +27,7 @@ from lib.prepare.writing import write_dataset
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
 FPS = 16
-SCENE_BIAS = 0.9  # share of training and `val` clips that show the scene of their action
+SCENE_BIAS = 0.85  # share of training and `val` clips that show the scene of their action
 SEED = 20230401
 PARTS = {"train": 600, "val": 180, "val_swapped": 180}  # videos in each list
 VIDEOS_PER_PROCESS = 100  # at least; a process takes about two seconds to start
