@@ -1,7 +1,8 @@
 """Whether a study's claim holds for other seeds and another machine's arithmetic.
 
     python -m benchmarks.bench_claim --seeds 8
-    python -m benchmarks.bench_claim --report          # what is there so far
+    python -m benchmarks.bench_claim --report --figure demo.png    # what is there so far
+    python -m benchmarks.bench_claim --study ablation_small --seeds 3 --arithmetics "as is"
 
 Trains and tests each group of the study for seeds 0, 1, ... in every arithmetic, without notebooks,
 and prints the distribution of top-1 and in how many pairs of seed and arithmetic the claims of
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -112,9 +115,14 @@ def read_results(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
-def measure(study: str, num_seeds: int, arithmetics: list[str], path: Path) -> None:
-    """Make the runs that are missing; seed by seed, the cheapest question first."""
+def measure(
+    study: str, num_seeds: int, arithmetics: list[str], chosen: list[str], path: Path
+) -> None:
+    """Make the runs that are missing, of the chosen groups or of all, seed by seed."""
     groups = groups_of(study)
+    if unknown := set(chosen) - set(groups):
+        raise ValueError(f"--groups: {study} has no {sorted(unknown)}, only {sorted(groups)}")
+    groups = {name: groups[name] for name in chosen or groups}
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in arithmetics:
         for seed in range(num_seeds):
@@ -163,6 +171,23 @@ def report(study: str, path: Path) -> None:
         print(f"\nall claims hold in {together.sum()} of {len(together)} pairs")
 
 
+def draw_figure(results: pd.DataFrame, path: Path) -> None:
+    """Draw every run as a dot and the mean of each group as a line, a panel a test list."""
+    lists = list(results["list"].unique())
+    order = results[results["list"] == lists[-1]].groupby("group")["top1"].mean().sort_values()
+    size = (4.5 * len(lists), 1.2 + 0.3 * len(order))
+    figure, panels = plt.subplots(1, len(lists), figsize=size, sharey=True, layout="constrained")
+    for panel, name in zip(np.atleast_1d(panels), lists, strict=True):
+        for height, group in enumerate(order.index):
+            top1 = results[(results["list"] == name) & (results["group"] == group)]["top1"]
+            panel.plot(top1, [height] * len(top1), "o", color="C0", alpha=0.5, markersize=5)
+            panel.plot([top1.mean()] * 2, [height - 0.35, height + 0.35], "k-")
+        panel.set(title=name, xlabel="top-1 (%)", xlim=(-2, 102))
+        panel.grid(alpha=0.3)
+    np.atleast_1d(panels)[0].set_yticks(range(len(order)), order.index)
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     """Measure what is missing and print what there is."""
     parser = argparse.ArgumentParser(prog="benchmarks.bench_claim", description=__doc__)
@@ -170,12 +195,17 @@ def main() -> None:
     parser.add_argument("--study", default="demo", help="a folder of params/")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--arithmetics", nargs="+", choices=ARITHMETICS, default=list(ARITHMETICS))
+    parser.add_argument("--groups", nargs="+", default=[], help="of the study; all if not given")
     parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--figure", type=Path, help="a picture of all runs that are there")
     arguments = parser.parse_args()
     path = OUTPUTS / f"{arguments.study}.csv"
     if not arguments.report:
-        measure(arguments.study, arguments.seeds, arguments.arithmetics, path)
+        chosen = arguments.arithmetics, arguments.groups
+        measure(arguments.study, arguments.seeds, *chosen, path)
     report(arguments.study, path)
+    if arguments.figure is not None:
+        draw_figure(read_results(path), arguments.figure)
 
 
 if __name__ == "__main__":
