@@ -82,7 +82,7 @@ def test_a_file_a_folder_and_a_pattern(study):
 def test_run_and_recipe_and_notebook_are_laid_over_each_other(study):
     run = read_plan([study])[1]
     assert (run.settings.seed, run.settings.clip_len) == (1, 4)
-    assert run.settings.model == "r2plus1d_small"  # the notebook's
+    assert run.settings.model == "r3d_small"  # the notebook's
     assert "model" not in run.parameters
 
 
