@@ -37,6 +37,7 @@ from lib.run.devices import autocast, set_kernels
 from lib.run.folder import Run
 from lib.run.processes import World
 from lib.run.progress import ProgressFile
+from lib.run.standstill import Pulse
 from lib.run.tracking import EventWriter
 
 STOP_CHECK_STEPS = 20
@@ -57,6 +58,7 @@ class Trainer:
         self.settings, self.world = settings, world
         set_kernels(settings.cudnn_benchmark, settings.tf32)
         self.run = Run(settings.run_dir)
+        self.pulse = Pulse(self.run.folder, world.rank)
         self.data = load_data(settings)
         self.objective = make_objective(settings)
         self.objective.begin(self.data.epoch_rows)
@@ -150,9 +152,8 @@ class Trainer:
             make_generator(settings.seed, DROPOUT, self.step, self.world.rank).initial_seed()
         )
         objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
-        taken = [
-            self._micro_step(next(batches), micro, objective) for micro in range(self.num_micro)
-        ]
+        pairs = (self.pulse.next(batches, self.step) for _ in range(self.num_micro))
+        taken = [self._micro_step(pair, micro, objective) for micro, pair in enumerate(pairs)]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         is_made = self._check_finite(norm, taken)
@@ -254,6 +255,7 @@ class Trainer:
             num_workers=self.settings.num_workers,
             precision=self.settings.precision,
             reader=self.val_reader,
+            progress=lambda _: self.pulse.at(self.step, "validates"),
         )
         labels = dataset.index["label"].to_numpy()[rows]
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
@@ -282,10 +284,13 @@ class Trainer:
             return
         if self.before is not None:
             resume.go_back(self)
-        try:
-            self.run.save(self.run.last_path, resume.state(self, [resume.own_state(self)]))
-        except Exception as error:  # the first error is the one to show
-            print(f"no checkpoint could be saved after the error below: {error}")
+        for _ in range(3):  # loaders that die raise errors as the system reports them, here too
+            try:
+                state = resume.state(self, [resume.own_state(self)])
+                return self.run.save(self.run.last_path, state)
+            except Exception as error:  # the first error is the one to show
+                problem = error
+        print(f"no checkpoint could be saved after the error below: {problem}")
 
     def _resume(self) -> None:
         """Go on from the last checkpoint; without one what is logged is made again."""

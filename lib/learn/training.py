@@ -35,6 +35,7 @@ from lib.run.processes import (
     resolve_num_processes,
 )
 from lib.run.progress import LogFollower
+from lib.run.standstill import StandstillError, pulse_path
 from lib.run.stop import signals_ask
 from lib.run.tracking import check_tensorboard
 
@@ -51,8 +52,9 @@ def train_worker(world: World, settings: TrainSettings) -> None:
             _note_error(run, f"process {world.rank} of {world.size}\n{traceback.format_exc()}")
         raise
     finally:
-        if world.rank == 0:
-            with suppress(OSError):
+        with suppress(OSError):
+            pulse_path(run.folder, world.rank).unlink(missing_ok=True)
+            if world.rank == 0:
                 run.progress_path.unlink(missing_ok=True)
 
 
@@ -103,9 +105,12 @@ def _raise_asked(run: Run, signals: list[int]) -> None:
 
 
 def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -> None:
-    follow = LogFollower(run, settings.epochs).show
+    follow = LogFollower(run, settings.epochs, num_processes).show
     try:
         launch(train_worker, (settings,), num_processes, device, follow)
+    except StandstillError as error:
+        run.error_path.unlink(missing_ok=True)  # of processes that were not to wait any longer
+        print(f"{error}; ended at once, the same call goes on from the last checkpoint")
     except ChildProcessError as error:  # its neighbours have failed only because of it
         _note_error(run, str(error))
         raise

@@ -11,6 +11,7 @@ error.txt         the traceback of the process that failed first, if one did
 metrics.json      the test result (notebook 4)
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,8 @@ class Run:
 
     def _prepare_checkpoints(self, settings: TrainSettings) -> None:
         """Remove what a killed process left, see to it that `last.pt` is whole, and compare."""
-        for path in (*self.folder.glob(".last.*.pt"), *self.folder.glob(".best.*.pt")):
+        left = ".last.*.pt", ".best.*.pt", ".pulse.*"
+        for path in itertools.chain.from_iterable(map(self.folder.glob, left)):
             path.unlink()
         restore_checkpoint(self.last_path)
         if not self.last_path.exists():

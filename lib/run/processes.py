@@ -1,32 +1,25 @@
 """Training processes: starting them, following them, and what they tell each other."""
 
-import math
 import multiprocessing
 import os
-import pickle
-import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import ProcessRaisedException
 
-from lib.run.begin import begin
 from lib.run.devices import resolve_device
+from lib.run.spawn import are_done, kill, start
+from lib.run.standstill import StandstillError
 
 FOLLOW_POLL_S = 0.3
-GRACE_S = 1.0  # for the other processes to end by themselves when one failed
 
 
 @dataclass(frozen=True)
@@ -115,6 +108,7 @@ def launch(
 
     Raises:
         ChildProcessError: If a signal has ended a process; names both.
+        StandstillError: If `follow` raises it; the processes are ended.
         torch.multiprocessing.ProcessRaisedException: With the traceback of the failed process.
         KeyboardInterrupt: On Ctrl-C, where it has no other meaning; the processes are ended.
     """
@@ -128,72 +122,14 @@ def launch(
         return
     with TemporaryDirectory(prefix="rendezvous_", ignore_cleanup_errors=True) as folder:
         spawned = (worker, args, num_processes, device, f"file://{folder}/file")
-        ranks = [_start(rank, *spawned) for rank in range(num_processes)]
+        ranks = [start(_spawned, rank, *spawned) for rank in range(num_processes)]
         try:
-            while not _are_done(ranks):
+            while not are_done(ranks):
                 follow()
         finally:
             for rank in ranks:
-                rank.process.kill()
+                kill(rank)
             follow()
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A process that was spawned, and where it says how it failed."""
-
-    process: BaseProcess
-    failure: Connection
-
-
-def _start(rank: int, *spawned: object) -> Rank:
-    context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    call = pickle.dumps((_spawned, (rank, *spawned)))
-    process = context.Process(target=begin, args=(os.getpid(), call, writer))
-    process.start()
-    writer.close()
-    return Rank(process, reader)
-
-
-def _are_done(ranks: Sequence[Rank]) -> bool:
-    """Wait a little; whether all ended well. Raises as `launch` does if one did not."""
-    running = [rank.process for rank in ranks if rank.process.exitcode is None]
-    wait([process.sentinel for process in running], FOLLOW_POLL_S)
-    if any(rank.process.exitcode for rank in ranks):
-        end = time.monotonic() + GRACE_S
-        for process in running:
-            process.join(max(0.0, end - time.monotonic()))
-        _raise_first(ranks)
-    return all(rank.process.exitcode == 0 for rank in ranks)
-
-
-def _raise_first(ranks: Sequence[Rank]) -> NoReturn:
-    """Raise what ended first: a process that was killed, soon its neighbours fail; then by time."""
-    killed = [n for n, rank in enumerate(ranks) if (rank.process.exitcode or 0) < 0]
-    for number in sorted(killed, key=lambda n: ranks[n].process.exitcode == -signal.SIGABRT):
-        ended = f"process {number} of {len(ranks)} was ended by"
-        text = f"{ended} {signal_name(-ranks[number].process.exitcode)}; the same call goes on "
-        raise ChildProcessError(text + "from the last checkpoint")
-    said = [(*_last_word(rank), number) for number, rank in enumerate(ranks)]
-    _, text, number = min(said)
-    raise ProcessRaisedException(
-        f"process {number} of {len(ranks)} failed:\n{text}", number, ranks[number].process.pid
-    )
-
-
-def _last_word(rank: Rank) -> tuple[float, str]:
-    """Return when a process failed and its traceback; the end of time if it did not say."""
-    try:
-        return rank.failure.recv() if rank.failure.poll() else (math.inf, "it runs")
-    except EOFError:
-        return math.inf, f"it ended without a word, with status {rank.process.exitcode}"
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal that ended a process, with what it often means."""
-    hint = ", as the system does when memory is short" if number == signal.SIGKILL else ""
-    return signal.Signals(number).name + hint
 
 
 def num_threads(num_processes: int) -> int:
@@ -215,21 +151,39 @@ def _computing_with(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _followed(follow: Callable[[], None]) -> Iterator[None]:
-    """Call `follow` from a thread while the body runs, and once more after it."""
-    ended = threading.Event()
+    """Call `follow` from a thread while the body runs, and once more after it.
+
+    If that raises StandstillError, the body is not to wait for ever, and the error is raised here.
+    """
+    ended, stood = threading.Event(), []
 
     def poll() -> None:
         while not ended.wait(FOLLOW_POLL_S):
-            follow()
+            try:
+                follow()
+            except StandstillError as error:
+                stood.append(error)
+                _end_waiting(error)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
+    except Exception as error:
+        raise (stood or [error])[0] from None
     finally:
         ended.set()
         thread.join()
         follow()
+
+
+def _end_waiting(error: StandstillError) -> None:
+    """Kill the loader's processes, of which the body notices; under torchrun end this process."""
+    if is_in_torchrun():
+        print(f"{error}; ended, the same call goes on from the last checkpoint", flush=True)
+        leave(1)
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _spawned(

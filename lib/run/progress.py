@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from lib.files import write_text
 from lib.run.folder import Run
+from lib.run.standstill import Standstill, StandstillError
 
 WRITE_INTERVAL_S = 2.0
 
@@ -64,21 +65,30 @@ class LogFollower:
     Args:
         run: The run.
         epochs: Its number of epochs.
+        num_processes: Processes that train it.
     """
 
-    def __init__(self, run: Run, epochs: int):
+    def __init__(self, run: Run, epochs: int, num_processes: int = 1):
         self.run, self.epochs = run, epochs
+        self.standstill: Standstill | None = Standstill(run.folder, num_processes)
+        self.has_warned = False
         self.shown = len(run.log_entries())
         self.started = time.perf_counter()
         self.first_epoch = run.log_entries()[-1]["epoch"] if self.shown else 0
         self.is_stopping = False
 
     def show(self) -> None:
-        """Print what is new; what cannot be read is left out, for the training goes on."""
-        try:
-            entries = self.run.log_entries()
-        except (OSError, ValueError):
-            return
+        """Print what is new; what cannot be read is left out, for the training goes on.
+
+        Raises:
+            StandstillError: Once, if the run stands still and is asked to end.
+        """
+        with suppress(OSError, ValueError):
+            self._show_log()
+        self._warn()
+
+    def _show_log(self) -> None:
+        entries = self.run.log_entries()
         for entry in entries[self.shown :]:
             if "eval/top1_video" in entry:
                 print(self._line(entry), flush=True)
@@ -86,6 +96,16 @@ class LogFollower:
         if not self.is_stopping and self.run.is_asked_to_stop():
             self.is_stopping = True
             print("asked to end: saves a checkpoint (interrupt again to end at once)", flush=True)
+
+    def _warn(self) -> None:
+        """Say whom a run waits for that makes no step; end it if that was asked for."""
+        problem = self.standstill.problem() if self.standstill else None
+        if problem and not self.has_warned:
+            print(problem, flush=True)
+        self.has_warned = bool(problem)
+        if problem and self.run.is_asked_to_stop():
+            self.standstill = None
+            raise StandstillError(problem)
 
     def _line(self, entry: dict) -> str:
         elapsed = time.perf_counter() - self.started

@@ -1,0 +1,111 @@
+"""A run that makes no step says whom it waits for, and ends when it is asked to."""
+
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import psutil
+import pytest
+from test_distributed import wait_until
+
+from lib.learn.training import fit
+from lib.run import standstill
+from lib.run.folder import Run
+from lib.run.standstill import Pulse, Standstill, pulse_path
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Do not wait for a minute."""
+    monkeypatch.setattr(standstill, "STILL_S", 3.0)
+
+
+def write_places(folder, *places: str) -> None:
+    for rank, place in enumerate(places):
+        pulse_path(folder, rank).write_text(place)
+
+
+@pytest.mark.parametrize(
+    ("places", "waited_for"),
+    [
+        (("7 far 5 9 computes", "8 far 5 8 reads clips"), "process 1 of 2, 8 on far, which reads"),
+        (("7 far 4 9 validates", "8 far 5 8 reads clips"), "process 0 of 2, 7 on far, which valid"),
+        (("7 far 5 9 computes",), "process 1 of 2, which has not begun"),
+        (("7 far 5 9 computes", "8 far 5"), "process 1 of 2, which has not begun"),  # half a line
+        (("7 far 5 9 computes", "8 far 5 9 computes"), "process 0 of 2.* and process 1 of 2"),
+    ],
+)
+def test_the_process_that_is_behind_is_waited_for(tmp_path, monkeypatch, places, waited_for):
+    monkeypatch.setattr(standstill, "STILL_S", 0.0)
+    write_places(tmp_path, *places)
+    problem = Standstill(tmp_path, 2).problem()
+    assert problem.startswith("no step for 0 s: waiting for process ")
+    assert re.search(waited_for, problem), problem
+
+
+def test_it_moves_as_long_as_one_line_changes(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 40))
+    monkeypatch.setattr(standstill.time, "monotonic", lambda: next(clock))
+    pulse, watch = Pulse(tmp_path, 0), Standstill(tmp_path, 1)
+    for _ in range(5):
+        pulse.at(3, "validates")  # the same place, but another batch
+        assert watch.problem() is None
+    assert "no step for 80 s" in watch.problem()
+
+
+def stop_a_process(run: Run, is_loader: bool) -> psutil.Process:
+    """Stop a spawned process of a run that trains, or a loader's process, as a debugger would."""
+    place = standstill._read
+    path = pulse_path(run.folder, 0 if is_loader else 1)
+    wait_until(lambda: (found := place(path)) and found.step > 5, "some steps")
+    process = psutil.Process(place(path).pid)
+    if is_loader:
+        process = next(c for c in process.children() if "resource_tracker" not in str(c.cmdline()))
+    process.send_signal(signal.SIGSTOP)
+    seen = [None, place(path)]
+    while seen[-1] != seen[-2]:
+        time.sleep(1)
+        seen.append(place(path))
+    return process
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_stop_is_honoured_although_a_process_is_stopped(
+    tiny_settings, tiny_network, soon, capsys, num_processes
+):
+    """With one process it is one of its loader's, with two it is one of them."""
+    settings = tiny_settings(
+        epochs=3000, val_interval=3000, num_processes=num_processes, num_workers=2 - num_processes
+    )
+    run, stopped = Run(settings.run_dir), []
+
+    def stop_and_ask():
+        stopped.append(stop_a_process(run, is_loader=num_processes == 1))
+        run.ask_to_stop()
+
+    thread = threading.Thread(target=stop_and_ask)
+    thread.start()
+    fit(settings)
+    thread.join()
+    assert (run.saved() is not None) == (num_processes == 1)  # two were in the middle of a step
+    said = capsys.readouterr().out
+    assert f"no step for 3 s: waiting for process {num_processes - 1} of {num_processes}" in said
+    assert f"{stopped[0].pid} is stopped (kill -CONT)" in said
+    assert "ended at once, the same call goes on from the last checkpoint" in said
+    assert not run.error_path.exists()
+    multiprocessing.active_children()  # takes note of those that have ended
+    wait_until(lambda: not stopped[0].is_running(), "its end", 20)
+
+
+def test_a_full_disk_does_not_end_what_says_where_it_is(tmp_path):
+    pulse = Pulse(tmp_path, 0)
+    pulse.file = open("/dev/full", "wb", buffering=0)
+    pulse.at(1, "computes")
+    assert Pulse(tmp_path / "gone", 0).at(1, "computes") is None
+    assert os.listdir(tmp_path) == []
