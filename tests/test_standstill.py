@@ -99,8 +99,12 @@ def test_a_stop_is_honoured_although_a_process_is_stopped(
     assert f"{stopped[0].pid} is stopped (kill -CONT)" in said
     assert "ended at once, the same call goes on from the last checkpoint" in said
     assert not run.error_path.exists()
+    wait_until(lambda: not is_there(stopped[0]), "its end")
+
+
+def is_there(process: psutil.Process) -> bool:
     multiprocessing.active_children()  # takes note of those that have ended
-    wait_until(lambda: not stopped[0].is_running(), "its end", 20)
+    return process.is_running()
 
 
 def test_a_full_disk_does_not_end_what_says_where_it_is(tmp_path):

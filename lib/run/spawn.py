@@ -89,3 +89,4 @@ def kill(rank: Rank) -> None:
         for child in psutil.Process(rank.process.pid).children(recursive=True):
             child.kill()
     rank.process.kill()
+    rank.process.join(GRACE_S)
