@@ -98,3 +98,18 @@ def check_same_step(trainer: "Trainer") -> None:
             f"{trainer.run.folder}: processes 0 to {len(steps) - 1} find checkpoints of steps "
             f"{steps}; put run_dir on a disk that all machines share"
         )
+
+
+def save_before_the_error(trainer: "Trainer") -> None:
+    """Save what was before the failed step; what other processes had of their own is lost."""
+    if trainer.world.rank or not trainer.is_sound or trainer.saved_step == trainer.step:
+        return
+    if trainer.before is not None:
+        go_back(trainer)
+    for _ in range(3):  # loaders that die raise errors as the system reports them, here too
+        try:
+            saved = state(trainer, [own_state(trainer)])
+            return trainer.run.save(trainer.run.last_path, saved)
+        except Exception as error:  # the first error is the one to show
+            problem = error
+    print(f"no checkpoint could be saved after the error below: {problem}")

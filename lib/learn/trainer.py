@@ -105,7 +105,7 @@ class Trainer:
         except FloatingPointError:  # what led to it is no good checkpoint
             raise
         except Exception:
-            self._save_before_the_error()
+            resume.save_before_the_error(self)
             raise
 
     def _train(self) -> None:
@@ -277,20 +277,6 @@ class Trainer:
             self.run.save(path, resume.state(self, ranks))
         if path == self.run.last_path:
             self.saved_step, self.saved_at = self.step, time.perf_counter()
-
-    def _save_before_the_error(self) -> None:
-        """Save what was before the failed step; what other processes had of their own is lost."""
-        if self.world.rank or not self.is_sound or self.saved_step == self.step:
-            return
-        if self.before is not None:
-            resume.go_back(self)
-        for _ in range(3):  # loaders that die raise errors as the system reports them, here too
-            try:
-                state = resume.state(self, [resume.own_state(self)])
-                return self.run.save(self.run.last_path, state)
-            except Exception as error:  # the first error is the one to show
-                problem = error
-        print(f"no checkpoint could be saved after the error below: {problem}")
 
     def _resume(self) -> None:
         """Go on from the last checkpoint; without one what is logged is made again."""
