@@ -7,7 +7,9 @@ from a generator seeded by (seed, stream, position). So a sample depends on noth
 can be continued at any step.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -266,6 +268,20 @@ def make_loader(
 
 
 def ignore_stop(worker: int) -> None:
-    """Leave it to the training process what Ctrl-C and SIGTERM mean; it still needs its clips."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave it to the training process what Ctrl-C and SIGTERM mean; it still needs its clips.
+
+    A SIGTERM of the training process itself does end this one: so it ends its loaders when it ends
+    after an error, and would wait for them forever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # which macOS has not
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 from conftest import CODED_FRAMES, write_teacher_scores
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
-from lib.config import ClipSettings
+from lib.config import PROJECT_ROOT, ClipSettings
 from lib.data.dataset import read_dataset
 from lib.data.video import random_clip_indices
 from lib.prepare.writing import write_dataset
@@ -184,6 +187,24 @@ def test_an_unreadable_video_is_an_error_that_names_it(coded, tmp_path):
     for num_workers in (0, 1):
         with pytest.raises(ValueError, match=r"v\d\.mkv"):
             load(make_clips(broken, Views()), sampler, num_workers)
+
+
+def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
+    """They take no notice of SIGTERM, but of this one: or the program would wait without end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from torch.utils.data import DataLoader\n"
+        "from lib.clips import ignore_stop\n\n"
+        "if __name__ == '__main__':\n"
+        "    clips = iter(DataLoader(range(9), num_workers=1, worker_init_fn=ignore_stop))\n"
+        "    next(clips)\n"
+        "    raise RuntimeError('a bad day')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("RuntimeError: a bad day")
 
 
 # --- The stream -----------------------------------------------------------------------------------
