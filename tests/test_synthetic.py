@@ -16,8 +16,8 @@ from lib.prepare.synthetic import (
     SCENE_BIAS,
     SCENES,
     SIZE,
+    draw_videos,
     make_synthetic,
-    plan,
     render_video,
 )
 
@@ -51,7 +51,7 @@ def test_its_videos_are_what_the_index_says(made):
 
 
 def test_the_encoded_video_shows_what_was_rendered(made):
-    videos = plan(PARTS)
+    videos = draw_videos(PARTS)
     for row in (0, 7):
         video = videos.iloc[row]
         rendered, _ = render_video(video.action, video.scene, np.random.default_rng(video.seed))
@@ -63,7 +63,7 @@ def test_the_encoded_video_shows_what_was_rendered(made):
 
 def test_its_boxes_are_found_by_name_and_frame(made):
     actors = PersonBoxes(made)
-    video = plan(PARTS).iloc[3]
+    video = draw_videos(PARTS).iloc[3]
     _, boxes = render_video(video.action, video.scene, np.random.default_rng(video.seed))
     found = actors.lookup(3, np.arange(NUM_FRAMES), min_score=0.99)
     np.testing.assert_array_equal(np.concatenate(found), boxes)
@@ -107,7 +107,7 @@ def test_videos_that_are_there_are_kept(made, tmp_path):
 
 def test_the_description_names_the_scenes(made):
     source = json.loads((made.folder / "dataset.json").read_text())["source"]
-    videos = plan(PARTS)
+    videos = draw_videos(PARTS)
     assert source["scenes"] == dict(zip(videos["name"], videos["scene"], strict=True))
 
 
@@ -116,7 +116,7 @@ def test_the_description_names_the_scenes(made):
 
 @pytest.fixture(scope="module")
 def large_plan():
-    return plan({"train": 3000, "val": 3000, "val_swapped": 3000})
+    return draw_videos({"train": 3000, "val": 3000, "val_swapped": 3000})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_actions_are_balanced_and_videos_differ(large_plan):
 
 
 def test_a_larger_part_begins_with_the_smaller_one():
-    small, large = plan({"train": 7}), plan({"train": 20})
+    small, large = draw_videos({"train": 7}), draw_videos({"train": 20})
     assert small.equals(large.head(7))
 
 

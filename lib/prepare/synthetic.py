@@ -229,7 +229,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264"
     return write_atomic(path, encode)
 
 
-def plan(parts: dict[str, int]) -> pd.DataFrame:
+def draw_videos(parts: dict[str, int]) -> pd.DataFrame:
     """Return which video shows which action before which scene.
 
     Returns:
@@ -296,7 +296,7 @@ def make_synthetic(
     Raises:
         ValueError: If a video cannot be written; names it. Those of before are kept.
     """
-    videos = plan(parts or PARTS)
+    videos = draw_videos(parts or PARTS)
     items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
     boxes = np.zeros((len(videos), NUM_FRAMES, 1, 5))
     boxes[..., 4] = 1

@@ -153,7 +153,7 @@ def scene_rows(batch: ClipBatch) -> Mapping[str, Tensor]:
     weak = torch.stack([first, last])
     masks = None if mask is None else torch.stack([mask[0], mask[-1]])
     if mask is not None:
-        rows["people"] = mask[0]
+        rows["person mask"] = mask[0]
     for name, scene in SCENE_AUGMENTATIONS.items():
         if mask is not None or not scene.needs_person_mask:
             clips, mixed = mix_clips(weak, weak, masks, name, make_generator(0))

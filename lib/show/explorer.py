@@ -144,7 +144,7 @@ class ClipExplorer:
             Tile("weak view", WEAK, own.weak, numbers),
             Tile("strong view", STRONG, strong_view, shown),
             Tile(title, TEMPORAL, temporal_only, shown),
-            Tile("people in the weak view", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
+            Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
             Tile(
                 scene_title(settings.scene_augmentation, weight),
                 SCENE,
@@ -242,7 +242,7 @@ class ClipExplorer:
         ]
         if own.mask is not None:
             share = float(own.mask.float().mean())
-            facts.append(("people cover", f"r = {share:.3f} of the clip"))
+            facts.append(("person mask covers", f"r = {share:.3f} of the clip"))
         classes = self.dataset.classes
         names = [shorten(classes[sample.record.label], 60) for sample in (own, partner)]
         if weight is not None and names[0] != names[1]:
