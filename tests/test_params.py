@@ -14,6 +14,8 @@ from lib.config import PROJECT_ROOT
 from lib.parameters import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 from lib.published.networks import model_names
+from lib.show.plots import group_of
+from lib.show.report import CLAIMS, EXPECTED, of_study
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8
@@ -250,6 +252,22 @@ def test_the_ablation_is_whole(study, runs):
         assert found[f"scene_by_{name}"] == (scene, {"scene"})
     uda = runs[f"{study}/all_uda"].settings
     assert (uda.objective, uda.confidence_threshold, uda.temperature) == ("uda", 0.8, 0.4)
+
+
+def test_what_is_claimed_and_expected_is_of_groups_and_lists_that_are_run(runs):
+    groups = {}
+    for name, run in runs.items():
+        study, run_name = name.split("/")
+        groups.setdefault(study, {})[group_of(run_name)] = set(run.settings.test_lists)
+    claims = of_study(CLAIMS, "demo")
+    expected = of_study(EXPECTED, "demo")
+    assert len(claims) == 3 and len(expected) == 6
+    named = [(row.better, row.list) for row in claims.itertuples()]
+    named += [(row.worse, row.list) for row in claims.itertuples()]
+    for group, test_list in named + list(zip(expected["group"], expected["list"], strict=True)):
+        assert test_list in groups["demo"][group]
+    assert ((0 <= expected["low"]) & (expected["low"] < expected["high"])).all()
+    assert (expected["high"] <= 100).all()
 
 
 def test_the_ablation_is_about_the_semi_supervised_run(runs):
