@@ -17,7 +17,7 @@ from lib.run.devices import DRIVER, cuda_problem, nvidia_devices
 from lib.run.environment import cpu
 
 SHARED_MEMORY = Path("/dev/shm")
-LOADER_GB = 0.8  # of shared memory a process of the paper's recipe: clips that wait, and a test's
+LOADER_GB = 0.8  # of shared memory a process: twice what waits there in the paper's recipe
 CORES_PER_GPU = 8  # two streams of 4 loader processes
 FREE_GB = 5  # for checkpoints: the paper's network takes 0.5 GB each, a run keeps three
 READERS = {"av": "av", "decord": "decord2", "simplejpeg": "simplejpeg"}  # module -> package

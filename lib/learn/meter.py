@@ -58,7 +58,8 @@ class Meter:
         """Return sum / count per name over all processes; None where nothing was counted."""
         if not self.sums:
             return {}
-        table = world.sum_(torch.stack(list(self.sums.values()))).cpu().tolist()
+        sums = [value.to(world.device) for value in self.sums.values()]  # some are counted on a CPU
+        table = world.sum_(torch.stack(sums)).cpu().tolist()
         return {
             name: total / count if count else None
             for name, (total, count) in zip(self.sums, table, strict=True)

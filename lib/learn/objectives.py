@@ -176,7 +176,7 @@ class FixMatchObjective(Objective):
             keep = self.confident(weak_logits, unlabeled.row)
             pseudo = self.pseudo_labels(weak_logits)
             if unlabeled.soft is not None:
-                pseudo = pseudo.lerp(unlabeled.soft, self.soft_target_weight)
+                pseudo = pseudo.lerp(unlabeled.soft.to(pseudo), self.soft_target_weight)
             pseudo = mix_targets(pseudo, strong.partner, strong.label_weight)
         unlabeled_loss = self.consistency(strong_logits, pseudo, keep)
         loss = labeled_loss + self.unlabeled_weight * unlabeled_loss

@@ -1,0 +1,21 @@
+"""Means for the log."""
+
+from types import SimpleNamespace
+
+import torch
+
+from lib.learn.meter import Meter
+
+
+def test_what_was_counted_elsewhere_is_added_up_where_the_processes_talk():
+    """Replaced videos are counted on the CPU, and nccl sums on GPUs alone."""
+    seen = []
+
+    def sum_(table: torch.Tensor) -> torch.Tensor:
+        seen.append(table.device.type)
+        return torch.tensor([[3.0, 2.0]])
+
+    meter = Meter()
+    meter.update({"data/replaced": (torch.tensor(1), torch.tensor(4))})
+    world = SimpleNamespace(device=torch.device("meta"), sum_=sum_)  # the only other device here
+    assert meter.means(world) == {"data/replaced": 1.5} and seen == ["meta"]
