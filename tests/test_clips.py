@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CODED_FRAMES, write_teacher_scores
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
 from lib.config import PROJECT_ROOT, ClipSettings
@@ -63,6 +64,18 @@ def test_a_sample_is_uint8_and_has_the_asked_views(coded):
     assert torch.equal(only_strong.strong, sample.strong)  # views do not disturb each other
     only_weak = make_clips(coded, Views())[0, 1]
     assert only_weak.strong is None and torch.equal(only_weak.weak, sample.weak)
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_a_batch_is_whole_after_its_memory_was_pinned(coded, monkeypatch, on_device):
+    """The loader does that for a GPU; what makes the views on it must come through."""
+    clips = make_clips(coded, Views(strong=True, person_mask=True, on_device=on_device))
+    batch = ClipBatch.collate([clips[position, position % 3] for position in range(6)])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self.clone())
+    pinned = pin_memory(batch)
+    assert type(pinned) is ClipBatch and pinned.weak is not batch.weak
+    for found, expected in zip(pinned.to("cpu")[:-1], batch.to("cpu")[:-1], strict=True):
+        assert found is expected if expected is None else torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("weak", [True, False])

@@ -52,7 +52,7 @@ class Meter:
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
             value = value if is_counted else value.new_zeros(2)
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
 
     def means(self, world: World) -> dict[str, float | None]:
         """Return sum / count per name over all processes; None where nothing was counted."""
