@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.augment.actor_cutmix import actor_cutmix
+from lib.augment.masks import boxes_to_mask
 from lib.augment.randaugment import OPERATION_GROUPS, RandAugment
 from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
-from lib.augment.transforms import EvalTransform
+from lib.augment.transforms import EvalTransform, eval_crops, resized_size
 from lib.clips import make_generator
 from lib.config import ClipSettings, EvaluateSettings
 from lib.data.dataset import VideoDataset
@@ -70,7 +71,16 @@ class CenterClips:
         if self.boxes is None:
             return clip, None
         boxes = self.boxes.lookup(row, indices, self.min_score)
-        return clip, self.transform.mask(boxes, record.height, record.width)
+        return clip, self._mask(boxes, record.height, record.width)
+
+    def _mask(self, boxes: list[np.ndarray], height: int, width: int) -> Tensor:
+        """Paint boxes of the decoded frames, whose size is given, into the crop."""
+        side = self.transform.crop_size
+        resized_height, resized_width = resized_size(height, width, self.transform.short_side)
+        x, y, *_ = eval_crops(resized_height, resized_width, side, 1)[0]
+        scale = np.array([resized_width / width, resized_height / height] * 2)
+        moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
+        return boxes_to_mask(moved, side, side)
 
 
 def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceScores:

@@ -24,6 +24,7 @@ from lib.run import tracking
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 from lib.run.processes import World
+from lib.show.study import machine_of
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
@@ -452,14 +453,14 @@ def test_a_finished_run_stays_where_it_was_trained(tiny_settings):
 
 def test_damaged_files_of_a_run_are_named(tmp_path):
     run = Run(tmp_path / "semi")
-    assert run.environment() == {} and run.machine() == "unknown" and run.commit() is None
+    assert run.environment() == {} and machine_of(run) == "unknown"
     run.folder.mkdir()
     run.log_path.write_text('{"epoch": 1, "step": 1}\n{"epoch" 2}\n{"epoch": 3}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl, line 2: damaged .*take that line"):
         run.log_entries()
     run.environment_path.write_text("[]")
     with pytest.raises(ValueError, match=r"environment\.json: damaged .a JSON object.*delete"):
-        run.machine()
+        machine_of(run)
     with pytest.raises(ValueError, match=r"metrics\.json: cannot be read .*4_evaluate"):
         run.metrics()
     for damaged in (b"", b"\xff\xfe", b"{", b"[" * 100_000):

@@ -227,20 +227,3 @@ class EvalTransform:
                 for time, position in enumerate(positions):
                     views[clip, crop, time] = resized[position, :, y1:y2, x1:x2]
         return views.flatten(0, 1)
-
-    def mask(self, boxes: Sequence[np.ndarray], height: int, width: int) -> Tensor:
-        """Paint the person boxes of a clip into its first crop.
-
-        Args:
-            boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the decoded frame.
-            height: Height of a decoded frame, pixels.
-            width: Its width.
-
-        Returns:
-            1 on people, shape (T, 1, crop_size, crop_size), uint8.
-        """
-        resized_height, resized_width = resized_size(height, width, self.short_side)
-        x, y, *_ = eval_crops(resized_height, resized_width, self.crop_size, self.num_crops)[0]
-        scale = np.array([resized_width / width, resized_height / height] * 2)
-        moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
-        return boxes_to_mask(moved, self.crop_size, self.crop_size)

@@ -261,17 +261,6 @@ class Run:
                 check_numbers(values, METRICS)
         return results
 
-    def machine(self) -> str:
-        """Return the GPUs, or else the cores, of the machine that trained the run, in words."""
-        known = self.environment()
-        if gpus := known.get("gpus"):
-            return f"{len(gpus)} × {gpus[0]}"
-        return f"{known['cpu_count']} CPU cores" if "cpu_count" in known else "unknown"
-
-    def commit(self) -> str | None:
-        """Return the commit of the code that trained the run, if it was known."""
-        return self.environment().get("commit")
-
 
 def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
     """Return how settings differ from earlier ones where it changes results, a line a field."""

@@ -184,7 +184,7 @@ def curves_title(run: Run) -> str:
 
 def page_head(title: str, study: Path, runs: Sequence[Run]) -> str:
     """Return title and origin of the page, in Markdown."""
-    commits = list(dict.fromkeys(str(run.commit() or "unknown") for run in runs))
+    commits = list(dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs))
     return (
         f"# {escape(title)}\n\n{len(runs)} runs in {escape(study.name)}, "
         f"commit {join_words([escape(commit) for commit in commits])}"

@@ -59,7 +59,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
         "clips_per_s": round(log["samples_per_s"].median(), 1),
         "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
-        "machine": run.machine(),
+        "machine": machine_of(run),
         "clips": settings.test_num_clips,
         "crops": settings.test_num_crops,
     }
@@ -67,6 +67,14 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         known | {"list": name} | {metric: round(values[metric], 3) for metric in METRICS}
         for name, values in results["lists"].items()
     ]
+
+
+def machine_of(run: Run) -> str:
+    """Return the GPUs, or else the cores, of the machine that trained a run, in words."""
+    known = run.environment()
+    if gpus := known.get("gpus"):
+        return f"{len(gpus)} × {gpus[0]}"
+    return f"{known['cpu_count']} CPU cores" if "cpu_count" in known else "unknown"
 
 
 def _training_log(run: Run) -> pd.DataFrame:

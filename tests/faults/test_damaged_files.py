@@ -32,6 +32,7 @@ from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
+from lib.show.study import machine_of
 from lib.state import read_state
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
@@ -146,7 +147,7 @@ def _run_case(kind: str, folder: Path) -> Case:
         "params.yaml": run.settings,
         "log.jsonl": lambda: [run.truncate_log(9), run.read_log()],
         "metrics.json": run.metrics,
-        "environment.json": lambda: [run.environment(), run.machine(), run.commit()],
+        "environment.json": lambda: [run.environment(), machine_of(run)],
         "progress.json": lambda: _read_progress(run),
         "scores_val.npz": lambda: read_scores(run, "val"),
     }
