@@ -2,8 +2,7 @@
 
 import json
 import multiprocessing
-import os
-import signal
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -202,8 +201,8 @@ def test_loader_workers_outlive_a_sigterm(coded):
 
     def tell(*_) -> None:
         told.extend(multiprocessing.active_children())
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGTERM)
+        for child in multiprocessing.active_children():  # from another process than their parent
+            subprocess.run(["kill", "-TERM", str(child.pid)], check=True)
 
     model.register_forward_hook(tell)
     options = {"batch_clips": 9, "num_workers": 1}  # a video at a time
