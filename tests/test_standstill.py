@@ -61,7 +61,7 @@ def test_it_moves_as_long_as_one_line_changes(tmp_path, monkeypatch):
 
 def stop_a_process(run: Run, is_loader: bool) -> psutil.Process:
     """Stop a spawned process of a run that trains, or a loader's process, as a debugger would."""
-    place = standstill._read
+    place = standstill.read_place
     path = pulse_path(run.folder, 0 if is_loader else 1)
     wait_until(lambda: (found := place(path)) and found.step > 5, "some steps")
     process = psutil.Process(place(path).pid)

@@ -82,7 +82,7 @@ class Standstill:
 
     def problem(self) -> str | None:
         """Return whom the run waits for; None if it made a step within `STILL_S`."""
-        places = [_read(pulse_path(self.folder, rank)) for rank in range(self.size)]
+        places = [read_place(pulse_path(self.folder, rank)) for rank in range(self.size)]
         if places != self.places:
             self.places, self.since = places, time.monotonic()
         seconds = time.monotonic() - self.since
@@ -101,7 +101,8 @@ class Standstill:
         ]
 
 
-def _read(path: Path) -> Place | None:
+def read_place(path: Path) -> Place | None:
+    """Return where a process is; None if it has not said so."""
     try:
         pid, host, step, count, phase = path.read_text(encoding="utf-8").split(maxsplit=4)
         return Place(int(step), PHASES.index(phase.strip()), int(pid), host, int(count))

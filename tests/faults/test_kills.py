@@ -1,0 +1,133 @@
+"""Whatever ends a run at whatever moment, it goes on as if nothing had been, bit for bit.
+
+`FAULTS=full` hits it some sixty times instead of four.
+"""
+
+import os
+import subprocess
+from functools import partial
+
+import psutil
+import pytest
+from conftest import make_tiny_settings
+from killed import ask_to_end, fill_disk, go_on_after, kill, kill_child, let_it_die
+from test_batch import TINY, start_batch, wait_for_epoch, write_study
+from test_runs import RICH
+from test_training import assert_same_weights, log_of
+
+from lib.learn.training import fit
+from lib.run.folder import Run
+
+FULL = os.environ.get("FAULTS") == "full"
+full_only = pytest.mark.skipif(not FULL, reason="takes minutes; `make faults` runs it")
+OFTEN = RICH | {"checkpoint_minutes": 1e-9}  # a checkpoint after each step
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory) -> dict[int, Run]:
+    """Runs that nothing happened to, by their number of processes."""
+    made = {}
+    for size in (1, 2) if FULL else (1,):
+        folder = tmp_path_factory.mktemp("whole")
+        made[size] = fit(make_tiny_settings(data_dir, folder, **OFTEN | {"num_processes": size}))
+    return made
+
+
+def num_lost(run: Run, expected: Run) -> int:
+    """Return 1 if the run did not come to what another came to."""
+    try:
+        assert_same_weights(run, expected)
+        assert log_of(run) == log_of(expected)
+    except Exception as error:
+        print(f"{run.folder}: {error}")
+        return 1
+    return 0
+
+
+CASES = [  # fault, blow, runs, times a run, further settings
+    ("training process killed", kill, 10, 3, {}),
+    ("training process killed while it saves", let_it_die, 5, 2, {}),
+    ("loader's process killed", kill_child, 4, 2, {"num_workers": 1}),
+    ("one of two training processes killed", kill_child, 2, 2, {"num_processes": 2}),
+    ("SIGTERM", ask_to_end, 5, 2, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "blow", "runs", "times", "changes"), CASES)
+def test_nothing_is_lost(data_dir, tmp_path, whole, fault, name, blow, runs, times, changes):
+    if not FULL and changes:
+        pytest.skip("takes minutes; `make faults` runs it")
+    hits, lost = 0, 0
+    expected = whole[changes.get("num_processes", 1)]
+    for number in range(runs if FULL else 1):
+        settings = make_tiny_settings(data_dir, tmp_path / str(number), **OFTEN | changes)
+        run, hit = go_on_after(settings, blow, times, seed=number)
+        hits += hit
+        lost += num_lost(run, expected)
+    fault(name, hits, lost)
+    assert hits and not lost
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB in memory, taken away at the end."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@full_only
+def test_a_full_disk_loses_nothing(data_dir, small_disk, whole, fault, at_forward):
+    """Of 8 MB, 0 to 2 are left when the run begins to need them."""
+    lost = 0
+    for number, keep in enumerate((0, 1_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000)):
+        settings = make_tiny_settings(data_dir, small_disk / str(number), **OFTEN)
+        run = Run(settings.run_dir)
+        at_forward(4, partial(fill_disk, small_disk, keep))
+        try:
+            fit(settings)
+        except OSError as error:
+            assert "make room there" in str(error)
+        (small_disk / "ballast").unlink()
+        at_forward(10**9, lambda: None)
+        lost += num_lost(fit(settings), whole[1])
+        for path in (run.last_path, run.best_path, *run.folder.glob("last.previous.pt")):
+            path.unlink(missing_ok=True)
+    fault("full disk", 7, lost)
+    assert not lost
+
+
+@full_only
+@pytest.mark.parametrize("victim", ["batch", "job", "kernel"])
+def test_a_batch_goes_on_whoever_is_killed(tmp_path, data_dir, fault, victim):
+    run_settings = TINY | {"objective": "supervised", "epochs": 60, "val_interval": 60}
+    changes = {"data_dir": str(data_dir), "checkpoint_minutes": 1e-9}
+    study = write_study(tmp_path / "tiny", run_settings | changes, a={})
+    run, said = Run(tmp_path / "runs" / "a"), ""
+    for _ in range(2):
+        process = start_batch(study)
+        wait_for_epoch(run, len(run.log_entries()) + 1, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        job, kernel = (next(p for p in family if is_it(p, name)) for name in ("job", "kernel"))
+        {"batch": process, "job": job, "kernel": kernel}[victim].kill()
+        said += process.communicate()[0]
+        psutil.wait_procs(family, timeout=60)
+        assert not any(p.is_running() for p in family)
+    if victim != "batch":
+        assert "SIGKILL" in said
+    last = start_batch(study)
+    last.communicate()
+    alone = run.settings().model_copy(update={"run_dir": str(tmp_path / "alone")})
+    lost = num_lost(run, fit(alone))
+    fault(f"{victim} killed", 2, lost)
+    assert not lost and run.metrics()
+
+
+def is_it(process: psutil.Process, name: str) -> bool:
+    words = {"job": "lib.batch.job", "kernel": "ipykernel_launcher"}
+    return words[name] in " ".join(process.cmdline())
