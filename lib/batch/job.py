@@ -25,7 +25,7 @@ from lib.files import LockedError, exclusive
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
 from lib.run.folder import Run
-from lib.run.stop import signals_ask
+from lib.run.stop import signal_name, signals_ask
 from lib.show.settings import ReportSettings
 
 FAILED, STOPPED, LOCKED = 1, 3, 4  # statuses of the process
@@ -98,6 +98,8 @@ class Job:
 
     def problem(self, status: int) -> str:
         """Return what went wrong, in words."""
+        if status < 0:
+            return f"its process was ended by {signal_name(-status)}; the same command goes on"
         return "stopped from outside" if status == STOPPED else self.last_line()
 
     def last_line(self) -> str:
@@ -156,18 +158,26 @@ def has_results(folder: Path) -> bool:
 
 
 def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Execute one of the project's notebooks; the executed copy is kept on failure too."""
+    """Execute one of the project's notebooks; the executed copy is kept on failure too.
+
+    Raises:
+        ChildProcessError: If the kernel was killed; names the signal.
+    """
     import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        NOTEBOOKS / notebook,
-        output,
-        dict(parameters),
-        kernel_name="python3",
-        cwd=NOTEBOOKS,
-        progress_bar=False,
-    )
+    kernel = AsyncKernelManager(kernel_name="python3")
+    options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
+    try:
+        papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)
+    except DeadKernelError as error:
+        ending = kernel.provisioner.process.returncode
+        how = signal_name(-ending) if ending < 0 else f"exit status {ending}"
+        raise ChildProcessError(
+            f"the kernel of {notebook} was ended by {how}; the same command goes on"
+        ) from error
 
 
 def prepare_data(folder: Path, parameters: dict[str, Any]) -> int:

@@ -17,6 +17,7 @@ import psutil
 from torch.multiprocessing import ProcessRaisedException
 
 from lib.run.begin import begin
+from lib.run.stop import signal_name
 
 POLL_S = 0.3
 GRACE_S = 1.0  # for the other processes to end by themselves when one failed
@@ -73,12 +74,6 @@ def _last_word(rank: Rank) -> tuple[float, str]:
         return rank.failure.recv() if rank.failure.poll() else (math.inf, "it runs")
     except EOFError:
         return math.inf, f"it ended without a word, with status {rank.process.exitcode}"
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal that ended a process, with what it often means."""
-    hint = ", as the system does when memory is short" if number == signal.SIGKILL else ""
-    return signal.Signals(number).name + hint
 
 
 def kill(rank: Rank) -> None:
