@@ -122,8 +122,8 @@ def go_on_after(settings: TrainSettings, blow: Blow, times: int, seed: int) -> t
         process = start(settings, rng.uniform(0, 1) if dies else None)
         if hits < times:
             if not dies and rng.integers(5):  # else at once, while it begins
-                step = (run.saved() or (0, 0))[0]
-                wait_for_step(process, run, int(rng.integers(step, max(step, 17) + 1)))
+                step, last = (run.saved() or (0, 0))[0], 18 * 3 // settings.unlabeled_batch - 1
+                wait_for_step(process, run, int(rng.integers(step, max(step, last) + 1)))
             time.sleep(rng.uniform(0, 0.2))
             hits += blow(process, run)
         process.join()

@@ -23,13 +23,17 @@ full_only = pytest.mark.skipif(not FULL, reason="takes minutes; `make faults` ru
 OFTEN = RICH | {"checkpoint_minutes": 1e-9}  # a checkpoint after each step
 
 
+TWO = {"num_processes": 2, "unlabeled_batch": 6}  # which each process has a half of
+
+
 @pytest.fixture(scope="module")
 def whole(data_dir, tmp_path_factory) -> dict[int, Run]:
     """Runs that nothing happened to, by their number of processes."""
     made = {}
     for size in (1, 2) if FULL else (1,):
         folder = tmp_path_factory.mktemp("whole")
-        made[size] = fit(make_tiny_settings(data_dir, folder, **OFTEN | {"num_processes": size}))
+        changes = OFTEN | (TWO if size == 2 else {})
+        made[size] = fit(make_tiny_settings(data_dir, folder, **changes))
     return made
 
 
@@ -48,7 +52,7 @@ CASES = [  # fault, blow, runs, times a run, further settings
     ("training process killed", kill, 10, 3, {}),
     ("training process killed while it saves", let_it_die, 5, 2, {}),
     ("loader's process killed", kill_child, 4, 2, {"num_workers": 1}),
-    ("one of two training processes killed", kill_child, 2, 2, {"num_processes": 2}),
+    ("one of two training processes killed", kill_child, 2, 2, TWO),
     ("SIGTERM", ask_to_end, 5, 2, {}),
 ]
 
