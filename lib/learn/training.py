@@ -11,6 +11,7 @@ On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend 
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -35,10 +36,11 @@ from lib.run.processes import (
     resolve_num_processes,
 )
 from lib.run.progress import LogFollower
-from lib.run.standstill import StandstillError, pulse_path
+from lib.run.standstill import CURE, StandstillError, pulse_path
 from lib.run.stop import signals_ask
 from lib.run.tracking import check_tensorboard
 
+SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d"  # PyTorch's words for it
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
@@ -47,9 +49,14 @@ def train_worker(world: World, settings: TrainSettings) -> None:
     run = Run(settings.run_dir)
     try:
         trainer.Trainer(settings, world).fit()
-    except Exception:
+    except Exception as error:
+        is_small = re.search(SMALL_SHARED_MEMORY, str(error))
+        cure = f"num_workers: the shared memory is too small; {CURE}\n" if is_small else ""
         if not run.error_path.exists():  # the other processes fail too, because of the first
-            _note_error(run, f"process {world.rank} of {world.size}\n{traceback.format_exc()}")
+            text = f"process {world.rank} of {world.size}\n{traceback.format_exc()}{cure}"
+            _note_error(run, text)
+        if cure:
+            raise OSError(cure) from error
         raise
     finally:
         with suppress(OSError):

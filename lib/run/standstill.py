@@ -16,6 +16,11 @@ import psutil
 
 Batch = TypeVar("Batch")
 STILL_S = 60.0
+SHARED_MEMORY, SHORT = Path("/dev/shm"), 100e6  # bytes; what holds the loaders' clips
+CURE = (
+    "set num_workers to 0 or to fewer, or enlarge it (--ipc=host or --shm-size=8g for a container, "
+    "mount -o remount,size=8G /dev/shm as root)"
+)
 PHASES = ("reads clips", "computes", "validates")
 HALTED = {psutil.STATUS_STOPPED: "stopped (kill -CONT)", psutil.STATUS_DISK_SLEEP: "at a disk"}
 
@@ -88,7 +93,8 @@ class Standstill:
         seconds = time.monotonic() - self.since
         if seconds < STILL_S:
             return None
-        return f"no step for {seconds:.0f} s: waiting for {' and '.join(self._waited_for())}"
+        waited_for = " and ".join(self._waited_for())
+        return f"no step for {seconds:.0f} s: waiting for {waited_for}{_shortage()}"
 
     def _waited_for(self) -> list[str]:
         """Return the processes that are halted; else those that are behind, in words."""
@@ -114,6 +120,13 @@ def _phase(place: Place | None) -> str:
     if place is None:
         return "which has not begun"
     return f"{place.pid} on {place.host}, which {PHASES[place.phase]}"
+
+
+def _shortage() -> str:
+    """Return how to cure shared memory that is short; loaders that get none can wait in silence."""
+    if not SHARED_MEMORY.is_dir() or (free := psutil.disk_usage(str(SHARED_MEMORY)).free) > SHORT:
+        return ""
+    return f"; {SHARED_MEMORY} has {free / 1e6:.0f} MB left: {CURE}"
 
 
 def _halts(place: Place | None) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,9 +18,11 @@ from torch.multiprocessing import ProcessRaisedException
 from lib.config import PROJECT_ROOT
 from lib.files import write_atomic
 from lib.learn.training import fit
+from lib.run import standstill
 from lib.run.folder import Run
 from lib.run.processes import launch
 from lib.run.progress import LogFollower, ProgressFile
+from lib.run.standstill import Standstill
 
 
 def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
@@ -91,3 +94,21 @@ if __name__ == "__main__":
     parent.wait()
     pids = [int(file.name) for file in (tmp_path / "at").iterdir()]
     wait_until(lambda: not any(map(psutil.pid_exists, pids)), "their end", patience_s=30)
+
+
+def test_shared_memory_that_is_too_small_says_how_to_cure_it(
+    tiny_settings, at_forward, tmp_path, monkeypatch
+):
+    def fail():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")
+
+    at_forward(0, fail)
+    with pytest.raises(OSError, match="num_workers: the shared memory is too small.*--shm-size"):
+        fit(settings := tiny_settings())
+    assert "--shm-size=8g" in Run(settings.run_dir).error_path.read_text()
+    usage = SimpleNamespace(free=64e6)
+    monkeypatch.setattr(standstill.psutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(standstill, "STILL_S", 0.0)
+    assert "/dev/shm has 64 MB left: set num_workers" in Standstill(tmp_path, 1).problem()
+    usage.free = 8e9
+    assert "/dev/shm" not in Standstill(tmp_path, 1).problem()
