@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from lib.batch.again import run_again
 from lib.batch.plan import plan_text, read_plan
 from lib.batch.run import run
 from lib.batch.slurm import Resources
@@ -89,7 +90,13 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", help="run files, studies, folders of studies, patterns")
+    parser.add_argument("paths", nargs="*", help="run files, studies, folders of studies, patterns")
+    parser.add_argument(
+        "--from",
+        dest="again",
+        metavar="RUN",
+        help="make a run again from its folder alone, beside it, and compare the first 100 losses",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -129,7 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         parser.error("--jobs must be at least 1")
+    if (not options.paths) == (options.again is None):
+        parser.error("give run files or studies, or --from and the folder of a run")
     try:
+        if options.again is not None:
+            return run_again(options.again)
         resources = read_resources(parser, options)
         grid = dict(parse_set(text) for text in options.set)
         if options.dry_run:
