@@ -7,9 +7,6 @@ from a generator seeded by (seed, stream, position). So a sample depends on noth
 can be continued at any step.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +27,7 @@ from lib.augment.transforms import (
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, TeacherScores
+from lib.data.loading import worker_start
 from lib.data.video import FrameReader, random_clip_indices
 
 
@@ -262,26 +260,6 @@ def make_loader(
         collate_fn=ClipBatch.collate,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=ignore_stop if num_workers else None,
+        worker_init_fn=worker_start(num_workers),
         generator=torch.Generator(),  # the loader draws from it, not from the global generator
     )
-
-
-def ignore_stop(worker: int) -> None:
-    """Leave it to the training process what Ctrl-C and SIGTERM mean; it still needs its clips.
-
-    A SIGTERM of the training process itself does end this one: so it ends its loaders when it ends
-    after an error, and would wait for them forever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # which macOS has not
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_by(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from lib.clips import ignore_stop
+from lib.data.loading import worker_start
 from lib.run.processes import World
 
 
@@ -69,7 +69,7 @@ def failing_loader_worker(world: World, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
         sleep_worker(world, folder)
-    loader = DataLoader(range(1000), num_workers=1, worker_init_fn=ignore_stop)
+    loader = DataLoader(range(1000), num_workers=1, worker_init_fn=worker_start(1))
     for _ in loader:
         while not (folder / "0.started").exists():
             time.sleep(0.05)

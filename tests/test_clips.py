@@ -207,9 +207,10 @@ def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from torch.utils.data import DataLoader\n"
-        "from lib.clips import ignore_stop\n\n"
+        "from lib.data.loading import worker_start\n\n"
         "if __name__ == '__main__':\n"
-        "    clips = iter(DataLoader(range(9), num_workers=1, worker_init_fn=ignore_stop))\n"
+        "    begin = worker_start(1)\n"
+        "    clips = iter(DataLoader(range(9), num_workers=1, worker_init_fn=begin))\n"
         "    next(clips)\n"
         "    raise RuntimeError('a bad day')\n"
     )

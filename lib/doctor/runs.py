@@ -1,7 +1,6 @@
 """Whole runs on a few small videos: stopped and continued, ended by a signal, their loader."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -86,7 +85,8 @@ def _ask_when_it_trains(run: Run) -> None:
 
 def signal_in_validation(bench: Bench) -> Iterator[Result]:
     """SIGTERM reaches every process of a run, loader workers too, while it validates."""
-    settings = _settings(bench, "signalled", epochs=2, num_workers=1)
+    processes = min(2, torch.cuda.device_count()) if bench.has_gpu else 2
+    settings = _settings(bench, "signalled", epochs=2, num_workers=1, num_processes=processes)
     path = bench.folder / "signalled.yaml"
     path.write_text(settings.as_yaml())
     command = [sys.executable, "-m", "lib.doctor.signalled", str(path)]
@@ -107,7 +107,7 @@ def score_after_signal(*args: object, **options: object) -> object:
     """Signal all processes of the run, once, then validate as ever."""
     trainer.score_videos = _score_videos
     if args[5].rank == 0:
-        os.killpg(os.getpgrp(), signal.SIGTERM)
+        subprocess.run(["kill", "-TERM", "--", f"-{os.getpgrp()}"], check=False)
     return _score_videos(*args, **options)
 
 

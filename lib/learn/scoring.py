@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lib.augment.transforms import EvalTransform
-from lib.clips import ignore_stop
 from lib.data.dataset import VideoDataset
+from lib.data.loading import start, worker_start
 from lib.data.video import FrameReader, uniform_clip_indices
 from lib.run.devices import autocast
 from lib.run.processes import World
@@ -116,13 +116,13 @@ def score_videos(
         views,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.num_crops)),
         num_workers=num_workers,
-        worker_init_fn=ignore_stop if num_workers else None,
+        worker_init_fn=worker_start(num_workers),
         collate_fn=_stack,
         pin_memory=world.device.type == "cuda",
         generator=torch.Generator(),
     )
     scores = []
-    for batch in loader:
+    for batch in start(loader):
         parts = batch.flatten(0, 1).split(batch_clips)
         clips = (normalize(part.to(world.device, non_blocking=True)) for part in parts)
         with autocast(world.device, precision):

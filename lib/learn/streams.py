@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from lib.clips import ClipBatch, ClipDataset, ClipSample, StreamSampler, make_loader
 from lib.config import TrainSettings
+from lib.data import loading
 from lib.data.dataset import VideoDataset
 from lib.data.video import UnreadableVideoError
 from lib.learn.schedule import num_micro_batches
@@ -92,7 +93,8 @@ def paired_batches(
         skips = settings.unreadable == "skip"
         readable, is_pinned = ReadableClips(source, rows, skips), world.device.type == "cuda"
         loader = make_loader(readable, sampler, settings.num_workers, is_pinned)
-        return _noted(sampler, loader, source.dataset, note) if skips else iter(loader)
+        batches = loading.start(loader)
+        return _noted(sampler, batches, source.dataset, note) if skips else batches
 
     labeled = stream(clips[0], data.labeled_rows, settings.labeled_batch, LABELED)
     if clips[1] is None:
