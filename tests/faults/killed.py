@@ -43,6 +43,7 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
             return real(path, write_and_die)
 
         files._write_atomic = write_a_part
+    multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nobody asks
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     fit(settings)
