@@ -36,7 +36,7 @@ def actor_cutmix(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClip
         strong: Normalised strong views, same shape.
         person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), values in {0, 1}.
 
-    Source: Zou et al., section 3.3; the mask is the weak view's own (README, differences).
+    Source: Zou et al., section 3.3; the mask is the weak view's own (docs/reference.md).
     """
     own = torch.arange(len(weak), device=weak.device)
     partner = own.flip(0)

@@ -197,7 +197,7 @@ class UDAObjective(FixMatchObjective):
     Args:
         temperature: Sharpening temperature of the pseudo-labels, above 0.
 
-    Source: Zou et al., section 4.4; Xie et al., UDA. Targets are detached (README, differences).
+    Source: Zou et al., section 4.4; Xie et al., UDA. Targets are detached (docs/reference.md).
     """
 
     takes = (*FixMatchObjective.takes, "temperature")

@@ -24,8 +24,8 @@ def resolve_device(device: str) -> str:
         return "cuda"
     if device == "cuda" or nvidia_devices():
         raise ValueError(
-            f"device: {device!r}: {problem}; README says how to choose a build of PyTorch, and "
-            "device: cpu trains without a GPU"
+            f"device: {device!r}: {problem}; docs/machines.md says how to choose a build "
+            "of PyTorch, and device: cpu trains without a GPU"
         )
     return "cpu"
 
