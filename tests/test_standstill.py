@@ -59,14 +59,18 @@ def test_it_moves_as_long_as_one_line_changes(tmp_path, monkeypatch):
     assert "no step for 80 s" in watch.problem()
 
 
-def stop_a_process(run: Run, is_loader: bool) -> psutil.Process:
-    """Stop a spawned process of a run that trains, or a loader's process, as a debugger would."""
+def stop_a_process(run: Run, is_loader: bool, others: set[int]) -> psutil.Process:
+    """Stop a spawned process of a run that trains, or a loader's process, as a debugger would.
+
+    `others` are child processes of before, which have nothing to do with the run.
+    """
     place = standstill.read_place
     path = pulse_path(run.folder, 0 if is_loader else 1)
     wait_until(lambda: (found := place(path)) and found.step > 5, "some steps")
     process = psutil.Process(place(path).pid)
     if is_loader:
-        process = next(c for c in process.children() if "resource_tracker" not in str(c.cmdline()))
+        own = [child for child in process.children() if child.pid not in others]
+        process = next(child for child in own if "resource_tracker" not in str(child.cmdline()))
     process.send_signal(signal.SIGSTOP)
     seen = [None, place(path)]
     while seen[-1] != seen[-2]:
@@ -84,9 +88,10 @@ def test_a_stop_is_honoured_although_a_process_is_stopped(
         epochs=3000, val_interval=3000, num_processes=num_processes, num_workers=2 - num_processes
     )
     run, stopped = Run(settings.run_dir), []
+    others = {child.pid for child in psutil.Process().children()}
 
     def stop_and_ask():
-        stopped.append(stop_a_process(run, is_loader=num_processes == 1))
+        stopped.append(stop_a_process(run, num_processes == 1, others))
         run.ask_to_stop()
 
     thread = threading.Thread(target=stop_and_ask)
