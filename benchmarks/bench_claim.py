@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -176,15 +175,17 @@ def draw_figure(results: pd.DataFrame, path: Path) -> None:
     lists = list(results["list"].unique())
     order = results[results["list"] == lists[-1]].groupby("group")["top1"].mean().sort_values()
     size = (4.5 * len(lists), 1.2 + 0.3 * len(order))
-    figure, panels = plt.subplots(1, len(lists), figsize=size, sharey=True, layout="constrained")
-    for panel, name in zip(np.atleast_1d(panels), lists, strict=True):
+    figure, panels = plt.subplots(
+        1, len(lists), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, name in zip(panels[0], lists, strict=True):
         for height, group in enumerate(order.index):
             top1 = results[(results["list"] == name) & (results["group"] == group)]["top1"]
             panel.plot(top1, [height] * len(top1), "o", color="C0", alpha=0.5, markersize=5)
             panel.plot([top1.mean()] * 2, [height - 0.35, height + 0.35], "k-")
         panel.set(title=name, xlabel="top-1 (%)", xlim=(-2, 102))
         panel.grid(alpha=0.3)
-    np.atleast_1d(panels)[0].set_yticks(range(len(order)), order.index)
+    panels[0, 0].set_yticks(range(len(order)), order.index)
     figure.savefig(path, dpi=130)
 
 

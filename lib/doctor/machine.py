@@ -1,22 +1,21 @@
 """What this machine is and what would fail on it: versions, GPUs, memory, disks, video readers."""
 
 import importlib
-import os
 import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 import torch
 
 from lib.config import PROJECT_ROOT
 from lib.doctor.check import Bench, Result, holds
-from lib.run.devices import DRIVER, cuda_problem, nvidia_devices
+from lib.prepare.workers import num_cores
+from lib.run.devices import cuda_problem, driver, nvidia_devices
 from lib.run.environment import cpu
+from lib.run.standstill import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")
 LOADER_GB = 0.8  # of shared memory a process: twice what waits there in the paper's recipe
 CORES_PER_GPU = 8  # two streams of 4 loader processes
 FREE_GB = 5  # for checkpoints: the paper's network takes 0.5 GB each, a run keeps three
@@ -52,10 +51,9 @@ def _usable_gpus() -> Iterator[Result]:
         card = torch.cuda.get_device_properties(number)
         text = f"{card.name}, sm_{card.major}{card.minor}, {card.total_memory / 1e9:.1f} GB"
         yield Result(f"GPU {number}", "measured", text)
-    driver = DRIVER.read_text().splitlines()[0] if DRIVER.is_file() else "unknown"
     has_nccl = torch.distributed.is_nccl_available()
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if has_nccl else "none"
-    text = f"{driver}; cuDNN {torch.backends.cudnn.version()}, nccl {nccl}"
+    text = f"{driver()}; cuDNN {torch.backends.cudnn.version()}, nccl {nccl}"
     yield Result("driver", "measured", text)
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     yield Result("bf16", "measured", "computed" if has_bf16 else "only emulated, and refused")
@@ -64,7 +62,7 @@ def _usable_gpus() -> Iterator[Result]:
 def memory(bench: Bench) -> Iterator[Result]:
     """Cores, memory, shared memory and disk, as far as a run needs them."""
     processes = max(1, torch.cuda.device_count()) if bench.has_gpu else 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     yield Result("CPU", "measured", f"{cpu()[0]}, {cores} cores for this process")
     if bench.has_gpu:
         wanted = CORES_PER_GPU * processes

@@ -42,6 +42,14 @@ def nvidia_devices() -> list[str]:
     return sorted(path.name for path in NVIDIA.glob("nvidia[0-9]*"))
 
 
+def driver() -> str:
+    """Return the NVIDIA driver's version, as the system words it; `unknown` without one."""
+    try:
+        return DRIVER.read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return "unknown"
+
+
 def cuda_problem() -> str | None:
     """Return why PyTorch cannot compute on a GPU here; None if it can."""
     if torch.cuda.is_available():
@@ -51,13 +59,9 @@ def cuda_problem() -> str | None:
         return f"PyTorch {torch.__version__} sees no GPU, and the system shows no NVIDIA device"
     if build is None:
         return f"there is an NVIDIA GPU, but PyTorch {torch.__version__} is a build without CUDA"
-    try:
-        driver = DRIVER.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        driver = "unknown"
     return (
         f"there is an NVIDIA GPU, but PyTorch {torch.__version__} for CUDA {build} cannot use it: "
-        f"its driver ({driver}) must be new enough for CUDA {build}, or install a build for an "
+        f"its driver ({driver()}) must be new enough for CUDA {build}, or install a build for an "
         "older CUDA"
     )
 
