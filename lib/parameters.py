@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lib.config import Settings
 
+AUTO = "auto"  # left to the footage and the machine (`lib.prepare.sizing`)
 RECIPE = "recipe.yaml"  # what the runs of a study share
 AnySettings = TypeVar("AnySettings", bound=Settings)
 

@@ -105,6 +105,13 @@ def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
     assert begun[0].settings.epochs == 7 and begun[0].notes == ()
 
 
+def test_epochs_of_a_study_leave_its_probe_alone(root, tmp_path):
+    grid = {"data_root": [str(root)], "epochs": [3], "objective": ["probe"], "pretrained": [True]}
+    (run,) = read_plan([PROJECT_ROOT / "params/folder/probe_seed0.yaml"], grid)
+    assert run.settings.epochs == 1
+    assert "epochs 1: a probe has one; what was set is for the other runs" in run.notes
+
+
 @pytest.mark.parametrize(
     "stems, sources",
     [

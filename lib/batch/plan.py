@@ -20,6 +20,7 @@ from lib.batch.needs import data_needs, estimate_clips
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.files import write_text
 from lib.parameters import (
+    AUTO,
     RECIPE,
     is_run_file,
     make_settings,
@@ -116,22 +117,31 @@ def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str
     Raises:
         ValueError: If the videos are not laid out as expected.
     """
-    run = Run(parameters.get("run_dir", "outputs"))
-    if run.params_path.is_file():
-        begun = read_yaml(run.params_path)
-        if begun.get("data_root") == parameters.get("data_root"):
-            is_open = {name for name, value in parameters.items() if value == "auto"} - {"device"}
-            parameters = parameters | {name: begun[name] for name in is_open if name in begun}
+    known = []
+    if parameters.get("objective") == "probe" and parameters.get("epochs", 1) not in (1, AUTO):
+        parameters = parameters | {"epochs": 1, "warmup_epochs": 0.0}
+        known = ["epochs 1: a probe has one; what was set is for the other runs"]
+    parameters = _as_begun(parameters)
     if not _has_auto(parameters):
-        return parameters, []
+        return parameters, known
     from lib.prepare.sizing import size_by_footage  # opens videos
 
     sizes, notes = size_by_footage(parameters)
-    return (None, notes) if sizes is None else (sizes.values, [*sizes.reasons, *notes])
+    return (None, notes) if sizes is None else (sizes.values, [*known, *sizes.reasons, *notes])
+
+
+def _as_begun(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what is open with what the run was begun with, if it was."""
+    path = Run(parameters.get("run_dir", "outputs")).params_path
+    begun = read_yaml(path) if path.is_file() else {}
+    if begun.get("data_root") != parameters.get("data_root"):
+        return parameters
+    is_open = {name for name, value in parameters.items() if value == AUTO} - {"device"}
+    return parameters | {name: begun[name] for name in is_open if name in begun}
 
 
 def _has_auto(parameters: Mapping[str, Any]) -> bool:
-    return any(value == "auto" for name, value in parameters.items() if name != "device")
+    return any(value == AUTO for name, value in parameters.items() if name != "device")
 
 
 def find_run_files(path: str | Path) -> list[Path]:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from lib.config import project_path
+from lib.parameters import AUTO
 from lib.prepare.folder import find_videos
 from lib.prepare.settings import PrepareSettings
 
-AUTO = "auto"
 NUM_LOOKED_AT = 40  # videos whose header is read
 FEW_VIDEOS = 10  # of a class in validation
 CLIP_SECONDS = 2.56  # of the paper: 8 frames, every 8th of 25 a second
