@@ -80,7 +80,7 @@ def main() -> None:
         hours = group["hours"]
         ends = dict.fromkeys(f"{end:.1f}" for end in (hours.min(), hours.max()))
         span = "list not known" if hours.isna().all() else " to ".join(ends)
-        rows.append([study, kind, len(group), span, hours.sum(), group["cores"].max()])
+        rows.append([study, kind, len(group), span, hours.sum(min_count=1), group["cores"].max()])
     total = costs["hours"].sum()
     title = f"{NUM_GPUS} GPUs of {given.clips:.1f} clips/s each; {total:.0f} hours in all"
     header = ["study", "runs", "number", "hours each", "hours in all", "cores a GPU"]
