@@ -44,11 +44,13 @@ def test_bars_are_the_counts(dataset):
 
 
 def test_lengths_say_how_many_are_short(dataset):
-    (axes,) = plot_clip_lengths(dataset, 8, 8).axes
-    assert axes.get_title().startswith("100%") and "(frames)" in axes.get_xlabel()
+    (axes,) = plot_clip_lengths(dataset, {"ours": (8, 8)}).axes
+    assert axes.get_title() == "12 of 12 videos are shorter than a clip of ours"
+    assert "(frames)" in axes.get_xlabel()
     assert sum(bar.get_height() for bar in axes.patches) == 12
-    (axes,) = plot_clip_lengths(dataset, 8, 2).axes
-    assert axes.get_title().startswith("0%")
+    (axes,) = plot_clip_lengths(dataset, {"ours": (8, 3), "the paper": (8, 8)}).axes
+    assert axes.get_title().startswith("0 of 12")
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [24, 64]
 
 
 def test_contact_sheet_has_frames_with_boxes(dataset):
@@ -67,7 +69,9 @@ def test_statistics_have_three_named_panels(dataset):
     figure = plot_box_statistics(box_statistics(dataset))
     assert [axes.get_ylabel() for axes in figure.axes] == ["videos"] * 3
     assert all(axes.get_xlabel() for axes in figure.axes)
-    assert "boxes in 100% of their frames" in figure.get_suptitle()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:2] == ["in every frame of 12 videos, in none of 0", "more than one in 0 videos"]
+    assert figure.get_suptitle() == "Boxes of 12 videos; in 0 a box vanishes for some frames"
 
 
 def test_picked_rows_are_of_different_classes(dataset):

@@ -12,7 +12,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows, read_made_with
 from lib.data.video import read_frames
 from lib.prepare import detect
-from lib.prepare.detect import box_statistics, detect_motion, detect_persons
+from lib.prepare.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
 from lib.prepare.prepare import detector_file
@@ -219,6 +219,12 @@ def test_statistics_count_overlaps_once(tmp_path):
     assert table["frames_with_person"].tolist() == [0.5, 0]
     assert table["boxes_per_frame"].tolist() == [1, 0]
     assert table["box_area"].tolist() == [0.5, 0]
+    assert table["vanishes"].tolist() == table["several"].tolist() == [True, False]
+    assert table["score"].tolist() == pytest.approx([0.85, np.nan], nan_ok=True)
+    classes = boxes_by_class(table)
+    assert classes.index.tolist() == ["b", "a"]  # the fewest boxes first
+    assert classes.loc["a"].tolist() == pytest.approx([1, 0.5, 0.85, 1, 1])
+    assert box_statistics(dataset, min_score=0.85)["several"].tolist() == [False, False]
 
 
 # --- The reference's files ------------------------------------------------------------------------

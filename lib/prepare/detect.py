@@ -157,7 +157,9 @@ def box_statistics(
     Returns:
         Columns name, class, frames_with_person (share of the frames that have a box),
         boxes_per_frame (mean), box_area (mean share of the frame that the boxes cover, overlaps
-        counted once, over the frames that have a box; 0 where none has).
+        counted once, over the frames that have a box; 0 where none has), score (mean; NaN without
+        boxes), vanishes (whether frames without a box lie between frames with one), several
+        (whether a frame has more than one).
     """
     person_boxes = PersonBoxes(dataset)
     rows = np.arange(len(dataset.index))
@@ -166,15 +168,50 @@ def box_statistics(
     table = []
     for row in rows:
         record = dataset.record(int(row))
-        boxes = person_boxes.lookup(record.row, np.arange(record.num_frames), min_score)
-        counts = np.array([len(frame) for frame in boxes])
-        areas = [_covered(frame, record.height, record.width) for frame in boxes if len(frame)]
-        area = float(np.mean(areas)) if areas else 0.0
-        table.append((record.name, (counts > 0).mean(), counts.mean(), area))
-    columns = ["name", "frames_with_person", "boxes_per_frame", "box_area"]
-    frame = pd.DataFrame(table, columns=columns)
+        found = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
+        boxes = [frame[frame[:, 4] > min_score] for frame in found]
+        table.append({"name": record.name} | _statistics_of(boxes, record))
+    frame = pd.DataFrame(table)
     frame.insert(1, "class", dataset.index["class"].to_numpy()[rows])
     return frame
+
+
+def _statistics_of(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
+    """Return what `box_statistics` says of the boxes (n, 5) of a video's frames."""
+    counts = np.array([len(frame) for frame in boxes])
+    areas = [_covered(frame[:, :4], record.height, record.width) for frame in boxes if len(frame)]
+    with_box = np.flatnonzero(counts)
+    return {
+        "frames_with_person": (counts > 0).mean(),
+        "boxes_per_frame": counts.mean(),
+        "box_area": float(np.mean(areas)) if areas else 0.0,
+        "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
+        "vanishes": bool((np.diff(with_box) > 1).any()),
+        "several": bool(counts.max() > 1),
+    }
+
+
+def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Return how good the boxes of each class are, the class with the fewest boxes first.
+
+    Args:
+        statistics: From `box_statistics`.
+
+    Returns:
+        A row a class: its videos, mean share of their frames with a box, mean score, and in how
+        many a box vanishes in between, and in how many a frame has several.
+    """
+    classes = statistics.groupby("class")
+    table = pd.DataFrame(
+        {
+            "videos": classes.size(),
+            "frames with a box": classes["frames_with_person"].mean(),
+            "mean score": classes["score"].mean(),
+            "box vanishes": classes["vanishes"].sum(),
+            "several people": classes["several"].sum(),
+        }
+    )
+    return table.sort_values("frames with a box", kind="stable")
 
 
 def _covered(boxes: np.ndarray, height: int, width: int, side: int = 64) -> float:

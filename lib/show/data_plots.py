@@ -1,6 +1,6 @@
 """Tables and figures of a prepared data set; each function makes one and returns it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import find_person_boxes
 from lib.data.video import read_frames
 from lib.prepare.lists import class_counts
-from lib.show.style import BLUE, BOX, COLORS, VERMILLION, shorten, styled
+from lib.show.style import BLUE, BOX, COLORS, GRAY, VERMILLION, shorten, styled
 
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
 COLUMN, GAP = 1.6, 0.08  # width of a frame in a contact sheet and of the gap, inches
@@ -55,28 +55,29 @@ def plot_class_counts(dataset: VideoDataset, list_names: Sequence[str]) -> Figur
 
 
 @styled
-def plot_clip_lengths(dataset: VideoDataset, clip_len: int, frame_interval: int) -> Figure:
-    """Show how long the videos are, and how long a training clip is.
+def plot_clip_lengths(dataset: VideoDataset, clips: Mapping[str, tuple[int, int]]) -> Figure:
+    """Show how long the videos are, and how long training clips are.
 
     Args:
         dataset: The prepared data set.
-        clip_len: Frames in a training clip.
-        frame_interval: Distance of its neighbouring frames, in frames.
+        clips: Whose clip -> its number of frames and the distance of neighbouring ones, in frames;
+            the title is about the first.
     """
     frames = dataset.index["frames"].to_numpy()
-    span = clip_len * frame_interval
-    figure, axes = plt.subplots(figsize=(6, 3))
-    low, high = min(frames.min(), span) - 0.5, max(frames.max(), span) + 0.5
+    spans = {name: count * interval for name, (count, interval) in clips.items()}
+    figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+    low, high = min(frames.min(), *spans.values()) - 0.5, max(frames.max(), *spans.values()) + 0.5
     axes.hist(frames, bins=np.linspace(low, high, 41), color=BLUE)
-    axes.axvline(span, color=VERMILLION, label=f"training clip: {clip_len} × {frame_interval}")
-    short = (frames < span).mean()
+    for (name, span), color in zip(spans.items(), (VERMILLION, GRAY), strict=False):
+        label = "{}: {} × {}".format(name, *clips[name])
+        axes.axvline(span, color=color, label=label)
+    name, span = next(iter(spans.items()))
     axes.set(
         xlabel="length of the video (frames)",
         ylabel="videos",
-        title=f"{short:.0%} of the videos are shorter than a training clip",
+        title=f"{(frames < span).sum()} of {len(frames)} videos are shorter than a clip of {name}",
     )
-    axes.legend()
-    figure.tight_layout()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -123,7 +124,7 @@ def plot_box_statistics(statistics: pd.DataFrame) -> Figure:
     Args:
         statistics: One row a video, as `lib.prepare.detect.box_statistics` returns it.
     """
-    figure, grid = plt.subplots(1, 3, figsize=(10, 2.8))
+    figure, grid = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
     panels = (
         ("frames_with_person", "share of the frames with a box", np.linspace(0, 1, 21)),
         ("boxes_per_frame", "boxes in a frame (mean)", 20),
@@ -135,10 +136,13 @@ def plot_box_statistics(statistics: pd.DataFrame) -> Figure:
         axes.axvline(values.median(), color="black", lw=1, label=f"median {values.median():.2f}")
         axes.set(xlabel=label, ylabel="videos")
         axes.legend()
-    share, area = statistics["frames_with_person"].median(), statistics["box_area"].median()
-    figure.suptitle(f"Half of the videos have boxes in {share:.0%} of their frames or more")
-    grid[2].set_title(f"{area:.0%} of the frame in the median video")
-    figure.tight_layout()
+    share, count = statistics["frames_with_person"], len(statistics)
+    every, none = (share == 1).sum(), (share == 0).sum()
+    grid[0].set_title(f"in every frame of {every} videos, in none of {none}")
+    grid[1].set_title(f"more than one in {statistics['several'].sum()} videos")
+    grid[2].set_title(f"{statistics['box_area'].median():.0%} of the frame in the median video")
+    vanishing = statistics["vanishes"].sum()
+    figure.suptitle(f"Boxes of {count} videos; in {vanishing} a box vanishes for some frames")
     return figure
 
 
