@@ -149,6 +149,14 @@ def test_all_bad_files_are_named_at_once(tmp_path):
         read_plan([study])
 
 
+def test_what_is_wrong_in_several_files_is_said_once(tmp_path):
+    study = write_study(tmp_path / "bad", TINY, one={"lr": 0.0}, two={"lr": 0.0}, good={})
+    with pytest.raises(ValueError, match=r"one\.yaml and 1 more: settings.*\n  lr: [^\n]*$"):
+        read_plan([study])
+    with pytest.raises(ValueError, match=r"(?s)^--set: .* seed: .*one\.yaml and 1 more: .* lr: "):
+        read_plan([study / "good.yaml", study], {"seed": ["x"]})
+
+
 def test_a_study_without_recipe_or_runs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no recipe\.yaml"):
@@ -181,7 +189,10 @@ def test_errors_of_the_command_line_have_their_own_status(study, capsys):
     assert command_line.main([str(study / "nothing.yaml")]) == 2
     assert "nothing.yaml" in capsys.readouterr().err
     assert command_line.main([str(study), "--set", "epohcs=1"]) == 2
-    assert "did you mean 'epochs'" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [  # once, not once a run
+        "--set: settings that cannot be used",
+        "  epohcs: no such parameter; did you mean 'epochs'?",
+    ]
 
 
 # --- What is to be done ---------------------------------------------------------------------------

@@ -67,6 +67,13 @@ def test_parameters_cell_declares_exactly_the_settings(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+def test_papermill_knows_every_parameter(name):
+    """It warns of names that it does not find; its pattern knows no annotation with a bar."""
+    found = papermill.inspect_notebook(NOTEBOOKS / name)
+    assert sorted(found) == sorted(SETTINGS[name].model_fields)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_declared_type_accepts_its_default(name):
     for cell in cells(name, "code"):
         if "parameters" in cell["metadata"].get("tags", []):
@@ -122,6 +129,8 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
         for file in ("params.yaml", "environment.json", "log.jsonl", "last.pt", "metrics.json"):
             assert (out / name / file).is_file(), file
         assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
+        log = (out / name / "batch.log").read_text()
+        assert "unknown parameter" not in log and "without encryption" not in log
     summary = (out / "summary.csv").read_text().splitlines()
     assert summary[0].startswith("run,group,list,top1,top5,mean_class_accuracy")
     assert len(summary) == 1 + 2 * 2

@@ -496,6 +496,13 @@ def test_weights_that_cannot_be_had_are_refused(tiny_settings, changes, message)
 # --- Data -----------------------------------------------------------------------------------------
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tiny_settings, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    settings = tiny_settings(run_dir=tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="run_dir: nothing can be written to .*choose another"):
+        fit(settings)
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [

@@ -164,11 +164,14 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
         ChildProcessError: If the kernel was killed; names the signal.
     """
     import papermill
+    import zmq
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
     kernel = AsyncKernelManager(kernel_name="python3")
+    if kernel.has_trait("transport_encryption") and zmq.has("curve"):
+        kernel.transport_encryption = "auto"  # without it newer kernels warn, in every log
     options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
     try:
         papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)

@@ -86,7 +86,7 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
     """
     files = list(dict.fromkeys(itertools.chain.from_iterable(map(find_run_files, paths))))
     defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
-    runs, wrong = [], []
+    runs, wrong = [], {}
     for path in files:
         try:
             parameters = read_layers(parameter_files(path))
@@ -98,12 +98,30 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
                 settings = make_settings(TrainSettings, defaults | sized, str(path))
                 runs.append(PlannedRun(name, path, sized, settings, tuple(notes)))
         except ValueError as error:
-            if str(error) not in wrong:
-                wrong.append(str(error))
+            wrong.setdefault(str(error).removeprefix(str(path)), []).append(path)
     if wrong:
-        raise ValueError("\n".join(wrong))
+        raise ValueError(
+            "\n".join(_problem(text, paths, grid or {}) for text, paths in wrong.items())
+        )
     _check_folders(runs)
     return runs
+
+
+def _problem(text: str, paths: Sequence[Path], grid: Grid) -> str:
+    """Return an error once, with what it is about: some run files, or the grid that is over them.
+
+    Args:
+        text: The message; it begins with `: ` where the path of a run file stood before it.
+        paths: The run files.
+        grid: Its names stand before the lines of the message that are about it.
+    """
+    if not text.startswith(": "):
+        return text
+    fields = {line.strip().partition(":")[0] for line in text.splitlines()[1:]}
+    if fields and fields <= grid.keys():
+        return f"--set{text}"
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{others}{text}"
 
 
 def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:

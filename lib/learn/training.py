@@ -21,7 +21,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from lib.config import TrainSettings
-from lib.files import exclusive, write_text
+from lib.files import check_writable, exclusive, write_text
 from lib.learn import trainer
 from lib.learn.models import check_input
 from lib.learn.schedule import num_micro_batches
@@ -147,6 +147,7 @@ def check(settings: TrainSettings) -> tuple[str, int]:
     for crop_size in (settings.crop_size, settings.test_crop_size):
         check_input(settings.model, settings.clip_len, crop_size)
     trainer.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
+    check_writable(Run(settings.run_dir).folder, "run_dir", "choose another run_dir")
     return device, num_processes
 
 
