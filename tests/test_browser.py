@@ -85,9 +85,16 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
 
     explorer.get_by_text("what the loader gives").click()
-    explorer.get_by_role("button", name="next step").click()
-    explorer.get_by_text("the two views of unlabelled clips").wait_for(timeout=30_000)
+    words = explorer.get_by_text("the two views of unlabelled clips")
+    words.wait_for(timeout=30_000)  # the page shows the first step by itself
     notebook.screenshot("2_loader", explorer)
+    first = explorer.locator("img").last.get_attribute("src")
+    explorer.get_by_role("button", name="next step").click()
+    notebook.page.wait_for_function(
+        "first => ![...document.images].some(image => image.getAttribute('src') === first)",
+        arg=first,
+        timeout=30_000,
+    )
 
 
 def test_videos_of_the_page_play_offline(small_data, chromium, lab):

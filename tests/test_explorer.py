@@ -239,6 +239,9 @@ def test_loader_view_shows_a_step_or_says_why_not(dataset, data_dir):
     view = shown.widget.children[1]
     source, step, show, following = view.children[0].children
     result = view.children[1]
+    assert "<img" not in result.value
+    shown.widget.selected_index = 1  # the page is opened, and is not empty
+    assert step.value == 0 and "<img" in result.value
     following.click()
     assert step.value == 1 and "<img" in result.value and "unlabelled" in result.value
     source.value = "no/such/params.yaml"

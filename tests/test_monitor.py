@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import re
 import shutil
 
 import pytest
@@ -43,14 +44,15 @@ def watched(fast, monkeypatch):
     return shown
 
 
-def states_while(settings, monkeypatch) -> list:
-    """Train a run and return what its folder said after every step."""
+def states_while(settings, monkeypatch, look=lambda: None) -> list:
+    """Train a run and return what its folder said after every step; `look` is called then."""
     states = []
     real = progress.ProgressFile.write
 
     def write(self, *arguments):
         real(self, *arguments)
         states.append(read_state(settings.run_dir))
+        look()
 
     monkeypatch.setattr(progress.ProgressFile, "write", write)
     fit(settings)
@@ -122,6 +124,19 @@ def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_sett
     watched.clear()
     continued = asyncio.run(train(settings))
     assert continued.is_finished() and "finished: 30 epochs" in watched[-1].data
+
+
+def test_a_stop_within_the_first_epoch_keeps_its_numbers(fast, tiny_settings, monkeypatch):
+    settings = tiny_settings(epochs=2)
+    run = Run(settings.run_dir)
+    monitor = TrainingMonitor(run.folder)
+    assert not monitor.numbers.value  # no row of dashes before anything was measured
+    states_while(settings, monkeypatch, lambda: (monitor.update(), run.ask_to_stop()))
+    state = monitor.update()
+    assert state.phase == "stopped" and not state.log
+    loss = re.search(r"loss</span><br><b>([^<]+)</b>", monitor.numbers.value)[1]
+    assert float(loss) > 0 and 0 < monitor.bar.value < 1
+    assert not TrainingMonitor(run.folder).numbers.value  # nobody knows them any more
 
 
 def button_of(view):

@@ -55,6 +55,15 @@ def test_learning_curves_say_what_was_reached():
     assert "(nats)" in losses.get_ylabel() and "(%)" in accuracy.get_ylabel()
 
 
+def test_a_single_validation_is_a_dot():
+    log = run_log(**{"loss/total": [2.0, 1.5], "eval/top1_video": [None, 62.5]})
+    line = learning_curves(log).axes[2].lines[0]
+    assert line.get_marker() == "o" and line.get_ydata().tolist() == [62.5]
+    assert validation_curves({"a": log}).axes[0].lines[0].get_marker() == "o"
+    log["eval/top1_video"] = [60.0, 62.5]
+    assert learning_curves(log).axes[2].lines[0].get_linestyle() == "-"
+
+
 def test_runs_that_were_not_validated_are_said_to_be():
     log = run_log(**{"loss/total": [2.0, 1.5]})
     assert "not validated" in learning_curves(log).axes[2].get_title()
@@ -108,6 +117,17 @@ def test_classes_are_named_where_they_can_be_read(count):
     figure = confusions({"val": matrix}, classes, "title")
     assert len(figure.axes[0].texts) == (0 if count > MOST_NAMES else np.count_nonzero(matrix))
     assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 24
+    assert_no_text_overlaps(figure)
+
+
+@pytest.mark.parametrize("classes, rows", [(4, 1), (20, 3)])
+def test_matrices_are_not_wider_than_a_page(classes, rows):
+    matrices = {name: np.eye(classes, dtype=int) for name in ("val", "new", "old")}
+    figure = confusions(matrices, [f"{LONG} {k}" for k in range(classes)], "title")
+    width, height = figure.get_size_inches()
+    assert width <= style.REPORT_WIDTH + 1 and height > rows * 3
+    assert len(figure.axes) == 3 + 1  # and the colours
+    assert len({axes.get_subplotspec().rowspan.start for axes in figure.axes[:3]}) == rows
     assert_no_text_overlaps(figure)
 
 

@@ -29,7 +29,7 @@ from lib.show.style import BLUE, GRAY, ORANGE, shorten
 
 GRID = 12  # classes in the grid of buttons; of more, the most confused ones
 PAGE = 4  # clips that play at once
-COLUMNS = 4
+COLUMNS = 2  # of them, so that a narrow window need not shrink them and their titles
 CLIPS_KEPT = 32  # in memory, so that paging back decodes nothing
 FADED = "color:var(--jp-ui-font-color2,#666)"
 ALL, NO_RUN = "all classes", "no second run"
@@ -81,7 +81,8 @@ class EvaluationBrowser:
         self.grid = widgets.GridBox()
         self.note = widgets.HTML()
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
-        self.gallery, self.detail = widgets.HTML(), widgets.HTML()
+        self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
+        self.detail = widgets.HTML(layout=widgets.Layout(flex="1 1 440px", min_width="340px"))
         self.list.observe(self._on_list, names="value")
         self.around.observe(self._on_class, names="value")
         self.kind.observe(self._on_kind, names="value")
@@ -92,15 +93,12 @@ class EvaluationBrowser:
             layout=widgets.Layout(grid_template_columns="repeat(2, 210px)"),
         )
         left = widgets.VBox(
-            [knobs, self.grid],
+            [knobs, self.grid, self.note, self.videos],
             layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
         )
-        right = widgets.VBox(
-            [self.note, self.videos, self.gallery, self.detail],
-            layout=widgets.Layout(flex="1 1 340px", min_width="340px"),
-        )
         self.widget = widgets.HBox(
-            [left, right], layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px")
+            [left, self.gallery, self.detail],
+            layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px"),
         )
 
     @property
@@ -300,7 +298,7 @@ class EvaluationBrowser:
         )
         truth = escape(self.classes[label])
         return (
-            f'<hr><b>{name}</b> <span style="{FADED}">true class: {truth}; below, what the '
+            f'<b>{name}</b> <span style="{FADED}">true class: {truth}; below, what the '
             f"network says of the centre clip and of its parts</span>{movie}"
             f'<div style="display:flex;flex-wrap:wrap;gap:14px">{panels}</div>'
         )

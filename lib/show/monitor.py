@@ -71,8 +71,11 @@ class TrainingMonitor:
         """Read the folder, show what it says, and return it."""
         state = read_state(self.run.folder)
         self.is_starting = self.is_starting and state.is_ended
+        log = self._with_present_epoch(state)
         if self.is_starting:
             state = replace(state, phase="starting")
+        elif self._within and state.phase in ("stopped", "failed"):
+            state = replace(state, progress=self._within[-1])  # of an epoch that did not end
         self.state = state
         self.headline.value = headline(state, self.run)
         self.bar.value = state.share
@@ -81,7 +84,7 @@ class TrainingMonitor:
         self.stop.description = "Stopping …" if state.phase == "stopping" else "Stop"
         self.numbers.value = tiles(state)
         self.error.value = _error_html(state.error) if state.phase == "failed" else ""
-        self._draw(state)
+        self._draw(state, log)
         return state
 
     def _ask_to_stop(self, _: object = None) -> None:
@@ -89,9 +92,9 @@ class TrainingMonitor:
             self.run.ask_to_stop()
         self.update()
 
-    def _draw(self, state: RunState) -> None:
+    def _draw(self, state: RunState, log: pd.DataFrame) -> None:
         """Draw the curves if there is something new, and if there was not much drawing lately."""
-        log, now = self._with_present_epoch(state), time.perf_counter()
+        now = time.perf_counter()
         key = (len(state.log), len(self._within), state.phase == "missing")
         if key == self._drawn or (now < self._draw_next and not state.is_ended):
             return
@@ -133,9 +136,9 @@ def headline(state: RunState, run: Run) -> str:
 
 def tiles(state: RunState) -> str:
     """Return the newest numbers of a run, as HTML; what was not measured yet shows a dash."""
-    if state.phase == "missing":
-        return ""
     latest, is_live = state.latest, not state.is_ended
+    if state.phase == "missing" or not (latest or is_live):
+        return ""
     entries = [
         ("loss", _number(latest.get("loss/total"), ".3f")),
         ("labelled", _number(latest.get("loss/labeled"), ".3f")),

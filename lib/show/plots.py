@@ -117,7 +117,13 @@ def _line(
 ) -> None:
     if column in log:
         part = log[["epoch", column]].dropna()
-        axis.plot(part["epoch"], scale * part[column].astype(float), color=color, label=label)
+        values = scale * part[column].astype(float)
+        axis.plot(part["epoch"], values, _dot(part), color=color, label=label)
+
+
+def _dot(points: pd.DataFrame) -> str:
+    """Return how a line is drawn; a single point, which is none, as a dot."""
+    return "o" if len(points) == 1 else "-"
 
 
 def _finish(axis: Axes) -> None:
@@ -138,9 +144,13 @@ def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title
     """
     side = min(9, max(3, 1.7 + 0.36 * len(classes)))
     names = [shorten(name, LONGEST_NAME) for name in classes]
-    size = (side * len(matrices) + 1, side + 0.4)
-    figure, grid = plt.subplots(1, len(matrices), figsize=size, squeeze=False, layout="compressed")
-    for axis, (name, matrix) in zip(grid[0], matrices.items(), strict=True):
+    columns = min(len(matrices), max(1, int(REPORT_WIDTH / side)))  # a wider figure is shrunk
+    rows = -(-len(matrices) // columns)
+    size = (side * columns + 1, side * rows + 0.4)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
+    for axis in grid.flat[len(matrices) :]:
+        axis.remove()
+    for axis, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
         share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
         axis.spines[:].set_visible(False)
@@ -155,8 +165,10 @@ def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title
         many = "" if len(classes) <= MOST_NAMES else f" (number, of {len(classes)})"
         axis.set(xlabel=f"predicted class{many}")
         axis.set_title(f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right")
-    grid[0, 0].set_ylabel(f"true class{many}")
-    figure.colorbar(image, ax=grid[0].tolist(), label="share of the true class (%)", shrink=0.8)
+    for axis in grid[:, 0]:
+        axis.set_ylabel(f"true class{many}")
+    label, shown = "share of the true class (%)", grid.flat[: len(matrices)].tolist()
+    figure.colorbar(image, ax=shown, label=label, shrink=0.8 / rows)
     figure.suptitle(title)
     return figure
 
@@ -177,7 +189,8 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
             continue
         part = log[["seconds", "eval/top1_video"]].dropna()
         label = group if group not in axis.get_legend_handles_labels()[1] else None
-        axis.plot(part["seconds"] / 60, part["eval/top1_video"], color=color, label=label)
+        minutes, top1 = part["seconds"] / 60, part["eval/top1_video"]
+        axis.plot(minutes, top1, _dot(part), color=color, label=label)
     axis.set(xlabel="training time (minutes)", ylabel="validation top-1 (%)", ylim=(0, 102))
     ends = [value for log in logs.values() if (value := _last(log, "eval/top1_video")) is not None]
     axis.set_title(_range_title(ends))

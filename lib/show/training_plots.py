@@ -17,16 +17,13 @@ from lib.show.style import LABELED, UNLABELED, styled
 
 
 def curves_png(log: pd.DataFrame) -> bytes:
-    """Return the learning curves of a log as a PNG; a single point is drawn as a dot."""
+    """Return the learning curves of a log as a PNG."""
     figure = learning_curves(log)
     titles = ("Loss", "Pseudo-labels", "Top-1 accuracy")  # the numbers stand above the picture
     for axis, title in zip(figure.axes, titles, strict=True):
         axis.set_title("", loc="left")
         axis.set_title(title)
         axis.set_xlim(left=0)
-        for line in axis.get_lines():
-            if len(line.get_xdata()) == 1:
-                line.set_marker("o")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

@@ -140,6 +140,7 @@ class AugmentationExplorer:
         one_clip = widgets.VBox([self._arranged_knobs(), shown])
         self.widget = widgets.Tab([one_clip, loader.widget])
         self.widget.titles = ("one clip", "what the loader gives")
+        self.widget.observe(lambda _: loader.open(), names="selected_index")
         self._is_set_up = True
         self.show()
 
@@ -279,12 +280,18 @@ class LoaderView:
         self.button = widgets.Button(description="show", button_style="info", icon="play")
         self.next.on_click(lambda _: self._next())
         self.button.on_click(lambda _: self.show())
-        self.result = widgets.HTML("Choose the settings of a run, and press <b>show</b>.")
+        self.result = widgets.HTML("loading the first step …")
+        self._is_opened = False
         controls = [self.source, self.step, self.button, self.next]
         for button in (self.button, self.next):
             button.layout.width = "110px"
         controls = widgets.HBox(controls, layout=wrapping())
         self.widget = widgets.VBox([controls, self.result])
+
+    def open(self) -> None:
+        """Show the first step when the page is opened for the first time."""
+        if not self._is_opened:
+            self.show()
 
     def _next(self) -> None:
         self.step.value += 1
@@ -292,7 +299,7 @@ class LoaderView:
 
     def show(self) -> None:
         """Load the step's first clips and show them."""
-        explorer = self.explorer
+        self._is_opened, explorer = True, self.explorer
         try:
             if self.source.value == THESE_KNOBS:
                 settings = training_settings(explorer.settings, explorer.dataset)
