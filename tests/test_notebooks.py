@@ -130,7 +130,7 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
             assert (out / name / file).is_file(), file
         assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
         log = (out / name / "batch.log").read_text()
-        assert "unknown parameter" not in log and "without encryption" not in log
+        assert "unknown parameter" not in log and "WARNING" not in log
     summary = (out / "summary.csv").read_text().splitlines()
     assert summary[0].startswith("run,group,list,top1,top5,mean_class_accuracy")
     assert len(summary) == 1 + 2 * 2

@@ -166,6 +166,7 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
     import papermill
     import zmq
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +182,8 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
         raise ChildProcessError(
             f"the kernel of {notebook} was ended by {how}; the same command goes on"
         ) from error
+    finally:
+        run_sync(kernel.shutdown_kernel)()  # who brings a kernel ends it, before the next notebook
 
 
 def prepare_data(folder: Path, parameters: dict[str, Any]) -> int:
