@@ -95,7 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--from",
         dest="again",
         metavar="RUN",
-        help="make a run again from its folder alone, beside it, and compare the first 100 losses",
+        help="make a run again from its folder alone, beside it, and compare the first 100 losses; "
+        "with --set a run like it with other settings, in the run_dir that is set",
     )
     parser.add_argument(
         "--set",
@@ -139,10 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (not options.paths) == (options.again is None):
         parser.error("give run files or studies, or --from and the folder of a run")
     try:
-        if options.again is not None:
-            return run_again(options.again)
-        resources = read_resources(parser, options)
         grid = dict(parse_set(text) for text in options.set)
+        if options.again is not None:
+            return run_again(options.again, grid)
+        resources = read_resources(parser, options)
         if options.dry_run:
             print(plan_text(read_plan(options.paths, grid)))
             return 0

@@ -1,26 +1,34 @@
 """A run made again from its folder alone, and compared with what it was.
 
 The folder holds the settings; the data must be where they say. Equal losses mean that code, data
-and machine compute what they computed then.
+and machine compute what they computed then. With settings of its own it is a new run beside it.
 """
 
 from pathlib import Path
+from typing import Any
 
-from lib.batch.plan import PlannedRun
-from lib.batch.run import do_here, make_batch, say_failures
-from lib.parameters import read_yaml
+from lib.batch.plan import Grid, PlannedRun
+from lib.batch.run import do_here, has_report, make_batch, say_failures
+from lib.config import TrainSettings, project_path
+from lib.parameters import make_settings, read_yaml
 from lib.run.environment import arithmetic
 from lib.run.folder import Run
 
 MOST_LOSSES = 100
 
 
-def run_again(folder: str | Path) -> int:
+def run_again(folder: str | Path, grid: Grid | None = None) -> int:
     """Train and test a run again, in `<folder>_again`, and return the number of failures.
+
+    Args:
+        folder: The run.
+        grid: Settings that are to differ; then it is a new run, in the `run_dir` that they name.
 
     Raises:
         ValueError: If there is no run, or its data are missing.
     """
+    if grid:
+        return _run_with(folder, _single_values(grid))
     first = Run(folder)
     place = first.folder.with_name(f"{first.name}_again")
     settings = first.settings().model_copy(update={"run_dir": str(place)})
@@ -32,6 +40,26 @@ def run_again(folder: str | Path) -> int:
     differs = difference(first, Run(place))
     print(differs or f"{place}: its first losses are those of {first.folder}, to the last digit")
     return int(bool(differs))
+
+
+def _run_with(folder: str | Path, changes: dict[str, Any]) -> int:
+    """Train and test a run with the settings of another but for some; returns failures."""
+    first, place = Run(folder), project_path(changes["run_dir"])
+    values = first.settings().model_dump() | changes
+    settings = make_settings(TrainSettings, values, f"--from {folder} --set")
+    batch = make_batch([PlannedRun(place.name, first.params_path, values, settings)])
+    failures = batch.refused | do_here(batch, 1)
+    if has_report(place.parent):
+        print(f"report: {place.parent / 'report.html'}")
+    return say_failures(failures)
+
+
+def _single_values(grid: Grid) -> dict[str, Any]:
+    if many := [name for name, values in grid.items() if len(values) > 1]:
+        raise ValueError(f"--set {many[0]}: has several values; with --from give one")
+    if not isinstance((grid.get("run_dir") or [None])[0], str):
+        raise ValueError("--set run_dir: with --from and --set, name the folder of the new run")
+    return {name: values[0] for name, values in grid.items()}
 
 
 def difference(first: Run, second: Run) -> str:

@@ -4,7 +4,8 @@ A data set is a folder with
 
 - `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and what a
   reader needs: fingerprint, seek),
-- `lists/*.txt`: which videos belong to a part, lines `class/name frames label`,
+- `lists/*.txt`: which videos belong to a part, lines `class/name frames label`; a list of the same
+  name in `lists/decided` names those whose label may differ (`lib.prepare.pseudo_lists`),
 - `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
 - `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.
 
@@ -24,7 +25,7 @@ import pandas as pd
 
 from lib.config import project_path
 from lib.data.folders import is_prepared, prepared_folder
-from lib.files import read_json, reading, write_text
+from lib.files import read_json, reading, write_changed
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 REMEDY = "prepare the data set again (delete dataset.json)"
@@ -121,12 +122,14 @@ class VideoDataset:
                 f"{self.folder / 'index.csv'}, the first: {unknown[:3]}; prepare the data set "
                 "again, or take these lines out of the list"
             )
-        differ = np.flatnonzero(self.index["label"].to_numpy()[rows] != labels)
-        if len(differ):
-            line = int(differ[0])
+        is_other = self.index["label"].to_numpy()[rows] != labels
+        if (decided := path.parent / "decided" / path.name).is_file():
+            is_other &= ~np.isin(names, parse_list(decided)[0]) | (labels >= len(self.classes))
+        if is_other.any():
+            line = int(is_other.argmax())
             known = int(self.index["label"].iloc[rows[line]])
             raise ValueError(
-                f"{path}: {len(differ)} labels differ from the index, the first: {names[line]} "
+                f"{path}: {is_other.sum()} labels differ from the index, the first: {names[line]} "
                 f"has {labels[line]} here and {known} ({self.classes[known]}) in the index; "
                 "labels are positions in the class list of dataset.json"
             )
@@ -140,13 +143,6 @@ class VideoDataset:
             for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
         ]
         return write_changed(self.list_path(list_name), "".join(lines))
-
-
-def write_changed(path: Path, text: str) -> Path:
-    """Write a text file unless it holds this text already; return the path."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return path
-    return write_text(path, text)
 
 
 def parse_list(path: Path) -> tuple[list[str], np.ndarray]:

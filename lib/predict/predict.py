@@ -74,19 +74,23 @@ def load_classifier(run: Run, temperature: float = 1.0) -> Classifier:
     Raises:
         ValueError: If the run is not finished; says how far it is.
     """
-    settings = run.settings()
-    if not run.is_finished():
-        epoch = (run.saved() or (0, 0))[1]
-        raise ValueError(
-            f"{run.folder}: not finished, {epoch} of {settings.epochs} epochs are trained; the "
-            "command that trains it goes on"
-        )
-    settings = settings.model_copy(update={"pretrained": False, "weights": None})
+    check_finished(run)
+    settings = run.settings().model_copy(update={"pretrained": False, "weights": None})
     state = run.load(run.last_path)
     model = build_run_model(settings, len(state["classes"]))
     model.load_state_dict(tested_weights(state))
     normalize = run_normalize(settings)
     return Classifier(settings, tuple(state["classes"]), model.eval(), normalize, temperature)
+
+
+def check_finished(run: Run) -> None:
+    """Raise ValueError if a run is not finished; says how far it is."""
+    if not run.is_finished():
+        epoch, epochs = (run.saved() or (0, 0))[1], run.settings().epochs
+        raise ValueError(
+            f"{run.folder}: not finished, {epoch} of {epochs} epochs are trained; the command that "
+            "trains it goes on"
+        )
 
 
 def find_new_videos(places: list[Path]) -> list[Path]:

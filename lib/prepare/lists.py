@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, draw_rows, write_changed
+from lib.data.dataset import VideoDataset, draw_rows, parse_list
+from lib.files import write_changed
 from lib.prepare.official_lists import ListEntry
 
 YOUTUBE_ID = 11  # characters
@@ -57,7 +58,8 @@ def summarize_lists(dataset: VideoDataset) -> pd.DataFrame:
 
 def class_counts(dataset: VideoDataset, list_name: str) -> pd.Series:
     """Return the number of a list's videos of each class, classes in label order, int64."""
-    labels = dataset.index["label"].iloc[dataset.read_list(list_name)]
+    dataset.read_list(list_name)  # says what is wrong with it
+    labels = pd.Series(parse_list(dataset.list_path(list_name))[1])  # decided ones are its own
     counts = labels.value_counts().reindex(range(len(dataset.classes)), fill_value=0)
     return counts.set_axis(list(dataset.classes))
 

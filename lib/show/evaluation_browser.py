@@ -1,6 +1,6 @@
 """Paging through what a tested run got right and wrong, in JupyterLab."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import ipywidgets as widgets
@@ -271,15 +271,9 @@ class EvaluationBrowser:
         for position in positions.tolist():
             share = probabilities(self.result, self.settings.test_fusion)[position]
             best, label = int(share.argmax()), int(self.result.labels[position])
-            clip = self._clip(position)
+            clip = readable_clip(self.clips, int(self.result.rows[position]))
             tiles.append(clip_tile(clip, label, best, float(share[best]), self.classes))
         return tiles_html(tiles, "clips of the chosen videos", COLUMNS)
-
-    def _clip(self, position: int) -> Tensor | str:
-        try:
-            return self.clips(int(self.result.rows[position]))[0]
-        except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
-            return f"cannot be read: {shorten(str(error), 90)}"
 
     def _detail(self, position: int) -> str:
         """Return HTML of one video: its parts, and the five best classes by part and run."""
@@ -320,6 +314,14 @@ class EvaluationBrowser:
             title = f"{part.split()[0]}: {shorten(self.classes[best], 12)}"
             tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
         return tiles_html(tiles, "the whole clip, its actor alone, its background alone"), shares
+
+
+def readable_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) -> Tensor | str:
+    """Return the clip of an index row, or why there is none."""
+    try:
+        return clips(row)[0]
+    except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
+        return f"cannot be read: {shorten(str(error), 90)}"
 
 
 def comparable_runs(run: Run) -> dict[str, Run]:
