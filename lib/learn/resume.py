@@ -101,8 +101,8 @@ def check_same_step(trainer: "Trainer") -> None:
 
 
 def save_before_the_error(trainer: "Trainer") -> None:
-    """Save what was before the failed step; what other processes had of their own is lost."""
-    if trainer.world.rank or not trainer.is_sound or trainer.saved_step == trainer.step:
+    """Save what was before the failed step, of one process: what others had is not to be got."""
+    if trainer.world.size > 1 or not trainer.is_sound or trainer.saved_step == trainer.step:
         return
     if trainer.before is not None:
         go_back(trainer)
