@@ -18,12 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
-from lib.augment.transforms import (
-    DrawnStrong,
-    StrongTransform,
-    WeakParams,
-    WeakTransform,
-)
+from lib.augment.transforms import DrawnStrong, StrongTransform, WeakParams, WeakTransform
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, TeacherScores

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ import psutil
 import pytest
 from test_distributed import wait_until
 
+from lib.config import PROJECT_ROOT
 from lib.learn.training import fit
 from lib.run import standstill
 from lib.run.folder import Run
@@ -105,6 +108,63 @@ def test_a_stop_is_honoured_although_a_process_is_stopped(
     assert "ended at once, the same call goes on from the last checkpoint" in said
     assert not run.error_path.exists()
     wait_until(lambda: not is_there(stopped[0]), "its end")
+
+
+def test_what_a_killed_process_said_is_taken_away(tiny_settings, tiny_network):
+    """Its neighbour has a part of what only both together could continue, and saves nothing."""
+    run = Run((settings := tiny_settings(epochs=3000, num_processes=2)).run_dir)
+    saved = []
+
+    def kill_one():
+        place, path = standstill.read_place, pulse_path(run.folder, 1)
+        wait_until(lambda: run.saved() and (found := place(path)) and found.step > 5, "some steps")
+        saved.append(len(run.load(run.last_path)["ranks"]))
+        os.kill(place(path).pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    with pytest.raises(ChildProcessError, match="process 1 of 2 was ended by SIGKILL"):
+        fit(settings)
+    thread.join()
+    assert saved == [2] and len(run.load(run.last_path)["ranks"]) == 2
+    assert not list(run.folder.glob(".pulse.*")) and not run.progress_path.exists()
+
+
+def start_torchrun(tiny_settings, tmp_path) -> tuple[Run, subprocess.Popen]:
+    """Start a run of two processes under torchrun, which look for a standstill after 3 s."""
+    (tmp_path / "run.yaml").write_text(tiny_settings(epochs=3000, val_interval=3000).as_yaml())
+    script = tmp_path / "main.py"
+    script.write_text(
+        f"""
+from lib.learn import training
+from lib.run import standstill
+import tiny
+standstill.STILL_S, training.train_worker = 3.0, tiny.tiny_worker
+training.leave(training.main([{str(tmp_path / "run.yaml")!r}]))
+"""
+    )
+    path = os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "tests")])
+    # torchrun waits for 30 s before it kills what is stopped, if it cannot be told otherwise
+    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([*torchrun, str(script)], env=os.environ | ours, **streams)
+    return Run(tmp_path / "run"), process
+
+
+def test_under_torchrun_a_stop_is_honoured_although_a_process_is_stopped(tiny_settings, tmp_path):
+    run, process = start_torchrun(tiny_settings, tmp_path)
+    try:
+        stopped = stop_a_process(run, is_loader=False, others=set())
+        run.ask_to_stop()
+        said = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
+    assert process.returncode
+    assert "no step for 3 s: waiting for process 1 of 2" in said
+    assert f"{stopped.pid} is stopped (kill -CONT)" in said
+    assert "ended, the same call goes on from the last checkpoint" in said
+    wait_until(lambda: not stopped.is_running(), "its end")
 
 
 def is_there(process: psutil.Process) -> bool:

@@ -31,15 +31,7 @@ from lib.augment.color import (
     sharpness,
     solarize,
 )
-from lib.augment.geometry import (
-    Fill,
-    cutout,
-    rotate,
-    shear_x,
-    shear_y,
-    translate_x,
-    translate_y,
-)
+from lib.augment.geometry import Fill, cutout, rotate, shear_x, shear_y, translate_x, translate_y
 
 MAX_MAGNITUDE = 30
 

@@ -6,8 +6,10 @@ A cluster sends signals to all processes of a job, and one that makes clips is s
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.queues import Queue
 
 from torch.utils.data import DataLoader
 
@@ -24,6 +26,7 @@ def _begin(parent: int, worker: int) -> None:
 
     So it ends its loaders when it ends after an error, and would wait for them forever.
     """
+    Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # which else only prints the error
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -38,6 +41,13 @@ def _end_by(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _end_unsent(error: Exception, batch: object) -> None:
+    """End a loader's process that cannot hand over a batch, which would be waited for forever."""
+    traceback.print_exception(error)
+    is_small = "No space left" in str(error)  # of shared memory, which PyTorch says of SIGBUS
+    os.kill(os.getpid(), signal.SIGBUS if is_small else signal.SIGKILL)
 
 
 def start(loader: DataLoader) -> Iterator:

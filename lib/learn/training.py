@@ -28,19 +28,14 @@ from lib.learn.schedule import num_micro_batches
 from lib.learn.setup import load_data, load_soft_targets, make_clips, read_settings
 from lib.run.devices import check_precision, resolve_device
 from lib.run.folder import Run
-from lib.run.processes import (
-    World,
-    is_in_torchrun,
-    launch,
-    leave,
-    resolve_num_processes,
-)
+from lib.run.processes import World, is_in_torchrun, launch, leave, resolve_num_processes
 from lib.run.progress import LogFollower
 from lib.run.standstill import CURE, StandstillError, pulse_path
 from lib.run.stop import signals_ask
 from lib.run.tracking import check_tensorboard
 
-SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d"  # PyTorch's words for it
+# PyTorch's and Python's words for it, in a traceback.
+SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d|(?s:SemLock.*No space left)"
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
@@ -50,8 +45,7 @@ def train_worker(world: World, settings: TrainSettings) -> None:
     try:
         trainer.Trainer(settings, world).fit()
     except Exception as error:
-        is_small = re.search(SMALL_SHARED_MEMORY, str(error))
-        cure = f"num_workers: the shared memory is too small; {CURE}\n" if is_small else ""
+        cure = _cure(error)
         if not run.error_path.exists():  # the other processes fail too, because of the first
             text = f"process {world.rank} of {world.size}\n{traceback.format_exc()}{cure}"
             _note_error(run, text)
@@ -59,10 +53,23 @@ def train_worker(world: World, settings: TrainSettings) -> None:
             raise OSError(cure) from error
         raise
     finally:
-        with suppress(OSError):
-            pulse_path(run.folder, world.rank).unlink(missing_ok=True)
-            if world.rank == 0:
-                run.progress_path.unlink(missing_ok=True)
+        _forget(run, [world.rank])
+
+
+def _cure(error: Exception) -> str:
+    """Return how to cure shared memory that is too small; empty if it is not, or was named."""
+    text = "".join(traceback.format_exception(error))
+    is_new = re.search(SMALL_SHARED_MEMORY, text) and CURE not in text
+    return f"num_workers: the shared memory is too small; {CURE}\n" if is_new else ""
+
+
+def _forget(run: Run, ranks: Sequence[int]) -> None:
+    """Remove what processes that have ended said about where they are."""
+    with suppress(OSError):
+        for rank in ranks:
+            pulse_path(run.folder, rank).unlink(missing_ok=True)
+        if 0 in ranks:
+            run.progress_path.unlink(missing_ok=True)
 
 
 def _note_error(run: Run, text: str) -> None:
@@ -121,6 +128,13 @@ def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -
     except ChildProcessError as error:  # its neighbours have failed only because of it
         _note_error(run, str(error))
         raise
+    except Exception as error:  # also of a second loader that died while the first was dealt with
+        if cure := _cure(error):
+            _note_error(run, f"{traceback.format_exc()}{cure}")
+            raise OSError(cure) from error
+        raise
+    finally:
+        _forget(run, () if is_in_torchrun() else range(num_processes))  # there others may go on
 
 
 def check(settings: TrainSettings) -> tuple[str, int]:
@@ -155,13 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
     parser = argparse.ArgumentParser(prog="lib.learn.training", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "files", nargs="+", type=Path, help="what is shared, recipe, run; later ones win"
-    )
+    parser.add_argument("files", nargs="+", type=Path, help="shared, recipe, run; later ones win")
     files = parser.parse_args(arguments).files
     try:
-        settings = read_settings(files)
-        run = fit(settings)
+        run = fit(read_settings(files))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -186,14 +186,7 @@ def _end_waiting(error: StandstillError) -> None:
         child.kill()
 
 
-def _spawned(
-    rank: int,
-    worker: Callable,
-    args: tuple,
-    size: int,
-    device: str,
-    init: str,
-) -> None:
+def _spawned(rank: int, worker: Callable, args: tuple, size: int, device: str, init: str) -> None:
     torch.set_num_threads(num_threads(size))
     _run_in_group(worker, args, rank, size, device, rank, init)
     leave(0)

@@ -112,3 +112,28 @@ def test_shared_memory_that_is_too_small_says_how_to_cure_it(
     assert "/dev/shm has 64 MB left: set num_workers" in Standstill(tmp_path, 1).problem()
     usage.free = 8e9
     assert "/dev/shm" not in Standstill(tmp_path, 1).problem()
+
+
+SHORT_OF_MEMORY = """
+import sys, yaml
+from lib.config import TrainSettings
+from lib.learn.training import fit
+fit(TrainSettings(**yaml.safe_load(open(sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize("size", ["4k", "100k", "128k"])
+def test_really_small_shared_memory_ends_a_run_and_is_said(tiny_settings, tmp_path, fault, size):
+    """Of the first the queues have none, of the others the clips; nothing waits for them."""
+    (tmp_path / "run.yaml").write_text(tiny_settings(num_workers=1).as_yaml())
+    mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
+    may = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True)
+    if may.returncode:
+        pytest.skip("no file system can be mounted here")
+    python = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "run.yaml")]
+    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *python]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=90)
+    assert done.returncode
+    assert b"num_workers: the shared memory is too small" in done.stderr
+    fault(f"/dev/shm of {size}", 1, 0)
