@@ -199,21 +199,39 @@ def coded(tmp_path_factory) -> VideoDataset:
 
 # --- Faults ---------------------------------------------------------------------------------------
 
-_faults: list[tuple[str, int, int]] = []
+_faults: dict[str, list[tuple[str, int, int]]] = {}  # by test
 
 
 @pytest.fixture
-def fault() -> Callable[[str, int, int], None]:
+def fault(request) -> Callable[[str, int, int], None]:
     """Return what notes a fault: its name, how often it was injected, how often work was lost."""
-    return lambda name, times, lost: _faults.append((name, times, lost))
+    noted = _faults.setdefault(request.node.nodeid, [])
+    return lambda name, times, lost: noted.append((name, times, lost))
+
+
+def fault_rows(failed: set[str]) -> list[tuple[str, int, int]]:
+    """Return the noted faults by name, and as lost each test that failed without noting what was.
+
+    Args:
+        failed: Ids of the tests that failed.
+    """
+    noted = [row for rows in _faults.values() for row in rows]
+    silent = {test for test in failed if not any(row[2] for row in _faults.get(test, ()))}
+    noted += [(f"failed: {test.split('::')[-1]}"[:50], 1, 1) for test in sorted(silent)]
+    sums = {name: (0, 0) for name, _, _ in noted}
+    for name, times, lost in noted:
+        sums[name] = sums[name][0] + times, sums[name][1] + lost
+    return [(name, *numbers) for name, numbers in sums.items()]
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print what was injected, and what it cost: the table of `make faults`."""
-    if os.environ.get("FAULTS") != "full" or not _faults:
+    bad = [terminalreporter.stats.get(kind, []) for kind in ("failed", "error")]
+    rows = fault_rows({report.nodeid for reports in bad for report in reports})
+    if os.environ.get("FAULTS") != "full" or not rows:
         return
+    rows.append(("all of them", sum(row[1] for row in rows), sum(row[2] for row in rows)))
     terminalreporter.write_sep("=", "faults")
     terminalreporter.write_line(f"{'fault':<50} {'times':>6} {'survived':>9} {'lost':>5}")
-    sums = "all of them", sum(row[1] for row in _faults), sum(row[2] for row in _faults)
-    for name, times, lost in [*_faults, sums]:
+    for name, times, lost in rows:
         terminalreporter.write_line(f"{name:<50} {times:>6} {times - lost:>9} {lost:>5}")

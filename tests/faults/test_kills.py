@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import subprocess
 from functools import partial
 
@@ -74,35 +75,41 @@ def test_nothing_is_lost(data_dir, tmp_path, whole, fault, name, blow, runs, tim
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 8 MB in memory, taken away at the end."""
+    """A file system of 8 MB in memory; a shell takes it away, also if these tests are killed."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    script = 'mount -t tmpfs -o size=8m tmpfs "$0" && echo there && read end; umount -l "$0"'
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = ["sh", "-c", script, str(place)]
+    shell = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+    try:
+        if not shell.stdout.readline():
+            pytest.skip(f"no file system can be mounted here: {shell.communicate()[1].strip()}")
+        yield place
+    finally:
+        if shell.poll() is None:
+            shell.communicate("end\n")
+    assert not os.path.ismount(place)
 
 
 @full_only
 def test_a_full_disk_loses_nothing(data_dir, small_disk, whole, fault, at_forward):
     """Of 8 MB, 0 to 2 are left when the run begins to need them."""
-    lost = 0
-    for number, keep in enumerate((0, 1_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000)):
+    left, lost = (0, 1_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000), 0
+    for number, keep in enumerate(left):
         settings = make_tiny_settings(data_dir, small_disk / str(number), **OFTEN)
-        run = Run(settings.run_dir)
         at_forward(4, partial(fill_disk, small_disk, keep))
         try:
             fit(settings)
         except OSError as error:
             assert "make room there" in str(error)
-        (small_disk / "ballast").unlink()
+        finally:
+            (small_disk / "ballast").unlink(missing_ok=True)
         at_forward(10**9, lambda: None)
-        lost += num_lost(fit(settings), whole[1])
-        for path in (run.last_path, run.best_path, *run.folder.glob("last.previous.pt")):
-            path.unlink(missing_ok=True)
-    fault("full disk", 7, lost)
+        run = fit(settings)
+        lost += num_lost(run, whole[1])
+        shutil.rmtree(run.folder)
+    fault("full disk", len(left), lost)
     assert not lost
 
 

@@ -25,15 +25,16 @@ def damage(settings) -> str:
     return str(path)
 
 
-def test_it_stops_and_names_the_video_and_the_way_on(settings):
+def test_it_stops_and_names_the_video_and_the_way_on(settings, fault):
     path = damage(settings)
     with pytest.raises(ValueError, match="cannot be read as a video.*set unreadable to") as e:
         fit(settings)
     assert path in str(e.value)
+    fault("damaged video stops the run", 1, 0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_it_is_skipped_and_said(settings, capfd, num_workers):
+def test_it_is_skipped_and_said(settings, capfd, fault, num_workers):
     path = damage(settings)
     with pytest.raises(ValueError, match="set unreadable to 'skip'"):
         fit(settings)
@@ -44,14 +45,16 @@ def test_it_is_skipped_and_said(settings, capfd, num_workers):
         capfd.readouterr().out.count(f"{path}: cannot be read; others are taken") == 2
     )  # once a stream
     assert f"{run.name} {50 * sum(shares):.3g} %" in replaced_sentence([run])
+    fault(f"damaged video skipped, {num_workers} loaders", 1, 0)
 
 
-def test_a_disk_that_is_gone_is_not_skipped(settings):
+def test_a_disk_that_is_gone_is_not_skipped(settings, fault):
     dataset = read_dataset(load_data(settings).labeled.folder)
     for row in range(len(dataset.index)):
         dataset.record(row).path.unlink()
     with pytest.raises(ValueError, match="is the disk there"):
         fit(settings.model_copy(update={"unreadable": "skip"}))
+    fault("videos gone in mid-run", 1, 0)
 
 
 def test_nothing_changes_where_all_can_be_read(settings):
