@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -77,15 +78,13 @@ def let_it_die(process: BaseProcess, run: Run) -> bool:
 def kill_child(process: BaseProcess, run: Run) -> bool:
     """Kill a process that it has started: one of its loaders', or a spawned one."""
     while process.exitcode is None:
-        try:
+        with suppress(psutil.Error):  # one that has just ended
             children = psutil.Process(process.pid).children(recursive=True)
-        except psutil.Error:
-            break
-        children = [child for child in children if "resource_tracker" not in str(child.cmdline())]
-        if children:
-            children[-1].kill()
-            process.join()
-            return True
+            own = [child for child in children if "resource_tracker" not in str(child.cmdline())]
+            if own:
+                own[-1].kill()
+                process.join()
+                return True
     return False
 
 
