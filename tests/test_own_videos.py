@@ -37,11 +37,13 @@ def test_sizes_follow_the_footage_and_the_machine():
     found = size_run(RECIPE, footage, Machine(has_weights=True, cores=4))
     assert found.values["model"] == "efficientnet_lite0" and found.values["pretrained"] is True
     assert found.values["frame_interval"] == 11  # 0.75 · 60 frames over 4
-    assert (found.values["short_side"], found.values["crop_size"]) == (96, 84)
+    assert (found.values["short_side"], found.values["crop_size"]) == (160, 140)
     assert found.values["epochs"] == 75  # 300 steps, 72 // 16 = 4 an epoch
     assert found.values["num_processes"] == 2
     assert found.values["unlabeled_batch"] == 16
-    assert any("short_side 96" in line and "144 pixels" in line for line in found.reasons)
+    assert any("short_side 160" in line and "weights" in line for line in found.reasons)
+    small = size_run(RECIPE, footage, Machine()).values
+    assert (small["short_side"], small["crop_size"]) == (96, 84)
 
 
 def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged():

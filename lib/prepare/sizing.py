@@ -20,6 +20,7 @@ NUM_LOOKED_AT = 40  # videos whose header is read
 FEW_VIDEOS = 10  # of a class in validation
 CLIP_SECONDS = 2.56  # of the paper: 8 frames, every 8th of 25 a second
 NETWORK = "efficientnet_lite0"
+IMAGE_SIDE = 160  # pixels without a GPU; 224 gained nothing more on two draws (docs/pretrained.md)
 # (starts from weights, supervised): steps that such a run needs, and fewest epochs
 STEPS = {(True, True): (300, 20), (True, False): (300, 7)}
 STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
@@ -118,12 +119,12 @@ def _choose_clips(sizes: Sizes, footage: Footage, machine: Machine) -> None:
     seconds = length * interval / (footage.fps or 25)
     whole = f"a clip spans {seconds:.1f} s; a video has {footage.frames} frames"
     sizes.choose("frame_interval", interval, whole)
-    if machine.has_gpu:
-        wanted, place = 256, "a GPU"
-    else:
-        wanted, place = 96, "no GPU"
+    wanted, place = (256, "a GPU") if machine.has_gpu else (96, "no GPU")
     side = max(32, min(wanted, footage.short_side))
     reason = f"{place}; the footage has {footage.short_side} pixels"
+    if is_ready:  # also where the footage is smaller
+        side = 256 if machine.has_gpu else IMAGE_SIDE
+        reason = f"{place}; near what its weights were trained with"
     side = sizes.choose("short_side", side, reason)
     crop = sizes.choose("crop_size", side * 7 // 8 // 4 * 4, "seven eighths of short_side")
     sizes.choose("test_crop_size", crop, "as in training")
