@@ -42,6 +42,8 @@ def test_sizes_follow_the_footage_and_the_machine():
     assert found.values["num_processes"] == 2
     assert found.values["unlabeled_batch"] == 16
     assert any("short_side 160" in line and "weights" in line for line in found.reasons)
+    probe = size_run(RECIPE | {"objective": "probe"}, footage, Machine(has_weights=True)).values
+    assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
     small = size_run(RECIPE, footage, Machine()).values
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 

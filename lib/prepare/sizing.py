@@ -111,8 +111,9 @@ def _choose_network(sizes: Sizes, machine: Machine) -> None:
 
 def _choose_clips(sizes: Sizes, footage: Footage, machine: Machine) -> None:
     is_ready = bool(sizes.values.get("pretrained"))
-    is_light = is_ready and not machine.has_gpu
-    why = "an image network gains little from more" if is_light else "frames, as in the paper"
+    is_probe = sizes.values.get("objective") == "probe"  # reads each video once
+    is_light = is_ready and not machine.has_gpu and not is_probe
+    why = "no GPU; each more costs as much again" if is_light else "frames, as in the paper"
     length = sizes.choose("clip_len", 4 if is_light else 8, why)
     span = min(CLIP_SECONDS * (footage.fps or 25), 0.75 * footage.frames)
     interval = max(1, round(span / length))
