@@ -151,10 +151,7 @@ def _computing_with(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _followed(follow: Callable[[], None]) -> Iterator[None]:
-    """Call `follow` from a thread while the body runs, and once more after it.
-
-    If that raises StandstillError, the body is not to wait for ever, and the error is raised here.
-    """
+    """Call `follow` from a thread while the body runs, and after it; pass StandstillError on."""
     ended, stood = threading.Event(), []
 
     def poll() -> None:
@@ -168,13 +165,15 @@ def _followed(follow: Callable[[], None]) -> Iterator[None]:
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
-        yield
-    except Exception as error:
-        raise (stood or [error])[0] from None
-    finally:
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            follow()
+    except Exception as error:  # also of a second loader, which may die during the clean-up
         ended.set()
-        thread.join()
-        follow()
+        raise (stood or [error])[0] from None
 
 
 def _end_waiting(error: StandstillError) -> None:
