@@ -44,6 +44,8 @@ def test_sizes_follow_the_footage_and_the_machine():
     assert any("short_side 160" in line and "weights" in line for line in found.reasons)
     probe = size_run(RECIPE | {"objective": "probe"}, footage, Machine(has_weights=True)).values
     assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
+    baseline = RECIPE | {"objective": "supervised", "lr": "auto"}
+    assert size_run(baseline, footage, Machine(has_weights=True)).values["lr"] == 0.005
     small = size_run(RECIPE, footage, Machine()).values
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 

@@ -157,7 +157,8 @@ def _choose_schedule(sizes: Sizes, footage: Footage, machine: Machine) -> None:
     sizes.choose("warmup_epochs", round(0.02 * epochs, 1) if epochs > 1 else 0.0, start)
     sizes.choose("unlabeled_rampup_epochs", 0.0 if is_ready else round(epochs / 7, 1), start)
     sizes.choose("val_interval", max(1, epochs // 10), start)
-    sizes.choose("lr", 0.02 if is_ready else 0.07, start)
+    rate = 0.005 if objective == "supervised" else 0.02  # 0.02 fell below the probe's head
+    sizes.choose("lr", rate if is_ready else 0.07, start)
 
 
 def _epochs(is_ready: bool, objective: str | None, steps_per_epoch: int) -> int:
