@@ -20,7 +20,7 @@ NUM_LOOKED_AT = 40  # videos whose header is read
 FEW_VIDEOS = 10  # of a class in validation
 CLIP_SECONDS = 2.56  # of the paper: 8 frames, every 8th of 25 a second
 NETWORK = "efficientnet_lite0"
-IMAGE_SIDE = 160  # pixels without a GPU; 224 gained nothing more on two draws (docs/pretrained.md)
+IMAGE_SIDE = 160  # pixels without a GPU; 224 costs twice as much (docs/pretrained.md)
 # (starts from weights, supervised): steps that such a run needs, and fewest epochs
 STEPS = {(True, True): (300, 20), (True, False): (300, 7)}
 STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
