@@ -44,10 +44,9 @@ def _end_by(parent: int) -> None:
 
 
 def _end_unsent(error: Exception, batch: object) -> None:
-    """End a loader's process that cannot hand over a batch, which would be waited for forever."""
+    """End a loader that cannot hand over a batch: by SIGBUS, if shared memory is too small."""
     traceback.print_exception(error)
-    is_small = "No space left" in str(error)  # of shared memory, which PyTorch says of SIGBUS
-    os.kill(os.getpid(), signal.SIGBUS if is_small else signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGBUS if "No space left" in str(error) else signal.SIGKILL)
 
 
 def start(loader: DataLoader) -> Iterator:

@@ -1,5 +1,7 @@
 """Batch norm over several processes: synchronised over GPUs, one set of buffers at validation."""
 
+from inspect import signature
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -10,10 +12,9 @@ from lib.run.processes import World
 
 def sync_batch_norm(model: nn.Module) -> nn.Module:
     """Synchronise batch norm over GPUs, except inside a (2+1)D pair, as in the reference."""
-    pairs = [module for module in model.modules() if isinstance(module, Conv2Plus1d)]
-    inner = [pair.norm for pair in pairs]
+    pairs = {module: module.norm for module in model.modules() if isinstance(module, Conv2Plus1d)}
     model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for pair, norm in zip(pairs, inner, strict=True):
+    for pair, norm in pairs.items():
         pair.norm = norm
     return model
 
@@ -37,8 +38,9 @@ def for_processes(model: nn.Module, world: World) -> tuple[nn.Module, nn.Module]
     """
     if world.size == 1:
         return model, model
-    ids = None
-    if world.device.type == "cuda":
-        model, ids = sync_batch_norm(model), [world.device.index]
-    options = {"forward_sync_buffers": False, "gradient_as_bucket_view": True}
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    model = sync_batch_norm(model) if ids else model
+    known = signature(DistributedDataParallel).parameters  # PyTorch 2.9 has the old name alone
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options = {name: False, "gradient_as_bucket_view": True}
     return model, DistributedDataParallel(model, device_ids=ids, **options)
