@@ -120,12 +120,13 @@ def _choose_clips(sizes: Sizes, footage: Footage, machine: Machine) -> None:
     seconds = length * interval / (footage.fps or 25)
     whole = f"a clip spans {seconds:.1f} s; a video has {footage.frames} frames"
     sizes.choose("frame_interval", interval, whole)
-    wanted, place = (256, "a GPU") if machine.has_gpu else (96, "no GPU")
-    side = max(32, min(wanted, footage.short_side))
-    reason = f"{place}; the footage has {footage.short_side} pixels"
+    side, place = (256, "a GPU") if machine.has_gpu else (96, "no GPU")
     if is_ready:  # also where the footage is smaller
-        side = 256 if machine.has_gpu else IMAGE_SIDE
+        side = side if machine.has_gpu else IMAGE_SIDE
         reason = f"{place}; near what its weights were trained with"
+    else:
+        side = max(32, min(side, footage.short_side))
+        reason = f"{place}; the footage has {footage.short_side} pixels"
     side = sizes.choose("short_side", side, reason)
     crop = sizes.choose("crop_size", side * 7 // 8 // 4 * 4, "seven eighths of short_side")
     sizes.choose("test_crop_size", crop, "as in training")
