@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
+import psutil
 import pytest
 import torch
 import yaml
@@ -15,6 +17,7 @@ from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
 from lib.batch import __main__ as command_line
+from lib.batch import job
 from lib.batch import run as batch
 from lib.batch.needs import data_needs, estimate_clips, problems
 from lib.batch.plan import (
@@ -420,3 +423,35 @@ def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, data_dir):
     said = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert "not prepared" in said and "python -m lib.prepare --dataset synthetic" in said
+
+
+def write_notebook(folder: Path, monkeypatch, code: str) -> None:
+    monkeypatch.setattr(job, "NOTEBOOKS", folder)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(code)],
+            metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+        ),
+        folder / "some.ipynb",
+    )
+
+
+def test_a_kernel_is_reached_by_no_port_that_another_could_take_and_ends(tmp_path, monkeypatch):
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    write_notebook(
+        tmp_path,
+        monkeypatch,
+        "import json; from ipykernel import get_connection_info\n"
+        "print(json.loads(get_connection_info())['transport'])",
+    )
+    job.execute("some.ipynb", tmp_path / "out.ipynb", {})
+    outputs = nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs
+    assert [output.text for output in outputs] == ["ipc\n"]
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_kernel_that_cannot_start_says_so_itself(tmp_path, monkeypatch):
+    write_notebook(tmp_path, monkeypatch, "pass")
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # its interpreter ends at once
+    with pytest.raises(RuntimeError, match="Kernel died before replying"):
+        job.execute("some.ipynb", tmp_path / "out.ipynb", {})

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lib.batch.needs import data_needs
@@ -164,26 +165,26 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
         ChildProcessError: If the kernel was killed; names the signal.
     """
     import papermill
-    import zmq
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    kernel = AsyncKernelManager(kernel_name="python3")
-    if kernel.has_trait("transport_encryption") and zmq.has("curve"):
-        kernel.transport_encryption = "auto"  # without it newer kernels warn, in every log
-    options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
-    try:
-        papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)
-    except DeadKernelError as error:
-        ending = kernel.provisioner.process.returncode
-        how = signal_name(-ending) if ending < 0 else f"exit status {ending}"
-        raise ChildProcessError(
-            f"the kernel of {notebook} was ended by {how}; the same command goes on"
-        ) from error
-    finally:
-        run_sync(kernel.shutdown_kernel)()  # who brings a kernel ends it, before the next notebook
+    with TemporaryDirectory(prefix="kernel") as private:
+        # through files: a free TCP port can be taken by another kernel before this one listens
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{private}/at")
+        options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
+        try:
+            papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)
+        except DeadKernelError as error:
+            ending = kernel.provisioner.process.returncode
+            how = signal_name(-ending) if ending < 0 else f"exit status {ending}"
+            raise ChildProcessError(
+                f"the kernel of {notebook} was ended by {how}; the same command goes on"
+            ) from error
+        finally:
+            if run_sync(kernel.is_alive)():  # who brings a kernel ends it, before the next notebook
+                run_sync(kernel.shutdown_kernel)()
 
 
 def prepare_data(folder: Path, parameters: dict[str, Any]) -> int:
