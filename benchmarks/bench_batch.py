@@ -37,7 +37,7 @@ TINY = {
 DIRECT = """
 import sys
 from pathlib import Path
-from lib.config import EvaluateSettings
+from lib.evaluation.settings import EvaluateSettings
 from lib.evaluation.evaluate import evaluate
 from lib.invariance import invariance_of
 from lib.learn.setup import read_settings

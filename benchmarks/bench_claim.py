@@ -28,8 +28,9 @@ from torch import nn
 
 from benchmarks.timing import describe_machine, print_table
 from lib.batch.plan import read_plan
-from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.config import PROJECT_ROOT, TrainSettings
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn import trainer
 from lib.learn.training import fit
 from lib.prepare.prepare import prepare_for

@@ -19,12 +19,11 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoRecord, read_dataset
-from lib.data.frame_tables import VideoRows
 from lib.data.video import read_frames
 from lib.prepare.detect import YoloxBoxes
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import FrameWriter
-from lib.prepare.tables import write_box_rows
+from lib.prepare.tables import VideoRows, write_box_rows
 from lib.prepare.workers import map_in_workers, num_cores
 from lib.prepare.writing import write_dataset
 from lib.prepare.yolox import YoloxDetector, letterbox

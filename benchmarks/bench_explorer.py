@@ -22,7 +22,7 @@ from lib.augment.operations import RANDAUGMENT_OPS
 from lib.data.dataset import VideoDataset
 from lib.prepare.synthetic import write_video
 from lib.prepare.tables import write_person_boxes
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 from lib.show.settings import LookSettings
 from lib.show.widgets import AugmentationExplorer
 
@@ -54,7 +54,7 @@ def make_videos(folder: Path) -> VideoDataset:
         }
     )
     dataset = write_dataset(folder, "bench", ["jump", "walk"], folder, index, {})
-    dataset.write_list("train", [0, 1])
+    write_list(dataset, "train", [0, 1])
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""Typed settings, one model per notebook.
+"""Typed settings, one model per notebook; here what they share, and those of a run.
 
 The parameters cell of a notebook and the files in `params/` name the fields of these models. A name
 that no field has, a wrong type or an impossible value is an error that names the field, before any
@@ -152,6 +152,7 @@ class TrainSettings(ClipSettings):
         probe_l2: L2 of that regression's weights.
         dropout: Dropout before the last layer.
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
+        restarts: Epochs after which the learning rate begins anew: how a run is trained longer.
         labeled_batch: Labelled clips in a step, over all processes.
         unlabeled_batch: Unlabelled clips in a step, over all processes.
         micro_batch: Clips of a stream in one pass, then gradients are accumulated; 0 for no bound.
@@ -217,6 +218,7 @@ class TrainSettings(ClipSettings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     epochs: Count = 360
+    restarts: list[Count] = []
     labeled_batch: Count = 40
     unlabeled_batch: Count = 40
     micro_batch: Natural = 0
@@ -269,6 +271,10 @@ class TrainSettings(ClipSettings):
                 f"epochs: a probe has one epoch, not {self.epochs}; set it to 1",
             ),
             (
+                (ends := [*self.restarts, self.epochs]) != sorted(set(ends)),
+                f"restarts: {self.restarts} must grow and stay below epochs, {self.epochs}",
+            ),
+            (
                 self.weights and self.pretrained,
                 "weights and pretrained exclude each other; set one of them",
             ),
@@ -276,24 +282,3 @@ class TrainSettings(ClipSettings):
             if is_wrong:
                 raise ValueError(message)
         return self
-
-
-class EvaluateSettings(Settings):
-    """Settings of notebook 4; the test protocol itself is the run's (`test_*`).
-
-    Attributes:
-        run_dir: Folder of the run.
-        checkpoint: `last`, or `best` on the validation list (optimistic: it chose by it).
-        batch_clips: Views in one forward pass: the memory of testing, whatever test_num_clips is.
-        invariance_videos: Videos of the last test list that invariance is measured on; drawn
-            by a fixed seed.
-        compare_with: Folder of a second tested run of the same data, to set beside this one.
-        num_processes: Processes to share the videos; 0 for one per GPU, or one on a CPU.
-    """
-
-    run_dir: str = "outputs/quickstart/semi"
-    checkpoint: Literal["last", "best"] = "last"
-    batch_clips: Count = 32
-    invariance_videos: Count = 60
-    compare_with: str | None = None
-    num_processes: Natural = 0

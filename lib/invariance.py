@@ -20,11 +20,12 @@ from lib.augment.randaugment import OPERATION_GROUPS, RandAugment
 from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
 from lib.augment.transforms import EvalTransform, eval_crops, resized_size
 from lib.clips import make_generator
-from lib.config import ClipSettings, EvaluateSettings
+from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import find_person_boxes
 from lib.data.video import FrameReader, uniform_clip_indices
 from lib.evaluation.evaluate import ListResult, load_trained
+from lib.evaluation.settings import EvaluateSettings
 from lib.files import write_text
 from lib.learn.setup import run_normalize
 from lib.run.devices import resolve_test_device

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,6 @@ from pydantic import ValidationError
 from lib.config import Settings
 
 AUTO = "auto"  # left to the footage and the machine (`lib.prepare.sizing`)
-RECIPE = "recipe.yaml"  # what the runs of a study share
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -105,34 +103,6 @@ def notebook_defaults(notebook: Path) -> dict[str, Any]:
                 if isinstance(statement, ast.AnnAssign)
             }
     raise ValueError(f"{notebook}: no cell tagged 'parameters'")
-
-
-def is_run_file(path: Path) -> bool:
-    """Whether a file is a run of a study: YAML beside a recipe."""
-    is_one = path.suffix == ".yaml" and path.name != RECIPE
-    return is_one and (path.parent / RECIPE).is_file()
-
-
-def parameter_files(run_file: Path) -> list[Path]:
-    """Return the files that a run consists of; a later one wins, as with papermill's `-f … -f …`.
-
-    They are what several studies share, if the first line of the recipe names such a file, as
-    `# over: ../paper.yaml` does, the recipe of the study, and the run file.
-
-    Raises:
-        ValueError: If no recipe stands beside the run file, or what it is laid over is not there.
-    """
-    if not is_run_file(run_file):
-        raise ValueError(f"{run_file}: no {RECIPE} beside it; a study has a recipe and run files")
-    recipe = run_file.parent / RECIPE
-    with open(recipe, encoding="utf-8") as file:
-        found = re.match(r"# over: (\S+)", file.readline())
-    if found is None:
-        return [recipe, run_file]
-    shared = (recipe.parent / found[1]).resolve()
-    if not shared.is_file():
-        raise ValueError(f"{recipe}: its first line names {found[1]}, which is not there")
-    return [shared, recipe, run_file]
 
 
 def read_layers(files: Iterable[Path]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lib.data.dataset import VideoDataset
 from lib.learn import trainer, training
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
 from lib.prepare.tables import write_person_boxes
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -192,8 +192,8 @@ def coded(tmp_path_factory) -> VideoDataset:
         }
     )
     dataset = write_dataset(folder, "coded", ["class0", "class1"], folder, index, {})
-    dataset.write_list("train", [0, 1, 2])
-    dataset.write_list("val", [3])
+    write_list(dataset, "train", [0, 1, 2])
+    write_list(dataset, "val", [3])
     return dataset
 
 

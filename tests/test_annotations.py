@@ -10,7 +10,7 @@ from lib.data.dataset import (
     parse_list,
     read_dataset,
 )
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 
 # PAPER.md, "Lists": lines of the reference's lists.
 REFERENCE_LISTS = {
@@ -100,7 +100,7 @@ def test_an_index_with_a_name_twice_is_refused(dataset):
 
 
 def test_a_list_is_read_in_its_own_order(dataset):
-    path = dataset.write_list("train", [3, 0, 1])
+    path = write_list(dataset, "train", [3, 0, 1])
     assert path == dataset.folder / "lists/train.txt"
     assert path.read_text() == "NA/d 13 0\nNone/a video.v2 10 1\nNA/b 11 0\n"
     rows = dataset.read_list("train")
@@ -111,7 +111,7 @@ def test_a_list_is_read_in_its_own_order(dataset):
 @pytest.mark.parametrize("name", ["train_0.5percent_seed0", "split.1", "half"])
 def test_a_list_of_any_name_lies_in_the_folder_of_lists(dataset, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert dataset.write_list(name, [2]) == dataset.folder / "lists" / f"{name}.txt"
+    assert write_list(dataset, name, [2]) == dataset.folder / "lists" / f"{name}.txt"
     assert dataset.read_list(name).tolist() == [2]
 
 
@@ -122,8 +122,8 @@ def test_a_list_may_be_given_by_its_path(dataset, tmp_path):
 
 
 def test_a_missing_list_is_named_with_those_there_are(dataset):
-    dataset.write_list("train", [0])
-    dataset.write_list("val", [1])
+    write_list(dataset, "train", [0])
+    write_list(dataset, "val", [1])
     with pytest.raises(ValueError, match=r"\['train', 'val'\]; did you mean 'train'"):
         dataset.read_list("trian")
 

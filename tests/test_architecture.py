@@ -22,7 +22,10 @@ CORE = [
     *("files", "augment", "tables", "config", "parameters"),
     *("data", "clips", "run", "learn", "evaluation"),
 ]
-AROUND = ["published", "state", "invariance", "prepare", "show", "batch", "predict", "doctor"]
+AROUND = [
+    *("published", "state", "recipes", "invariance"),
+    *("prepare", "show", "batch", "predict", "doctor"),
+]
 ROOMS = [*CORE, *AROUND]
 
 MAX_FILE, MAX_CORE = 300, 5_000  # lines
@@ -34,7 +37,7 @@ MAX_MEDIAN, MAX_NINE_TENTHS = 9, 27  # lines of a function
 ASKED = {("tables.py", "learn"), ("learn/models.py", "published")}
 
 # What does not hold yet; it is only ever lowered.
-KNOWN_CORE = 7_500
+KNOWN_CORE = 7_480
 
 FILES = sorted(path for path in LIB.rglob("*.py") if path != LIB / "__init__.py")
 

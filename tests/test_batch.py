@@ -219,6 +219,9 @@ def test_the_state_of_a_run(study):
     other = read_plan([study / "a.yaml"], {"epochs": [3], "num_workers": [2]})[0]
     state, why = state_of(other)
     assert state == REFUSED and "epochs: 2 there, 3 here" in why and "num_workers" not in why
+    assert "set restarts to [2] as well" in why
+    longer = read_plan([study / "a.yaml"], {"epochs": [3], "restarts": [[2]]})[0]
+    assert state_of(longer) == (TO_CONTINUE, "epoch 2")
 
 
 def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):

@@ -6,8 +6,9 @@ import sys
 import pytest
 import yaml
 
-from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.config import PROJECT_ROOT
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.training import fit
 
 pytest_plugins = ("browser",)

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from lib.config import EvaluateSettings
 from lib.data.dataset import parse_list
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.setup import load_data
 from lib.learn.training import fit
 from lib.predict.pseudo_labels import write_pseudo_labels

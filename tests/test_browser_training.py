@@ -92,8 +92,9 @@ def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path)
 @pytest.fixture(scope="module")
 def two_runs(small_data, tmp_path_factory):
     """Two short runs of notebook 3's defaults, one of them tested already."""
-    from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+    from lib.config import PROJECT_ROOT, TrainSettings
     from lib.evaluation.evaluate import evaluate
+    from lib.evaluation.settings import EvaluateSettings
     from lib.learn.training import fit
     from lib.parameters import notebook_defaults
 

@@ -10,8 +10,9 @@ from conftest import make_tiny_settings
 from test_runs import RICH, PowerCut, uninterrupted  # noqa: F401 (a fixture)
 from test_training import assert_same_weights, log_of
 
-from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.config import PROJECT_ROOT
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn import trainer
 from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter

@@ -5,11 +5,11 @@ import yaml
 
 from lib.config import (
     PROJECT_ROOT,
-    EvaluateSettings,
     Settings,
     TrainSettings,
     project_path,
 )
+from lib.evaluation.settings import EvaluateSettings
 from lib.parameters import make_settings, read_parameters, read_yaml
 from lib.prepare.settings import PrepareSettings
 from lib.show.settings import LookSettings, ReportSettings

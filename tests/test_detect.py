@@ -9,7 +9,7 @@ import pytest
 
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows, read_made_with
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
 from lib.prepare import detect
 from lib.prepare.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
@@ -19,7 +19,13 @@ from lib.prepare.prepare import detector_file
 from lib.prepare.reference_files import import_detections
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
-from lib.prepare.tables import NO_BOXES, UnfinishedRows, write_person_boxes
+from lib.prepare.tables import (
+    NO_BOXES,
+    UnfinishedRows,
+    VideoRows,
+    read_made_with,
+    write_person_boxes,
+)
 from lib.prepare.tracks import fill_frames, giou_matrix, key_frames, match_boxes
 from lib.prepare.writing import write_dataset
 from lib.prepare.yolox import (

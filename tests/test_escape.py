@@ -6,8 +6,8 @@ import pytest
 from conftest import make_tiny_settings
 
 from lib.batch.job import execute, make_report
-from lib.config import EvaluateSettings
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show.escape import escape, escape_url

@@ -12,13 +12,12 @@ from conftest import coded_frames, make_tiny_settings
 from tiny import make_scoring_model, score_worker
 
 from lib.augment.transforms import EvalTransform
-from lib.config import EvaluateSettings
 from lib.data.video import FrameReader, uniform_clip_indices
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.scoring import (
     Protocol,
     VideoViews,
-    confusion_matrix,
     fuse,
     metrics,
     score_videos,
@@ -32,8 +31,10 @@ from lib.learn.setup import (
     val_protocol,
 )
 from lib.learn.training import fit
+from lib.prepare.writing import write_list
 from lib.run.folder import Run
 from lib.run.processes import World, launch
+from lib.show.evaluation_figures import confusion_matrix
 
 test_protocol.__test__ = False  # a function of the library, not a test
 HERE = World(0, 1, torch.device("cpu"))
@@ -397,8 +398,8 @@ def test_a_run_that_was_not_trained_is_refused(tmp_path, tiny_settings):
 def test_lists_whose_names_have_a_point_do_not_overwrite_each_other(data_dir, tiny_settings):
     dataset = load_data(tiny_settings()).labeled
     val = dataset.read_list("val")
-    dataset.write_list("val_0.25percent", val[:2])
-    dataset.write_list("val_0.5percent", val[:4])
+    write_list(dataset, "val_0.25percent", val[:2])
+    write_list(dataset, "val_0.5percent", val[:4])
     run = fit(tiny_settings(test_lists=["val_0.25percent", "val_0.5percent"], epochs=1))
     results = evaluate(EvaluateSettings(run_dir=str(run.folder)))
     assert [len(result.scores) for result in results.values()] == [2, 4]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.config import EvaluateSettings
 from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.evaluation.evaluate import ListResult, evaluate
-from lib.learn.scoring import confusion_matrix, metrics
+from lib.evaluation.settings import EvaluateSettings
+from lib.learn.scoring import metrics
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show import evaluation_figures as figures
@@ -22,6 +22,7 @@ from lib.show.evaluation_figures import (
     comparison_figure,
     confident_mistakes,
     confused_classes,
+    confusion_matrix,
     mistakes_movie,
     probabilities,
     shown_part,

@@ -17,7 +17,7 @@ from lib.learn.streams import paired_batches
 from lib.learn.trainer import Trainer
 from lib.parameters import make_settings
 from lib.prepare.synthetic import write_video
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 from lib.run.processes import World
 from lib.show import explorer as explorer_module
 from lib.show.augmentations import operation_rows, scene_rows, temporal_rows
@@ -61,7 +61,7 @@ def make_dataset(folder, classes, frames) -> VideoDataset:
         }
     )
     dataset = write_dataset(folder, "made", classes, folder, index, {})
-    dataset.write_list("train", range(len(classes)))
+    write_list(dataset, "train", range(len(classes)))
     return dataset
 
 
@@ -217,8 +217,8 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
 @pytest.mark.filterwarnings("ignore:.*no labelled video of")
 def test_loader_without_boxes_and_with_a_run_file(tmp_path, data_dir):
     dataset = make_dataset(tmp_path / "data" / "synthetic", ["a", "b", "c"], [20] * 3)
-    dataset.write_list("train", [0, 1])
-    dataset.write_list("val", [2])
+    write_list(dataset, "train", [0, 1])
+    write_list(dataset, "val", [2])
     run = training_settings(small_settings(data_dir=str(tmp_path / "data")), dataset)
     assert run.unlabeled_scene_p == 0
     assert len(fed_step(run, shown=2).tiles) == 6

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, read_made_with
-from lib.prepare.tables import take_over_old_boxes, write_person_boxes
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
+from lib.prepare.tables import read_made_with, take_over_old_boxes, write_person_boxes
 from lib.prepare.writing import write_dataset
 
 

@@ -32,7 +32,7 @@ from lib.prepare.official_lists import (
     read_ucf_list,
     read_video_folder_list,
 )
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 LISTS = SHARED / "reference_lists"
@@ -237,8 +237,8 @@ def test_a_stem_that_two_classes_have_is_not_guessed(tmp_path):
 
 def test_comparison_and_summary(tmp_path):
     dataset = make_dataset(tmp_path, ["a/1", "a/2", "b/3", "c/4"])
-    dataset.write_list("train", [0, 1, 2])
-    dataset.write_list("some", [1, 3])
+    write_list(dataset, "train", [0, 1, 2])
+    write_list(dataset, "some", [1, 3])
     table = compare_lists(dataset, "train", "some")
     assert table.index.tolist() == ["a", "b", "c"]
     assert table[["first", "second", "both"]].to_numpy().tolist() == [

@@ -15,7 +15,8 @@ from papermill.exceptions import PapermillExecutionError
 from lib.batch import run as batch
 from lib.batch.plan import read_plan
 from lib.clips import ClipBatch, make_generator
-from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.config import PROJECT_ROOT, TrainSettings
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.setup import load_data, make_clips, make_objective
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings

@@ -11,9 +11,10 @@ import pytest
 from lib.batch.needs import data_needs
 from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
-from lib.parameters import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
+from lib.parameters import notebook_defaults, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 from lib.published.networks import model_names
+from lib.recipes import RECIPE, parameter_files
 from lib.show.plots import group_of
 from lib.show.report import CLAIMS, EXPECTED, of_study
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lib.config import EvaluateSettings
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.models import build_model
 from lib.learn.probe import logistic_regression
 from lib.learn.setup import build_run_model, load_data

@@ -11,9 +11,9 @@ import torch
 
 from lib.batch.__main__ import main as batch_main
 from lib.batch.__main__ import parse_set
-from lib.config import EvaluateSettings
 from lib.data.dataset import parse_list
 from lib.evaluation.evaluate import evaluate
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.setup import load_data, make_clips
 from lib.learn.training import fit
 from lib.predict.calibration import calibrate

@@ -329,6 +329,44 @@ def test_a_finished_run_is_left_alone(tiny_settings, capsys):
     assert all(before[name] == after[name] for name in ("last.pt", "best.pt", "log.jsonl"))
 
 
+@pytest.mark.parametrize("number", [None, 8, 20])  # finished, stopped before its end, and after it
+def test_a_run_that_is_trained_longer_is_one_that_was_meant_to_be(
+    tiny_settings, tmp_path, at_forward, monkeypatch, number
+):
+    longer = RICH | {"epochs": 4, "restarts": [2]}
+    whole = fit(tiny_settings(**longer, run_dir=str(tmp_path / "whole")))
+    settings = tiny_settings(**RICH | {"epochs": 2})
+    run = Run(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    if number is not None:
+        at_forward(number, run.stop_path.touch)
+    fit(settings)
+    run.metrics_path.write_text("{}")
+    fit(tiny_settings(**longer))
+    fit(tiny_settings(**longer))  # where it was stopped after its first end
+    assert run.is_finished()
+    assert_same_weights(run, whole)
+    assert log_of(run) == log_of(whole)
+    rates = [entry["lr"] for entry in run.log_entries()]
+    assert rates[2:] == pytest.approx([rates[0], rates[0] / 2]) and rates[0] > rates[1]
+    assert not run.metrics_path.exists() and (run.folder / "metrics_2_epochs.json").exists()
+
+
+def test_a_run_may_be_trained_longer_only_where_its_end_was(tiny_settings):
+    run = Run(tiny_settings(epochs=2).run_dir)
+    run.open(tiny_settings(epochs=2))
+    with pytest.raises(ValueError, match=r"to train it longer, set restarts to \[2\] as well"):
+        run.open(tiny_settings(epochs=4))
+    with pytest.raises(ValueError, match=r"restarts: \[\] there, \[1\] here"):
+        run.open(tiny_settings(epochs=4, restarts=[1]))
+    run.open(tiny_settings(epochs=4, restarts=[2]))
+    with pytest.raises(ValueError, match=r"set restarts to \[2, 4\] as well"):
+        run.open(tiny_settings(epochs=9, restarts=[2]))
+    run.open(tiny_settings(epochs=9, restarts=[2, 4, 6]))
+    with pytest.raises(ValueError, match="epochs: 9 there, 4 here"):
+        run.open(tiny_settings(epochs=4, restarts=[2]))
+
+
 def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
     run = fit(tiny_settings(epochs=4, lr=0.2))
     top1 = run.read_log()["eval/top1_video"]
@@ -358,7 +396,7 @@ def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 0.5), ("seed", 3), ("epochs", 3), ("dropout", 0.3)]
+    ("name", "value"), [("lr", 0.5), ("seed", 3), ("val_interval", 3), ("dropout", 0.3)]
 )
 def test_other_settings_in_the_same_folder_are_refused_by_name(tiny_settings, name, value):
     settings = tiny_settings(epochs=1)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file as save_torch_file
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import TeacherScores, VideoRows
+from lib.data.frame_tables import TeacherScores
 from lib.data.video import read_frames
 from lib.prepare import teacher as teacher_module
 from lib.prepare.folder import index_folder
@@ -21,7 +21,7 @@ from lib.prepare.prepare import make_teacher_scores, prepare
 from lib.prepare.reference_files import import_scores
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
-from lib.prepare.tables import write_scores
+from lib.prepare.tables import VideoRows, write_scores
 from lib.prepare.teacher import (
     FrameImages,
     Teacher,

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lib.config import EvaluateSettings
 from lib.data.soft_targets import read_soft_targets
 from lib.evaluation.evaluate import evaluate, load_trained
+from lib.evaluation.settings import EvaluateSettings
 from lib.learn.averaging import Average
 from lib.learn.objectives import FixMatchObjective, FlexMatchObjective, FreeMatchObjective
 from lib.learn.setup import load_data

@@ -28,6 +28,7 @@ from lib.learn.streams import paired_batches
 from lib.learn.training import fit
 from lib.prepare.prepare import prepare_for
 from lib.prepare.synthetic import ACTIONS
+from lib.prepare.writing import write_list
 from lib.run.folder import Run
 from lib.run.processes import World
 
@@ -63,7 +64,7 @@ def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
 
 @pytest.mark.parametrize("labeled_view", ["weak", "strong"])
 def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
-    read_dataset(data_dir / "synthetic").write_list("six", [0, 1, 2, 3, 4, 5])
+    write_list(read_dataset(data_dir / "synthetic"), "six", [0, 1, 2, 3, 4, 5])
     settings = tiny_settings(
         objective="supervised",
         labeled_list="six",
@@ -128,6 +129,13 @@ def test_the_learning_rate_follows_a_cosine_in_steps_of_an_epoch():
     expected = [0.1 * (1 + math.cos(math.pi * (step // 5) / 10)) for step in range(50)]
     assert rates == pytest.approx(expected)
     assert rates[0] == 0.2 and rates[25] == pytest.approx(0.1) and 0 < rates[-1] < 0.01
+
+
+def test_at_a_restart_the_cosine_begins_anew():
+    settings = TrainSettings(lr=0.2, epochs=10, restarts=[4, 6])
+    rates = [learning_rate(step, 1, settings) for step in range(10)]
+    halves = [1, 0.85355339, 0.5, 0.14644661, 1, 0.5, 1, 0.85355339, 0.5, 0.14644661]
+    assert rates == pytest.approx([0.2 * share for share in halves])
 
 
 def test_the_warm_up_is_linear_and_then_the_cosine_goes_on():
@@ -424,6 +432,7 @@ ELSEWHERE = {
     "channels_last": "test_devices.py",
     "tensorboard": "test_runs.py",
     "checkpoint_minutes": "test_checkpoints.py",
+    "restarts": "test_runs.py",
     "unreadable": "faults/test_unreadable_videos.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
@@ -559,7 +568,7 @@ def test_both_streams_are_reshuffled_in_every_pass(tiny_settings, tmp_path, monk
 
 
 def test_a_class_without_a_label_is_a_warning(tiny_settings, data_dir):
-    read_dataset(data_dir / "synthetic").write_list("two", [0, 2])
+    write_list(read_dataset(data_dir / "synthetic"), "two", [0, 2])
     missing = [name for number, name in enumerate(ACTIONS) if number not in (0, 2)]
     expected = "list 'two'.*" + re.escape(f"no labelled video of {missing}")
     with pytest.warns(UserWarning, match=expected):

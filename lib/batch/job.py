@@ -21,7 +21,8 @@ from typing import Any
 
 from lib.batch.needs import data_needs
 from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of, write_test_settings
-from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.config import PROJECT_ROOT
+from lib.evaluation.settings import EvaluateSettings
 from lib.files import LockedError, exclusive
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
@@ -218,9 +219,9 @@ def train(run: Run, parameters: dict[str, Any]) -> bool:
     from papermill.exceptions import PapermillExecutionError
 
     output = run.folder / "3_train.ipynb"
-    if run.is_finished() and output.exists():
-        defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
-        write_test_settings(run, defaults | parameters)
+    values = notebook_defaults(NOTEBOOKS / "3_train.ipynb") | parameters
+    if run.is_finished() and output.exists() and values["epochs"] == run.settings().epochs:
+        write_test_settings(run, values)
         return True
     try:
         execute("3_train.ipynb", output, parameters)

@@ -2,7 +2,7 @@
 
 A run is up to three files, each laid over the one before: what several studies share, which the
 first line of a recipe names (`# over: ../paper.yaml`), the `recipe.yaml` of the study, and the run
-file beside it (`lib.parameters.parameter_files`). By hand it is the same: `papermill -f -f -f`.
+file beside it (`lib.recipes.parameter_files`). By hand it is the same: `papermill -f -f -f`.
 
 Reads parameters and run folders only, and imports nothing slow: the plan of all experiments prints
 within two seconds.
@@ -21,14 +21,12 @@ from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.files import write_text
 from lib.parameters import (
     AUTO,
-    RECIPE,
-    is_run_file,
     make_settings,
     notebook_defaults,
-    parameter_files,
     read_layers,
     read_yaml,
 )
+from lib.recipes import RECIPE, is_run_file, parameter_files
 from lib.run.folder import Run
 from lib.state import read_state
 
@@ -137,7 +135,7 @@ def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str
     """
     known = []
     if parameters.get("objective") == "probe" and parameters.get("epochs", 1) not in (1, AUTO):
-        parameters = parameters | {"epochs": 1, "warmup_epochs": 0.0}
+        parameters = parameters | {"epochs": 1, "warmup_epochs": 0.0, "restarts": []}
         known = ["epochs 1: a probe has one; what was set is for the other runs"]
     parameters = _as_begun(parameters)
     if not _has_auto(parameters):
@@ -252,7 +250,7 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
     if differ := Run(run.run_dir).differences(run.settings):
         remedy = f"choose another run_dir, or delete {run.run_dir}"
         return REFUSED, "settings changed: " + "; ".join([*differ, remedy])
-    if state.epoch >= state.epochs:
+    if state.epoch >= run.settings.epochs:
         is_tested = state.is_tested and _is_tested_so(run)
         return (COMPLETE if is_tested else TO_EVALUATE), ""
     return (TO_DO, "") if state.step is None else (TO_CONTINUE, f"epoch {state.epoch}")

@@ -14,8 +14,8 @@ Nothing here makes a data set: `lib.prepare` does.
 
 import difflib
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import pandas as pd
 
 from lib.config import project_path
 from lib.data.folders import is_prepared, prepared_folder
-from lib.files import read_json, reading, write_changed
+from lib.files import read_json, reading
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 REMEDY = "prepare the data set again (delete dataset.json)"
@@ -105,6 +105,14 @@ class VideoDataset:
         """Return the index rows of a list's videos, in the list's order, int64.
 
         Raises:
+            ValueError: As `read_labels`.
+        """
+        return self.read_labels(list_name)[0]
+
+    def read_labels(self, list_name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the index rows of a list's videos and their labels there, in its order, int64.
+
+        Raises:
             ValueError: If there is no such list, a line has not three columns, a video is not in
                 the index or its label differs; names the file, the lines and the remedy.
         """
@@ -133,16 +141,13 @@ class VideoDataset:
                 f"has {labels[line]} here and {known} ({self.classes[known]}) in the index; "
                 "labels are positions in the class list of dataset.json"
             )
-        return rows.astype(np.int64)
+        return rows.astype(np.int64), labels
 
-    def write_list(self, list_name: str, rows: Sequence[int] | np.ndarray) -> Path:
-        """Write the videos of the given index rows as a list, if it is new; return its path."""
-        part = self.index.iloc[np.asarray(rows, dtype=np.int64)]
-        lines = [
-            f"{name} {frames} {label}\n"
-            for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
-        ]
-        return write_changed(self.list_path(list_name), "".join(lines))
+    def relabeled(self, rows: np.ndarray, labels: np.ndarray) -> "VideoDataset":
+        """Return the data set with other labels for some rows of its index."""
+        index = self.index.copy()
+        index.iloc[rows, index.columns.get_loc("label")] = labels
+        return replace(self, index=index)
 
 
 def parse_list(path: Path) -> tuple[list[str], np.ndarray]:

@@ -12,9 +12,7 @@ below 6e-8 becomes 0). Beside them, both hold
 and in the metadata `made_with`, what made them, as JSON.
 """
 
-import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,18 +24,6 @@ from lib.files import reading
 PERSON_BOXES_FILE = "person_boxes.safetensors"
 TEACHER_FILE = "teacher.safetensors"
 REMEDY = "delete that file, and make it again with notebooks/1_prepare_data.ipynb"
-
-
-class VideoRows(NamedTuple):
-    """Rows of one video.
-
-    Attributes:
-        rows: Shape (n, D).
-        frames: 0-based frame of each row, sorted, shape (n,), int32.
-    """
-
-    rows: np.ndarray
-    frames: np.ndarray
 
 
 class FrameTable:
@@ -82,14 +68,6 @@ class FrameTable:
         if start == stop:  # and to slice at the end
             return values[:0]
         return values[int(start) : int(stop)]
-
-
-def read_made_with(path: Path) -> dict | None:
-    """Return what made a table; None where there is no such file."""
-    if not path.is_file():
-        return None
-    with reading(path, REMEDY), safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {}).get("made_with", "{}"))
 
 
 class PersonBoxes:

@@ -9,9 +9,10 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib.config import EvaluateSettings, TrainSettings
+from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
+from lib.evaluation.settings import EvaluateSettings
 from lib.files import reading, write_atomic, write_text
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos

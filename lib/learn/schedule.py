@@ -19,13 +19,19 @@ def count_steps(num_videos: int, settings: TrainSettings) -> int:
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
     """Return the learning rate of a step: linear warm-up, then cosine to 0, stepped per epoch.
 
-    Source: Zou et al., section 4.1 (no warm-up there).
+    At each of `restarts` the cosine begins anew. What a step has does not depend on later restarts
+    and epochs, so that a run can be trained longer.
+
+    Source: Zou et al., section 4.1 (no warm-up there); restarts: Loshchilov and Hutter, SGDR, 2017.
     """
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
         return settings.lr * (step + 1) / warmup_steps
     epoch = step // steps_per_epoch
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+    ends = [*settings.restarts, settings.epochs]
+    start = max((end for end in ends if end <= epoch), default=0)
+    end = min(end for end in ends if end > epoch)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (epoch - start) / (end - start)))
 
 
 def ramp_up(weight: float, step: int, steps_per_epoch: int, settings: TrainSettings) -> float:

@@ -164,10 +164,3 @@ def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "top5": 100 * float((rank < 5).mean()),
         "mean_class_accuracy": 100 * float(np.mean(per_class)),
     }
-
-
-def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return counts, shape (K, K): row the true class, column the predicted one."""
-    matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
-    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
-    return matrix

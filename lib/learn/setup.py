@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
-from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared, parse_list
+from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.data.soft_targets import read_soft_targets
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
@@ -61,13 +61,11 @@ def load_data(settings: TrainSettings) -> Data:
             "scores; rename one"
         )
     dataset = open_prepared(settings.dataset, settings.data_root, settings.data_dir)
-    listed = dataset.read_list(settings.labeled_list)
-    labels = dataset.index["label"].to_numpy(copy=True)
-    labels[listed] = parse_list(dataset.list_path(settings.labeled_list))[1]  # may be decided ones
-    labeled = replace(dataset, index=dataset.index.assign(label=labels))
-    labeled_rows = draw_labeled_rows(
-        labels, listed, settings.labeled_fraction, settings.labeled_seed
-    )
+    listed, labels = dataset.read_labels(settings.labeled_list)  # may be decided ones
+    labeled = dataset.relabeled(listed, labels)
+    labels = labeled.index["label"].to_numpy()
+    draw = settings.labeled_fraction, settings.labeled_seed
+    labeled_rows = draw_labeled_rows(labels, listed, *draw)
     val_rows = dataset.read_list(settings.val_list)
     _check_disjoint(dataset, listed, settings.labeled_list, val_rows, settings.val_list)
     _warn_of_missing_classes(labeled, labeled_rows, settings.labeled_list)

@@ -209,7 +209,7 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Log the epoch; every `val_interval` epochs and after the last, validate and save."""
+        """Log the epoch; every `val_interval` epochs and at each end, validate and save."""
         settings, epoch = self.settings, self.epoch + 1
         seconds = self.seconds + self.meter.seconds()
         entry = {
@@ -221,7 +221,8 @@ class Trainer:
             "samples_per_s": round(self.meter.clips / self.meter.seconds(), 1),
             "memory_mb": max(self.world.gather(peak_memory_mb(self.world.device))),
         }
-        is_validated = epoch % settings.val_interval == 0 or epoch == settings.epochs
+        is_end = epoch in (*settings.restarts, settings.epochs)
+        is_validated = is_end or epoch % settings.val_interval == 0
         if is_validated:
             if self.world.agree(time.perf_counter() - self.saved_at > MOST_UNSAVED_S):
                 self._save(self.run.last_path)

@@ -9,11 +9,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, VideoRows
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import iterate_frames
 from lib.prepare.download import sha256_of
 from lib.prepare.motion import moving_boxes
-from lib.prepare.tables import NO_BOXES, UnfinishedRows, is_made_with, write_box_rows
+from lib.prepare.tables import NO_BOXES, UnfinishedRows, VideoRows, is_made_with, write_box_rows
 from lib.prepare.tracks import fill_frames, key_frames
 from lib.prepare.workers import map_in_workers, num_cores
 from lib.prepare.yolox import YoloxDetector

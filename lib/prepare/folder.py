@@ -16,7 +16,7 @@ from lib.prepare.groups import (
     split_groups,
 )
 from lib.prepare.probe import FRAME_PREFIX, probe_videos
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
 PARTS = ("train", "val")
@@ -66,7 +66,7 @@ def index_folder(
         print(text)
     draft = VideoDataset("folder", folder, tuple(classes), root, index)
     for part, rows in parts.items():
-        draft.write_list(part, rows)
+        write_list(draft, part, rows)
     source = {"made_by": "lib.prepare.folder", "root": str(root)}
     if not videos["part"].iloc[0]:
         source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}

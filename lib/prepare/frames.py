@@ -9,9 +9,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from lib.data.dataset import READER_COLUMNS, VideoDataset, VideoRecord, read_description
-from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes, read_made_with
+from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import FRAME_FILE, iterate_frames
-from lib.prepare.tables import SCALED_TO, write_person_boxes
+from lib.prepare.tables import SCALED_TO, read_made_with, write_person_boxes
 from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 

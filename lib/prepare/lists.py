@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, draw_rows, parse_list
+from lib.data.dataset import VideoDataset, draw_rows
 from lib.files import write_changed
 from lib.prepare.official_lists import ListEntry
+from lib.prepare.writing import write_list
 
 YOUTUBE_ID = 11  # characters
 
@@ -58,8 +59,7 @@ def summarize_lists(dataset: VideoDataset) -> pd.DataFrame:
 
 def class_counts(dataset: VideoDataset, list_name: str) -> pd.Series:
     """Return the number of a list's videos of each class, classes in label order, int64."""
-    dataset.read_list(list_name)  # says what is wrong with it
-    labels = pd.Series(parse_list(dataset.list_path(list_name))[1])  # decided ones are its own
+    labels = pd.Series(dataset.read_labels(list_name)[1])  # decided ones are its own
     counts = labels.value_counts().reindex(range(len(dataset.classes)), fill_value=0)
     return counts.set_axis(list(dataset.classes))
 
@@ -147,7 +147,7 @@ def import_list(
     problems = pd.DataFrame(
         _problems(dataset, entries, found), columns=["name", "problem", "in_list", "here"]
     )
-    dataset.write_list(list_name, rows)
+    write_list(dataset, list_name, rows)
     report = dataset.folder / "lists" / f"{list_name}.problems.csv"
     if len(problems):
         write_changed(report, problems.to_csv(index=False))

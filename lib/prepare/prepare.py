@@ -37,6 +37,7 @@ from lib.prepare.status import check_folder, status_text
 from lib.prepare.synthetic import make_synthetic
 from lib.prepare.tables import take_over_old_boxes
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
+from lib.prepare.writing import write_list
 from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
 
 
@@ -227,7 +228,7 @@ def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
     for name, draw, amount in draws:
         if not dataset.list_path(name).is_file():
             rows = draw(labels, dataset.read_list("train"), amount, settings.seed)
-            dataset.write_list(name, rows)
+            write_list(dataset, name, rows)
         names.append(name)
     return names
 

@@ -9,7 +9,6 @@ data set, `lists/<name>.txt` becomes the run's labelled videos and those that we
 import json
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import yaml
 from lib.config import PROJECT_ROOT
 from lib.files import reading, write_text
 from lib.learn.setup import Data, load_data
+from lib.prepare.writing import write_list
 from lib.run.folder import Run
 
 TABLE, DECISIONS = "pseudo_labels.csv", "pseudo_decisions.csv"
@@ -103,14 +103,14 @@ class PseudoLabels:
         if (path := dataset.folder / "lists" / f"{list_name}.txt").exists():
             raise ValueError(f"list name {list_name!r}: {path} is there; choose another name")
         rows = pd.Index(dataset.index["name"]).get_indexer(list(given))
-        labels = dataset.index["label"].to_numpy(copy=True)
-        labels[rows] = [dataset.classes.index(label) for label in given.values()]
-        relabeled = replace(dataset, index=dataset.index.assign(label=labels))
+        labels = [dataset.classes.index(label) for label in given.values()]
+        relabeled = dataset.relabeled(rows, labels)
+        labels = relabeled.index["label"].to_numpy()
         rows = np.concatenate([self.data.labeled_rows, rows])
         differ = rows[labels[rows] != self.data.unlabeled.index["label"].to_numpy()[rows]]
         if len(differ):  # written first: without it the list would be refused
-            relabeled.write_list(str(path.parent / "decided" / path.name), differ)
-        return relabeled.write_list(str(path), rows)
+            write_list(relabeled, str(path.parent / "decided" / path.name), differ)
+        return write_list(relabeled, str(path), rows)
 
     def _read_decisions(self) -> dict[str, str]:
         if not (self.run.folder / DECISIONS).is_file():

@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, VideoRows, read_made_with
+from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.prepare.download import sha256_of
 from lib.prepare.pickled_arrays import as_array, load_arrays
-from lib.prepare.tables import NO_BOXES, NO_SCORES, is_made_with, write_box_rows, write_scores
+from lib.prepare.tables import (
+    NO_BOXES,
+    NO_SCORES,
+    VideoRows,
+    is_made_with,
+    read_made_with,
+    write_box_rows,
+    write_scores,
+)
 
 YOUTUBE_ID = 11  # characters
 MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.config import project_path
 from lib.data.dataset import VideoDataset, is_prepared, read_dataset, read_description
-from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE, read_made_with
+from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.files import check_writable
 from lib.prepare.archives import find_file
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
@@ -24,7 +24,7 @@ from lib.prepare.lists import counted_list_name, labeled_list_name
 from lib.prepare.reference_files import import_made_with
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import PARTS
-from lib.prepare.tables import NUM_CLASSES, OLD_BOXES_FILE, is_made_with
+from lib.prepare.tables import NUM_CLASSES, OLD_BOXES_FILE, is_made_with, read_made_with
 from lib.prepare.workers import num_cores
 from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 

@@ -22,7 +22,7 @@ from lib.data.dataset import VideoDataset
 from lib.files import write_atomic
 from lib.prepare.tables import write_person_boxes
 from lib.prepare.workers import Outcome, map_in_workers, num_cores
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import write_dataset, write_list
 
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
@@ -325,5 +325,5 @@ def make_synthetic(
     source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
     dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
     for part, rows in videos.groupby("part", sort=False).groups.items():
-        dataset.write_list(part, rows)
+        write_list(dataset, part, rows)
     return dataset

@@ -10,19 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lib.data.frame_tables import (
-    PERSON_BOXES_FILE,
-    TEACHER_FILE,
-    FrameTable,
-    VideoRows,
-    read_made_with,
-)
-from lib.files import write_atomic
+from lib.data.frame_tables import PERSON_BOXES_FILE, REMEDY, TEACHER_FILE, FrameTable
+from lib.files import reading, write_atomic
 
 OLD_BOXES_FILE = "actors.safetensors"  # of earlier versions, with an offset for each frame
 SCALED_TO = "scaled_to"  # in `made_with`: short side of the frames that the boxes were scaled to
@@ -30,6 +25,18 @@ NUM_CLASSES = 1000  # of ImageNet
 NO_BOXES = np.zeros((0, 5), np.float32)
 NO_SCORES = np.zeros((0, NUM_CLASSES), np.float16)
 SAVE_EVERY_S = 20.0
+
+
+class VideoRows(NamedTuple):
+    """Rows of one video.
+
+    Attributes:
+        rows: Shape (n, D).
+        frames: 0-based frame of each row, sorted, shape (n,), int32.
+    """
+
+    rows: np.ndarray
+    frames: np.ndarray
 
 
 def write_table(
@@ -127,6 +134,14 @@ def write_scores(
     """Write the ImageNet probabilities of a data set, rows (n, 1000), n >= 1, video by video."""
     path = Path(folder) / TEACHER_FILE
     return write_table(path, "probabilities", names, results, NO_SCORES, made_with)
+
+
+def read_made_with(path: Path) -> dict | None:
+    """Return what made a table; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with reading(path, REMEDY), safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get("made_with", "{}"))
 
 
 def is_made_with(folder: Path, made_with: Mapping) -> bool:

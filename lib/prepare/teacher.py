@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import TEACHER_FILE, VideoRows, read_made_with
+from lib.data.frame_tables import TEACHER_FILE
 from lib.data.video import iterate_frames
 from lib.prepare.download import download, sha256_of
-from lib.prepare.tables import NO_SCORES, NUM_CLASSES, UnfinishedRows, write_scores
+from lib.prepare.tables import (
+    NO_SCORES,
+    NUM_CLASSES,
+    UnfinishedRows,
+    VideoRows,
+    read_made_with,
+    write_scores,
+)
 from lib.prepare.workers import map_in_workers
 from lib.published.efficientnet_lite import published_file
 from lib.published.image_networks import (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.data.frame_tables import VideoRows
+from lib.prepare.tables import VideoRows
 from lib.prepare.yolox import iou_matrix
 
 # Boxes of neighbouring key frames whose generalised IoU is lower are different people: 1 for equal

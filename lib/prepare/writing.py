@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib.data.dataset import DECODED_FILES, VideoDataset, in_order, read_dataset
-from lib.files import write_text
+from lib.files import write_changed, write_text
 
 
 def write_dataset(
@@ -42,3 +43,13 @@ def write_dataset(
     }
     write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
     return read_dataset(folder)
+
+
+def write_list(dataset: VideoDataset, list_name: str, rows: Sequence[int] | np.ndarray) -> Path:
+    """Write the videos of the given index rows as a list, if it is new; return its path."""
+    part = dataset.index.iloc[np.asarray(rows, dtype=np.int64)]
+    lines = [
+        f"{name} {frames} {label}\n"
+        for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
+    ]
+    return write_changed(dataset.list_path(list_name), "".join(lines))

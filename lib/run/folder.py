@@ -45,6 +45,7 @@ LATER_SETTINGS = {
     "head": "new",
     "probe_l2": 0.01,
     "tf32": True,
+    "restarts": [],
 }
 
 RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
@@ -92,6 +93,7 @@ class Run:
         """
         if self.params_path.exists():
             self._refuse(self.differences(settings), "holds a run of other settings")
+            self._put_test_aside(settings)
         self._prepare_checkpoints(settings)
         write_text(self.params_path, settings.as_yaml())
         self._note_environment(environment(num_processes))
@@ -111,6 +113,12 @@ class Run:
             self._refuse(differences(known, settings), "holds a checkpoint of other settings")
         elif not self.params_path.exists():
             self._refuse(["no params.yaml"], "holds a checkpoint of unknown settings")
+
+    def _put_test_aside(self, settings: TrainSettings) -> None:
+        """Keep the test result of a run that is trained longer under another name."""
+        before = self.settings().epochs
+        if before != settings.epochs and self.metrics_path.exists():
+            self.metrics_path.rename(self.folder / f"metrics_{before}_epochs.json")
 
     def _refuse(self, problems: list[str], what: str) -> None:
         if problems:
@@ -263,14 +271,23 @@ class Run:
 
 
 def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
-    """Return how settings differ from earlier ones where it changes results, a line a field."""
+    """Return how settings differ from earlier ones where it changes results, a line a field.
+
+    A run may be trained longer: what its epochs were is then one more of the restarts, and all that
+    was done is as it would have been.
+    """
     now, before = settings.model_dump(), _in_words_of_today(before)
-    return [
+    ends = [*before["restarts"], before["epochs"]]
+    if now["restarts"][: len(ends)] == ends:
+        before |= {"restarts": now["restarts"], "epochs": now["epochs"]}
+    lines = [
         f"{name}: {before[name]!r} there, {now[name]!r} here"
         for name in now
         if name in before and name not in FREE_SETTINGS and before[name] != now[name]
         if not name.startswith("test_")  # a finished run may be tested again
     ]
+    is_longer = now["epochs"] > before["epochs"]
+    return lines + [f"to train it longer, set restarts to {ends} as well"] * is_longer
 
 
 def _in_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lib.evaluation.evaluate import ListResult
 from lib.invariance import CenterClips
-from lib.learn.scoring import confusion_matrix
 from lib.run.folder import Run
 from lib.show.escape import escape
 from lib.show.evaluation_figures import (
@@ -19,6 +18,7 @@ from lib.show.evaluation_figures import (
     clip_tile,
     confident_mistakes,
     confused_classes,
+    confusion_matrix,
     probabilities,
     recall,
     tiles_html,

@@ -11,7 +11,6 @@ from torch import Tensor
 from lib.config import TrainSettings
 from lib.evaluation.evaluate import ListResult
 from lib.invariance import CenterClips
-from lib.learn.scoring import confusion_matrix
 from lib.show.escape import escape
 from lib.show.movies import Tile, compose, movie_html
 from lib.show.plots import clip_rows
@@ -242,6 +241,13 @@ def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str
         missing = tiles[0].clip if tiles else "there is no such video"
         return f"<p>{escape(missing)}</p>"
     return movie_html(compose(tiles, columns), description)
+
+
+def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return counts, shape (K, K): row the true class, column the predicted one."""
+    matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
+    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
+    return matrix
 
 
 def matrices_of(results: Mapping[str, ListResult]) -> dict[str, np.ndarray]:

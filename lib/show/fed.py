@@ -27,8 +27,8 @@ from lib.learn.setup import (
     read_settings,
     to_tensors,
 )
-from lib.parameters import is_run_file, parameter_files
 from lib.prepare.prepare import prepare_for
+from lib.recipes import is_run_file, parameter_files
 from lib.show.explorer import scene_title
 from lib.show.movies import Tile
 from lib.show.settings import LookSettings

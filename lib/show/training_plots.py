@@ -49,7 +49,7 @@ def schedule(settings: TrainSettings, data: Data) -> Figure:
     warmup = f"warm-up to epoch {settings.warmup_epochs:g}, then " * (settings.warmup_epochs > 0)
     figure.suptitle(
         f"{settings.epochs} epochs of {steps} steps; {warmup}the learning rate falls from "
-        f"{settings.lr:g} to 0"
+        f"{settings.lr:g} to 0" + f", anew after {settings.restarts}" * bool(settings.restarts)
     )
     return figure
 

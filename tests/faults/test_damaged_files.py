@@ -20,14 +20,14 @@ from PIL import Image
 
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.data.frame_tables import PersonBoxes, TeacherScores, VideoRows
+from lib.data.frame_tables import PersonBoxes, TeacherScores
 from lib.data.video import read_frames
 from lib.evaluation.evaluate import read_scores
 from lib.files import exclusive
 from lib.parameters import make_settings, read_yaml
 from lib.prepare.archives import extract
 from lib.prepare.reference_files import import_detections
-from lib.prepare.tables import write_person_boxes, write_scores
+from lib.prepare.tables import VideoRows, write_person_boxes, write_scores
 from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
