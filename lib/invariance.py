@@ -72,16 +72,17 @@ class CenterClips:
         if self.boxes is None:
             return clip, None
         boxes = self.boxes.lookup(row, indices, self.min_score)
-        return clip, self._mask(boxes, record.height, record.width)
+        return clip, crop_mask(boxes, record.height, record.width, self.transform)
 
-    def _mask(self, boxes: list[np.ndarray], height: int, width: int) -> Tensor:
-        """Paint boxes of the decoded frames, whose size is given, into the crop."""
-        side = self.transform.crop_size
-        resized_height, resized_width = resized_size(height, width, self.transform.short_side)
-        x, y, *_ = eval_crops(resized_height, resized_width, side, 1)[0]
-        scale = np.array([resized_width / width, resized_height / height] * 2)
-        moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
-        return boxes_to_mask(moved, side, side)
+
+def crop_mask(boxes: list[np.ndarray], height: int, width: int, transform: EvalTransform) -> Tensor:
+    """Paint boxes of decoded frames, whose size is given, into the centre crop: (T, 1, H, W)."""
+    side = transform.crop_size
+    resized_height, resized_width = resized_size(height, width, transform.short_side)
+    x, y, *_ = eval_crops(resized_height, resized_width, side, 1)[0]
+    scale = np.array([resized_width / width, resized_height / height] * 2)
+    moved = [frame * scale - np.array([x, y, x, y]) for frame in boxes]
+    return boxes_to_mask(moved, side, side)
 
 
 def invariance_of(settings: EvaluateSettings, result: ListResult) -> InvarianceScores:

@@ -11,71 +11,88 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from tqdm.auto import tqdm
 
 from lib.config import project_path
 from lib.files import check_writable, write_text
+from lib.predict.answer import TO_SEE, Answer, answer
 from lib.predict.calibration import calibrate
-from lib.predict.figures import deciding_figure, reliability_figure, timeline
+from lib.predict.figures import reliability_figure, save_figure
 from lib.predict.predict import (
     Classifier,
-    Prediction,
+    check_finished,
     clip_table,
     find_new_videos,
     load_classifier,
-    predict_video,
+    open_videos,
+    remarks,
     video_table,
 )
 from lib.run.folder import Run
 
 FEW_VIDEOS = 50  # that a temperature should rest on
+SHOWN = ("video", "class", "confidence", "second", "actor_only", "background_only")
 
 
-def predict_all(run: Run, videos: Sequence[Path], out: Path, overlap: float = 0.5) -> list[str]:
-    """Predict videos and write tables and figures.
-
-    Returns:
-        What could not be read, in words.
+def predict_all(
+    run: Run, videos: Sequence[Path], out: Path, overlap: float = 0.5, with_parts: bool = True
+) -> None:
+    """Predict videos and write tables and figures; what cannot be read is said first.
 
     Raises:
         ValueError: If the run is not finished, or no video can be read.
     """
+    check_finished(run)
+    check_writable(out, "--out", "choose another folder")
+    opened, problems = open_videos(videos)
+    if not opened:
+        raise ValueError("\n".join(problems))
+    _say_left_out(problems)
+    classifier = _calibrated(run, out)
+    for words in remarks(classifier, opened, overlap):
+        print(words)
+    answers = []
+    for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):
+        try:
+            stem = out / f"{number:03d}_{video.record.path.stem}"
+            answers.append(answer(classifier, video, stem, overlap, with_parts))
+        except ValueError as error:  # changed meanwhile
+            problems.append(str(error))
+            _say_left_out(problems[-1:])
+    if not answers:
+        raise ValueError("\n".join(problems))
+    _write_tables(answers, classifier.classes, out)
+
+
+def _say_left_out(problems: Sequence[str]) -> None:
+    print("".join(f"left out: {problem}\n" for problem in problems), end="", file=sys.stderr)
+
+
+def _calibrated(run: Run, out: Path) -> Classifier:
+    """Return the run's network, its confidence calibrated where the run was tested."""
     calibration = calibrate(run)
     if calibration is None:
         print("confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)")
-    elif calibration.videos < FEW_VIDEOS:
+        return load_classifier(run)
+    if calibration.videos < FEW_VIDEOS:
         print(f"confidence is calibrated on {calibration.videos} videos only: take it as rough")
-    classifier = load_classifier(run, calibration.temperature if calibration else 1.0)
-    check_writable(out, "--out", "choose another folder")
-    if calibration is not None:
-        _save(reliability_figure(calibration), out / "reliability.png")
-    predictions, problems = [], []
-    for number, path in enumerate(tqdm(videos, unit="video", disable=None), 1):
-        try:
-            predictions.append(predict_video(classifier, path, overlap))
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        _draw(classifier, predictions[-1], out / f"{number:03d}_{path.stem}")
-    if not predictions:
-        raise ValueError("\n".join(problems))
-    for name, table in (("videos", video_table), ("clips", clip_table)):
-        text = table(predictions, classifier.classes).to_csv(index=False, float_format="%.4f")
-        write_text(out / f"{name}.csv", text)
-    shown = video_table(predictions, classifier.classes)
-    print(shown[["video", "class", "confidence", "second"]].round(2).to_string(index=False))
-    return problems
+    save_figure(reliability_figure(calibration), out / "reliability.png")
+    return load_classifier(run, calibration.temperature)
 
 
-def _draw(classifier: Classifier, prediction: Prediction, stem: Path) -> None:
-    _save(timeline(prediction, classifier.classes), stem.with_name(f"{stem.name}_timeline.png"))
-    _save(deciding_figure(classifier, prediction), stem.with_name(f"{stem.name}_clips.png"))
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _write_tables(answers: Sequence[Answer], classes: tuple[str, ...], out: Path) -> None:
+    """Write `videos.csv` and `clips.csv`, and print the first."""
+    predictions = [one.prediction for one in answers]
+    videos = video_table(predictions, classes, [one.parts for one in answers])
+    for name, table in (("videos", videos), ("clips", clip_table(predictions, classes))):
+        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
+    shown = [name for name in SHOWN if name in videos]
+    print(videos[shown].round(2).to_string(index=False))
+    for one in answers:
+        if one.parts.get("parts_note"):
+            print(f"{one.prediction.path.name}: {one.parts['parts_note']}")
+    if answers[0].parts:
+        print(TO_SEE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,17 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("videos", nargs="+", type=Path, help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring clips (0.5)")
+    words = "ask about what moves and the rest of each deciding clip alone (yes)"
+    parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True, help=words)
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < 1:
         parser.error("--overlap must be in [0, 1)")
     run = Run(options.run)
     out = run.folder / "predictions" if options.out is None else project_path(options.out)
     try:
-        problems = predict_all(run, find_new_videos(options.videos), out, options.overlap)
+        videos = find_new_videos(options.videos)
+        predict_all(run, videos, out, options.overlap, options.parts)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("".join(f"left out: {problem}\n" for problem in problems), end="", file=sys.stderr)
     print(f"tables and figures: {out}")
     return 0
 

@@ -1,11 +1,18 @@
 """Figures of what is said of new videos."""
 
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from lib.files import write_atomic
+from lib.invariance import PARTS
 from lib.predict.calibration import Calibration
-from lib.predict.predict import Classifier, Prediction, clip_of, deciding_clips, open_video
+from lib.predict.parts import DecidingClip
+from lib.predict.predict import Prediction
 from lib.show.plots import clip_rows
 from lib.show.style import COLORS, GRAY, REPORT_WIDTH, shorten, styled
 
@@ -24,19 +31,30 @@ def timeline(prediction: Prediction, classes: tuple[str, ...]) -> Figure:
     best = int(prediction.video.argmax())
     said = f"{shorten(classes[best], 30)} {100 * prediction.video[best]:.0f} %"
     axes.set(ylim=(0, 1.02), ylabel="probability", title=f"{prediction.path.name}: {said}")
+    axes.set_xlim(0, max(prediction.span, prediction.record.num_frames) / (prediction.fps or 1))
     axes.set_xlabel("middle of the clip, seconds" if prediction.fps else "frame")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def deciding_figure(classifier: Classifier, prediction: Prediction) -> Figure:
-    """Show for each class that was seen the clip that speaks most for it."""
-    record, rows = open_video(prediction.path)[0], {}
-    for label, position in deciding_clips(prediction).items():
-        share = 100 * prediction.clips[position, label]
-        name = f"{shorten(classifier.classes[label], 20)}\n{share:.0f} %"
-        rows[name] = clip_of(classifier, record, prediction.starts[position : position + 1])[0]
+def deciding_figure(
+    prediction: Prediction, decided: Sequence[DecidingClip], classes: tuple[str, ...]
+) -> Figure:
+    """Show for each class that was seen the clip that speaks most for it, and its parts."""
+    rows = {}
+    for one in decided:
+        name = shorten(classes[one.label], 20)
+        rows[_row_name(name, one.shares[PARTS[0]][one.label], one.note)] = one.views[PARTS[0]]
+        for part in [part for part in PARTS[1:] if part in one.shares]:
+            best = int(one.shares[part].argmax())
+            said = f"{name}, {part}:\n{shorten(classes[best], 20)}"
+            rows[_row_name(said, one.shares[part][best])] = one.views[part]
     return clip_rows(rows, f"{prediction.path.name}: the clips that decided")
+
+
+def _row_name(said: str, share: float, note: str = "") -> str:
+    below = "\n".join(["", *textwrap.wrap(note, 28)])
+    return f"{said} {100 * share:.0f} %{below}"
 
 
 @styled
@@ -53,3 +71,10 @@ def reliability_figure(calibration: Calibration) -> Figure:
     axes.set_title(f"On the line confidence is earned ({calibration.videos} videos)")
     axes.legend(loc="upper left")
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG and forget it."""
+    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=110))
+    plt.close(figure)
+    return path

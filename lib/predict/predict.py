@@ -1,8 +1,10 @@
 """The classes of new videos over time: clips that slide through each, with a trained network."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,10 +19,13 @@ from lib.learn.averaging import tested_weights
 from lib.learn.scoring import fuse
 from lib.learn.setup import Normalize, build_run_model, run_normalize
 from lib.prepare.folder import VIDEO_SUFFIXES
-from lib.prepare.probe import probe_video
+from lib.prepare.probe import Probed, probe_video, probe_videos
 from lib.run.folder import Run
 
 BATCH_CLIPS = 16
+BATCH_BYTES = 256e6  # of decoded frames, at most, so that large frames make smaller batches
+MANY_CLIPS = 500  # so many are worth a sentence on how long they take
+OPENING_S = 6 * 3600.0  # a decoder that has not come to the end of a video by then has frozen
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,26 @@ class Classifier:
     temperature: float = 1.0
 
 
+class NewVideo(NamedTuple):
+    """A video that can be read.
+
+    Attributes:
+        record: Where its frames are.
+        fps: Frames a second; 0 where it is not known.
+        note: What to know about it, or None.
+    """
+
+    record: VideoRecord
+    fps: float
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What is said of one video.
 
     Attributes:
-        path: The video.
+        record: The video.
         starts: First frame of each clip, shape (C,).
         span: Frames from the first to the end of a clip.
         fps: Frames a second; 0 where it is not known.
@@ -55,12 +74,22 @@ class Prediction:
         video: Probabilities of the whole video, shape (K,).
     """
 
-    path: Path
+    record: VideoRecord
     starts: np.ndarray
     span: int
     fps: float
     clips: np.ndarray
     video: np.ndarray
+
+    @property
+    def path(self) -> Path:
+        """The video's file."""
+        return self.record.path
+
+    @property
+    def label(self) -> int:
+        """Class of the whole video."""
+        return int(self.video.argmax())
 
     @property
     def seconds(self) -> np.ndarray:
@@ -110,41 +139,90 @@ def find_new_videos(places: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def predict_video(classifier: Classifier, path: Path, overlap: float = 0.5) -> Prediction:
+def open_video(path: Path) -> NewVideo:
+    """Decode a video once, from end to end.
+
+    Raises:
+        ValueError: If it cannot be read; says why.
+    """
+    return _opened(path, probe_video(path))
+
+
+def open_videos(paths: Sequence[Path]) -> tuple[list[NewVideo], list[str]]:
+    """Open videos in worker processes; return those that can be read, and why the others cannot."""
+    opened, problems = [], []
+    table = probe_videos(paths, timeout_s=OPENING_S).astype(object)
+    table = table.where(table.notna(), None)
+    for path, row in zip(paths, table.itertuples(index=False, name=None), strict=True):
+        try:
+            opened.append(_opened(path, Probed(*row)))
+        except ValueError as error:
+            problems.append(str(error))
+    return opened, problems
+
+
+def _opened(path: Path, found: Probed) -> NewVideo:
+    if found.error is not None:
+        raise ValueError(f"{path}: cannot be read: {found.error}")
+    size = (found.frames, found.height, found.width)
+    record = VideoRecord(0, path.name, path, 0, *size, found.fingerprint, found.seek)
+    return NewVideo(record, found.fps, found.note)
+
+
+def remarks(classifier: Classifier, videos: Sequence[NewVideo], overlap: float = 0.5) -> list[str]:
+    """Return what to know before videos are predicted: damage, too few frames, a long wait."""
+    said, count = [], 0
+    for video in videos:
+        starts, span = clip_starts(classifier.settings, video.record.num_frames, overlap)
+        count += len(starts)
+        name, frames = video.record.path.name, video.record.num_frames
+        if video.note:
+            said.append(f"{name}: {video.note}")
+        if frames < span:
+            said.append(f"{name}: frames: {frames}, a clip spans {span}; repeated to fill it")
+    if count >= MANY_CLIPS:
+        minutes = _seconds_a_clip(classifier, videos[0]) * count / 60
+        said.append(f"{count:,} clips: about {max(1, round(minutes))} min on this machine")
+    return said
+
+
+def _seconds_a_clip(classifier: Classifier, video: NewVideo) -> float:
+    starts = clip_starts(classifier.settings, video.record.num_frames)[0]
+    for _ in range(2):  # the first call of a network takes longer
+        begun = time.monotonic()
+        scored = next(_score(classifier, video.record, starts))
+    return (time.monotonic() - begun) / len(scored)
+
+
+def clip_starts(
+    settings: TrainSettings, num_frames: int, overlap: float = 0.5
+) -> tuple[np.ndarray, int]:
+    """Return the first frames of the clips of a video, and the frames that a clip spans."""
+    span = settings.clip_len * settings.frame_interval
+    step = max(1, round(span * (1 - overlap)))
+    last = max(0, num_frames - span)
+    return np.unique(np.append(np.arange(0, last + 1, step), last)), span
+
+
+def predict_video(classifier: Classifier, video: NewVideo, overlap: float = 0.5) -> Prediction:
     """Score clips that slide through a video; its own answer is fused as in the run's test.
 
     Args:
         classifier: The trained network.
-        path: The video, of any length; a few clips are in memory at a time.
+        video: Of any length; a few clips are in memory at a time.
         overlap: Share of a clip that the next one sees again, in [0, 1).
 
     Raises:
         ValueError: If the video cannot be read; says why.
     """
-    record, fps = open_video(path)
-    settings = classifier.settings
-    span = settings.clip_len * settings.frame_interval
-    step = max(1, round(span * (1 - overlap)))
-    last = max(0, record.num_frames - span)
-    starts = np.unique(np.append(np.arange(0, last + 1, step), last))
+    record, fusion = video.record, classifier.settings.test_fusion
+    starts, span = clip_starts(classifier.settings, record.num_frames, overlap)
     logits = torch.cat(list(_score(classifier, record, starts))) / classifier.temperature
-    video = fuse(logits[None], settings.test_fusion)[0]
-    if settings.test_fusion == "scores":
-        video = video.softmax(dim=0)
-    return Prediction(path, starts, span, fps, logits.softmax(dim=1).numpy(), video.numpy())
-
-
-def open_video(path: Path) -> tuple[VideoRecord, float]:
-    """Decode a video once and return it as a record, with its frames a second.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
-    found = probe_video(path)
-    if found.error is not None:
-        raise ValueError(f"{path}: cannot be read: {found.error}")
-    size = (found.frames, found.height, found.width)
-    return VideoRecord(0, path.name, path, 0, *size, found.fingerprint, found.seek), found.fps
+    fused = fuse(logits[None], fusion)[0]
+    if fusion == "scores":
+        fused = fused.softmax(dim=0)
+    clips = logits.softmax(dim=1).numpy()
+    return Prediction(record, starts, span, video.fps, clips, fused.numpy())
 
 
 def clip_of(classifier: Classifier, record: VideoRecord, starts: np.ndarray) -> torch.Tensor:
@@ -161,27 +239,40 @@ def clip_of(classifier: Classifier, record: VideoRecord, starts: np.ndarray) -> 
 def _score(
     classifier: Classifier, record: VideoRecord, starts: np.ndarray
 ) -> Iterator[torch.Tensor]:
-    for first in range(0, len(starts), BATCH_CLIPS):
-        clips = clip_of(classifier, record, starts[first : first + BATCH_CLIPS])
-        device = classifier.normalize.mean.device
+    device = classifier.normalize.mean.device
+    clip_bytes = 3 * record.height * record.width * classifier.settings.clip_len
+    batch = int(min(BATCH_CLIPS, max(1, BATCH_BYTES // clip_bytes)))
+    for first in range(0, len(starts), batch):
+        clips = clip_of(classifier, record, starts[first : first + batch])
         yield classifier.model(classifier.normalize(clips.to(device))).float().cpu()
 
 
 def deciding_clips(prediction: Prediction, most: int = 4) -> dict[int, int]:
-    """Return class -> the clip that speaks most for it, for the classes of the most clips."""
+    """Return class -> the clip that speaks most for it: the video's class, then the most seen."""
     best = prediction.clips.argmax(axis=1)
     classes, counts = np.unique(best, return_counts=True)
-    frequent = classes[np.argsort(-counts, kind="stable")][:most]
-    return {int(k): int(prediction.clips[:, k].argmax()) for k in frequent}
+    frequent = classes[np.argsort(-counts, kind="stable")].tolist()
+    shown = list(dict.fromkeys([prediction.label, *frequent]))[:most]
+    return {k: int(prediction.clips[:, k].argmax()) for k in shown}
 
 
-def video_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
-    """Return one row a video: its class, confidence, the second class, and all probabilities."""
+def video_table(
+    predictions: Sequence[Prediction],
+    classes: tuple[str, ...],
+    parts: Sequence[Mapping[str, object]] | None = None,
+) -> pd.DataFrame:
+    """Return one row a video: its class, confidence, the second class, and all probabilities.
+
+    Args:
+        predictions: Of the videos.
+        classes: Class names.
+        parts: More columns of each video, from `parts.part_columns`.
+    """
     rows = []
-    for one in predictions:
+    for one, more in zip(predictions, parts or [{}] * len(predictions), strict=True):
         first, second = np.argsort(-one.video, kind="stable")[:2]
         row = {"video": str(one.path), "class": classes[first], "confidence": one.video[first]}
-        row |= {"second": classes[second], "second_confidence": one.video[second]}
+        row |= {"second": classes[second], "second_confidence": one.video[second], **more}
         rows.append(row | {f"p({name})": p for name, p in zip(classes, one.video, strict=True)})
     return pd.DataFrame(rows)
 

@@ -1,15 +1,15 @@
 """What a network makes of the actor alone and of the background alone of a video."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.evaluation.evaluate import ListResult, load_trained
 from lib.invariance import PARTS, CenterClips, actor_and_background
-from lib.learn.setup import run_normalize
+from lib.learn.setup import Normalize, run_normalize
 from lib.run.devices import resolve_test_device
 from lib.run.folder import Run
 from lib.show.plots import clip_rows
@@ -60,15 +60,32 @@ def part_predictor(
     normalize = run_normalize(run.settings()).to(device)
     model = load_trained(run, checkpoint, tuple(classes)).to(device).eval()
 
-    @torch.inference_mode()
     def predict(row: int) -> tuple[dict[str, Tensor | str], dict[str, np.ndarray]]:
         views = part_views(*clips(row), normalize.mean.round().cpu())
-        shown = {name: view for name, view in views.items() if isinstance(view, Tensor)}
-        logits = model(normalize(torch.stack(list(shown.values())).to(device)))
-        shares = logits.float().softmax(dim=1).cpu().numpy()
-        return views, dict(zip(shown, shares, strict=True))
+        return views, part_shares(model, normalize, views)
 
     return predict
+
+
+@torch.inference_mode()
+def part_shares(
+    model: nn.Module,
+    normalize: Normalize,
+    views: Mapping[str, Tensor | str],
+    temperature: float = 1.0,
+) -> dict[str, np.ndarray]:
+    """Return the probabilities (K,) of each view that is there.
+
+    Args:
+        model: In evaluation mode, on the device of `normalize`.
+        normalize: What makes its input of uint8 clips.
+        views: From `part_views`.
+        temperature: What scores are divided by before they become probabilities.
+    """
+    shown = {name: view for name, view in views.items() if isinstance(view, Tensor)}
+    clips = torch.stack(list(shown.values())).to(normalize.mean.device)
+    shares = (model(normalize(clips)).float() / temperature).softmax(dim=1).cpu().numpy()
+    return dict(zip(shown, shares, strict=True))
 
 
 def parts_figure(run: Run, checkpoint: str, result: ListResult, position: int) -> Figure:
