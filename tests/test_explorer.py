@@ -23,9 +23,11 @@ from lib.show import explorer as explorer_module
 from lib.show.augmentations import operation_rows, scene_rows, temporal_rows
 from lib.show.explorer import ClipExplorer
 from lib.show.fed import fed_step, run_settings, training_settings
+from lib.show.loader_view import known_runs
 from lib.show.movies import compose
 from lib.show.settings import LookSettings
-from lib.show.widgets import MOST_LISTED, AugmentationExplorer, clip_yaml, known_runs
+from lib.show.video_picker import MOST_LISTED
+from lib.show.widgets import AugmentationExplorer, clip_yaml
 
 SMALL = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "crop_area_min": 0.4}
 

@@ -4,6 +4,8 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import display
 
+from lib.show.escape import escape
+
 
 def has_reader() -> bool:
     """Whether a person runs the present cell: false under papermill, nbconvert and in scripts.
@@ -27,3 +29,16 @@ def show(widget: widgets.Widget) -> None:
         display(widget)
     else:
         print("(an interactive view of the figures above stands here in JupyterLab)")
+
+
+def wrapping() -> widgets.Layout:
+    """Return the layout of things side by side that go to the next line where there is no room."""
+    return widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="2px 8px")
+
+
+def error_html(error: Exception) -> str:
+    """Return an error as a box, its words escaped."""
+    return (
+        '<div role="alert" style="border-left:4px solid #D55E00;padding-left:8px;'
+        f'overflow-wrap:anywhere;white-space:pre-wrap">{escape(str(error))}</div>'
+    )

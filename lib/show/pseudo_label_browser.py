@@ -11,10 +11,9 @@ from lib.run.folder import Run
 from lib.show.escape import escape
 from lib.show.evaluation_browser import CLIPS_KEPT, FADED, readable_clip
 from lib.show.evaluation_figures import tiles_html
-from lib.show.frontend import show
+from lib.show.frontend import show, wrapping
 from lib.show.movies import Tile
 from lib.show.style import BLUE, shorten
-from lib.show.widgets import wrapping
 
 
 class PseudoLabelBrowser:

@@ -1,7 +1,5 @@
-"""Interactive views for JupyterLab; each stands below a static figure that tells the same."""
+"""The knobs of notebook 2 in JupyterLab; they stand below a static figure that tells the same."""
 
-import random
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -12,18 +10,18 @@ from lib.augment.operations import RANDAUGMENT_OPS
 from lib.augment.randaugment import OPERATION_GROUPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
-from lib.config import PROJECT_ROOT, ClipSettings, DataSettings, project_path
+from lib.config import ClipSettings, DataSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.parameters import make_settings
 from lib.show.escape import escape
 from lib.show.explorer import ClipExplorer, Look
-from lib.show.fed import fed_step, run_settings, training_settings
+from lib.show.frontend import error_html, wrapping
+from lib.show.loader_view import LoaderView
 from lib.show.movies import compose, strip_html
 from lib.show.settings import LookSettings
+from lib.show.video_picker import VideoPicker
 
-MOST_LISTED = 200  # videos in a picker; more are found by searching
 COLUMNS = 4
-THESE_KNOBS = "these knobs"
 # In the page itself, so that copying needs neither kernel nor network.
 COPY_BUTTON = (
     '<button class="jupyter-button mod-info copy-yaml" style="width:auto" onclick="'
@@ -40,77 +38,6 @@ def augmentation_explorer(dataset: VideoDataset, settings: LookSettings) -> widg
         settings: What the knobs start from; `list_name` is what the videos are chosen from.
     """
     return AugmentationExplorer(dataset, settings).widget
-
-
-class VideoPicker:
-    """Search, choose or draw one of the videos of a list.
-
-    Args:
-        label: What the video is.
-        on_change: Called without arguments when another video was chosen.
-
-    Attributes:
-        widget: What is shown.
-        row: Index row of the chosen video.
-    """
-
-    def __init__(self, label: str, on_change: Callable[[], None]):
-        self._names, self._rows = np.array([], dtype=object), np.array([], dtype=np.int64)
-        self.row = 0
-        self._on_change, self._is_filling = on_change, False
-        wide = widgets.Layout(width="98%")
-        self.search = widgets.Text(placeholder="search", layout=wide)
-        self.choice = widgets.Select(rows=5, layout=wide)
-        self.draw = widgets.Button(description="random", icon="random", tooltip=f"draw a {label}")
-        self.count = widgets.HTML()
-        self.search.observe(lambda _: self._filter(), names="value")
-        self.choice.observe(self._chosen, names="value")
-        self.draw.on_click(lambda _: self.choose(random.Random().choice(self._rows.tolist())))
-        title = widgets.HTML(f"<b>{label}</b>")
-        head = widgets.HBox([title, self.count], layout=wide)
-        self.widget = widgets.VBox(
-            [head, self.search, self.choice, self.draw], layout=widgets.Layout(width="156px")
-        )
-
-    def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
-        """Offer videos, given by name and index row, and choose one; calls nothing."""
-        self._names, self._rows = np.asarray(names, dtype=object), np.asarray(rows)
-        self.row = int(row)
-        self._is_filling = True
-        self.search.value = ""
-        self._is_filling = False
-        self._filter()
-
-    def choose(self, row: int) -> None:
-        """Choose the video of an index row."""
-        self.row = int(row)
-        self._filter()
-        self._on_change()
-
-    def _filter(self) -> None:
-        if self._is_filling:
-            return
-        found = self._found()
-        own = [pair for pair in found if pair[1] == self.row]
-        listed = found[:MOST_LISTED] + [pair for pair in own if pair not in found[:MOST_LISTED]]
-        is_all = len(found) <= MOST_LISTED
-        shown = f"{len(found):,}" if is_all else f"1–{MOST_LISTED}"
-        self.count.value = f"&nbsp;{shown} of {len(self._rows) if is_all else len(found):,}"
-        self._is_filling = True
-        self.choice.options = listed
-        self.choice.value = self.row if own else None
-        self._is_filling = False
-
-    def _found(self) -> list[tuple[str, int]]:
-        """Return the videos whose names hold all words of the search."""
-        words = self.search.value.lower().split()
-        videos = zip(self._names, map(int, self._rows), strict=True)
-        return [(name, row) for name, row in videos if all(word in name.lower() for word in words)]
-
-    def _chosen(self, change: dict) -> None:
-        if not self._is_filling and change["new"] is not None:
-            self.row = int(change["new"])
-            self._on_change()
 
 
 class AugmentationExplorer:
@@ -235,7 +162,7 @@ class AugmentationExplorer:
         try:
             self._open(read_dataset(folder))
         except (ValueError, OSError) as error:
-            self.facts.value = _error(error)
+            self.facts.value = error_html(error)
             return
         self.show()
 
@@ -249,7 +176,7 @@ class AugmentationExplorer:
             self.settings = make_settings(LookSettings, values, "knobs")
             self.look = self.explorer.look(self.settings, self.video.row, self.partner.row)
         except (ValueError, OSError) as error:
-            self.facts.value = _error(error)
+            self.facts.value = error_html(error)
             return
         self.picture.value = strip_html(compose(self.look.tiles, COLUMNS))
         self.facts.value = facts_html(self.look)
@@ -258,71 +185,6 @@ class AugmentationExplorer:
             f'style="width:98%;font-family:monospace">'
             f"{escape(clip_yaml(self.settings))}</textarea></div>"
         )
-
-
-class LoaderView:
-    """What a training step feeds to the network: of these knobs, or of any run's settings.
-
-    Args:
-        explorer: Whose knobs are "these knobs".
-    """
-
-    def __init__(self, explorer: AugmentationExplorer):
-        self.explorer = explorer
-        self.source = widgets.Combobox(
-            value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
-            placeholder="a params.yaml, or a run file beside a recipe.yaml",
-            layout=widgets.Layout(width="380px"),
-        )  # fmt: skip
-        self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
-        self.step.layout.width, self.step.style.description_width = "130px", "40px"
-        self.next = widgets.Button(description="next step", icon="step-forward")
-        self.button = widgets.Button(description="show", button_style="info", icon="play")
-        self.next.on_click(lambda _: self._next())
-        self.button.on_click(lambda _: self.show())
-        self.result = widgets.HTML("loading the first step …")
-        self._is_opened = False
-        controls = [self.source, self.step, self.button, self.next]
-        for button in (self.button, self.next):
-            button.layout.width = "110px"
-        controls = widgets.HBox(controls, layout=wrapping())
-        self.widget = widgets.VBox([controls, self.result])
-
-    def open(self) -> None:
-        """Show the first step when the page is opened for the first time."""
-        if not self._is_opened:
-            self.show()
-
-    def _next(self) -> None:
-        self.step.value += 1
-        self.show()
-
-    def show(self) -> None:
-        """Load the step's first clips and show them."""
-        self._is_opened, explorer = True, self.explorer
-        try:
-            if self.source.value == THESE_KNOBS:
-                settings = training_settings(explorer.settings, explorer.dataset)
-            else:
-                settings = run_settings(project_path(self.source.value))
-            fed = fed_step(settings, self.step.value)
-        except (ValueError, OSError) as error:
-            self.result.value = _error(error)
-            return
-        words = "<br>".join(escape(word) for word in fed.words)
-        self.result.value = f"{strip_html(compose(fed.tiles, fed.columns))}<p>{words}</p>"
-
-
-def wrapping() -> widgets.Layout:
-    """Return the layout of things side by side that go to the next line where there is no room."""
-    return widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="2px 8px")
-
-
-def known_runs() -> list[str]:
-    """Return the parameter files of the project's studies and runs, relative to its root."""
-    found = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if path.name != "recipe.yaml"]
-    found += PROJECT_ROOT.glob("outputs/*/*/params.yaml")
-    return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in found)
 
 
 def clip_yaml(settings: LookSettings) -> str:
@@ -355,10 +217,3 @@ def facts_html(look: Look) -> str:
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _error(error: Exception) -> str:
-    return (
-        '<div role="alert" style="border-left:4px solid #D55E00;padding-left:8px;'
-        f'overflow-wrap:anywhere;white-space:pre-wrap">{escape(str(error))}</div>'
-    )
