@@ -5,6 +5,7 @@ read, and imported, without the rest: making data, running batches, drawing figu
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,3 +136,16 @@ def test_functions_are_short():
     ]  # with the docstring, without decorators
     assert np.median(lengths) <= MAX_MEDIAN
     assert np.quantile(lengths, 0.9) <= MAX_NINE_TENTHS
+
+
+def test_the_reading_list_is_the_core_and_can_be_read_in_one_sitting():
+    named = re.compile(r"`(lib/[\w/]+(?:\.py|/))`")
+    order, rest = (
+        {place for place in named.findall(part)}
+        for part in (ROOT / "docs/reading.md").read_text().split("## What may be trusted")
+    )
+    core = {f"lib/{name_of(path)}" for path in core_files() if path.name != "__init__.py"}
+    assert order <= core and {place for place in rest if place.endswith(".py")} <= core
+    carried = {path for path in core if any(path.startswith(place) for place in rest)}
+    assert order | carried == core and not order & carried
+    assert sum(num_lines(ROOT / path) for path in order) <= MAX_CORE
