@@ -148,6 +148,7 @@ class TrainSettings(ClipSettings):
         temporal_shift: Share of an image network's channels that move by one frame (TSM: 0.25).
         frame_deviation: Let its features be mean and deviation over the frames, not the mean alone.
         frozen_share: Share of the backbone's layers, the first ones, that are not trained.
+        frozen_norm: Keep the statistics of all batch norms as the weights came with them.
         head: How the head starts: `new`, or as the logistic regression of a `probe`.
         probe_l2: L2 of that regression's weights.
         dropout: Dropout before the last layer.
@@ -213,6 +214,7 @@ class TrainSettings(ClipSettings):
     temporal_shift: Probability = 0.0
     frame_deviation: bool = False
     frozen_share: Probability = 0.0
+    frozen_norm: bool = False
     head: Literal["new", "probe"] = "new"
     probe_l2: Positive = 0.01
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

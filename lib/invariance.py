@@ -22,7 +22,7 @@ from lib.augment.transforms import EvalTransform, eval_crops, resized_size
 from lib.clips import make_generator
 from lib.config import ClipSettings
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import find_person_boxes
+from lib.data.frame_tables import PersonBoxes, has_person_boxes
 from lib.data.video import FrameReader, uniform_clip_indices
 from lib.evaluation.evaluate import ListResult, load_trained
 from lib.evaluation.settings import EvaluateSettings
@@ -33,6 +33,11 @@ from lib.run.folder import Run
 
 FAMILIES = (*OPERATION_GROUPS, "temporal", "scene")
 PARTS = ("whole clip", "actor only", "background only")
+
+
+def find_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
+    """Return the person boxes of a data set; None where none were made."""
+    return PersonBoxes(dataset) if has_person_boxes(dataset) else None
 
 
 @dataclass(frozen=True)

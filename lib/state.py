@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.files import check_numbers, holder, read_json
+from lib.files import check_numbers, holder, read_json, reading
 from lib.run.folder import Run
 
 Phase = Literal["missing", "waiting", "starting", "training", "stopping", "stopped", "failed"]
 Phase |= Literal["finished"]
+METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ def read_state(folder: str | Path) -> RunState:
         phase = _phase_at_rest(epoch >= epochs, bool(error), bool(saved or log))
     is_tested = run.metrics_path.is_file()
     return RunState(phase, epochs, epoch, step, log, progress, error, who, is_tested)
+
+
+def read_result(run: Run) -> dict[str, Any]:
+    """Return the test result of a run.
+
+    Raises:
+        ValueError: If it is missing or damaged; names the file and the remedy.
+    """
+    remedy = f"test the run again (notebooks/4_evaluate.ipynb, run_dir = {str(run.folder)!r})"
+    results = read_json(run.metrics_path, remedy)
+    with reading(run.metrics_path, remedy):
+        check_numbers({"labels": results["labels"]}, ("labels",))
+        if not results["lists"]:
+            raise ValueError("numbers of its lists are missing")
+        for values in results["lists"].values():
+            check_numbers(values, METRICS)
+    return results
 
 
 def _phase_in_work(has_progress: bool, is_asked_to_stop: bool) -> Phase:

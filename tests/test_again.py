@@ -7,6 +7,7 @@ from lib.batch.__main__ import main
 from lib.batch.again import difference
 from lib.learn.training import fit
 from lib.run.folder import Run
+from lib.state import read_result
 
 
 def test_a_run_is_made_again_from_its_folder_alone(tiny_settings, capsys):
@@ -15,7 +16,7 @@ def test_a_run_is_made_again_from_its_folder_alone(tiny_settings, capsys):
     said = capsys.readouterr().out
     again = Run(f"{run.folder}_again")
     assert f"its first losses are those of {run.folder}, to the last digit" in said
-    assert again.is_finished() and again.metrics()["lists"]
+    assert again.is_finished() and read_result(again)["lists"]
     assert [e["loss/total"] for e in again.log_entries()] == [
         e["loss/total"] for e in run.log_entries()
     ]

@@ -96,6 +96,10 @@ def test_several_values_make_a_grid(study):
     ]  # fmt: skip
     assert [run.run_dir.name for run in runs] == [run.name for run in runs]
     assert (runs[3].settings.seed, runs[3].settings.lr, runs[3].settings.epochs) == (1, 0.2, 7)
+    runs = read_plan([study / "a.yaml"], {"seed": [0, 1], "run_dir": ["outputs/other/b"]})
+    assert [run.settings.run_dir for run in runs] == [
+        "outputs/other/b_seed0", "outputs/other/b_seed1",
+    ]  # fmt: skip
 
 
 def test_a_grid_of_seeds_takes_the_place_of_a_seed_in_the_name(tmp_path):

@@ -188,6 +188,7 @@ def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
         "temporal_shift",
         "frame_deviation",
         "frozen_share",
+        "frozen_norm",
         "head",
         "probe_l2",
     }  # off in the notebook as well

@@ -105,6 +105,19 @@ def test_frozen_layers_keep_their_weights_and_their_batch_norms():
     assert {"head.weight", "head.bias"} <= changed
 
 
+def test_frozen_norms_keep_their_statistics_and_use_them():
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3)
+    model.freeze(0.0, norm=True)
+    clips, before = torch.randn(2, 3, 2, 32, 32), dict(model.named_buffers())
+    before = {name: value.clone() for name, value in before.items()}
+    model.train()
+    trained = model.features(clips)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert torch.equal(model.eval().features(clips), trained)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
 def test_all_is_frozen_but_the_head():
     model = build_model("vit_b_32", 3)
     model.freeze(1.0)

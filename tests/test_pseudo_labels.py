@@ -23,6 +23,7 @@ from lib.prepare.pseudo_lists import DECISIONS, TABLE, PseudoLabels, command_to_
 from lib.prepare.synthetic import make_synthetic
 from lib.run.folder import Run
 from lib.show.pseudo_label_browser import PseudoLabelBrowser, show_pseudo_labels
+from lib.state import read_result
 
 LABELED = 0.3
 
@@ -178,7 +179,7 @@ def test_going_on_with_the_list_works_and_so_does_a_second_round(run, capsys):
     second = Run(run.folder.with_name("semi_checked_seed0"))
     assert (
         second.is_finished()
-        and second.metrics()["labels"] == len(load_data(run.settings()).labeled_rows) + 2
+        and read_result(second)["labels"] == len(load_data(run.settings()).labeled_rows) + 2
     )
     changed = {"run_dir", "labeled_list", "labeled_fraction"}
     assert {line.split(":")[0] for line in run.differences(second.settings())} <= changed

@@ -19,12 +19,14 @@ from lib.config import PROJECT_ROOT, project_path
 from lib.files import write_text
 from lib.learn import resume, trainer
 from lib.learn.objectives import OBJECTIVES, FixMatchObjective
+from lib.learn.setup import load_data
 from lib.learn.training import fit
 from lib.run import tracking
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 from lib.run.processes import World
 from lib.show.study import machine_of
+from lib.state import read_result
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
@@ -413,6 +415,29 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(tiny_settings, na
     assert run.settings() == settings  # still the first ones
 
 
+def test_data_may_move_where_they_are_the_same(tiny_settings, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir(), new.mkdir()
+    settings = tiny_settings(epochs=1, data_root=str(old))
+    run = fit(settings)
+    moved = tiny_settings(epochs=1, data_root=str(new))
+    with pytest.raises(ValueError, match=f"data_root: '{old}' there, '{new}' here"):
+        fit(moved)  # the earlier place is still there: it may be a mistake
+    old.rmdir()
+    assert fit(moved).settings().data_root == str(new)
+    with pytest.raises(ValueError, match="data_root has other videos, lists or labels"):
+        run.open(moved, data="another")
+    run.open(moved, data=load_data(moved).digest)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"labeled_seed": 1, "labeled_fraction": 0.5}, {"objective": "supervised"}], ids=str
+)
+def test_what_tells_data_apart(tiny_settings, changes):
+    same = load_data(tiny_settings(lr=0.3, seed=5)).digest
+    assert load_data(tiny_settings()).digest == same != load_data(tiny_settings(**changes)).digest
+
+
 def test_settings_that_change_no_result_may_change(tiny_settings, tmp_path, data_dir):
     run = Run(tiny_settings().run_dir)
     run.open(tiny_settings())
@@ -500,11 +525,11 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"environment\.json: damaged .a JSON object.*delete"):
         machine_of(run)
     with pytest.raises(ValueError, match=r"metrics\.json: cannot be read .*4_evaluate"):
-        run.metrics()
+        read_result(run)
     for damaged in (b"", b"\xff\xfe", b"{", b"[" * 100_000):
         run.metrics_path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"metrics\.json: damaged .*test the run"):
-            run.metrics()
+            read_result(run)
 
 
 def test_a_line_that_is_half_written_is_not_read(tmp_path):

@@ -400,6 +400,7 @@ MATTERS = [
     {"ema_decay": 0.9},
     {"average_labels": True, "ema_decay": 0.9},
     {"frozen_share": 0.5},
+    {"frozen_norm": True},
     {"head": "probe"},
     {"probe_l2": 1.0, "head": "probe"},
     {"temporal_shift": 0.25, "model": "efficientnet_lite0", "epochs": 1},

@@ -109,14 +109,6 @@ TEMPORAL_OPS = {
 }
 
 
-def temporal_title(drawn: DrawnTemporal) -> str:
-    """Return how figures call a drawn operation."""
-    operation = TEMPORAL_OPS[drawn.name]
-    if not operation.variants:
-        return operation.title
-    return f"{operation.title}, {operation.variants[int(drawn.number * len(operation.variants))]}"
-
-
 class TemporalAugment:
     """One of some temporal operations, each as likely as the others.
 

@@ -26,7 +26,7 @@ from lib.evaluation.settings import EvaluateSettings
 from lib.files import LockedError, exclusive
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
-from lib.run.folder import Run
+from lib.run.folder import ROOTS, Run
 from lib.run.stop import signal_name, signals_ask
 from lib.show.settings import ReportSettings
 
@@ -220,9 +220,11 @@ def train(run: Run, parameters: dict[str, Any]) -> bool:
 
     output = run.folder / "3_train.ipynb"
     values = notebook_defaults(NOTEBOOKS / "3_train.ipynb") | parameters
-    if run.is_finished() and output.exists() and values["epochs"] == run.settings().epochs:
-        write_test_settings(run, values)
-        return True
+    if run.is_finished() and output.exists():
+        was = run.settings()
+        if all(getattr(was, name) == values[name] for name in ("epochs", *ROOTS)):
+            write_test_settings(run, values)
+            return True
     try:
         execute("3_train.ipynb", output, parameters)
     except PapermillExecutionError as error:

@@ -27,8 +27,8 @@ from lib.parameters import (
     read_yaml,
 )
 from lib.recipes import RECIPE, is_run_file, parameter_files
-from lib.run.folder import Run
-from lib.state import read_state
+from lib.run.folder import ROOTS, Run
+from lib.state import read_result, read_state
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -150,7 +150,8 @@ def _as_begun(parameters: dict[str, Any]) -> dict[str, Any]:
     """Fill in what is open with what the run was begun with, if it was."""
     path = Run(parameters.get("run_dir", "outputs")).params_path
     begun = read_yaml(path) if path.is_file() else {}
-    if begun.get("data_root") != parameters.get("data_root"):
+    root = begun.get("data_root")
+    if root != parameters.get("data_root") and project_path(root or "").exists():
         return parameters
     is_open = {name for name, value in parameters.items() if value == AUTO} - {"device"}
     return parameters | {name: begun[name] for name in is_open if name in begun}
@@ -208,8 +209,8 @@ def expand(
         chosen = dict(zip(grid, values, strict=True))
         varied = {key: value for key, value in chosen.items() if len(grid[key]) > 1}
         result = parameters | chosen
-        if varied and "run_dir" in parameters:
-            run_dir = Path(parameters["run_dir"])
+        if varied and "run_dir" in result:
+            run_dir = Path(result["run_dir"])
             result["run_dir"] = str(run_dir.with_name(_grid_name(run_dir.name, varied)))
         yield (_grid_name(name, varied), result)
 
@@ -257,11 +258,13 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
 
 
 def _is_tested_so(run: PlannedRun) -> bool:
-    """Whether a test result is by the protocol and on the lists of the settings."""
+    """Whether a test result is by the protocol of the settings, on their lists and data."""
+    there = Run(run.run_dir)
     try:
-        tested = Run(run.run_dir).metrics().get("protocol", {})
+        tested = read_result(there).get("protocol", {})
     except ValueError:  # damaged; who reads it says so
         return True
+    tested |= {name: getattr(there.settings(), name) for name in ROOTS}
     return all(getattr(run.settings, name, None) == value for name, value in tested.items())
 
 

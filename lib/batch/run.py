@@ -35,7 +35,7 @@ from lib.batch.plan import (
 from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
 from lib.files import check_writable
 from lib.run.folder import Run
-from lib.state import read_state
+from lib.state import read_result, read_state
 
 
 @dataclass
@@ -321,7 +321,7 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
 
 def result_line(planned: PlannedRun) -> str:
     """Return the top-1 of each test list in words."""
-    results = Run(planned.run_dir).metrics()["lists"]
+    results = read_result(Run(planned.run_dir))["lists"]
     return ", ".join(f"{name} top-1 {values['top1']:.1f} %" for name, values in results.items())
 
 

@@ -132,11 +132,6 @@ def has_person_boxes(dataset: VideoDataset) -> bool:
     return (dataset.folder / PERSON_BOXES_FILE).is_file()
 
 
-def find_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
-    """Return the person boxes of a data set; None where none were made."""
-    return PersonBoxes(dataset) if has_person_boxes(dataset) else None
-
-
 class TeacherScores:
     """Looks up the ImageNet class probabilities of frames.
 

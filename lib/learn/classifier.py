@@ -1,6 +1,7 @@
 """The shape of every network here: a backbone that gives one vector a clip, and linear heads."""
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 _LAYERS = nn.Conv2d | nn.Conv3d | nn.Linear
 
@@ -40,15 +41,16 @@ class VideoClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = _linear(feature_dim, num_classes)
         self.teacher_head = _linear(feature_dim, teacher_classes) if teacher_classes else None
-        self.frozen_share = 0.0
+        self.frozen_share, self.frozen_norm = 0.0, False
 
-    def freeze(self, share: float) -> None:
+    def freeze(self, share: float, norm: bool = False) -> None:
         """Keep the first layers of the backbone as they are, their batch norms too.
 
         Args:
             share: Share of its convolutions and linear layers, in their order, in [0, 1].
+            norm: Keep the statistics of all its batch norms, also between layers that are trained.
         """
-        self.frozen_share = share
+        self.frozen_share, self.frozen_norm = share, norm
         for part in self._frozen() if share < 1 else [self.backbone]:
             part.requires_grad_(False)
         self.train(self.training)
@@ -62,7 +64,8 @@ class VideoClassifier(nn.Module):
     def train(self, mode: bool = True) -> "VideoClassifier":
         """As of every network; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for part in self._frozen():
+        norms = [part for part in self.backbone.modules() if isinstance(part, _BatchNorm)]
+        for part in [*self._frozen(), *norms * self.frozen_norm]:
             part.eval()
         return self
 

@@ -52,6 +52,7 @@ def state(trainer: "Trainer", ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """
     return {
         "settings": trainer.settings.model_dump(),
+        "data": trainer.data.digest,
         "classes": list(trainer.data.labeled.classes),
         "step": trainer.step,
         "epoch": trainer.epoch,

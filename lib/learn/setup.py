@@ -1,8 +1,10 @@
 """From the settings of a run to its parts: data, streams, objective, network, protocols."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from lib.parameters import make_settings, notebook_defaults, read_layers
 from lib.run.devices import to_channels_last
 
 LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)  # what a seed key is for
+IDENTITY = ["name", "label", "frames", "fingerprint"]  # of a video, whatever its folder
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Data:
     def epoch_rows(self) -> np.ndarray:
         """The list whose pass is an epoch: the unlabelled one if there is one."""
         return self.labeled_rows if self.unlabeled_rows is None else self.unlabeled_rows
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these videos and labels from others, wherever they lie."""
+        parts = [(self.labeled, self.labeled_rows), (self.labeled, self.val_rows)]
+        parts += [(self.unlabeled, self.unlabeled_rows)] * (self.unlabeled is not None)
+        tables = [part.index.iloc[rows][IDENTITY].to_csv() for part, rows in parts]
+        return hashlib.sha256("".join(tables).encode()).hexdigest()[:16]
 
 
 def load_data(settings: TrainSettings) -> Data:
@@ -211,7 +222,7 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         temporal_shift=settings.temporal_shift,
         frame_deviation=settings.frame_deviation,
     )
-    model.freeze(settings.frozen_share)
+    model.freeze(settings.frozen_share, settings.frozen_norm)
     if settings.channels_last:
         to_channels_last(model)
     return model

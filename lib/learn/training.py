@@ -93,12 +93,12 @@ def fit(settings: TrainSettings) -> Run:
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint was saved; the same call
             continues.
     """
-    device, num_processes = check(settings)
+    device, num_processes, data = check(settings)
     run = Run(settings.run_dir)
     is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
     with exclusive(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
         if is_first:
-            run.open(settings, num_processes)
+            run.open(settings, num_processes, data)
         step, epoch = run.saved() or (0, 0)
         if epoch >= settings.epochs:
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
@@ -137,11 +137,11 @@ def _train(settings: TrainSettings, run: Run, num_processes: int, device: str) -
         _forget(run, () if is_in_torchrun() else range(num_processes))  # there others may go on
 
 
-def check(settings: TrainSettings) -> tuple[str, int]:
+def check(settings: TrainSettings) -> tuple[str, int, str]:
     """Check all that can be checked before processes start.
 
     Returns:
-        Device and number of processes.
+        Device, number of processes, and what tells the data from others.
 
     Raises:
         ValueError: Naming the setting that does not fit.
@@ -162,7 +162,7 @@ def check(settings: TrainSettings) -> tuple[str, int]:
         check_input(settings.model, settings.clip_len, crop_size)
     trainer.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
     check_writable(Run(settings.run_dir).folder, "run_dir", "choose another run_dir")
-    return device, num_processes
+    return device, num_processes, data.digest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

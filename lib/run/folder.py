@@ -42,6 +42,7 @@ LATER_SETTINGS = {
     "temporal_shift": 0.0,
     "frame_deviation": False,
     "frozen_share": 0.0,
+    "frozen_norm": False,
     "head": "new",
     "probe_l2": 0.01,
     "tf32": True,
@@ -53,7 +54,7 @@ RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: toda
 # Settings that may differ when a run is continued: they do not change what is computed.
 FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
 FREE_SETTINGS |= {"checkpoint_minutes", "unreadable", "cudnn_benchmark", "channels_last"}
-METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a list, in `metrics.json`
+ROOTS = ("data_root", "unlabeled_data_root")  # may differ too where the earlier one is gone
 
 
 class Run:
@@ -81,26 +82,27 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    def open(self, settings: TrainSettings, num_processes: int = 1) -> None:
-        """Make the folder, or check that it holds a run of the same settings.
+    def open(self, settings: TrainSettings, num_processes: int = 1, data: str = "") -> None:
+        """Make the folder, or check that it holds a run of the same settings and data.
 
         Args:
             settings: Those of the run.
             num_processes: Processes that train it, for `environment.json`.
+            data: Tells its videos and labels from others; empty: they are not compared.
 
         Raises:
-            ValueError: If it holds a run of other settings; names what differs and the remedy.
+            ValueError: If it holds another run; names what differs and the remedy.
         """
         if self.params_path.exists():
             self._refuse(self.differences(settings), "holds a run of other settings")
             self._put_test_aside(settings)
-        self._prepare_checkpoints(settings)
+        self._prepare_checkpoints(settings, data)
         write_text(self.params_path, settings.as_yaml())
         self._note_environment(environment(num_processes))
         for path in (self.stop_path, self.progress_path, self.error_path):
             path.unlink(missing_ok=True)
 
-    def _prepare_checkpoints(self, settings: TrainSettings) -> None:
+    def _prepare_checkpoints(self, settings: TrainSettings, data: str) -> None:
         """Remove what a killed process left, see to it that `last.pt` is whole, and compare."""
         left = ".last.*.pt", ".best.*.pt", ".pulse.*"
         for path in itertools.chain.from_iterable(map(self.folder.glob, left)):
@@ -108,9 +110,13 @@ class Run:
         restore_checkpoint(self.last_path)
         if not self.last_path.exists():
             return
-        known = self.load(self.last_path, mmap=True).get("settings")
+        saved = self.load(self.last_path, mmap=True)
+        known = saved.get("settings")
         if known is not None:
             self._refuse(differences(known, settings), "holds a checkpoint of other settings")
+            if data and saved.get("data", data) != data:
+                problem = "data_root has other videos, lists or labels than it was trained on"
+                self._refuse([problem], "holds a checkpoint of other data")
         elif not self.params_path.exists():
             self._refuse(["no params.yaml"], "holds a checkpoint of unknown settings")
 
@@ -253,22 +259,6 @@ class Run:
                 raise ValueError("gpus are no list")
         return known
 
-    def metrics(self) -> dict[str, Any]:
-        """Return the test result.
-
-        Raises:
-            ValueError: If it is missing or damaged; names the file and the remedy.
-        """
-        remedy = f"test the run again (notebooks/4_evaluate.ipynb, run_dir = {str(self.folder)!r})"
-        results = read_json(self.metrics_path, remedy)
-        with reading(self.metrics_path, remedy):
-            check_numbers({"labels": results["labels"]}, ("labels",))
-            if not results["lists"]:
-                raise ValueError("numbers of its lists are missing")
-            for values in results["lists"].values():
-                check_numbers(values, METRICS)
-        return results
-
 
 def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
     """Return how settings differ from earlier ones where it changes results, a line a field.
@@ -285,6 +275,7 @@ def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]
         for name in now
         if name in before and name not in FREE_SETTINGS and before[name] != now[name]
         if not name.startswith("test_")  # a finished run may be tested again
+        if not (name in ROOTS and before[name] and not project_path(before[name]).exists())
     ]
     is_longer = now["epochs"] > before["epochs"]
     return lines + [f"to train it longer, set restarts to {ends} as well"] * is_longer

@@ -10,12 +10,13 @@ from torch import Tensor
 from lib.augment.operations import RANDAUGMENT_OPS
 from lib.augment.randaugment import DrawnOperation, RandAugment
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal, temporal_title
+from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal
 from lib.augment.transforms import DrawnStrong
 from lib.clips import ClipBatch, ClipDataset, ClipRecipe, Views, make_generator
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import find_person_boxes, has_person_boxes
+from lib.data.frame_tables import has_person_boxes
 from lib.data.video import read_frames, uniform_clip_indices
+from lib.invariance import find_person_boxes
 from lib.show.clips import mix_clips
 from lib.show.settings import LookSettings
 from lib.show.style import BOX, shorten
@@ -23,6 +24,14 @@ from lib.show.style import BOX, shorten
 BOX_RGB = tuple(round(255 * part) for part in to_rgb(BOX))
 MAGNITUDES = (0, 5, 10, 20, 30)  # of 30
 UNITS = {"rotate": "°", "posterize": " bits", "cutout": " px of 224"}
+
+
+def temporal_title(drawn: DrawnTemporal) -> str:
+    """Return how figures call a drawn operation."""
+    operation = TEMPORAL_OPS[drawn.name]
+    if not operation.variants:
+        return operation.title
+    return f"{operation.title}, {operation.variants[int(drawn.number * len(operation.variants))]}"
 
 
 def shown_rows(dataset: VideoDataset, settings: LookSettings) -> np.ndarray:

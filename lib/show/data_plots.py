@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import find_person_boxes
 from lib.data.video import read_frames
+from lib.invariance import find_person_boxes
 from lib.prepare.lists import class_counts
 from lib.show.style import BLUE, BOX, COLORS, GRAY, VERMILLION, shorten, styled
 

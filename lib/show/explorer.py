@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.temporal import temporal_title
 from lib.augment.transforms import WeakParams
 from lib.clips import ClipRecipe, DrawnClip, make_generator
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import find_person_boxes
 from lib.data.video import read_frames
-from lib.show.augmentations import describe, draw_boxes
+from lib.invariance import find_person_boxes
+from lib.show.augmentations import describe, draw_boxes, temporal_title
 from lib.show.clips import mix_clips
 from lib.show.movies import Tile, from_frames, shrink
 from lib.show.settings import LookSettings

@@ -11,12 +11,13 @@ from lib.config import PROJECT_ROOT
 from lib.evaluation.evaluate import read_scores
 from lib.files import write_text
 from lib.learn.setup import load_data
-from lib.run.folder import METRICS, Run
+from lib.run.folder import Run
 from lib.show.escape import escape
 from lib.show.evaluation_figures import confusion_matrix
 from lib.show.plots import group_of
 from lib.show.study import rows_of
 from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines, paired_differences
+from lib.state import METRICS
 
 SUMMARY_COLUMNS = [
     "run", "group", "list", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",

@@ -9,8 +9,9 @@ import pandas as pd
 from lib.evaluation.evaluate import ListResult, read_scores, scores_path
 from lib.learn.scoring import metrics
 from lib.learn.setup import load_data
-from lib.run.folder import METRICS, Run
+from lib.run.folder import Run
 from lib.show.plots import group_of
+from lib.state import METRICS, read_result
 
 
 def read_runs(study_dir: Path) -> tuple[list[Run], dict[str, str]]:
@@ -27,7 +28,7 @@ def read_runs(study_dir: Path) -> tuple[list[Run], dict[str, str]]:
         run = Run(path.parent)
         try:
             rows_of(run)
-            for name in run.metrics()["lists"]:
+            for name in read_result(run)["lists"]:
                 read_scores(run, name)
             sound.append(run)
         except ValueError as error:
@@ -45,7 +46,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a file of the run is damaged; names it, what is wrong and the remedy.
     """
-    settings, results, log = run.settings(), run.metrics(), _training_log(run)
+    settings, results, log = run.settings(), read_result(run), _training_log(run)
     known = {
         "run": run.name,
         "group": group_of(run.name),

@@ -18,6 +18,7 @@ from test_training import assert_same_weights, log_of
 
 from lib.learn.training import fit
 from lib.run.folder import Run
+from lib.state import read_result
 
 FULL = os.environ.get("FAULTS") == "full"
 full_only = pytest.mark.skipif(not FULL, reason="takes minutes; `make faults` runs it")
@@ -136,7 +137,7 @@ def test_a_batch_goes_on_whoever_is_killed(tmp_path, data_dir, fault, victim):
     alone = run.settings().model_copy(update={"run_dir": str(tmp_path / "alone")})
     lost = num_lost(run, fit(alone))
     fault(f"{victim} killed", 2, lost)
-    assert not lost and run.metrics()
+    assert not lost and read_result(run)
 
 
 def is_it(process: psutil.Process, name: str) -> bool:
