@@ -16,6 +16,7 @@ from lib.evaluation.settings import EvaluateSettings
 from lib.learn import trainer
 from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter
+from lib.learn.sgd import SGD
 from lib.learn.training import fit
 from lib.run import checkpoint
 from lib.run.checkpoint import previous_path
@@ -106,14 +107,14 @@ def test_after_an_error_the_run_goes_on_from_the_step_before(
 
 def test_weights_that_a_failed_step_has_changed_are_not_saved(tiny_settings, monkeypatch):
     settings = tiny_settings(**RICH | {"val_interval": 1})
-    run, real, more = Run(settings.run_dir), torch.optim.SGD.step, itertools.count()
+    run, real, more = Run(settings.run_dir), SGD.step, itertools.count()
 
     def step(self, *arguments, **options):
         real(self, *arguments, **options)
         if run.last_path.exists() and next(more) == 1:
             fail()
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(SGD, "step", step)
     with pytest.raises(OSError):
         fit(settings)
     assert run.load(run.last_path)["step"] == 6

@@ -32,6 +32,7 @@ from lib.learn.setup import (
     to_tensors,
     val_protocol,
 )
+from lib.learn.sgd import SGD
 from lib.learn.streams import paired_batches
 from lib.run.devices import autocast, set_kernels
 from lib.run.folder import Run
@@ -73,7 +74,7 @@ class Trainer:
         self.model = build_run_model(settings, self.num_classes).to(world.device)
         self.model, self.parallel = for_processes(self.model, world)
         self.average = Average(self.model, settings.ema_decay)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.model.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,
