@@ -22,8 +22,8 @@ from lib.augment.transforms import EvalTransform
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoRecord
 from lib.data.video import iterate_frames, read_frames, uniform_clip_indices
-from lib.learn.meter import Meter
 from lib.learn.setup import read_settings
+from lib.learn.streams import paired_batches
 from lib.learn.trainer import Trainer
 from lib.prepare.probe import probe_video
 from lib.prepare.synthetic import make_synthetic
@@ -169,19 +169,19 @@ def bench_feeding(work: Path) -> None:
     """Compare steps of the demo on the embedded data with steps on a batch that is in memory."""
     parts = {"train": 300, "val": 60, "val_swapped": 60}
     make_synthetic(work / "data" / "synthetic", parts=parts)
-    changes = {"data_dir": str(work / "data"), "num_processes": 1, "run_dir": str(work / "run")}
+    changes = {"data_dir": str(work / "data"), "num_processes": 1, "run_dir": str(work)}
     recipe = PROJECT_ROOT / "params" / "demo" / "recipe.yaml"
-    trainer = Trainer(
-        read_settings([recipe]).model_copy(update=changes), World(0, 1, torch.device("cpu"))
-    )
-    meter, loaded = Meter(), trainer._batches(0, 10**6)
+    settings = read_settings([recipe]).model_copy(update=changes)
+    own = Trainer(settings, World(0, 1, torch.device("cpu")))
+    given = settings, own.data, own.clips, own.world
+    loaded = paired_batches(*given, 0, 10**6, lambda stats: None)
     in_memory = itertools.repeat(next(loaded))
     for _ in range(40):  # every video is in the decoded copy then
         next(loaded)
     times = interleave(
         {
-            "a batch in memory": lambda: trainer._train_step(in_memory, meter),
-            "the loader": lambda: trainer._train_step(loaded, meter),
+            "a batch in memory": lambda: own._train_step(in_memory),
+            "the loader": lambda: own._train_step(loaded),
         },
         20,
     )
@@ -194,12 +194,15 @@ def main() -> None:
     """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path, help="files, or folders of files")
-    given = parser.parse_args().videos
+    parser.add_argument("--feeding", action="store_true", help="measure this alone")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        sources = {path.name: files_of(path) for path in given}
+        if given.feeding:
+            return bench_feeding(work)
+        sources = {path.name: files_of(path) for path in given.videos}
         for name, size in GENERATED.items():
             sources[f"MP4, {name}"] = [write_pan(work / f"{size[1]}.mp4", *size)]
         longer = repeat_video(work / "640.mp4", work / "long.mp4", 600 // SECONDS)

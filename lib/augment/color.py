@@ -139,13 +139,14 @@ def sharpness(clip: Tensor, factor: float) -> Tensor:
     sharp = checked(clip).clone(memory_format=torch.contiguous_format)
     width = clip.shape[-1]
     inner = slice(width + 1, -width - 1)  # without the first and the last row, one after another
-    for source, result in zip(clip.reshape(len(clip), -1), sharp.flatten(1), strict=True):
+    at_once = max(1, 100_000 // clip[0].numel())  # frames, as much as stays in a cache
+    for source, result in zip(*(x.flatten(1).split(at_once) for x in (clip, sharp)), strict=True):
         values = source.short()
-        columns = (values[:-2] + values[1:-1]).add_(values[2:])
-        total = (columns[: -2 * width] + columns[width:-width]).add_(columns[2 * width :])
-        total.add_(values[inner], alpha=4)  # weights 1 1 1, 1 5 1, 1 1 1
+        columns = (values[:, :-2] + values[:, 1:-1]).add_(values[:, 2:])
+        total = (columns[:, : -2 * width] + columns[:, width:-width]).add_(columns[:, 2 * width :])
+        total.add_(values[:, inner], alpha=4)  # weights 1 1 1, 1 5 1, 1 1 1
         smooth = total.float().mul_(1 / 13).add_(0.5).floor_()  # no sum of 13ths ends in a half
-        result[inner] = _blend(smooth, source[inner].float(), factor)
+        result[:, inner] = _blend(smooth, source[:, inner].float(), factor)
     for edge in (0, -1):  # there a row met the next one, or a channel the next one
         sharp[..., edge], sharp[..., edge, :] = clip[..., edge], clip[..., edge, :]
     return sharp

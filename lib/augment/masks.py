@@ -30,14 +30,13 @@ def boxes_to_mask(boxes: Sequence[np.ndarray | Tensor], height: int, width: int)
     mask = np.zeros((len(boxes), 1, height, width), dtype=np.uint8)
     for frame, frame_boxes in enumerate(boxes):
         corners = np.asarray(frame_boxes, dtype=np.float64)
-        if corners.size == 0:
-            continue
-        if corners.ndim != 2 or corners.shape[1] != 4 or np.isnan(corners).any():
+        if corners.size and (corners.shape[1:] != (4,) or np.isnan(corners).any()):
             raise ValueError(
                 f"boxes of frame {frame} must be (N, 4) numbers, x1 y1 x2 y2 without a score, "
                 f"not of shape {corners.shape} or NaN"
             )
-        corners = corners.clip(0, (width, height, width, height)).astype(np.int64)
-        for x1, y1, x2, y2 in corners.tolist():
-            mask[frame, 0, y1:y2, x1:x2] = 1
+        for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist():  # faster than arrays of so few
+            left, right = (int(min(max(x, 0), width)) for x in (x1, x2))
+            top, bottom = (int(min(max(y, 0), height)) for y in (y1, y2))
+            mask[frame, 0, top:bottom, left:right] = 1
     return torch.from_numpy(mask)

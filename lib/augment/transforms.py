@@ -128,8 +128,8 @@ class WeakTransform:
         if not any(len(frame) for frame in boxes):
             return torch.ones((len(boxes), 1, self.crop_size, self.crop_size), dtype=torch.uint8)
         origin = np.array([params.left, params.top] * 2)
-        size = np.array([params.right - params.left, params.bottom - params.top] * 2)
-        moved = [(frame - origin) * (self.crop_size / size) for frame in boxes]
+        scale = self.crop_size / (np.array([params.right, params.bottom] * 2) - origin)
+        moved = [(frame - origin) * scale for frame in boxes]
         mask = boxes_to_mask(moved, self.crop_size, self.crop_size)
         return mask.flip(-1) if params.is_flipped else mask
 

@@ -35,8 +35,7 @@ class ReadableClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
         """Return the sample at (position, index row)."""
         position, row = key
-        place = int(np.flatnonzero(self.rows == row)[0])
-        for other in np.roll(self.rows, -place)[:MOST_IN_A_ROW].tolist():
+        for other in self._from(row):
             try:
                 return self.clips[position, other]
             except UnreadableVideoError as error:
@@ -45,6 +44,11 @@ class ReadableClips(Dataset):
                     remedy = "prepare the data set again, or set unreadable to 'skip'"
                     raise UnreadableVideoError(f"{problem}; {remedy}") from error
         raise ValueError(f"{problem}; neither can those after it: is the disk there?")
+
+    def _from(self, row: int) -> Iterator[int]:
+        yield row  # nearly always the only one
+        rows = np.roll(self.rows, -np.flatnonzero(self.rows == row)[0])
+        yield from rows[1:MOST_IN_A_ROW].tolist()
 
 
 def _noted(
