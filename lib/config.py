@@ -127,8 +127,7 @@ class TrainSettings(ClipSettings):
         unlabeled_data_root: Its `data_root`.
         unlabeled_list: Its list.
         val_list: List for validation.
-        objective: `probe` (of the head alone), `supervised`, or how unlabelled clips are used
-            (`lib.learn.objectives`).
+        objective: `probe`, `supervised`, or how unlabelled clips are used (`lib.learn.objectives`).
         labeled_view: View of the labelled clips that is learned from.
         labeled_scene_p: Probability of the scene augmentation on a labelled batch.
         unlabeled_scene_p: The same for an unlabelled batch.
@@ -142,6 +141,8 @@ class TrainSettings(ClipSettings):
         soft_target_weight: Their weight in the pseudo-labels.
         ema_decay: Decay of an average of the network, which is then tested; 0 for none.
         average_labels: Let it give the pseudo-labels.
+        weak_gradients: Let weak, labelled and strong clips share one pass; false saves time, and is
+            another method, for batch norm then sees the weak clips apart, twice a step.
         model: Network, by name.
         pretrained: Start from the network's published weights (Kinetics, or ImageNet).
         weights: Start from this file: an image network's, or one of the reference or MMAction2.
@@ -157,14 +158,14 @@ class TrainSettings(ClipSettings):
         labeled_batch: Labelled clips in a step, over all processes.
         unlabeled_batch: Unlabelled clips in a step, over all processes.
         micro_batch: Clips of a stream in one pass, then gradients are accumulated; 0 for no bound.
+        checkpoint_blocks: Compute each residual block again going backward, which saves memory.
         lr: Peak learning rate at this global batch.
         warmup_epochs: Epochs of linear warm-up.
         momentum: SGD momentum.
         weight_decay: SGD weight decay.
         grad_clip: Largest L2 norm of the gradient.
         val_interval: Epochs between validations (and checkpoints).
-        unreadable: A video that cannot be read any more: `stop`, or `skip`, which takes the next
-            one of the list in its place and says how often in the log (`data/replaced`).
+        unreadable: At a video that cannot be read: `stop`, or `skip` to the next (`data/replaced`).
         checkpoint_minutes: Also save after so many minutes, within an epoch too; 0 for only then.
         test_lists: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
@@ -207,6 +208,7 @@ class TrainSettings(ClipSettings):
     soft_target_weight: Probability = 0.5
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     average_labels: bool = False
+    weak_gradients: bool = True
 
     model: str = "r2plus1d_34"
     pretrained: bool = False
@@ -224,6 +226,7 @@ class TrainSettings(ClipSettings):
     labeled_batch: Count = 40
     unlabeled_batch: Count = 40
     micro_batch: Natural = 0
+    checkpoint_blocks: bool = False
     lr: Positive = 0.2
     warmup_epochs: NonNegative = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -260,18 +263,16 @@ class TrainSettings(ClipSettings):
                 f"test_crop_size {self.test_crop_size} is larger than short_side {self.short_side}",
             ),
             (
-                not self.is_semi_supervised and self.distillation_weight,
-                f"distillation_weight acts on unlabelled clips, but objective is "
-                f"{self.objective!r}; set it to 0 or choose 'fixmatch' or 'uda'",
+                self.distillation_weight and not (self.is_semi_supervised and self.weak_gradients),
+                f"distillation_weight acts on weak unlabelled clips, but objective is "
+                f"{self.objective!r} and weak_gradients {self.weak_gradients}; set it to 0, or "
+                "choose 'fixmatch' or 'uda', and weak_gradients true",
             ),
             (
                 self.average_labels and not self.ema_decay,
                 "average_labels needs an averaged network; set ema_decay, e.g. 0.99",
             ),
-            (
-                self.objective == "probe" and self.epochs != 1,
-                f"epochs: a probe has one epoch, not {self.epochs}; set it to 1",
-            ),
+            (self.objective == "probe" and self.epochs != 1, "epochs: it must be 1 for a probe"),
             (
                 (ends := [*self.restarts, self.epochs]) != sorted(set(ends)),
                 f"restarts: {self.restarts} must grow and stay below epochs, {self.epochs}",

@@ -171,6 +171,10 @@ def test_settings_cannot_be_changed():
             {"objective": "supervised", "distillation_weight": 1.0},
             ["distillation_weight", "objective"],
         ),
+        (
+            {"weak_gradients": False, "distillation_weight": 1.0},
+            ["distillation_weight", "weak_gradients"],
+        ),
         ({"weights": "x.pth", "pretrained": True}, ["weights", "pretrained"]),
         ({"clip_len": 7}, ["clip_len", "temporal_ops"]),  # half of an odd clip
     ],

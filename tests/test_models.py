@@ -24,7 +24,12 @@ from lib.learn.models import (
     r3d_18,
     r3d_small,
 )
-from lib.learn.video_resnet import FrameDifferences, VideoResNet, conv2plus1d
+from lib.learn.video_resnet import (
+    FrameDifferences,
+    VideoResNet,
+    checkpoint_blocks,
+    conv2plus1d,
+)
 from lib.published.networks import model_names
 from lib.published.weights import load_reference_weights, reference_to_our_name
 
@@ -114,6 +119,38 @@ def test_frame_differences_are_appended():
 def test_group_norm_keeps_clips_apart_in_training():
     model, clips = r3d_small(5, dropout=0.0).train(), torch.randn(4, 3, 8, 32, 32)
     torch.testing.assert_close(model(clips)[:1], model(clips[:1]))
+
+
+@pytest.mark.parametrize("build", [r2plus1d_small, r3d_small, r3d_18])
+def test_checkpointed_blocks_change_no_bit(build):
+    found = []
+    for is_checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = build(4).train()
+        model.freeze(0.3)
+        if is_checkpointed:
+            checkpoint_blocks(model)
+        loss = model(torch.randn(2, 3, 4, 32, 32)).logsumexp(1).sum()
+        loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        found.append([loss, *gradients, *model.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_checkpointed_blocks_keep_less():
+    kept = {}
+    for is_checkpointed in (False, True):
+        model, sizes = r3d_small(4).train(), []
+        if is_checkpointed:
+            checkpoint_blocks(model)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x
+        ):
+            model(torch.randn(2, 3, 8, 32, 32))
+        kept[is_checkpointed] = sum(sizes)
+    assert kept[True] < kept[False] / 2
+    with pytest.raises(ValueError, match="checkpoint_blocks: this network has no such"):
+        checkpoint_blocks(nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("build", SMALL)

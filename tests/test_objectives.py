@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.learn.models import r2plus1d_small, r3d_small
 from lib.learn.objectives import (
     ClipTensors,
     FixMatchObjective,
@@ -307,6 +308,34 @@ def test_one_joint_forward_pass(kind):
     labeled, unlabeled = random_batch(rng), random_batch(rng)
     call(kind(), model, labeled, unlabeled)
     assert model.calls == [len(labeled.weak) + 2 * len(unlabeled.weak)]
+
+
+@pytest.mark.parametrize("kind", [FixMatchObjective, UDAObjective])
+def test_weak_views_may_have_a_pass_of_their_own(kind):
+    rng = np.random.default_rng(3)
+    labeled, unlabeled = random_batch(rng), random_batch(rng)
+    together = call(kind(confidence_threshold=0.5), StubNetwork(), labeled, unlabeled)
+    model = StubNetwork()
+    apart = call(kind(confidence_threshold=0.5, weak_gradients=False), model, labeled, unlabeled)
+    assert model.calls == [len(labeled.weak) + len(unlabeled.weak), len(unlabeled.weak)]
+    assert apart.stats == together.stats and apart.loss == together.loss
+
+
+@pytest.mark.parametrize("build, is_equal", [(r3d_small, True), (r2plus1d_small, False)])
+def test_only_batch_norm_tells_a_pass_of_their_own(build, is_equal):
+    data = torch.Generator().manual_seed(0)
+    weak, strong = torch.randn(2, 4, 3, 4, 16, 16, generator=data)
+    batch = ClipTensors(weak, strong, None, one_hot([0, 1, 2, 0]).float())
+    found = []
+    for weak_gradients in (True, False):
+        torch.manual_seed(0)
+        model = build(CLASSES, dropout=0.0).train()
+        objective = FixMatchObjective(
+            confidence_threshold=0.01, scene_p=NEVER, weak_gradients=weak_gradients
+        )
+        call(objective, model, batch, batch).loss.backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-6) == is_equal
 
 
 def test_distillation_learns_from_the_weak_views():

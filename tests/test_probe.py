@@ -129,7 +129,7 @@ def test_all_is_frozen_but_the_head():
 
 
 def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
-    with pytest.raises(ValidationError, match="epochs: a probe has one epoch, not 2; set it to 1"):
+    with pytest.raises(ValidationError, match="epochs: it must be 1 for a probe"):
         tiny_settings(objective="probe", epochs=2)
     with pytest.raises(ValidationError, match="distillation_weight acts on .*objective is 'probe'"):
         tiny_settings(objective="probe", epochs=1, distillation_weight=1.0)

@@ -327,7 +327,13 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
 
 @pytest.mark.parametrize(
     "changes",
-    [{"cache_mb": 50}, {"num_workers": 1}, {"augment_on": "device"}, {"device": "auto"}],
+    [
+        {"cache_mb": 50},
+        {"num_workers": 1},
+        {"augment_on": "device"},
+        {"device": "auto"},
+        {"checkpoint_blocks": True},
+    ],
     ids=str,
 )
 def test_what_must_not_matter_does_not(tiny_settings, tmp_path, changes):
@@ -399,6 +405,7 @@ MATTERS = [
     {"threshold_momentum": 0.5, "objective": "softmatch"},
     {"ema_decay": 0.9},
     {"average_labels": True, "ema_decay": 0.9},
+    {"weak_gradients": False},
     {"frozen_share": 0.5},
     {"frozen_norm": True},
     {"head": "probe"},
@@ -431,6 +438,7 @@ ELSEWHERE = {
     "tf32": "test_devices.py",
     "cudnn_benchmark": "test_devices.py",
     "channels_last": "test_devices.py",
+    "checkpoint_blocks": "test_what_must_not_matter_does_not",
     "tensorboard": "test_runs.py",
     "checkpoint_minutes": "test_checkpoints.py",
     "restarts": "test_runs.py",

@@ -108,12 +108,14 @@ class FixMatchObjective(Objective):
         distillation_weight: Weight of the ImageNet distillation on the weak views; 0 for none.
         soft_target_weight: Weight of another model's class probabilities in the pseudo-labels, in
             [0, 1], where the clips have them.
+        weak_gradients: Whether weak clips are in that pass; if not, they follow it, without any.
 
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
     """
 
     takes = (
-        "confidence_threshold", "unlabeled_weight", "distillation_weight", "soft_target_weight"
+        "confidence_threshold", "unlabeled_weight", "distillation_weight", "soft_target_weight",
+        "weak_gradients",
     )  # fmt: skip
     labeled: SupervisedObjective = field(default_factory=SupervisedObjective)
     confidence_threshold: float = 0.95
@@ -122,6 +124,7 @@ class FixMatchObjective(Objective):
     scene: SceneAugmentation = ACTOR_CUTMIX
     distillation_weight: float = 0.0
     soft_target_weight: float = 0.5
+    weak_gradients: bool = True
 
     def mix(
         self, labeled: ClipTensors, unlabeled: ClipTensors, generator: torch.Generator
@@ -160,28 +163,28 @@ class FixMatchObjective(Objective):
             average: The network that gives the pseudo-labels; None for `model` itself.
         """
         own, strong = self.mix(labeled, unlabeled, generator)
-        everything = torch.cat([own.clips, unlabeled.weak, strong.clips])
-        parts = [len(own.clips), len(strong.clips), len(strong.clips)]
+        together = [own.clips, *[unlabeled.weak] * self.weak_gradients, strong.clips]
+        everything, parts = torch.cat(together), list(map(len, together))
         if self.distillation_weight:
             logits, teacher_logits = model(everything, with_teacher=True)
         else:
             logits = model(everything)
-        labeled_logits, weak_logits, strong_logits = logits.split(parts)
+        labeled_logits, *weak_logits, strong_logits = logits.split(parts)
 
         targets = mix_targets(labeled.targets, own.partner, own.label_weight)
         labeled_loss = losses.soft_cross_entropy(labeled_logits, targets).mean()
         with torch.no_grad():
-            if average is not None:
-                weak_logits = average(unlabeled.weak)
-            keep = self.confident(weak_logits, unlabeled.row)
-            pseudo = self.pseudo_labels(weak_logits)
+            if average is not None or not weak_logits:
+                weak_logits = [(model if average is None else average)(unlabeled.weak)]
+            keep = self.confident(weak_logits[0], unlabeled.row)
+            pseudo = self.pseudo_labels(weak_logits[0])
             if unlabeled.soft is not None:
                 pseudo = pseudo.lerp(unlabeled.soft.to(pseudo), self.soft_target_weight)
             pseudo = mix_targets(pseudo, strong.partner, strong.label_weight)
         unlabeled_loss = self.consistency(strong_logits, pseudo, keep)
         loss = labeled_loss + self.unlabeled_weight * unlabeled_loss
         stats = labeled_stats(labeled_loss, labeled_logits, labeled.targets)
-        stats |= unlabeled_stats(unlabeled_loss, weak_logits, keep, unlabeled.targets)
+        stats |= unlabeled_stats(unlabeled_loss, weak_logits[0], keep, unlabeled.targets)
         if self.distillation_weight:
             weak_teacher_logits = teacher_logits.split(parts)[1]
             distillation = losses.soft_cross_entropy(weak_teacher_logits, unlabeled.teacher).mean()

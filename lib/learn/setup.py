@@ -19,6 +19,7 @@ from lib.data.soft_targets import read_soft_targets
 from lib.learn.models import build_model, input_spec
 from lib.learn.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.learn.scoring import Protocol
+from lib.learn.video_resnet import checkpoint_blocks
 from lib.parameters import make_settings, notebook_defaults, read_layers
 from lib.run.devices import to_channels_last
 
@@ -223,6 +224,8 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         frame_deviation=settings.frame_deviation,
     )
     model.freeze(settings.frozen_share, settings.frozen_norm)
+    if settings.checkpoint_blocks:
+        checkpoint_blocks(model)
     if settings.channels_last:
         to_channels_last(model)
     return model

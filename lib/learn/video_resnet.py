@@ -1,10 +1,13 @@
 """Residual networks over clips, 3D or (2+1)D by the convolution they are built from."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Triple = tuple[int, int, int]
 ConvBuilder = Callable[[int, int, Triple, Triple], nn.Module]
@@ -116,6 +119,34 @@ class ResidualBlock(nn.Module):
         """Apply the block to (B, C, T, H, W)."""
         y = self.conv2(torch.relu_(self.conv1(x)))
         return torch.relu_(y + self.shortcut(x))
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Let residual blocks keep their input alone, and compute again going backward."""
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise ValueError("checkpoint_blocks: this network has no such blocks; set it to false")
+    for block in blocks:
+        ways = {"use_reentrant": False, "context_fn": partial(_first_and_again, block)}
+        block.forward = partial(checkpoint, block.forward, **ways)
+
+
+def _first_and_again(block: nn.Module) -> tuple:
+    return nullcontext(), _untracked(block)
+
+
+@contextmanager
+def _untracked(block: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms alone: the first time has updated them."""
+    norms = (module for module in block.modules() if hasattr(module, "momentum"))
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, *_ in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield  # PyTorch ends it by an exception, as soon as all is there
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class VideoResNet(nn.Module):

@@ -47,6 +47,7 @@ LATER_SETTINGS = {
     "probe_l2": 0.01,
     "tf32": True,
     "restarts": [],
+    "weak_gradients": True,
 }
 
 RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
@@ -54,6 +55,7 @@ RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: toda
 # Settings that may differ when a run is continued: they do not change what is computed.
 FREE_SETTINGS = {"run_dir", "data_dir", "cache_mb", "num_workers", "augment_on", "tensorboard"}
 FREE_SETTINGS |= {"checkpoint_minutes", "unreadable", "cudnn_benchmark", "channels_last"}
+FREE_SETTINGS |= {"checkpoint_blocks"}
 ROOTS = ("data_root", "unlabeled_data_root")  # may differ too where the earlier one is gone
 
 
