@@ -17,8 +17,7 @@ from lib.predict.predict import Classifier, check_finished, load_classifier, ope
 from lib.prepare.folder import VIDEO_SUFFIXES
 from lib.run.folder import Run
 from lib.show.escape import escape
-from lib.show.frontend import has_reader
-from lib.show.widgets import wrapping
+from lib.show.frontend import has_reader, wrapping
 
 MOST_MB = 9  # a message from the page to the kernel holds 10 MiB, in Jupyter as it is
 NAME_LENGTH = 40  # characters of the uploader's name that are kept
