@@ -44,8 +44,12 @@ def test_sizes_follow_the_footage_and_the_machine():
     assert any("short_side 160" in line and "weights" in line for line in found.reasons)
     probe = size_run(RECIPE | {"objective": "probe"}, footage, Machine(has_weights=True)).values
     assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
-    baseline = RECIPE | {"objective": "supervised", "lr": "auto"}
-    assert size_run(baseline, footage, Machine(has_weights=True)).values["lr"] == 0.005
+    learned = {"lr": "auto", "frozen_norm": "auto"}
+    baseline = RECIPE | {"objective": "supervised"} | learned
+    baseline = size_run(baseline, footage, Machine(has_weights=True)).values
+    assert (baseline["lr"], baseline["frozen_norm"]) == (0.001, True)
+    method = size_run(RECIPE | learned, footage, Machine(has_weights=True)).values
+    assert (method["lr"], method["frozen_norm"]) == (0.02, False)
     small = size_run(RECIPE, footage, Machine()).values
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 

@@ -107,6 +107,9 @@ def _choose_network(sizes: Sizes, machine: Machine) -> None:
     sizes.choose("head", "probe" if is_ready else "new", "starts where the probe ends")
     share = 0.7 if is_ready and not machine.has_gpu else 0.0
     sizes.choose("frozen_share", share, f"{place}: the rest is trained")
+    is_alone = is_ready and sizes.values.get("objective") == "supervised"
+    why = "few clips a step have statistics that harm the probe's head" if is_alone else "as usual"
+    sizes.choose("frozen_norm", is_alone, why)
 
 
 def _choose_clips(sizes: Sizes, footage: Footage, machine: Machine) -> None:
@@ -158,7 +161,7 @@ def _choose_schedule(sizes: Sizes, footage: Footage, machine: Machine) -> None:
     sizes.choose("warmup_epochs", round(0.02 * epochs, 1) if epochs > 1 else 0.0, start)
     sizes.choose("unlabeled_rampup_epochs", 0.0 if is_ready else round(epochs / 7, 1), start)
     sizes.choose("val_interval", max(1, epochs // 10), start)
-    rate = 0.005 if objective == "supervised" else 0.02  # 0.02 fell below the probe's head
+    rate = 0.001 if objective == "supervised" else 0.02  # 0.005 diverges with frozen_norm
     sizes.choose("lr", rate if is_ready else 0.07, start)
 
 
