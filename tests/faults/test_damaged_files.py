@@ -33,7 +33,7 @@ from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
 from lib.show.study import machine_of
-from lib.state import read_state
+from lib.state import read_result, read_state
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
 TIMEOUT_S = 20.0
@@ -146,7 +146,7 @@ def _run_case(kind: str, folder: Path) -> Case:
     reads = {
         "params.yaml": run.settings,
         "log.jsonl": lambda: [run.truncate_log(9), run.read_log()],
-        "metrics.json": run.metrics,
+        "metrics.json": lambda: read_result(run),
         "environment.json": lambda: [run.environment(), machine_of(run)],
         "progress.json": lambda: _read_progress(run),
         "scores_val.npz": lambda: read_scores(run, "val"),
