@@ -20,6 +20,7 @@ from lib.evaluation.settings import EvaluateSettings
 from lib.learn.setup import load_data, make_clips, make_objective
 from lib.parameters import make_settings, notebook_defaults
 from lib.prepare.settings import PrepareSettings
+from lib.run.folder import Run
 from lib.show.settings import LookSettings, ReportSettings
 
 SETTINGS = {
@@ -189,6 +190,18 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
     for a, b in zip(first, second, strict=True):
         for key in ("loss/total", "eval/top1_video", "ssl/mask_rate"):
             assert a.get(key) == b.get(key), key
+
+
+def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
+    labels = tmp_path / "three.txt"
+    train = load_data(tiny_settings()).labeled.list_path("train").read_text()
+    labels.write_text("".join(train.splitlines(keepends=True)[:3]))
+    changes = {"objective": "supervised", "epochs": 1, "labeled_batch": 2}
+    settings = tiny_settings(labeled_list=str(labels), labeled_fraction=1.0, **changes)
+    output = tmp_path / "3.ipynb"
+    parameters = settings.model_dump()
+    papermill.execute_notebook(NOTEBOOKS / "3_train.ipynb", output, parameters, progress_bar=False)
+    assert Run(settings.run_dir).is_finished()
 
 
 @pytest.mark.parametrize(
