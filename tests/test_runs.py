@@ -425,8 +425,11 @@ def test_data_may_move_where_they_are_the_same(tiny_settings, tmp_path):
         fit(moved)  # the earlier place is still there: it may be a mistake
     old.rmdir()
     assert fit(moved).settings().data_root == str(new)
+    run.metrics_path.write_text("{}")
+    longer = moved.model_copy(update={"epochs": 2, "restarts": [1]})
     with pytest.raises(ValueError, match="data_root has other videos, lists or labels"):
-        run.open(moved, data="another")
+        run.open(longer, data="another")
+    assert run.metrics_path.exists()  # what is refused changes nothing
     run.open(moved, data=load_data(moved).digest)
 
 

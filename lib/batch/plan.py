@@ -19,15 +19,9 @@ from typing import Any
 from lib.batch.needs import data_needs, estimate_clips
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.files import write_text
-from lib.parameters import (
-    AUTO,
-    make_settings,
-    notebook_defaults,
-    read_layers,
-    read_yaml,
-)
+from lib.parameters import AUTO, make_settings, notebook_defaults, read_layers, read_yaml
 from lib.recipes import RECIPE, is_run_file, parameter_files
-from lib.run.folder import ROOTS, Run
+from lib.run.folder import ROOTS, Run, is_gone
 from lib.state import read_result, read_state
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
@@ -151,7 +145,7 @@ def _as_begun(parameters: dict[str, Any]) -> dict[str, Any]:
     path = Run(parameters.get("run_dir", "outputs")).params_path
     begun = read_yaml(path) if path.is_file() else {}
     root = begun.get("data_root")
-    if root != parameters.get("data_root") and project_path(root or "").exists():
+    if root != parameters.get("data_root") and not is_gone(root):
         return parameters
     is_open = {name for name, value in parameters.items() if value == AUTO} - {"device"}
     return parameters | {name: begun[name] for name in is_open if name in begun}

@@ -95,10 +95,11 @@ class Run:
         Raises:
             ValueError: If it holds another run; names what differs and the remedy.
         """
-        if self.params_path.exists():
-            self._refuse(self.differences(settings), "holds a run of other settings")
-            self._put_test_aside(settings)
+        was = self.settings() if self.params_path.exists() else settings
+        self._refuse(differences(was.model_dump(), settings), "holds a run of other settings")
         self._prepare_checkpoints(settings, data)
+        if was.epochs != settings.epochs and self.metrics_path.exists():  # it is trained longer
+            self.metrics_path.rename(self.folder / f"metrics_{was.epochs}_epochs.json")
         write_text(self.params_path, settings.as_yaml())
         self._note_environment(environment(num_processes))
         for path in (self.stop_path, self.progress_path, self.error_path):
@@ -121,12 +122,6 @@ class Run:
                 self._refuse([problem], "holds a checkpoint of other data")
         elif not self.params_path.exists():
             self._refuse(["no params.yaml"], "holds a checkpoint of unknown settings")
-
-    def _put_test_aside(self, settings: TrainSettings) -> None:
-        """Keep the test result of a run that is trained longer under another name."""
-        before = self.settings().epochs
-        if before != settings.epochs and self.metrics_path.exists():
-            self.metrics_path.rename(self.folder / f"metrics_{before}_epochs.json")
 
     def _refuse(self, problems: list[str], what: str) -> None:
         if problems:
@@ -277,10 +272,15 @@ def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]
         for name in now
         if name in before and name not in FREE_SETTINGS and before[name] != now[name]
         if not name.startswith("test_")  # a finished run may be tested again
-        if not (name in ROOTS and before[name] and not project_path(before[name]).exists())
+        if not (name in ROOTS and is_gone(before[name]))
     ]
     is_longer = now["epochs"] > before["epochs"]
     return lines + [f"to train it longer, set restarts to {ends} as well"] * is_longer
+
+
+def is_gone(root: str | None) -> bool:
+    """Whether a place is named that is not there: what lay in it may have moved."""
+    return root is not None and not project_path(root).exists()
 
 
 def _in_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
