@@ -31,7 +31,7 @@ from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
-from lib.learn import trainer
+from lib.learn import setup
 from lib.learn.training import fit
 from lib.prepare.prepare import prepare_for
 
@@ -71,7 +71,7 @@ def groups_of(study: str) -> dict[str, TrainSettings]:
 @contextmanager
 def computing_as(arithmetic: Arithmetic, seed: int) -> Iterator[None]:
     """Let the runs of this process compute with these threads and, maybe, perturbed weights."""
-    build, threads = trainer.build_run_model, os.environ.get("OMP_NUM_THREADS")
+    build, threads = setup.build_run_model, os.environ.get("OMP_NUM_THREADS")
 
     def build_perturbed(settings: TrainSettings, num_classes: int) -> nn.Module:
         model = build(settings, num_classes)
@@ -84,11 +84,11 @@ def computing_as(arithmetic: Arithmetic, seed: int) -> Iterator[None]:
 
     os.environ["OMP_NUM_THREADS"] = str(arithmetic.num_threads)
     if arithmetic.is_perturbed:
-        trainer.build_run_model = build_perturbed
+        setup.build_run_model = build_perturbed
     try:
         yield
     finally:
-        trainer.build_run_model = build
+        setup.build_run_model = build
         os.environ.pop("OMP_NUM_THREADS")
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = threads

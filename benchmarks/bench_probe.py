@@ -1,19 +1,14 @@
-"""What labels are worth to a probe, alone and taught by itself; three draws of each share.
+"""What labels are worth to a probe, alone and self-trained; three draws of each share.
 
     python -m benchmarks.bench_probe RECIPE PROBE --set data_root=/videos
         --group "from scratch" 10 54.7 56.1 47.1 --out docs/images/pretrained.png
 
 The features of every video are computed once; each draw is then a logistic regression of a second.
-The self-taught probe is fitted again and again on the labelled videos and on its own pseudo-labels,
-the surest of each class, the same number a class and more in each round: FixMatch's idea on frozen
-features, without its strong views. Prints a table in Markdown, and the time for the features of
-1,000 videos.
+Prints a table in Markdown, and the time for the features of 1,000 videos.
 """
 
 import argparse
-import functools
 import itertools
-import math
 import time
 from pathlib import Path
 
@@ -21,11 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from lib.config import TrainSettings
 from lib.data.dataset import draw_labeled_rows
-from lib.learn.probe import logistic_regression
+from lib.learn.probe import self_train
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import (
     build_run_model,
@@ -38,36 +32,7 @@ from lib.run.processes import World
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = (0, 1, 2)
-ROUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # share of the unlabelled videos that is used
-
-
-def teach_itself(
-    features: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, l2: float
-) -> tuple[Tensor, Tensor]:
-    """Return weights (K, D) and biases (K,) of a probe that learns from its own answers.
-
-    Args:
-        features: Of the labelled videos, shape (N, D).
-        labels: Their classes, shape (N,).
-        unlabeled: Features of the unlabelled videos, shape (U, D); the classes are taken as equally
-            frequent among them.
-        num_classes: K.
-        l2: As of `logistic_regression`.
-    """
-    fit = functools.partial(logistic_regression, num_classes=num_classes, l2=l2)
-    weight, bias = fit(features, labels)
-    for share in ROUNDS:
-        sure, said = (unlabeled @ weight.T + bias).softmax(dim=1).max(dim=1)
-        most = math.ceil(share * len(unlabeled) / num_classes)
-        chosen = []
-        for label in range(num_classes):
-            own = (said == label).nonzero().flatten()
-            chosen.append(own[sure[own].argsort(descending=True, stable=True)[:most]])
-        chosen = torch.cat(chosen)
-        weight, bias = fit(
-            torch.cat([features, unlabeled[chosen]]), torch.cat([labels, said[chosen]])
-        )
-    return weight, bias
+ROUNDS = 8
 
 
 def probe_accuracies(
@@ -90,19 +55,18 @@ def probe_accuracies(
     seconds = time.perf_counter() - started
     labels = data.labeled.index["label"].to_numpy()
     train, test = torch.from_numpy(features).double().split([count, len(data.val_rows)])
-    found = {"probe": {}, "self-taught probe": {}}
+    found = {"probe": {}, "self-trained probe": {}}
     for share, draw in itertools.product(SHARES, DRAWS):
         if share == 1 and draw:
             continue
         is_labeled = np.isin(rows, draw_labeled_rows(labels, rows, share, draw))
         own, targets = train[is_labeled], torch.from_numpy(labels[rows[is_labeled]])
-        heads = {"probe": logistic_regression(own, targets, num_classes, settings.probe_l2)}
-        if share < 1:
-            others = train[~is_labeled]
-            heads["self-taught probe"] = teach_itself(
-                own, targets, others, num_classes, settings.probe_l2
-            )
-        for way, (weight, bias) in heads.items():
+        others = train[~is_labeled]
+        for way, rounds in (("probe", 0), ("self-trained probe", ROUNDS)):
+            if share == 1 and rounds:
+                continue
+            how = num_classes, settings.probe_l2, rounds
+            weight, bias = self_train(own, targets, others, *how)
             top1 = metrics((test @ weight.T + bias).numpy(), labels[data.val_rows])["top1"]
             found[way].setdefault(share, []).append(top1)
     return found, len(features), seconds

@@ -26,7 +26,8 @@ BATCH = """
 import sys
 from pathlib import Path
 import torch
-from lib.learn.training import read_settings, trainer
+from lib.learn.setup import read_settings
+from lib.learn.training import trainer
 from lib.learn.streams import paired_batches
 from lib.run.processes import World
 torch.set_num_threads(1)

@@ -152,6 +152,8 @@ class TrainSettings(ClipSettings):
         frozen_norm: Keep the statistics of all batch norms as the weights came with them.
         head: How the head starts: `new`, or as the logistic regression of a `probe`.
         probe_l2: L2 of that regression's weights.
+        probe_rounds: Rounds in which it also learns from its own answers on the unlabelled list,
+            more of them in each; 0 for the labels alone.
         dropout: Dropout before the last layer.
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
         restarts: Epochs after which the learning rate begins anew: how a run is trained longer.
@@ -219,6 +221,7 @@ class TrainSettings(ClipSettings):
     frozen_norm: bool = False
     head: Literal["new", "probe"] = "new"
     probe_l2: Positive = 0.01
+    probe_rounds: Natural = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     epochs: Count = 360
@@ -252,8 +255,9 @@ class TrainSettings(ClipSettings):
 
     @property
     def is_semi_supervised(self) -> bool:
-        """Whether unlabelled clips are used."""
-        return tables.objectives()[self.objective].uses_unlabeled
+        """Whether unlabelled videos are used."""
+        is_taught = self.objective == "probe" and self.probe_rounds > 0
+        return is_taught or tables.objectives()[self.objective].uses_unlabeled
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:
@@ -263,7 +267,10 @@ class TrainSettings(ClipSettings):
                 f"test_crop_size {self.test_crop_size} is larger than short_side {self.short_side}",
             ),
             (
-                self.distillation_weight and not (self.is_semi_supervised and self.weak_gradients),
+                self.distillation_weight
+                and not (
+                    tables.objectives()[self.objective].uses_unlabeled and self.weak_gradients
+                ),
                 f"distillation_weight acts on weak unlabelled clips, but objective is "
                 f"{self.objective!r} and weak_gradients {self.weak_gradients}; set it to 0, or "
                 "choose 'fixmatch' or 'uda', and weak_gradients true",

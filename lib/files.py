@@ -95,13 +95,6 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_changed(path: Path, text: str) -> Path:
-    """Write a text file unless it holds this text already; return the path."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return path
-    return write_text(path, text)
-
-
 @contextmanager
 def reading(source: Path | str, remedy: str) -> Iterator[None]:
     """Turn what goes wrong while a file is read into one error; libraries fail in many ways.

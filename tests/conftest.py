@@ -15,7 +15,7 @@ from tiny import build_tiny, tiny_worker
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video as video_module
 from lib.data.dataset import VideoDataset
-from lib.learn import trainer, training
+from lib.learn import setup, training
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
 from lib.prepare.tables import write_person_boxes
 from lib.prepare.writing import write_dataset, write_list
@@ -130,7 +130,7 @@ def decoded_once(monkeypatch) -> None:
 @pytest.fixture
 def tiny_network(monkeypatch) -> None:
     """Let runs train a network without batch norm, in this process and in spawned ones."""
-    monkeypatch.setattr(trainer, "build_run_model", build_tiny)
+    monkeypatch.setattr(setup, "build_run_model", build_tiny)
     monkeypatch.setattr(training, "train_worker", tiny_worker)
 
 
@@ -139,7 +139,7 @@ def at_forward(monkeypatch):
     """Call a function in the n-th training pass of the networks built from now on."""
 
     def install(number: int, function) -> None:
-        real, count = trainer.build_run_model, iter(range(10**6))
+        real, count = setup.build_run_model, iter(range(10**6))
 
         def build(settings, num_classes):
             model = real(settings, num_classes)
@@ -151,7 +151,7 @@ def at_forward(monkeypatch):
             model.register_forward_hook(hook)
             return model
 
-        monkeypatch.setattr(trainer, "build_run_model", build)
+        monkeypatch.setattr(setup, "build_run_model", build)
 
     return install
 

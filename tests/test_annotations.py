@@ -145,7 +145,7 @@ def test_labels_that_differ_from_the_index_are_named(dataset):
 def test_lines_may_hold_spaces_blank_lines_and_a_byte_order_mark(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("\ufeffPlaying Guitar/v 1 .x 30 7\r\n\r\n  a/b\t4 0  \n", encoding="utf-8")
-    names, labels = parse_list(path)
+    names, labels, _ = parse_list(path)
     assert names == ["Playing Guitar/v 1 .x", "a/b"]
     assert labels.tolist() == [7, 0] and labels.dtype == np.int64
 
@@ -169,7 +169,7 @@ def test_a_malformed_list_is_refused_by_file_and_line(tmp_path, text, message):
 
 @pytest.mark.parametrize("name", REFERENCE_LISTS)
 def test_the_reference_lists_are_read(shared, name):
-    names, labels = parse_list(shared(f"data/reference_lists/{name}"))
+    names, labels, _ = parse_list(shared(f"data/reference_lists/{name}"))
     assert (len(names), len(np.unique(labels))) == REFERENCE_LISTS[name]
 
 

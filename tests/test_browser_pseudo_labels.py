@@ -52,7 +52,7 @@ def test_three_labels_are_corrected_and_the_list_is_written(open_notebook, run):
     view.get_by_role("button", name="write the list").click()
     view.get_by_text("to go on with it").wait_for(timeout=30_000)
     assert "labeled_list=checked" in view.inner_text()
-    names, labels = parse_list(load_data(run.settings()).labeled.list_path("checked"))
+    names, labels, _ = parse_list(load_data(run.settings()).labeled.list_path("checked"))
     assert names[-4:] == table["name"][:4].tolist()
     assert [classes[k] for k in labels[-4:]] == decisions["label"].tolist()
     for width in (1280, 1920):

@@ -28,6 +28,7 @@ from lib.learn.setup import build_run_model
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show.augmentations import load_batch, scene_rows, temporal_rows
+from lib.show.plots import read_log
 from lib.show.settings import LookSettings
 from lib.show.widgets import AugmentationExplorer
 
@@ -78,7 +79,7 @@ one, other = (run.load(run.last_path) for run in (whole, parts))
 assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
 means = [float(checkpoint["ranks"][0]["objective"]["mean"]) for checkpoint in (one, other)]
 assert means[0] == means[1] and 0 < means[0] < 1
-assert 0 < whole.read_log()["ssl/mask_rate"].iloc[-1] < 1
+assert 0 < read_log(whole)["ssl/mask_rate"].iloc[-1] < 1
 
 # The network.
 network = build_run_model(make_tiny_settings(data, out, model="r2plus1d_10"), 6)

@@ -13,14 +13,14 @@ from test_training import assert_same_weights, log_of
 from lib.config import PROJECT_ROOT
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
-from lib.learn import trainer
+from lib.learn import setup, trainer
 from lib.learn.finite import MicroStep, are_finite, describe
 from lib.learn.meter import Meter
 from lib.learn.sgd import SGD
 from lib.learn.training import fit
 from lib.run import checkpoint
 from lib.run.checkpoint import previous_path
-from lib.run.folder import Run
+from lib.run.folder import LATER_SETTINGS, Run
 from lib.run.processes import World
 
 # ruff: noqa: F811 (a fixture that is imported)
@@ -165,14 +165,14 @@ def test_the_first_loss_that_is_no_number_ends_the_run_and_is_named(
     tiny_settings, at_forward, monkeypatch
 ):
     settings = tiny_settings(**RICH)
-    run, real = Run(settings.run_dir), trainer.to_tensors
+    run, real = Run(settings.run_dir), setup.to_tensors
 
     def to_tensors(batch, *others):
         found = real(batch, *others)
         return found._replace(strong=found.strong * float("nan")) if is_bad else found
 
     is_bad = []
-    monkeypatch.setattr(trainer, "to_tensors", to_tensors)
+    monkeypatch.setattr(setup, "to_tensors", to_tensors)
     at_forward(13, lambda: is_bad.append(True))
     with pytest.raises(FloatingPointError) as error:
         fit(settings)
@@ -220,13 +220,13 @@ def test_the_scaler_of_fp16_leaves_steps_out_until_it_cannot_go_lower(tiny_setti
     made._train_step(batches)
     norm = made.meter.means(made.world)["grad_norm"]
     weights = {name: value.clone() for name, value in made.model.state_dict().items()}
-    real = trainer.to_tensors
+    real = setup.to_tensors
 
     def infinite(batch, *others):
         found = real(batch, *others)
         return found._replace(weak=found.weak * float("inf"))
 
-    monkeypatch.setattr(trainer, "to_tensors", infinite)
+    monkeypatch.setattr(setup, "to_tensors", infinite)
     for scale in (2.0, 1.0, 0.5):
         made._train_step(batches)
         assert made.scaler.get_scale() == scale
@@ -375,6 +375,11 @@ def test_a_run_of_the_first_version_still_opens(tmp_path):
     shutil.copy(GOLDEN / "params_of_the_first_version.yaml", tmp_path / "params.yaml")
     settings = Run(tmp_path).settings()
     assert (settings.epochs, settings.person_min_score) == (22, 0.4)
+    was = {"threshold_momentum": 0.999, "soft_target_weight": 0.5, "probe_l2": 0.01, "head": "new"}
+    was |= {"soft_targets": None, "tf32": True, "restarts": [], "weak_gradients": True}
+    off = {"ema_decay", "average_labels", "temporal_shift", "frame_deviation", "frozen_share"}
+    was |= dict.fromkeys(off | {"frozen_norm", "probe_rounds"}, 0)
+    assert {name: getattr(settings, name) for name in LATER_SETTINGS} == was
 
 
 def test_two_test_lists_of_one_name_are_refused(tiny_settings, tmp_path):

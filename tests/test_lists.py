@@ -30,7 +30,6 @@ from lib.prepare.official_lists import (
     read_reference_list,
     read_something_json,
     read_ucf_list,
-    read_video_folder_list,
 )
 from lib.prepare.writing import write_dataset, write_list
 
@@ -84,10 +83,10 @@ def test_reference_format_with_windows_lines_spaces_and_a_byte_order_mark(tmp_pa
     path = write(tmp_path / "list.txt", "\ufeffa b/c d  e 12 0\r\n\r\nx/y 3 1\r\n")
     entries = [ListEntry("a b/c d  e", 0, 12), ListEntry("x/y", 1, 3)]
     assert read_reference_list(path) == entries
-    names, labels = parse_list(path)
+    names, labels, _ = parse_list(path)
     assert names == ["a b/c d  e", "x/y"] and labels.tolist() == [0, 1]
     path = write(tmp_path / "ids.txt", "201282 45 74\n50875 42 0\n")
-    assert read_video_folder_list(path)[0] == ListEntry("201282", 74, 45)
+    assert read_reference_list(path)[0] == ListEntry("201282", 74, 45)
 
 
 @pytest.mark.parametrize(

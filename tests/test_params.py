@@ -191,6 +191,7 @@ def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
         "frozen_norm",
         "head",
         "probe_l2",
+        "probe_rounds",
     }  # off in the notebook as well
     defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
     for name, run in runs.items():

@@ -1,6 +1,7 @@
 """The probe, the head that starts as one, and layers that are kept as they are."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from torch import nn
 
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
+from lib.learn import trainer
 from lib.learn.models import build_model
-from lib.learn.probe import logistic_regression
+from lib.learn.probe import logistic_regression, self_train
 from lib.learn.setup import build_run_model, load_data
 from lib.learn.training import fit
+from lib.learn.video_resnet import VideoResNet
 from lib.run.folder import Run
 
 
@@ -141,21 +144,95 @@ def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
         fit(tiny_settings(model="vit_b_16"))
 
 
-def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
-    seen = []
-    from lib.learn import probe
-
-    real = probe.score_videos
+def rows_whose_features_are_asked_for(monkeypatch) -> list[list[int]]:
+    seen, real = [], trainer.score_videos
 
     def scored(model, normalize, dataset, rows, *args, **kwargs):
-        seen.append(rows)
+        if isinstance(model, VideoResNet):  # validation is of the whole network
+            seen.append(sorted(rows.tolist()))
         return real(model, normalize, dataset, rows, *args, **kwargs)
 
-    monkeypatch.setattr(probe, "score_videos", scored)
-    settings = tiny_settings(objective="probe", epochs=1, labeled_fraction=0.4)
+    monkeypatch.setattr(trainer, "score_videos", scored)
+    return seen
+
+
+def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    settings = tiny_settings(objective="probe", epochs=1, labeled_fraction=0.4, probe_rounds=0)
     fit(settings)
-    (rows,) = seen
-    assert np.array_equal(rows, load_data(settings).labeled_rows) and len(rows) < 18
+    assert seen == [sorted(load_data(settings).labeled_rows)] and len(seen[0]) < 18
+
+
+def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    settings = tiny_settings(objective="probe", epochs=1, labeled_fraction=0.4, probe_rounds=2)
+    run = fit(settings)
+    data = load_data(settings)
+    others = sorted(set(data.unlabeled_rows) - set(data.labeled_rows))
+    assert seen == [sorted(data.labeled_rows), others] and others
+    (entry,) = run.log_entries()
+    assert entry["train/top1_clip"] > 0.5 and "eval/top1_video" in entry
+    again = settings.model_copy(update={"run_dir": settings.run_dir + "_0", "probe_rounds": 0})
+    alone = fit(again)
+    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (run, alone)]
+    assert (weights[0] - weights[1]).abs().max() > 1e-3
+
+
+def test_rounds_have_nothing_to_add_where_every_video_is_labelled(tiny_settings):
+    settings = tiny_settings(objective="probe", epochs=1, probe_rounds=2)
+    assert len(load_data(settings).other_rows) == 0
+    taught = fit(settings)
+    again = settings.model_copy(update={"run_dir": settings.run_dir + "_0", "probe_rounds": 0})
+    alone = fit(again)
+    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (taught, alone)]
+    assert torch.equal(*weights)
+
+
+def test_a_video_of_another_data_set_is_never_the_labelled_one(tiny_settings):
+    data = load_data(tiny_settings(labeled_fraction=0.4))
+    other = replace(data.labeled, folder=data.labeled.folder / "other")
+    elsewhere = replace(data, unlabeled=other)
+    assert np.array_equal(elsewhere.other_rows, data.unlabeled_rows)
+    assert len(data.other_rows) == len(data.unlabeled_rows) - len(data.labeled_rows)
+    assert len(replace(data, unlabeled=None, unlabeled_rows=None).other_rows) == 0
+
+
+def test_one_round_learns_from_the_surest_of_each_class():
+    """Two classes, one of them three times as frequent among the labels."""
+    features = torch.tensor([[0.0, 0.0], [0.2, 1.0], [0.1, 0.5], [4.0, 0.3]])
+    labels = torch.tensor([0, 0, 0, 1])
+    place = torch.tensor([-3.0, -2.0, -1.0, 0.0, 0.5, 6.0, 5.0, 4.5, 4.2, 4.1])
+    unlabeled = torch.stack([place, torch.linspace(0, 1, 10)], dim=1)
+    taught = self_train(features, labels, unlabeled, 2, l2=0.1, rounds=1)
+    # 0.8 of 10 videos, three quarters and a quarter of them: the 6 surest of class 0, of which
+    # there are 5, and the 2 surest of class 1.
+    before = logistic_regression(features, labels, 2, l2=0.1)
+    logits = unlabeled.double() @ before[0].T + before[1]
+    assert logits.argmax(dim=1).tolist() == [0] * 5 + [1] * 5
+    surest = logits.softmax(dim=1)[:, 1].topk(2).indices
+    used = torch.cat([torch.arange(5), surest])
+    said = torch.tensor([0] * 5 + [1] * 2)
+    together = torch.cat([features, unlabeled[used]]), torch.cat([labels, said])
+    expected = logistic_regression(*together, 2, l2=0.1)
+    for value, wanted in zip(taught, expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_rounds_follow_the_clusters_that_few_labels_only_touch():
+    """Two long clusters side by side; the labels, one of each, lie at opposite ends."""
+    generator = torch.Generator().manual_seed(0)
+    along = torch.rand(200, generator=generator) * 10
+    truth = torch.arange(200) % 2
+    across = truth + 0.1 * torch.randn(200, generator=generator)
+    unlabeled = torch.stack([along, across], dim=1)
+    features, labels = torch.tensor([[3.0, 0.0], [7.0, 1.0]]), torch.tensor([0, 1])
+
+    def accuracy(rounds: int) -> float:
+        weight, bias = self_train(features, labels, unlabeled, 2, l2=0.01, rounds=rounds)
+        said = (unlabeled.double() @ weight.T + bias).argmax(dim=1)
+        return float((said == truth).double().mean())
+
+    assert accuracy(0) < 0.8 and accuracy(8) > accuracy(0) + 0.1
 
 
 def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path):

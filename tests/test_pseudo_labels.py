@@ -147,7 +147,7 @@ def test_the_list_is_learned_from_with_the_labels_that_were_decided(run):
     labels = PseudoLabels(run)
     given = [another(labels, 0), "", labels.table["label"][2], another(labels, 3)]
     path = decide(run, *given).write_list("checked")
-    names, numbers = parse_list(path)
+    names, numbers, _ = parse_list(path)
     old = load_data(run.settings())
     assert names[: len(old.labeled_rows)] == list(old.labeled.index["name"][old.labeled_rows])
     wanted = labels.table["name"][[0, 2, 3]].tolist()
@@ -188,7 +188,7 @@ def test_going_on_with_the_list_works_and_so_does_a_second_round(run, capsys):
     table = write_pseudo_labels(second)
     assert not set(table["name"]) & set(labels.table["name"][:2])
     path = decide(second, table["label"][0]).write_list("checked2")
-    before, numbers = parse_list(path.with_name("checked.txt"))
+    before, numbers, _ = parse_list(path.with_name("checked.txt"))
     assert parse_list(path)[0][: len(before)] == before
     assert parse_list(path)[1][: len(before)].tolist() == numbers.tolist()
     load_data(second.settings().model_copy(update={"labeled_list": "checked2"}))

@@ -25,6 +25,7 @@ from lib.run import tracking
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 from lib.run.processes import World
+from lib.show.plots import read_log
 from lib.show.study import machine_of
 from lib.state import read_result
 
@@ -226,7 +227,7 @@ def test_what_an_objective_remembers_continues_exactly(
     assert_same_weights(run, expected)
     ends = [r.load(r.last_path)["ranks"][0]["objective"] for r in (run, expected)]
     assert ends[0] == ends[1]
-    masks = [run.read_log()["ssl/mask_rate"].iloc[-1] for run in (run, expected)]
+    masks = [read_log(run)["ssl/mask_rate"].iloc[-1] for run in (run, expected)]
     assert masks[0] == masks[1] and 0 < masks[0] < 1
 
 
@@ -371,10 +372,10 @@ def test_a_run_may_be_trained_longer_only_where_its_end_was(tiny_settings):
 
 def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
     run = fit(tiny_settings(epochs=4, lr=0.2))
-    top1 = run.read_log()["eval/top1_video"]
+    top1 = read_log(run)["eval/top1_video"]
     best = run.load(run.best_path)
     assert best["best_top1"] == top1.max()
-    assert best["step"] == run.read_log()["step"][top1.argmax()]
+    assert best["step"] == read_log(run)["step"][top1.argmax()]
 
 
 def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward):
@@ -537,7 +538,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
 
 def test_a_line_that_is_half_written_is_not_read(tmp_path):
     run = Run(tmp_path)
-    assert run.log_entries() == [] and run.read_log().empty
+    assert run.log_entries() == [] and read_log(run).empty
     run.append_log({"epoch": 1, "step": 5, "loss": 0.5})
     run.append_log({"epoch": 2, "step": 10, "loss": None})
     with open(run.log_path, "a") as log:

@@ -12,7 +12,7 @@ from conftest import write_teacher_scores
 from lib.clips import ClipBatch, ClipDataset
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.learn import averaging, trainer, training
+from lib.learn import averaging, setup, trainer, training
 from lib.learn.meter import Meter
 from lib.learn.objectives import FixMatchObjective, SupervisedObjective, UDAObjective
 from lib.learn.schedule import at_step, learning_rate, num_micro_batches
@@ -31,6 +31,7 @@ from lib.prepare.synthetic import ACTIONS
 from lib.prepare.writing import write_list
 from lib.run.folder import Run
 from lib.run.processes import World
+from lib.show.plots import read_log
 
 TIMES = ("seconds", "samples_per_s", "memory_mb")
 
@@ -77,7 +78,7 @@ def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
         val_interval=40,
         lr=0.1,
     )
-    losses = fit(settings).read_log()["loss/total"]
+    losses = read_log(fit(settings))["loss/total"]
     assert losses[0] > 1.2 and losses.tail(5).mean() < 0.5 * losses[0]
 
 
@@ -95,7 +96,7 @@ def test_one_batch_can_be_overfitted(tiny_settings, data_dir, labeled_view):
 )
 def test_every_mode_trains_and_logs(tiny_settings, changes, names):
     run = fit(tiny_settings(**changes))
-    log = run.read_log()
+    log = read_log(run)
     common = {"epoch", "step", "seconds", "lr", "loss/total", "loss/labeled", "train/top1_clip"}
     common |= {"grad_norm", "samples_per_s", "memory_mb"}
     common |= {f"eval/{name}_video" for name in ("top1", "top5", "mean_class_accuracy")}
@@ -277,7 +278,7 @@ def test_the_log_has_the_means_of_each_epochs_own_steps(tiny_settings, monkeypat
         return made
 
     monkeypatch.setattr(trainer.Trainer, "_micro_step", micro_step)
-    log = fit(tiny_settings(epochs=3, val_interval=2)).read_log()
+    log = read_log(fit(tiny_settings(epochs=3, val_interval=2)))
     expected = np.reshape(seen, (3, 3)).mean(axis=1)  # 3 steps an epoch, of equal batches
     assert log["loss/total"].to_numpy() == pytest.approx(expected, rel=1e-5)
     assert len(set(expected)) == 3
@@ -297,13 +298,13 @@ def test_the_streams_of_one_list_have_orders_of_their_own(tiny_settings):
 def assert_agree(run: Run, other: Run) -> None:
     """Two runs learned the same, up to the order of sums."""
     torch.manual_seed(run.settings().seed)
-    start = trainer.build_run_model(run.settings(), 4).state_dict()
+    start = setup.build_run_model(run.settings(), 4).state_dict()
     for name, weight in weights_of(run).items():
         assert (weight - start[name]).abs().max() > 1e-3  # it did learn
         torch.testing.assert_close(weights_of(other)[name], weight, rtol=1e-4, atol=1e-6)
     for entry, other_entry in zip(log_of(run), log_of(other), strict=True):
         assert other_entry == pytest.approx(entry, rel=1e-4, abs=1e-5)
-    assert run.read_log()["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
+    assert read_log(run)["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
 
 
 def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_network, tmp_path):
@@ -410,6 +411,7 @@ MATTERS = [
     {"frozen_norm": True},
     {"head": "probe"},
     {"probe_l2": 1.0, "head": "probe"},
+    {"probe_rounds": 2, "head": "probe"},
     {"temporal_shift": 0.25, "model": "efficientnet_lite0", "epochs": 1},
     {"frame_deviation": True, "model": "efficientnet_lite0", "epochs": 1},
 ]
@@ -471,7 +473,7 @@ def test_a_setting_has_an_effect(tiny_settings, tmp_path, base_outcomes, decoded
 
 
 def test_validation_holds_no_more_clips_than_a_micro_batch(tiny_settings, monkeypatch):
-    real, sizes = trainer.build_run_model, []
+    real, sizes = setup.build_run_model, []
 
     def build(settings, num_classes):
         model = real(settings, num_classes)
@@ -480,7 +482,7 @@ def test_validation_holds_no_more_clips_than_a_micro_batch(tiny_settings, monkey
         )
         return model
 
-    monkeypatch.setattr(trainer, "build_run_model", build)
+    monkeypatch.setattr(setup, "build_run_model", build)
     changes = {"objective": "supervised", "epochs": 1, "micro_batch": 2}
     fit(tiny_settings(labeled_batch=8, **changes))
     assert sum(sizes) == 8 and max(sizes) == 2
@@ -596,16 +598,16 @@ def test_the_teachers_scores_are_distilled(tiny_settings, data_dir, tmp_path):
         )
         for weight in (0.5, 2.0)
     }
-    losses = runs[2.0].read_log()["loss/distillation"]
+    losses = read_log(runs[2.0])["loss/distillation"]
     assert losses.iloc[0] == pytest.approx(math.log(1000), abs=0.5)  # of a fresh head
     assert losses.iloc[-1] < losses.iloc[0] - 0.1
     total, *parts = (
-        runs[2.0].read_log()[f"loss/{name}"]
+        read_log(runs[2.0])[f"loss/{name}"]
         for name in ("total", "labeled", "unlabeled", "distillation")
     )
     np.testing.assert_allclose(total, parts[0] + parts[1] + 2 * parts[2], rtol=1e-4)
     names = ["loss/labeled", "loss/total"]
-    first, second = (runs[weight].read_log()[names].iloc[-1].tolist() for weight in runs)
+    first, second = (read_log(runs[weight])[names].iloc[-1].tolist() for weight in runs)
     assert first != second
 
 
@@ -632,7 +634,7 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
     data = load_data(settings)
     assert data.unlabeled.classes == (*data.labeled.classes, "zz")
     assert len(data.unlabeled_rows) == 5  # one of the two videos of each class is in its `val`
-    log = fit(settings).read_log()
+    log = read_log(fit(settings))
     assert log["step"].tolist() == [2, 4]
     assert log["ssl/mask_rate"].max() > 0
     assert log["ssl/pseudo_label_accuracy"].isna().all()  # classes of another data set

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.learn import trainer, training
+from lib.learn import setup, training
 from lib.learn.models import VideoClassifier
 from lib.learn.scoring import Protocol, score_videos
 from lib.learn.setup import Normalize
@@ -30,14 +30,14 @@ class TinyBackbone(nn.Module):
 
 
 def build_tiny(settings: TrainSettings, num_classes: int) -> VideoClassifier:
-    """Stand in for `trainer.build_run_model`."""
+    """Stand in for `setup.build_run_model`."""
     teacher_classes = 1000 if settings.distillation_weight else 0
     return VideoClassifier(TinyBackbone(), 8, num_classes, settings.dropout, teacher_classes)
 
 
 def tiny_worker(world: World, settings: TrainSettings) -> None:
     """`training.train_worker` with the tiny network, also in a spawned process."""
-    trainer.build_run_model = build_tiny
+    setup.build_run_model = build_tiny
     _train_worker(world, settings)
 
 

@@ -13,6 +13,7 @@ submitted as jobs of a cluster, and the command ends.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,6 @@ from lib.batch.again import run_again
 from lib.batch.plan import plan_text, read_plan
 from lib.batch.run import run
 from lib.batch.slurm import Resources
-from lib.run.stop import sigterm_is_interrupt
 
 
 def parse_set(text: str) -> tuple[str, list[Any]]:
@@ -158,5 +158,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sigterm_is_interrupt()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

@@ -14,6 +14,7 @@ Nothing here makes a data set: `lib.prepare` does.
 
 import difflib
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -121,7 +122,7 @@ class VideoDataset:
             close = difflib.get_close_matches(list_name, self.list_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{path}: no such list, there are {self.list_names()}{hint}")
-        names, labels = parse_list(path)
+        names, labels, _ = parse_list(path)
         rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names))
         if (rows < 0).any():
             unknown = [names[i] for i in np.flatnonzero(rows < 0)]
@@ -150,24 +151,11 @@ class VideoDataset:
         return replace(self, index=index)
 
 
-def parse_list(path: Path) -> tuple[list[str], np.ndarray]:
-    """Read the names and labels of a list with lines `class/name frames label`.
+def parse_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Read a list with lines `class/name frames label`; names may contain spaces.
 
     Returns:
-        The names, and the labels, shape (number of lines,), int64.
-
-    Raises:
-        ValueError: As `parse_list_lines`.
-    """
-    lines = parse_list_lines(path)
-    return [line[0] for line in lines], np.array([line[2] for line in lines], dtype=np.int64)
-
-
-def parse_list_lines(path: Path) -> list[tuple[str, int, int]]:
-    """Read lines `class/name frames label` of a list; names may contain spaces.
-
-    Returns:
-        Name, number of frames and label of each line.
+        Names, labels and numbers of frames, each of shape (number of lines,), int64.
 
     Raises:
         ValueError: If a line is malformed, a video is listed twice or the list is empty; names
@@ -187,10 +175,11 @@ def parse_list_lines(path: Path) -> list[tuple[str, int, int]]:
         lines.append((fields[0].strip(), int(fields[1]), int(fields[2])))
     if not lines:
         raise ValueError(f"{path}: the list is empty")
-    names = pd.Index([line[0] for line in lines])
-    if names.has_duplicates:
-        raise ValueError(f"{path}: {names[names.duplicated()][0]!r} is listed more than once")
-    return lines
+    names, frames, labels = zip(*lines, strict=True)
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{path}: {name!r} is listed more than once")
+    return list(names), np.array(labels, np.int64), np.array(frames, np.int64)
 
 
 def draw_labeled_rows(

@@ -1,17 +1,19 @@
-"""A linear probe: features once per video, and a logistic regression as the network's head."""
+"""A linear probe: a logistic regression on features is the network's head."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset
-from lib.learn.classifier import VideoClassifier
-from lib.learn.scoring import Protocol, score_videos
+from lib.learn.setup import Data
 from lib.learn.step import labeled_stats, mean_of
-from lib.run.processes import World
 
 MAX_ITERATIONS = 1000
+MOST_USED = 0.8  # of the unlabelled videos, in the last round
 
 
 def logistic_regression(
@@ -56,38 +58,68 @@ def logistic_regression(
     return weight, bias - weight @ mean
 
 
-def fit_head(
-    model: VideoClassifier,
-    normalize: nn.Module,
-    dataset: VideoDataset,
-    rows: np.ndarray,
-    protocol: Protocol,
-    world: World,
-    l2: float,
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Make a logistic regression on the features of labelled videos the network's head.
+def self_train(
+    features: Tensor, labels: Tensor, unlabeled: Tensor, num_classes: int, l2: float, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression that also learns from its own answers, more of them in each round.
+
+    Round r of R is fitted anew to the labelled videos and to the surest 0.8 · r / R of the others,
+    each class as often among them as among the labels. FixMatch without its strong views.
 
     Args:
-        model: The network; its backbone is put into evaluation mode and stays as it is.
-        normalize: uint8 clips (B, T, 3, H, W) -> normalised (B, 3, T, H, W).
-        dataset: The prepared data set.
-        rows: Index rows of the labelled videos, shape (N,).
-        protocol: The views of a video; its features are their mean.
-        world: The processes, which share the videos; each fits the same head.
+        features: Of the labelled videos, shape (N, D).
+        labels: Their class indices, shape (N,).
+        unlabeled: Features of the others, shape (U, D).
+        num_classes: K.
         l2: As of `logistic_regression`.
+        rounds: R; 0 learns from the labels alone.
+
+    Returns:
+        As `logistic_regression`.
+
+    Source: Cascante-Bonilla et al., Curriculum Labeling, 2021; as many of each class: Zou et al.,
+    Class-Balanced Self-Training, 2018.
+    """
+    frequency = labels.bincount(minlength=num_classes).double() / len(labels)
+    weight, bias = logistic_regression(features, labels, num_classes, l2)
+    for number in range(1, rounds + 1 if len(unlabeled) else 1):
+        sure, said = F.linear(unlabeled.double(), weight, bias).softmax(dim=1).max(dim=1)
+        most = (MOST_USED * number / rounds * len(unlabeled) * frequency).ceil().int()
+        order = sure.argsort(descending=True, stable=True)
+        rows = torch.cat([order[said[order] == k][: most[k]] for k in range(num_classes)])
+        together = torch.cat([features, unlabeled[rows]]), torch.cat([labels, said[rows]])
+        weight, bias = logistic_regression(*together, num_classes, l2)
+    return weight, bias
+
+
+def fit_head(
+    head: nn.Linear,
+    score: Callable[[VideoDataset, np.ndarray], np.ndarray],
+    data: Data,
+    settings: TrainSettings,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Make such a regression the head of a network.
+
+    Args:
+        head: The network's last layer.
+        score: Data set, index rows (N,) -> features of the videos, shape (N, D).
+        data: What is learned from.
+        settings: The run: `probe_l2`, and `probe_rounds` where there are unlabelled videos.
 
     Returns:
         For the log: loss and accuracy on the labelled videos, name -> (sum, count).
     """
-    features = score_videos(model.backbone, normalize, dataset, rows, protocol, world)
-    labels = torch.from_numpy(dataset.index["label"].to_numpy()[rows].copy())
-    weight, bias = logistic_regression(
-        torch.from_numpy(features), labels, model.head.out_features, l2
-    )
+    labels = torch.from_numpy(data.labeled.index["label"].to_numpy()[data.labeled_rows])
+    features = torch.from_numpy(score(data.labeled, data.labeled_rows))
+    unlabeled, others = features[:0], data.other_rows
+    if settings.probe_rounds and len(others):
+        unlabeled = torch.from_numpy(score(data.unlabeled, others))
+    how = head.out_features, settings.probe_l2, settings.probe_rounds
+    weight, bias = self_train(features, labels, unlabeled, *how)
     with torch.no_grad():
-        model.head.weight.copy_(weight)
-        model.head.bias.copy_(bias)
-    logits = torch.from_numpy(features).double() @ weight.T + bias
-    targets = F.one_hot(labels, model.head.out_features)
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    logits = F.linear(features.double(), weight, bias)
     loss = F.cross_entropy(logits, labels)
-    return {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, targets)
+    stats = labeled_stats(loss, logits, F.one_hot(labels, head.out_features))
+    return {"loss/total": mean_of(loss)} | stats

@@ -131,15 +131,12 @@ def score_videos(
         progress(len(batch))
     model.train(was_training)
     parts = world.gather(torch.cat(scores).numpy() if scores else None)
-    everything = np.empty((len(rows), _num_classes(parts)), dtype=np.float32)
+    num_classes = max(part.shape[1] for part in parts if part is not None)
+    everything = np.empty((len(rows), num_classes), dtype=np.float32)
     for rank, part in enumerate(parts):
         if part is not None:
             everything[rank :: world.size] = part
     return everything
-
-
-def _num_classes(parts: list[np.ndarray | None]) -> int:
-    return next(part.shape[1] for part in parts if part is not None)
 
 
 def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

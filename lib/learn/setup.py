@@ -50,6 +50,14 @@ class Data:
         """The list whose pass is an epoch: the unlabelled one if there is one."""
         return self.labeled_rows if self.unlabeled_rows is None else self.unlabeled_rows
 
+    @property
+    def other_rows(self) -> np.ndarray:
+        """The unlabelled videos that are not labelled as well."""
+        if self.unlabeled is None:
+            return self.labeled_rows[:0]
+        known = self.labeled_rows if self.unlabeled.folder == self.labeled.folder else []
+        return self.unlabeled_rows[~np.isin(self.unlabeled_rows, known)]
+
     @cached_property
     def digest(self) -> str:
         """What tells these videos and labels from others, wherever they lie."""

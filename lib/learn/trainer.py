@@ -1,17 +1,20 @@
 """The one training loop: steps, epochs, validation, checkpoints."""
 
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.clips import ClipBatch, make_generator
 from lib.config import TrainSettings
+from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
-from lib.learn import resume
+from lib.learn import resume, setup
 from lib.learn.averaging import Average
 from lib.learn.batch_norm import average_buffers, for_processes
 from lib.learn.finite import MicroStep, are_finite, describe
@@ -20,18 +23,6 @@ from lib.learn.objectives import Objective
 from lib.learn.probe import fit_head
 from lib.learn.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.learn.scoring import metrics, score_videos
-from lib.learn.setup import (
-    DROPOUT,
-    MIXING,
-    build_run_model,
-    load_data,
-    load_soft_targets,
-    make_clips,
-    make_objective,
-    run_normalize,
-    to_tensors,
-    val_protocol,
-)
 from lib.learn.sgd import SGD
 from lib.learn.streams import paired_batches
 from lib.run.devices import autocast, set_kernels
@@ -60,18 +51,18 @@ class Trainer:
         set_kernels(settings.cudnn_benchmark, settings.tf32)
         self.run = Run(settings.run_dir)
         self.pulse = Pulse(self.run.folder, world.rank)
-        self.data = load_data(settings)
-        self.objective = make_objective(settings)
+        self.data = setup.load_data(settings)
+        self.objective = setup.make_objective(settings)
         self.objective.begin(self.data.epoch_rows)
-        self.soft = load_soft_targets(settings, self.data)
-        self.clips = make_clips(settings, self.data)
+        self.soft = setup.load_soft_targets(settings, self.data)
+        self.clips = setup.make_clips(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
         self.steps_per_epoch = count_steps(len(self.data.epoch_rows), settings)
         self.num_micro = num_micro_batches(settings, world.size)
 
-        self.normalize = run_normalize(settings).to(world.device)
+        self.normalize = setup.run_normalize(settings).to(world.device)
         torch.manual_seed(settings.seed)
-        self.model = build_run_model(settings, self.num_classes).to(world.device)
+        self.model = setup.build_run_model(settings, self.num_classes).to(world.device)
         self.model, self.parallel = for_processes(self.model, world)
         self.average = Average(self.model, settings.ema_decay)
         self.optimizer = SGD(
@@ -135,10 +126,9 @@ class Trainer:
                 return
 
     def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Let the head be a logistic regression on the labelled videos' features."""
-        videos = self.data.labeled, self.data.labeled_rows
-        how = val_protocol(self.settings), self.world, self.settings.probe_l2
-        return fit_head(self.model, self.normalize, *videos, *how)
+        """Let the head be a logistic regression on the features of the videos."""
+        score = functools.partial(self._score, self.model.backbone)
+        return fit_head(self.model.head, score, self.data, self.settings)
 
     def _train_step(self, batches: Iterator[tuple[ClipBatch, ClipBatch | None]]) -> None:
         """Make one optimiser step."""
@@ -150,7 +140,7 @@ class Trainer:
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(  # dropout, the only reader of the global generator
-            make_generator(settings.seed, DROPOUT, self.step, self.world.rank).initial_seed()
+            make_generator(settings.seed, setup.DROPOUT, self.step, self.world.rank).initial_seed()
         )
         objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
         pairs = (self.pulse.next(batches, self.step) for _ in range(self.num_micro))
@@ -176,11 +166,13 @@ class Trainer:
         """Add the gradient of a micro-batch; at the last of a step the processes share theirs."""
         settings, device = self.settings, self.world.device
         labeled, unlabeled = (
-            None if batch is None else to_tensors(batch, self.normalize, self.num_classes, soft)
+            None
+            if batch is None
+            else setup.to_tensors(batch, self.normalize, self.num_classes, soft)
             for batch, soft in zip(batches, (None, self.soft), strict=True)
         )
         part = self.world.rank * self.num_micro + micro
-        generator = make_generator(settings.seed, MIXING, self.step, part)
+        generator = make_generator(settings.seed, setup.MIXING, self.step, part)
         if isinstance(self.parallel, DistributedDataParallel):
             self.parallel.require_backward_grad_sync = micro == self.num_micro - 1
         with autocast(device, settings.precision):
@@ -245,22 +237,31 @@ class Trainer:
         """Return the validation metrics, computed with one set of batch norm buffers."""
         for network in {self.model, self.average.network}:
             average_buffers(network, self.world)
-        dataset, rows = self.data.labeled, self.data.val_rows
-        scores = score_videos(
-            self.average.network,
+        rows, labels = self.data.val_rows, self.data.labeled.index["label"].to_numpy()
+        scores = self._score(self.average.network, self.data.labeled, rows, self.val_reader)
+        return {f"eval/{name}_video": v for name, v in metrics(scores, labels[rows]).items()}
+
+    def _score(
+        self,
+        network: nn.Module,
+        dataset: VideoDataset,
+        rows: np.ndarray,
+        reader: FrameReader | None = None,
+    ) -> np.ndarray:
+        """Return what a network gives for videos, one view each; the processes share them."""
+        return score_videos(
+            network,
             self.normalize,
             dataset,
             rows,
-            val_protocol(self.settings),
+            setup.val_protocol(self.settings),
             self.world,
             batch_clips=self.settings.labeled_batch // (self.world.size * self.num_micro),
             num_workers=self.settings.num_workers,
             precision=self.settings.precision,
-            reader=self.val_reader,
+            reader=reader,
             progress=lambda _: self.pulse.at(self.step, "validates"),
         )
-        labels = dataset.index["label"].to_numpy()[rows]
-        return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
     def _requests(self) -> tuple[bool, bool]:
         """Return whether to stop, and whether to save: rank 0 decides, every few steps."""

@@ -22,10 +22,9 @@ from pathlib import Path
 
 from lib.config import TrainSettings
 from lib.files import check_writable, exclusive, write_text
-from lib.learn import trainer
+from lib.learn import setup, trainer
 from lib.learn.models import check_input
 from lib.learn.schedule import num_micro_batches
-from lib.learn.setup import load_data, load_soft_targets, make_clips, read_settings
 from lib.run.devices import check_precision, resolve_device
 from lib.run.folder import Run
 from lib.run.processes import World, is_in_torchrun, launch, leave, resolve_num_processes
@@ -154,13 +153,13 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
         warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
     if settings.tensorboard:
         check_tensorboard()
-    data = load_data(settings)
+    data = setup.load_data(settings)
     list(map(data.labeled.read_list, settings.test_lists))  # names a wrong one before it is needed
-    make_clips(settings, data)
-    load_soft_targets(settings, data)
+    setup.make_clips(settings, data)
+    setup.load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
         check_input(settings.model, settings.clip_len, crop_size)
-    trainer.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
+    setup.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
     check_writable(Run(settings.run_dir).folder, "run_dir", "choose another run_dir")
     return device, num_processes, data.digest
 
@@ -172,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, help="shared, recipe, run; later ones win")
     files = parser.parse_args(arguments).files
     try:
-        run = fit(read_settings(files))
+        run = fit(setup.read_settings(files))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,6 @@ from lib.prepare.official_lists import (
     read_kinetics_csv,
     read_reference_list,
     read_ucf_list,
-    read_video_folder_list,
 )
 from lib.prepare.writing import write_dataset
 
@@ -30,7 +29,7 @@ REQUIRED = ("train", "val")
 MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
 READERS = {
     "reference": read_reference_list,
-    "video_folder": read_video_folder_list,
+    "video_folder": read_reference_list,
     "kinetics_csv": read_kinetics_csv,
 }
 

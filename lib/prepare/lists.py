@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, draw_rows
-from lib.files import write_changed
 from lib.prepare.official_lists import ListEntry
-from lib.prepare.writing import write_list
+from lib.prepare.writing import write_changed, write_list
 
 YOUTUBE_ID = 11  # characters
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.data.dataset import parse_list_lines
+from lib.data.dataset import parse_list
 from lib.files import reading
 
 HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
@@ -50,8 +50,13 @@ def read_list_file(path: Path) -> list[ListEntry]:
 
 
 def read_reference_list(path: Path) -> list[ListEntry]:
-    """Read lines `class/name frames label` (the reference, MMAction2's rawframes lists)."""
-    return [ListEntry(name, label, frames) for name, frames, label in parse_list_lines(path)]
+    """Read lines `class/name frames label`, or `id frames label`.
+
+    The first are the reference's, as MMAction2's rawframes lists; the others those of TSM and TCL
+    of Something-Something v2.
+    """
+    names, labels, frames = parse_list(path)
+    return list(map(ListEntry, names, labels.tolist(), frames.tolist()))
 
 
 def read_ucf_list(path: Path) -> list[ListEntry]:
@@ -138,11 +143,6 @@ def read_something_json(path: Path, labels_path: Path) -> list[ListEntry]:
                 f"{labels_path}"
             ) from error
     return _not_empty(entries, path)
-
-
-def read_video_folder_list(path: Path) -> list[ListEntry]:
-    """Read lines `id frames label` (TSM's and TCL's lists of Something-Something v2)."""
-    return [ListEntry(name, label, frames) for name, frames, label in parse_list_lines(path)]
 
 
 def read_categories(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import DECODED_FILES, VideoDataset, in_order, read_dataset
-from lib.files import write_changed, write_text
+from lib.files import write_text
 
 
 def write_dataset(
@@ -53,3 +53,10 @@ def write_list(dataset: VideoDataset, list_name: str, rows: Sequence[int] | np.n
         for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
     ]
     return write_changed(dataset.list_path(list_name), "".join(lines))
+
+
+def write_changed(path: Path, text: str) -> Path:
+    """Write a text file unless it holds this text already; return the path."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return path
+    return write_text(path, text)

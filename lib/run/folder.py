@@ -15,7 +15,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.config import TrainSettings, project_path
 from lib.files import check_numbers, parse_json, read_json, reading, write_text
@@ -29,26 +29,10 @@ from lib.run.checkpoint import (
 )
 from lib.run.environment import arithmetic, environment
 
-if TYPE_CHECKING:  # imported where they are used: planning a batch needs neither
-    import pandas as pd
-
-# What runs did before a setting came; a later one is added here, or they are refused.
-LATER_SETTINGS = {
-    "threshold_momentum": 0.999,
-    "soft_targets": None,
-    "soft_target_weight": 0.5,
-    "ema_decay": 0.0,
-    "average_labels": False,
-    "temporal_shift": 0.0,
-    "frame_deviation": False,
-    "frozen_share": 0.0,
-    "frozen_norm": False,
-    "head": "new",
-    "probe_l2": 0.01,
-    "tf32": True,
-    "restarts": [],
-    "weak_gradients": True,
-}
+# Settings that came later, each with a default that is what runs did before, or they are refused.
+LATER_SETTINGS = {"threshold_momentum", "soft_targets", "soft_target_weight", "ema_decay", "tf32"}
+LATER_SETTINGS |= {"average_labels", "temporal_shift", "frame_deviation", "weak_gradients"}
+LATER_SETTINGS |= {"frozen_share", "frozen_norm", "head", "probe_l2", "probe_rounds", "restarts"}
 
 RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
 
@@ -183,12 +167,6 @@ class Run:
                 check_numbers(entries[-1], ("epoch", "step"))
         return entries
 
-    def read_log(self) -> "pd.DataFrame":
-        """Return the log as a table: one row an epoch, NaN where a value was not measured."""
-        import pandas as pd
-
-        return pd.DataFrame(self.log_entries())
-
     def save(self, path: Path, state: dict[str, Any]) -> None:
         """Write a checkpoint atomically; the `last.pt` before it is kept."""
         write_checkpoint(path, state, keep_previous=path == self.last_path)
@@ -285,4 +263,5 @@ def is_gone(root: str | None) -> bool:
 
 def _in_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an earlier run by today's names, with those that came later."""
-    return LATER_SETTINGS | {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()}
+    came_later = {name: TrainSettings.model_fields[name].get_default() for name in LATER_SETTINGS}
+    return came_later | {RENAMED_SETTINGS.get(name, name): v for name, v in values.items()}

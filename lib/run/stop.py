@@ -53,11 +53,6 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def sigterm_is_interrupt() -> None:
-    """Let SIGTERM do in this process what Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def signal_name(number: int) -> str:
     """Return the name of a signal that ended a process, with what it often means."""
     hint = ", as the system does when memory is short" if number == signal.SIGKILL else ""

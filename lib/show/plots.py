@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lib.run.folder import Run
 from lib.show.style import (
     ACCURACY,
     COLORS,
@@ -24,6 +25,11 @@ from lib.show.style import (
 
 LONGEST_NAME = 24  # letters of a class name beside an axis
 MOST_NAMES = 30  # classes; more names cannot be read
+
+
+def read_log(run: Run) -> pd.DataFrame:
+    """Return a run's log as a table: one row an epoch, NaN where a value was not measured."""
+    return pd.DataFrame(run.log_entries())
 
 
 @styled
@@ -74,7 +80,7 @@ def learning_curves(log: pd.DataFrame) -> Figure:
     """Show a run's losses, its pseudo-labels and its validation accuracy over the epochs.
 
     Args:
-        log: `Run.read_log()`.
+        log: `read_log`.
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     losses, pseudo, accuracy = axes
@@ -178,7 +184,7 @@ def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
     """Show the validation accuracy of several runs over their training time.
 
     Args:
-        logs: Run name -> `Run.read_log()`; runs that differ only in `_seed…` share a colour.
+        logs: Run name -> `read_log`; runs that differ only in `_seed…` share a colour.
     """
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, 3.8), layout="constrained")
     groups = list(dict.fromkeys(group_of(name) for name in logs))

@@ -8,6 +8,7 @@ import pandas as pd
 from lib.run.environment import arithmetic
 from lib.run.folder import Run
 from lib.show.escape import escape, escape_url
+from lib.show.plots import read_log
 from lib.show.style import GRAY, GREEN, VERMILLION
 from lib.show.verdict import CONTRADICTED, HOLDS, Pair, outside_of, overall
 
@@ -155,7 +156,7 @@ def _differences(words: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 def replaced_sentence(runs: Sequence[Run]) -> str:
     """Return which runs had videos that could not be read, as HTML; empty if none had."""
-    logs = {run.name: run.read_log() for run in runs}
+    logs = {run.name: read_log(run) for run in runs}
     shares = {n: log["data/replaced"].mean() for n, log in logs.items() if "data/replaced" in log}
     found = [f"{escape(n)} {100 * share:.3g} %" for n, share in shares.items() if share > 0]
     if not found:

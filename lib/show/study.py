@@ -10,7 +10,7 @@ from lib.evaluation.evaluate import ListResult, read_scores, scores_path
 from lib.learn.scoring import metrics
 from lib.learn.setup import load_data
 from lib.run.folder import Run
-from lib.show.plots import group_of
+from lib.show.plots import group_of, read_log
 from lib.state import METRICS, read_result
 
 
@@ -79,7 +79,7 @@ def machine_of(run: Run) -> str:
 
 
 def _training_log(run: Run) -> pd.DataFrame:
-    log = run.read_log()
+    log = read_log(run)
     for name in ("seconds", "samples_per_s"):
         if name not in log or not pd.api.types.is_numeric_dtype(log[name]):
             raise ValueError(

@@ -12,7 +12,7 @@ from lib.learn.schedule import count_steps, learning_rate, ramp_up
 from lib.learn.setup import Data
 from lib.run.folder import Run
 from lib.show.evaluation_figures import message_figure
-from lib.show.plots import learning_curves
+from lib.show.plots import learning_curves, read_log
 from lib.show.style import LABELED, UNLABELED, styled
 
 
@@ -56,7 +56,7 @@ def schedule(settings: TrainSettings, data: Data) -> Figure:
 
 def curves(run: Run) -> Figure:
     """Show the learning curves of a run as far as it is; says so if there is nothing yet."""
-    log = run.read_log()
+    log = read_log(run)
     if len(log):
         return learning_curves(log)
     return message_figure("no epoch of this run has ended yet")
@@ -64,7 +64,7 @@ def curves(run: Run) -> Figure:
 
 def validations(run: Run, count: int = 3) -> pd.DataFrame:
     """Return the last entries of the log that were validated, a column each; maybe none."""
-    log = run.read_log()
+    log = read_log(run)
     if "eval/top1_video" not in log:
         return pd.DataFrame(index=pd.Index([], name="not validated yet"))
     return log.dropna(subset=["eval/top1_video"]).tail(count).set_index("epoch").T

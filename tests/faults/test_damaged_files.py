@@ -32,6 +32,7 @@ from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
+from lib.show.plots import read_log
 from lib.show.study import machine_of
 from lib.state import read_result, read_state
 
@@ -145,7 +146,7 @@ def _run_case(kind: str, folder: Path) -> Case:
     run = _make_run(folder / "run")
     reads = {
         "params.yaml": run.settings,
-        "log.jsonl": lambda: [run.truncate_log(9), run.read_log()],
+        "log.jsonl": lambda: [run.truncate_log(9), read_log(run)],
         "metrics.json": lambda: read_result(run),
         "environment.json": lambda: [run.environment(), machine_of(run)],
         "progress.json": lambda: _read_progress(run),
