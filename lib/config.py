@@ -255,9 +255,13 @@ class TrainSettings(ClipSettings):
 
     @property
     def is_semi_supervised(self) -> bool:
-        """Whether unlabelled videos are used."""
-        is_taught = self.objective == "probe" and self.probe_rounds > 0
-        return is_taught or tables.objectives()[self.objective].uses_unlabeled
+        """Whether it is trained on unlabelled clips."""
+        return tables.objectives()[self.objective].uses_unlabeled
+
+    @property
+    def reads_unlabeled(self) -> bool:
+        """Whether unlabelled videos are used, be it for a probe alone."""
+        return self.is_semi_supervised or (self.objective == "probe" and self.probe_rounds > 0)
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:
@@ -267,10 +271,7 @@ class TrainSettings(ClipSettings):
                 f"test_crop_size {self.test_crop_size} is larger than short_side {self.short_side}",
             ),
             (
-                self.distillation_weight
-                and not (
-                    tables.objectives()[self.objective].uses_unlabeled and self.weak_gradients
-                ),
+                self.distillation_weight and not (self.is_semi_supervised and self.weak_gradients),
                 f"distillation_weight acts on weak unlabelled clips, but objective is "
                 f"{self.objective!r} and weak_gradients {self.weak_gradients}; set it to 0, or "
                 "choose 'fixmatch' or 'uda', and weak_gradients true",

@@ -9,12 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from lib.batch.needs import data_needs
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
 from lib.learn import trainer
 from lib.learn.models import build_model
 from lib.learn.probe import logistic_regression, self_train
-from lib.learn.setup import build_run_model, load_data
+from lib.learn.setup import build_run_model, load_data, make_clips
 from lib.learn.training import fit
 from lib.learn.video_resnet import VideoResNet
 from lib.run.folder import Run
@@ -253,3 +254,13 @@ def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
     state = run.load(run.last_path)
     kept = [part["objective"] for part in state["ranks"]]
     assert len(kept) == 2 and all(kept) and state["average"]["n_averaged"] > 0
+
+
+def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxes(tiny_settings):
+    settings = tiny_settings(objective="probe", epochs=1, probe_rounds=2, unlabeled_scene_p=0.5)
+    assert settings.reads_unlabeled and not settings.is_semi_supervised
+    (need,) = data_needs([settings.model_copy(update={"unlabeled_list": "train_more"})])
+    assert "train_more" in need.lists and not need.person_boxes
+    (need,) = data_needs([settings.model_copy(update={"probe_rounds": 0, "unlabeled_list": "x"})])
+    assert "x" not in need.lists
+    assert make_clips(settings, load_data(settings))[1] is None

@@ -126,12 +126,13 @@ def data_needs(runs: Iterable[TrainSettings]) -> list[DataNeed]:
         labeled.lists |= {s.labeled_list, s.val_list, *s.test_lists}
         uses_masks = s.scene_needs_person_mask
         labeled.person_boxes |= uses_masks and s.labeled_scene_p > 0
-        if s.is_semi_supervised:
+        if s.reads_unlabeled:
             unlabeled = labeled
             if s.unlabeled_dataset is not None:
                 unlabeled = _need(needs, s.unlabeled_dataset, s.unlabeled_data_root, s.data_dir)
             unlabeled.lists.add(s.unlabeled_list)
-            unlabeled.person_boxes |= uses_masks and s.unlabeled_scene_p > 0
+            is_mixed = s.is_semi_supervised and s.unlabeled_scene_p > 0
+            unlabeled.person_boxes |= uses_masks and is_mixed
             unlabeled.teacher |= s.distillation_weight > 0
     return list(needs.values())
 

@@ -331,7 +331,7 @@ def _what(settings: TrainSettings) -> str:
     text = settings.labeled_list
     if settings.labeled_fraction < 1:
         text = f"{100 * settings.labeled_fraction:g} % of {text}"
-    if settings.is_semi_supervised:
+    if settings.reads_unlabeled:
         text += f" + {settings.unlabeled_dataset or settings.dataset}/{settings.unlabeled_list}"
     clips = _count(estimate_clips(settings))
     return f"{settings.epochs:>5} epochs  {clips:>7} clips  {text}"

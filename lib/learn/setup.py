@@ -90,7 +90,7 @@ def load_data(settings: TrainSettings) -> Data:
     _check_disjoint(dataset, listed, settings.labeled_list, val_rows, settings.val_list)
     _warn_of_missing_classes(labeled, labeled_rows, settings.labeled_list)
     unlabeled = unlabeled_rows = None
-    if settings.is_semi_supervised:
+    if settings.reads_unlabeled:
         unlabeled = dataset
         if settings.unlabeled_dataset is not None:
             unlabeled = open_prepared(
@@ -145,7 +145,7 @@ def make_clips(settings: TrainSettings, data: Data) -> tuple[ClipDataset, ClipDa
     needs_weak, needs_person_mask = not strong or scene_p > 0, uses_masks and scene_p > 0
     views = Views(needs_weak, strong, needs_person_mask, on_device=on_device)
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
-    if data.unlabeled is None:
+    if not settings.is_semi_supervised:
         return labeled, None
     views = Views(
         weak=True,

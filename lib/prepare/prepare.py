@@ -57,7 +57,7 @@ def open_dataset(name: str, data_root: str | None, data_dir: str) -> VideoDatase
 def prepare_for(settings: TrainSettings) -> None:
     """Prepare the data sets of a run that are not prepared yet, as `open_dataset` does."""
     open_dataset(settings.dataset, settings.data_root, settings.data_dir)
-    if settings.is_semi_supervised and settings.unlabeled_dataset is not None:
+    if settings.reads_unlabeled and settings.unlabeled_dataset is not None:
         open_dataset(settings.unlabeled_dataset, settings.unlabeled_data_root, settings.data_dir)
 
 

@@ -34,7 +34,7 @@ def unlabeled_rows(run: Run, data: Data) -> np.ndarray:
         ValueError: If there are none, or they are in another data set than the labels.
     """
     settings = run.settings()
-    if not settings.is_semi_supervised:
+    if not settings.reads_unlabeled:
         why = f"objective {settings.objective!r} uses no unlabelled videos; choose another run"
     elif data.unlabeled.folder != data.labeled.folder:
         why = (
@@ -42,7 +42,7 @@ def unlabeled_rows(run: Run, data: Data) -> np.ndarray:
             f"of {settings.dataset!r} only; choose a run without unlabeled_dataset"
         )
     else:
-        rows = data.unlabeled_rows[~np.isin(data.unlabeled_rows, data.labeled_rows)]
+        rows = data.other_rows
         if len(rows):
             return rows
         why = (

@@ -33,7 +33,6 @@ from lib.run.environment import arithmetic, environment
 LATER_SETTINGS = {"threshold_momentum", "soft_targets", "soft_target_weight", "ema_decay", "tf32"}
 LATER_SETTINGS |= {"average_labels", "temporal_shift", "frame_deviation", "weak_gradients"}
 LATER_SETTINGS |= {"frozen_share", "frozen_norm", "head", "probe_l2", "probe_rounds", "restarts"}
-
 RENAMED_SETTINGS = {"actor_min_score": "person_min_score"}  # earlier name: today's
 
 # Settings that may differ when a run is continued: they do not change what is computed.

@@ -124,7 +124,7 @@ def _button(description: str, icon: str, do: object) -> widgets.Button:
 def show_pseudo_labels(run: Run) -> None:
     """Show the browser of a run's pseudo-labels, or say why there is none and what to do."""
     settings = run.settings()
-    if not settings.is_semi_supervised:
+    if not settings.reads_unlabeled:
         print(f"no pseudo-labels: objective {settings.objective!r} uses no unlabelled videos")
     elif not (run.folder / TABLE).is_file():
         print(f"make the table first, then run this cell again:\n{table_command(run)}")
