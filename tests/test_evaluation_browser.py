@@ -70,7 +70,7 @@ def perfect(result: ListResult) -> ListResult:
 
 
 def cell_buttons(browser: EvaluationBrowser) -> list:
-    return [button for row in browser.grid.children[4::3] for button in row.children]
+    return [button for row in browser.matrix.widget.children[4::3] for button in row.children]
 
 
 # --- The browser ----------------------------------------------------------------------------------

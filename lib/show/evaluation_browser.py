@@ -5,33 +5,27 @@ from functools import lru_cache
 
 import ipywidgets as widgets
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from torch import Tensor
 
 from lib.evaluation.evaluate import ListResult
 from lib.invariance import CenterClips
 from lib.run.folder import Run
+from lib.show.confusion_grid import FADED, SHOWN, ConfusionGrid
 from lib.show.escape import escape
 from lib.show.evaluation_figures import (
     RIGHT,
     clip_tile,
     confident_mistakes,
-    confused_classes,
-    confusion_matrix,
     probabilities,
-    recall,
     tiles_html,
 )
 from lib.show.parts import part_predictor
 from lib.show.study import results_beside
 from lib.show.style import BLUE, GRAY, ORANGE, shorten
 
-GRID = 12  # classes in the grid of buttons; of more, the most confused ones
 PAGE = 4  # clips that play at once
 COLUMNS = 2  # of them, so that a narrow window need not shrink them and their titles
 CLIPS_KEPT = 32  # in memory, so that paging back decodes nothing
-FADED = "color:var(--jp-ui-font-color2,#666)"
 ALL, NO_RUN = "all classes", "no second run"
 MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
 CELL = "a cell of the matrix"
@@ -64,7 +58,7 @@ class EvaluationBrowser:
         self._cell: tuple[int, int] | None = None
         self._positions = np.array([], dtype=int)
         self._build_controls(compare_with)
-        self._fill_grid()
+        self.matrix.fill(self.result, self._class)
         self._compare()
         self._choose()
 
@@ -78,7 +72,7 @@ class EvaluationBrowser:
             self._runs[compare_with.name] = compare_with
         self.compare = _dropdown("beside", [NO_RUN, *self._runs])
         self.compare.value = NO_RUN if compare_with is None else compare_with.name
-        self.grid = widgets.GridBox()
+        self.matrix = ConfusionGrid(self.classes, self.open_cell)
         self.note = widgets.HTML()
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
@@ -93,7 +87,7 @@ class EvaluationBrowser:
             layout=widgets.Layout(grid_template_columns="repeat(2, 210px)"),
         )
         left = widgets.VBox(
-            [knobs, self.grid, self.note, self.videos],
+            [knobs, self.matrix.widget, self.note, self.videos],
             layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
         )
         self.widget = widgets.HBox(
@@ -119,69 +113,15 @@ class EvaluationBrowser:
         else:
             self.kind.value = CELL
 
-    # --- The matrix -------------------------------------------------------------------------------
-
-    def _fill_grid(self) -> None:
-        matrix = confusion_matrix(self.result.scores, self.result.labels)
-        shown = confused_classes(matrix, GRID, self._class)
-        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        small = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
-        head = "".join(_slanted(self.classes[k]) for k in shown)
-        children: list[widgets.Widget] = [
-            widgets.HTML(f'<div style="{FADED}">true class ↓</div>'),
-            widgets.HTML(f'<div style="display:flex;height:74px">{head}</div>'),
-            widgets.HTML(f'<div style="{FADED};padding-left:8px">right</div>'),
-        ]
-        rates, styles = recall(matrix), {}
-        for row in shown:
-            buttons = [self._cell_button(matrix, share, row, k, small, styles) for k in shown]
-            name = escape(shorten(self.classes[row], 18))
-            full = escape(self.classes[row])
-            children += [
-                widgets.HTML(f'<div title="{full}" style="text-align:right">{name}</div>'),
-                widgets.HBox(buttons),
-                widgets.HTML(_rate_bar(rates[row])),
-            ]
-        self.grid.children = children
-        self.grid.layout = widgets.Layout(
-            grid_template_columns=f"minmax(70px, auto) {40 * len(shown) + 4}px 110px",
-            align_items="center",
-            overflow="auto",
-        )
-
-    def _cell_button(
-        self,
-        matrix: np.ndarray,
-        share: np.ndarray,
-        row: int,
-        column: int,
-        layout: widgets.Layout,
-        styles: dict[int, widgets.ButtonStyle],
-    ) -> widgets.Button:
-        count, level = int(matrix[row, column]), round(10 * share[row, column])
-        if level not in styles:
-            color = to_hex(colormaps["Blues"](level / 10))
-            styles[level] = widgets.ButtonStyle(
-                button_color=color, text_color="white" if level > 5 else "black"
-            )
-        button = widgets.Button(
-            description=str(count) if count else "",
-            tooltip=f"{count} videos of {self.classes[row]} taken for {self.classes[column]}",
-            layout=layout,
-            style=styles[level],
-        )
-        button.on_click(lambda _: self.open_cell(row, column))
-        return button
-
     # --- Which videos -----------------------------------------------------------------------------
 
     def _on_list(self, _: object) -> None:
-        self._fill_grid()
+        self.matrix.fill(self.result, self._class)
         self._choose()
 
     def _on_class(self, _: object) -> None:
-        if len(self.classes) > GRID:
-            self._fill_grid()
+        if len(self.classes) > SHOWN:
+            self.matrix.fill(self.result, self._class)
         self._choose()
 
     def _on_kind(self, _: object) -> None:
@@ -340,25 +280,6 @@ def _dropdown(description: str, options: list) -> widgets.Dropdown:
         description=description,
         layout=widgets.Layout(width="205px"),
         style={"description_width": "48px"},
-    )
-
-
-def _slanted(name: str) -> str:
-    full, short = escape(name), escape(shorten(name, 12))
-    return (
-        f'<div title="{full}" style="width:40px;position:relative"><span style="position:absolute;'
-        f"bottom:2px;left:14px;transform:rotate(-50deg);transform-origin:left bottom;"
-        f'white-space:nowrap;font-size:12px;line-height:1">{short}</span></div>'
-    )
-
-
-def _rate_bar(percent: float) -> str:
-    if np.isnan(percent):
-        return f'<div style="{FADED};padding-left:8px">no video</div>'
-    return (
-        '<div style="display:flex;align-items:center;padding-left:8px">'
-        f'<div style="width:{0.5 * percent:.0f}px;height:12px;background:{RIGHT};'
-        f'margin-right:4px"></div>{percent:.0f} %</div>'
     )
 
 
