@@ -211,6 +211,7 @@ def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
         {"objective": "uda", "unlabeled_weight": 0.5},
         {"objective": "freematch"},
         {"objective": "supervised"},
+        {"objective": "probe", "epochs": 1, "probe_rounds": 2},
     ],
     ids=str,
 )
