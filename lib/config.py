@@ -167,7 +167,8 @@ class TrainSettings(ClipSettings):
         weight_decay: SGD weight decay.
         grad_clip: Largest L2 norm of the gradient.
         val_interval: Epochs between validations (and checkpoints).
-        unreadable: At a video that cannot be read: `stop`, or `skip` to the next (`data/replaced`).
+        unreadable: At a video that cannot be read: `stop`, or in training `skip` to the next
+            (`data/replaced`); a probe, and every test, needs all of its videos.
         checkpoint_minutes: Also save after so many minutes, within an epoch too; 0 for only then.
         test_lists: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
@@ -261,7 +262,8 @@ class TrainSettings(ClipSettings):
     @property
     def reads_unlabeled(self) -> bool:
         """Whether unlabelled videos are used, be it for a probe alone."""
-        return self.is_semi_supervised or (self.objective == "probe" and self.probe_rounds > 0)
+        is_probe = "probe" in (self.objective, self.head)
+        return self.is_semi_supervised or (is_probe and self.probe_rounds > 0)
 
     @model_validator(mode="after")
     def _check_streams(self) -> Self:

@@ -229,7 +229,7 @@ def test_the_step_by_hand_is_that_of_the_objective(tiny_settings, changes):
     for source in (sources[0], *sources[first - 1 : first + 1]):
         exec(source, scope)
     objective, network = make_objective(settings), scope["network"]
-    objective.begin(data.epoch_rows)
+    objective.begin(data.epoch_rows(settings))
     network.zero_grad()
     generator = make_generator(settings.seed)
     step = objective(network, scope["x"], scope["u"], generator)

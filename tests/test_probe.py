@@ -12,12 +12,13 @@ from torch import nn
 from lib.batch.needs import data_needs
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
-from lib.learn import trainer
+from lib.learn import averaging, trainer
 from lib.learn.models import build_model
 from lib.learn.probe import logistic_regression, self_train
-from lib.learn.setup import build_run_model, load_data, make_clips
+from lib.learn.setup import build_run_model, load_data, load_soft_targets, make_clips
 from lib.learn.training import fit
 from lib.learn.video_resnet import VideoResNet
+from lib.prepare.pseudo_lists import unlabeled_rows
 from lib.run.folder import Run
 
 
@@ -182,10 +183,10 @@ def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
 def test_rounds_have_nothing_to_add_where_every_video_is_labelled(tiny_settings):
     settings = tiny_settings(objective="probe", epochs=1, probe_rounds=2)
     assert len(load_data(settings).other_rows) == 0
-    taught = fit(settings)
+    self_trained = fit(settings)
     again = settings.model_copy(update={"run_dir": settings.run_dir + "_0", "probe_rounds": 0})
     alone = fit(again)
-    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (taught, alone)]
+    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (self_trained, alone)]
     assert torch.equal(*weights)
 
 
@@ -204,23 +205,22 @@ def test_one_round_learns_from_the_surest_of_each_class():
     labels = torch.tensor([0, 0, 0, 1])
     place = torch.tensor([-3.0, -2.0, -1.0, 0.0, 0.5, 6.0, 5.0, 4.5, 4.2, 4.1])
     unlabeled = torch.stack([place, torch.linspace(0, 1, 10)], dim=1)
-    taught = self_train(features, labels, unlabeled, 2, l2=0.1, rounds=1)
-    # 0.8 of 10 videos, three quarters and a quarter of them: the 6 surest of class 0, of which
-    # there are 5, and the 2 surest of class 1.
+    self_trained = self_train(features, labels, unlabeled, 2, l2=0.1, rounds=1)
+    # 0.8 of 10 videos, shared as 3 + 5 to 1 + 5: the 5 surest of class 0 and the 4 surest of 1.
     before = logistic_regression(features, labels, 2, l2=0.1)
     logits = unlabeled.double() @ before[0].T + before[1]
     assert logits.argmax(dim=1).tolist() == [0] * 5 + [1] * 5
-    surest = logits.softmax(dim=1)[:, 1].topk(2).indices
+    surest = logits.softmax(dim=1)[:, 1].topk(4).indices
     used = torch.cat([torch.arange(5), surest])
-    said = torch.tensor([0] * 5 + [1] * 2)
+    said = torch.tensor([0] * 5 + [1] * 4)
     together = torch.cat([features, unlabeled[used]]), torch.cat([labels, said])
     expected = logistic_regression(*together, 2, l2=0.1)
-    for value, wanted in zip(taught, expected, strict=True):
+    for value, wanted in zip(self_trained, expected, strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_rounds_follow_the_clusters_that_few_labels_only_touch():
-    """Two long clusters side by side; the labels, one of each, lie at opposite ends."""
+    """Two long clusters side by side; the labels, one of each, lie apart along them."""
     generator = torch.Generator().manual_seed(0)
     along = torch.rand(200, generator=generator) * 10
     truth = torch.arange(200) % 2
@@ -236,13 +236,57 @@ def test_rounds_follow_the_clusters_that_few_labels_only_touch():
     assert accuracy(0) < 0.8 and accuracy(8) > accuracy(0) + 0.1
 
 
-def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path):
-    settings = {"objective": "probe", "epochs": 1}
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path, rounds):
+    settings = {"objective": "probe", "epochs": 1, "labeled_fraction": 0.7, "probe_rounds": rounds}
     one = fit(tiny_settings(**settings, run_dir=tmp_path / "one"))
     two = fit(tiny_settings(**settings, run_dir=tmp_path / "two", num_processes=2))
     for name, value in one.load(one.last_path)["model"].items():
         there = two.load(two.last_path)["model"][name]
         torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-2)  # of weights up to 100
+
+
+def test_a_probe_with_an_average_is_tested_as_it_is(tiny_settings):
+    """The average begins with the fitted head; before, it kept nine tenths of the first one."""
+    run = fit(tiny_settings(objective="probe", epochs=1, ema_decay=0.9))
+    state = run.load(run.last_path)
+    assert torch.equal(
+        averaging.tested_weights(state)["head.weight"], state["model"]["head.weight"]
+    )
+    assert state["model"]["head.weight"].abs().max() > 0.1
+
+
+def test_a_probe_that_was_killed_while_it_was_validated_is_not_fitted_again(
+    tiny_settings, monkeypatch
+):
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*args):
+        raise PowerCut
+
+    settings = tiny_settings(objective="probe", epochs=1, labeled_fraction=0.4, probe_rounds=1)
+    whole = fit(settings.model_copy(update={"run_dir": settings.run_dir + "_whole"}))
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(trainer, "MOST_UNSAVED_S", 0)
+        patch.setattr(trainer.Trainer, "validate", cut)
+        fit(settings)
+    assert Run(settings.run_dir).saved() == (Run(settings.run_dir).saved()[0], 0)
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    run = fit(settings)
+    assert seen == []
+    (entry,), (expected,) = run.log_entries(), whole.log_entries()
+    names = set(entry) - {"seconds", "samples_per_s", "memory_mb"}
+    assert {name: entry[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_a_class_without_a_label_is_no_answer():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.tensor([[0.0], [1.0], [0.1]]), torch.tensor([0, 2, 0])
+    unlabeled = torch.rand(30, 1, generator=generator)
+    weight, bias = self_train(features, labels, unlabeled, 3, l2=0.1, rounds=3)
+    said = (unlabeled.double() @ weight.T + bias).argmax(dim=1)
+    assert set(said.tolist()) == {0, 2}
 
 
 def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
@@ -257,10 +301,23 @@ def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
 
 
 def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxes(tiny_settings):
-    settings = tiny_settings(objective="probe", epochs=1, probe_rounds=2, unlabeled_scene_p=0.5)
+    changes = {"labeled_fraction": 0.4, "unlabeled_scene_p": 0.5}
+    settings = tiny_settings(objective="probe", epochs=1, probe_rounds=2, **changes)
     assert settings.reads_unlabeled and not settings.is_semi_supervised
     (need,) = data_needs([settings.model_copy(update={"unlabeled_list": "train_more"})])
     assert "train_more" in need.lists and not need.person_boxes
     (need,) = data_needs([settings.model_copy(update={"probe_rounds": 0, "unlabeled_list": "x"})])
     assert "x" not in need.lists
-    assert make_clips(settings, load_data(settings))[1] is None
+    data = load_data(settings)
+    assert make_clips(settings, data)[1] is None
+    assert len(data.epoch_rows(settings)) == len(data.labeled_rows) < len(data.unlabeled_rows)
+    nowhere = settings.model_copy(update={"soft_targets": "nowhere.csv"})
+    assert load_soft_targets(nowhere, data) is None
+    start = settings.model_copy(update={"objective": "supervised", "head": "probe"})
+    assert start.reads_unlabeled
+
+
+def test_pseudo_labels_of_a_self_trained_probe_may_be_asked_for(tiny_settings):
+    run = fit(tiny_settings(objective="probe", epochs=1, probe_rounds=1, labeled_fraction=0.4))
+    data = load_data(run.settings())
+    assert np.array_equal(unlabeled_rows(run, data), data.other_rows)

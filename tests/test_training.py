@@ -541,7 +541,7 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     data = load_data(settings)
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
     assert np.bincount(labels).tolist() == [2, 2, 1, 1]
-    assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows) == 18
+    assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows(settings)) == 18
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
 
@@ -631,6 +631,8 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
     with pytest.raises(ValueError, match="python -m lib.prepare --dataset folder --data_root"):
         load_data(settings)
     prepare_for(settings)
+    with pytest.raises(ValueError, match="probe_rounds: unlabeled_dataset has other classes"):
+        load_data(settings.model_copy(update={"head": "probe", "probe_rounds": 1}))
     data = load_data(settings)
     assert data.unlabeled.classes == (*data.labeled.classes, "zz")
     assert len(data.unlabeled_rows) == 5  # one of the two videos of each class is in its `val`

@@ -11,9 +11,11 @@ from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.learn.setup import Data
 from lib.learn.step import labeled_stats, mean_of
+from lib.run.processes import World
 
 MAX_ITERATIONS = 1000
 MOST_USED = 0.8  # of the unlabelled videos, in the last round
+PRIOR_COUNT = 5  # labels that each class is given before its frequency is taken
 
 
 def logistic_regression(
@@ -63,32 +65,37 @@ def self_train(
 ) -> tuple[Tensor, Tensor]:
     """Fit a logistic regression that also learns from its own answers, more of them in each round.
 
-    Round r of R is fitted anew to the labelled videos and to the surest 0.8 · r / R of the others,
-    each class as often among them as among the labels. FixMatch without its strong views.
+    Round r of R is fitted anew to the labelled videos and to the surest 0.8 · r / R of the others;
+    a class has the share of n + 5 of them, n being its labels: as much as any other where labels
+    are few, its share of the labels where they are many. FixMatch without its strong views.
 
     Args:
         features: Of the labelled videos, shape (N, D).
         labels: Their class indices, shape (N,).
         unlabeled: Features of the others, shape (U, D).
-        num_classes: K.
+        num_classes: K; a class without a label is never an answer.
         l2: As of `logistic_regression`.
         rounds: R; 0 learns from the labels alone.
 
     Returns:
         As `logistic_regression`.
 
-    Source: Cascante-Bonilla et al., Curriculum Labeling, 2021; as many of each class: Zou et al.,
+    Source: Cascante-Bonilla et al., Curriculum Labeling, 2021; a share for each class: Zou et al.,
     Class-Balanced Self-Training, 2018.
     """
-    frequency = labels.bincount(minlength=num_classes).double() / len(labels)
+    count = labels.bincount(minlength=num_classes).double()
+    frequency = (count + PRIOR_COUNT) * (count > 0)
+    frequency, unlabeled = frequency / frequency.sum(), unlabeled.double()
     weight, bias = logistic_regression(features, labels, num_classes, l2)
-    for number in range(1, rounds + 1 if len(unlabeled) else 1):
-        sure, said = F.linear(unlabeled.double(), weight, bias).softmax(dim=1).max(dim=1)
+    for number in range(1, rounds + 1):
+        sure, said = F.linear(unlabeled, weight, bias).softmax(dim=1).max(dim=1)
         most = (MOST_USED * number / rounds * len(unlabeled) * frequency).ceil().int()
         order = sure.argsort(descending=True, stable=True)
-        rows = torch.cat([order[said[order] == k][: most[k]] for k in range(num_classes)])
-        together = torch.cat([features, unlabeled[rows]]), torch.cat([labels, said[rows]])
-        weight, bias = logistic_regression(*together, num_classes, l2)
+        said = said[order]
+        chosen = torch.cat([(said == k).nonzero()[: most[k], 0] for k in range(num_classes)])
+        together = torch.cat([features, unlabeled[order[chosen]]])
+        answers = torch.cat([labels, said[chosen]])
+        weight, bias = logistic_regression(together, answers, num_classes, l2)
     return weight, bias
 
 
@@ -97,6 +104,7 @@ def fit_head(
     score: Callable[[VideoDataset, np.ndarray], np.ndarray],
     data: Data,
     settings: TrainSettings,
+    world: World,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Make such a regression the head of a network.
 
@@ -105,17 +113,20 @@ def fit_head(
         score: Data set, index rows (N,) -> features of the videos, shape (N, D).
         data: What is learned from.
         settings: The run: `probe_l2`, and `probe_rounds` where there are unlabelled videos.
+        world: The processes; the first fits the head of all.
 
     Returns:
         For the log: loss and accuracy on the labelled videos, name -> (sum, count).
     """
     labels = torch.from_numpy(data.labeled.index["label"].to_numpy()[data.labeled_rows])
     features = torch.from_numpy(score(data.labeled, data.labeled_rows))
-    unlabeled, others = features[:0], data.other_rows
-    if settings.probe_rounds and len(others):
-        unlabeled = torch.from_numpy(score(data.unlabeled, others))
-    how = head.out_features, settings.probe_l2, settings.probe_rounds
-    weight, bias = self_train(features, labels, unlabeled, *how)
+    others, rounds, fitted = data.other_rows, settings.probe_rounds, None
+    rounds = rounds if len(others) else 0
+    unlabeled = torch.from_numpy(score(data.unlabeled, others)) if rounds else features[:0]
+    if world.rank == 0:
+        how = head.out_features, settings.probe_l2, rounds
+        fitted = self_train(features, labels, unlabeled, *how)
+    weight, bias = world.gather(fitted)[0]
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

@@ -35,7 +35,7 @@ class Data:
         labeled: Data set of the labels, with those of the labelled list.
         labeled_rows: Its labelled videos.
         val_rows: Its validation videos.
-        unlabeled: Data set of the unlabelled clips; None if there are none.
+        unlabeled: Data set of the unlabelled videos; None if none are used.
         unlabeled_rows: Its videos.
     """
 
@@ -45,10 +45,9 @@ class Data:
     unlabeled: VideoDataset | None
     unlabeled_rows: np.ndarray | None
 
-    @property
-    def epoch_rows(self) -> np.ndarray:
-        """The list whose pass is an epoch: the unlabelled one if there is one."""
-        return self.labeled_rows if self.unlabeled_rows is None else self.unlabeled_rows
+    def epoch_rows(self, settings: TrainSettings) -> np.ndarray:
+        """Return the list whose pass is an epoch: the unlabelled one if it is trained on."""
+        return self.unlabeled_rows if settings.is_semi_supervised else self.labeled_rows
 
     @property
     def other_rows(self) -> np.ndarray:
@@ -96,6 +95,8 @@ def load_data(settings: TrainSettings) -> Data:
             unlabeled = open_prepared(
                 settings.unlabeled_dataset, settings.unlabeled_data_root, settings.data_dir
             )
+        if settings.probe_rounds and unlabeled.classes != dataset.classes:
+            raise ValueError("probe_rounds: unlabeled_dataset has other classes; set it to 0")
         unlabeled_rows = unlabeled.read_list(settings.unlabeled_list)
         if unlabeled.folder == dataset.folder:
             _check_disjoint(
@@ -165,7 +166,7 @@ def load_soft_targets(settings: TrainSettings, data: Data) -> Tensor | None:
     Raises:
         ValueError: If their file cannot be used.
     """
-    if settings.soft_targets is None or data.unlabeled is None:
+    if settings.soft_targets is None or not settings.is_semi_supervised:
         return None
     path = project_path(settings.soft_targets)
     return torch.from_numpy(read_soft_targets(path, data.unlabeled, data.unlabeled_rows))

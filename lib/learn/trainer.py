@@ -53,11 +53,11 @@ class Trainer:
         self.pulse = Pulse(self.run.folder, world.rank)
         self.data = setup.load_data(settings)
         self.objective = setup.make_objective(settings)
-        self.objective.begin(self.data.epoch_rows)
+        self.objective.begin(self.data.epoch_rows(settings))
         self.soft = setup.load_soft_targets(settings, self.data)
         self.clips = setup.make_clips(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
-        self.steps_per_epoch = count_steps(len(self.data.epoch_rows), settings)
+        self.steps_per_epoch = count_steps(len(self.data.epoch_rows(settings)), settings)
         self.num_micro = num_micro_batches(settings, world.size)
 
         self.normalize = setup.run_normalize(settings).to(world.device)
@@ -103,8 +103,7 @@ class Trainer:
     def _train(self) -> None:
         last_step = self.settings.epochs * self.steps_per_epoch
         if self.settings.objective == "probe":
-            self.meter.update(self._fit_head())
-            self.meter.clips, self.step = len(self.data.labeled_rows), last_step
+            self.step = last_step
             return self._end_epoch()
         where = self.world, self.step, last_step, lambda stats: self.meter.update(stats)
         batches = paired_batches(self.settings, self.data, self.clips, *where)
@@ -125,10 +124,14 @@ class Trainer:
             if is_to_stop:
                 return
 
-    def _fit_head(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def _fit_head(self) -> None:
         """Let the head be a logistic regression on the features of the videos."""
-        score = functools.partial(self._score, self.model.backbone)
-        return fit_head(self.model.head, score, self.data, self.settings)
+        score = functools.partial(self._score, self.model.backbone, phase="makes a probe")
+        stats = fit_head(self.model.head, score, self.data, self.settings, self.world)
+        if self.settings.objective == "probe":  # that was its epoch
+            self.meter.update(stats)
+            rows = self.data.labeled_rows, self.data.other_rows
+            self.meter.clips = sum(map(len, rows[: 1 + (self.settings.probe_rounds > 0)]))
 
     def _train_step(self, batches: Iterator[tuple[ClipBatch, ClipBatch | None]]) -> None:
         """Make one optimiser step."""
@@ -238,15 +241,14 @@ class Trainer:
         for network in {self.model, self.average.network}:
             average_buffers(network, self.world)
         rows, labels = self.data.val_rows, self.data.labeled.index["label"].to_numpy()
-        scores = self._score(self.average.network, self.data.labeled, rows, self.val_reader)
+        how = {"precision": self.settings.precision, "reader": self.val_reader}
+        how["batch_clips"] = self.settings.labeled_batch // (self.world.size * self.num_micro)
+        network = self.average.network
+        scores = self._score(network, self.data.labeled, rows, "validates", **how)
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels[rows]).items()}
 
     def _score(
-        self,
-        network: nn.Module,
-        dataset: VideoDataset,
-        rows: np.ndarray,
-        reader: FrameReader | None = None,
+        self, network: nn.Module, dataset: VideoDataset, rows: np.ndarray, phase: str, **how: object
     ) -> np.ndarray:
         """Return what a network gives for videos, one view each; the processes share them."""
         return score_videos(
@@ -256,11 +258,9 @@ class Trainer:
             rows,
             setup.val_protocol(self.settings),
             self.world,
-            batch_clips=self.settings.labeled_batch // (self.world.size * self.num_micro),
             num_workers=self.settings.num_workers,
-            precision=self.settings.precision,
-            reader=reader,
-            progress=lambda _: self.pulse.at(self.step, "validates"),
+            progress=lambda _: self.pulse.at(self.step, phase),
+            **how,
         )
 
     def _requests(self) -> tuple[bool, bool]:
@@ -286,7 +286,7 @@ class Trainer:
         if self.run.last_path.exists():
             resume.load(self, self.run.load(self.run.last_path))
         else:
-            if self.settings.head == "probe":
+            if "probe" in (self.settings.head, self.settings.objective):
                 self._fit_head()
             self.average.update()
         resume.check_same_step(self)

@@ -21,7 +21,7 @@ CURE = (
     "set num_workers to 0 or to fewer, or enlarge it (--ipc=host or --shm-size=8g for a container, "
     "mount -o remount,size=8G /dev/shm as root)"
 )
-PHASES = ("reads clips", "computes", "validates")
+PHASES = ("reads clips", "computes", "validates", "makes a probe")
 HALTED = {psutil.STATUS_STOPPED: "stopped (kill -CONT)", psutil.STATUS_DISK_SLEEP: "at a disk"}
 
 

@@ -23,11 +23,11 @@ def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Ten
     """
     prepare_for(settings)
     data = load_data(settings)
-    dataset = data.unlabeled or data.labeled
+    dataset = data.unlabeled if settings.is_semi_supervised else data.labeled
     clips = ClipDataset(
         dataset, settings, Views(True, True, has_person_boxes(dataset)), (settings.seed, 0)
     )
-    rows = data.epoch_rows[[position, position + 1]]
+    rows = data.epoch_rows(settings)[[position, position + 1]]
     batch = ClipBatch.collate([clips[(k, int(row))] for k, row in enumerate(rows)])
     return batch_rows(batch, settings)
 

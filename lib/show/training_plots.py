@@ -33,7 +33,7 @@ def curves_png(log: pd.DataFrame) -> bytes:
 @styled
 def schedule(settings: TrainSettings, data: Data) -> Figure:
     """Show the learning rate and the weight of the unlabelled loss over the epochs to come."""
-    steps = count_steps(len(data.epoch_rows), settings)
+    steps = count_steps(len(data.epoch_rows(settings)), settings)
     count = settings.epochs * steps
     shown = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
     panels = [("learning rate", LABELED, [learning_rate(int(k), steps, settings) for k in shown])]
