@@ -79,7 +79,7 @@ def draw_figure(
 ) -> None:
     """Draw accuracy over labels; groups are (label, share in percent, top-1 in percent of each)."""
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    for (way, tops), color in zip(found.items(), ("C0", "C7"), strict=True):
+    for (way, tops), color in zip(found.items(), ("C0", "black"), strict=True):
         means = [np.mean(values) for values in tops.values()]
         axes.plot([100 * share for share in tops], means, "-", color=color, label=f"{way}, mean")
         for share, values in tops.items():

@@ -1,4 +1,4 @@
-"""What a semi-supervised run says of its unlabelled videos, as a table to look through.
+"""What a run says of the unlabelled videos that it used, as a table to look through.
 
     python -m lib.predict.pseudo_labels outputs/folder/semi_seed0
     python -m lib.predict.pseudo_labels outputs/folder/semi_seed0 --list checked
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.predict.pseudo_labels")
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", help="folder of a finished semi-supervised run")
+    parser.add_argument("run", help="folder of a finished run that used unlabelled videos")
     parser.add_argument("--list", metavar="NAME", help="write what was decided as a labelled list")
     options = parser.parse_args(arguments)
     run = Run(options.run)
