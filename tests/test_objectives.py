@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.scene import SCENE_AUGMENTATIONS, SceneAugmentation, mixup
 from lib.learn.models import r2plus1d_small, r3d_small
 from lib.learn.objectives import (
     ClipTensors,
@@ -383,6 +383,19 @@ def test_accuracies_are_logged_as_sums_and_counts():
     assert logged["ssl/pseudo_label_accuracy"] == (1, 2)
     assert set(logged) >= {"loss/total", "loss/labeled", "loss/unlabeled"}
     assert all(not part.requires_grad for pair in stats.values() for part in pair)
+
+
+def test_accuracy_of_mixed_labelled_clips_is_that_of_their_own_labels():
+    """The partner has seven tenths of each clip, and the network says the partner's class."""
+    partner_wins = SceneAugmentation("mixup of 0.3", lambda *views: mixup(*views, 0.3))
+    labeled = ClipTensors(logits_for(0, 1), logits_for(0, 1), None, one_hot([0, 1]))
+    unlabeled = ClipTensors(logits_for(3, 4), logits_for(3, 4), None, one_hot([3, 4]))
+    alone = SupervisedObjective(scene_p=ALWAYS, scene=partner_wins)
+    for step in (
+        call(alone, StubNetwork(), labeled),
+        call(FixMatchObjective(labeled=alone, scene_p=NEVER), StubNetwork(), labeled, unlabeled),
+    ):
+        assert value(step, "train/top1_clip") == 0
 
 
 def test_the_unlabeled_labels_are_only_compared_with():
