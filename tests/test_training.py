@@ -24,6 +24,7 @@ from lib.learn.setup import (
     make_objective,
     to_tensors,
 )
+from lib.learn.step import StepLoss
 from lib.learn.streams import paired_batches
 from lib.learn.training import fit
 from lib.prepare.prepare import prepare_for
@@ -640,3 +641,21 @@ def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, data_dir, tm
     assert log["step"].tolist() == [2, 4]
     assert log["ssl/mask_rate"].max() > 0
     assert log["ssl/pseudo_label_accuracy"].isna().all()  # classes of another data set
+
+
+def test_every_part_of_a_step_has_a_scene_augmentation_drawn_for_it(tiny_settings):
+    settings, device = tiny_settings(), torch.device("cpu")
+    made, seeds = trainer.Trainer(settings, World(0, 1, device)), []
+
+    def objective(network, labeled, unlabeled, generator, labeler) -> StepLoss:
+        seeds.append(generator.initial_seed())
+        return StepLoss(torch.zeros((), requires_grad=True), {})
+
+    pair = next(trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 1, print))
+    made.num_micro = 2
+    for made.step in (0, 1):
+        for rank in (0, 1):
+            made.world = World(rank, 2, device)
+            for micro in (0, 1):
+                made._micro_step(pair, micro, objective)
+    assert len(set(seeds)) == 8
