@@ -12,7 +12,7 @@ from torch import nn
 from lib.batch.needs import data_needs
 from lib.evaluation.evaluate import evaluate
 from lib.evaluation.settings import EvaluateSettings
-from lib.learn import averaging, trainer
+from lib.learn import averaging, probe, trainer
 from lib.learn.models import build_model
 from lib.learn.probe import logistic_regression, self_train
 from lib.learn.setup import build_run_model, load_data, load_soft_targets, make_clips
@@ -287,6 +287,17 @@ def test_a_class_without_a_label_is_no_answer():
     weight, bias = self_train(features, labels, unlabeled, 3, l2=0.1, rounds=3)
     said = (unlabeled.double() @ weight.T + bias).argmax(dim=1)
     assert set(said.tolist()) == {0, 2}
+
+
+def test_a_class_without_a_label_takes_no_share_from_the_others(monkeypatch):
+    seen, real = [], probe.logistic_regression
+    monkeypatch.setattr(
+        probe, "logistic_regression", lambda x, *rest: seen.append(len(x)) or real(x, *rest)
+    )
+    features, labels = torch.tensor([[0.0], [1.0], [0.1]]), torch.tensor([0, 2, 0])
+    unlabeled = torch.tensor([0.0] * 5 + [1.0] * 5)[:, None]
+    self_train(features, labels, unlabeled, 3, l2=0.1, rounds=1)
+    assert seen == [3, 3 + 5 + 4]  # 0.8 · 10 · 7 / 13 and · 6 / 13, rounded up
 
 
 def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
