@@ -190,6 +190,19 @@ def test_drawn_rows_keep_the_order_of_the_list():
     assert drawn == [row for row in ROWS.tolist() if row in drawn]
 
 
+def test_each_class_has_a_draw_of_its_own():
+    """Not the same places of two classes that are equally large."""
+    labels, rows = np.repeat([0, 1], 20), np.arange(40)
+    drawn = draw_labeled_rows(labels, rows, 0.5, seed=0)
+    assert (drawn[:10] + 20).tolist() != drawn[10:].tolist()
+
+
+def test_a_share_is_rounded_to_the_nearest():
+    labels = np.repeat([0, 1], [18, 17])
+    drawn = draw_labeled_rows(labels, np.arange(35), 0.2, seed=0)
+    assert np.bincount(labels[drawn]).tolist() == [4, 3]  # of 3.6 and 3.4
+
+
 def test_smaller_parts_lie_inside_larger_ones():
     parts = [set(draw_labeled_rows(LABELS, ROWS, f, seed=3)) for f in (0.05, 0.1, 0.5, 1)]
     assert all(small <= large for small, large in zip(parts, parts[1:], strict=False))
