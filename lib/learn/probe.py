@@ -120,12 +120,11 @@ def fit_head(
     """
     labels = torch.from_numpy(data.labeled.index["label"].to_numpy()[data.labeled_rows])
     features = torch.from_numpy(score(data.labeled, data.labeled_rows))
-    others, rounds, fitted = data.other_rows, settings.probe_rounds, None
-    rounds = rounds if len(others) else 0
+    others = data.other_rows
+    rounds = settings.probe_rounds if len(others) else 0
     unlabeled = torch.from_numpy(score(data.unlabeled, others)) if rounds else features[:0]
-    if world.rank == 0:
-        how = head.out_features, settings.probe_l2, rounds
-        fitted = self_train(features, labels, unlabeled, *how)
+    how = head.out_features, settings.probe_l2, rounds
+    fitted = self_train(features, labels, unlabeled, *how) if world.rank == 0 else None
     weight, bias = world.gather(fitted)[0]
     with torch.no_grad():
         head.weight.copy_(weight)

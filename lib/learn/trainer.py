@@ -130,8 +130,7 @@ class Trainer:
         stats = fit_head(self.model.head, score, self.data, self.settings, self.world)
         if self.settings.objective == "probe":  # that was its epoch
             self.meter.update(stats)
-            rows = self.data.labeled_rows, self.data.other_rows
-            self.meter.clips = sum(map(len, rows[: 1 + (self.settings.probe_rounds > 0)]))
+            self.meter.clips = len(self.data.labeled_rows) + len(self.data.other_rows)
 
     def _train_step(self, batches: Iterator[tuple[ClipBatch, ClipBatch | None]]) -> None:
         """Make one optimiser step."""
@@ -240,12 +239,13 @@ class Trainer:
         """Return the validation metrics, computed with one set of batch norm buffers."""
         for network in {self.model, self.average.network}:
             average_buffers(network, self.world)
-        rows, labels = self.data.val_rows, self.data.labeled.index["label"].to_numpy()
+        dataset, rows = self.data.labeled, self.data.val_rows
+        batch = self.settings.labeled_batch // (self.world.size * self.num_micro)
         how = {"precision": self.settings.precision, "reader": self.val_reader}
-        how["batch_clips"] = self.settings.labeled_batch // (self.world.size * self.num_micro)
         network = self.average.network
-        scores = self._score(network, self.data.labeled, rows, "validates", **how)
-        return {f"eval/{name}_video": v for name, v in metrics(scores, labels[rows]).items()}
+        scores = self._score(network, dataset, rows, "validates", batch_clips=batch, **how)
+        labels = dataset.index["label"].to_numpy()[rows]
+        return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
     def _score(
         self, network: nn.Module, dataset: VideoDataset, rows: np.ndarray, phase: str, **how: object
