@@ -21,6 +21,7 @@ from lib.learn.video_resnet import (
     VideoResNet,
     conv2plus1d,
     conv3d,
+    conv3d_for_cpu,
     group_norm,
     thin_conv2plus1d,
 )
@@ -93,7 +94,7 @@ def r3d_small(num_classes: int, dropout: float = 0.2, teacher_classes: int = 0) 
     other clips of a batch.
     """
     backbone = VideoResNet(
-        conv3d,
+        conv3d_for_cpu,
         layers=(1, 1, 1),
         widths=(16, 32, 64),
         stem_width=8,

@@ -14,10 +14,32 @@ ConvBuilder = Callable[[int, int, Triple, Triple], nn.Module]
 NormBuilder = Callable[[int], nn.Module]
 
 
-def conv3d(in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Conv3d:
+def conv3d(
+    in_channels: int,
+    out_channels: int,
+    kernel: Triple,
+    stride: Triple,
+    build: type[nn.Conv3d] = nn.Conv3d,
+) -> nn.Conv3d:
     """Build a space-time convolution that keeps the size up to its stride; no bias."""
     padding = tuple(size // 2 for size in kernel)
-    return nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return build(in_channels, out_channels, kernel, stride, padding, bias=False)
+
+
+class ThinConv3d(nn.Conv3d):
+    """A convolution that lays channels last for its own work: with few, CPUs are twice as fast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, T, H, W), whose channels come first again: group norm is faster so."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last_3d)).contiguous()
+
+
+def conv3d_for_cpu(
+    in_channels: int, out_channels: int, kernel: Triple, stride: Triple
+) -> nn.Conv3d:
+    """Build a `conv3d` that is a `ThinConv3d` where fewer than 16 channels go in."""
+    build = ThinConv3d if in_channels < 16 and kernel != (1, 1, 1) else nn.Conv3d
+    return conv3d(in_channels, out_channels, kernel, stride, build)
 
 
 class Conv2Plus1d(nn.Module):
