@@ -192,8 +192,9 @@ def render_video(
     texture = TEXTURES[rng.integers(len(TEXTURES))](40 + 17 * u, 40 + 17 * v, rng)
     frames[inside] = _paint(texture[inside], _two_colors(130, 255, rng))
 
-    gain, noise = rng.uniform(0.75, 1.15), rng.normal(0, 4, size=frames.shape)
-    return np.clip(frames * gain + noise, 0, 255).astype(np.uint8), _boxes_of(inside)
+    frames *= rng.uniform(0.75, 1.15)
+    frames += rng.normal(0, 4, size=frames.shape)
+    return np.clip(frames, 0, 255, out=frames).astype(np.uint8), _boxes_of(inside)
 
 
 def _boxes_of(inside: np.ndarray) -> np.ndarray:
