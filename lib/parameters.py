@@ -1,9 +1,8 @@
 """Settings from a notebook's parameters cell and from YAML files; errors name the field."""
 
 import ast
-import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from lib.config import Settings
+from lib.tables import near_miss
 
 AUTO = "auto"  # left to the footage and the machine (`lib.prepare.sizing`)
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -37,7 +37,7 @@ def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: s
 def _explain(problem: Any, model: type[Settings]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
-        return _unknown(name, model.model_fields)
+        return f"{name}: no such parameter{near_miss(name, model.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return message
@@ -48,11 +48,6 @@ def _explain(problem: Any, model: type[Settings]) -> str:
     if problem["input"] == "auto":
         hint = " (lib.batch fills it in; by hand take params.yaml of a run that it has begun)"
     return f"{name}: {message}, got {problem['input']!r}{hint}"
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such parameter" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> AnySettings:
@@ -70,7 +65,8 @@ def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> A
         ValueError: If a parameter is missing, unknown or has a value that cannot be used.
     """
     known = list(model.model_fields)
-    wrong = [_unknown(name, known) for name in sorted(_injected_names(namespace) - set(known))]
+    unknown = sorted(_injected_names(namespace) - set(known))
+    wrong = [f"{name}: no such parameter{near_miss(name, known)}" for name in unknown]
     wrong += [
         f"{name}: not set; the parameters cell declares it"
         for name in known

@@ -45,14 +45,19 @@ def objectives() -> "dict[str, type[Objective]]":
     return OBJECTIVES
 
 
+def near_miss(name: str, known: Collection[str]) -> str:
+    """Return the question, to be put behind an error, whether a name that is known was meant."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
     def check(name: str) -> str:
         known = list(table())
         if name in known:
             return name
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no such name; {hint}There are {', '.join(known)}")
+        hint = near_miss(name, known) or ";"
+        raise ValueError(f"no such name{hint} There are {', '.join(known)}")
 
     return AfterValidator(check)
 

@@ -12,7 +12,6 @@ A data set is a folder with
 Nothing here makes a data set: `lib.prepare` does.
 """
 
-import difflib
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import pandas as pd
 from lib.config import project_path
 from lib.data.folders import is_prepared, prepared_folder
 from lib.files import read_json, reading
+from lib.tables import near_miss
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 REMEDY = "prepare the data set again (delete dataset.json)"
@@ -119,8 +119,7 @@ class VideoDataset:
         """
         path = self.list_path(list_name)
         if not path.is_file():
-            close = difflib.get_close_matches(list_name, self.list_names(), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = near_miss(list_name, self.list_names())
             raise ValueError(f"{path}: no such list, there are {self.list_names()}{hint}")
         names, labels, _ = parse_list(path)
         rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names))

@@ -1,6 +1,5 @@
 """The networks of torchvision and timm by name: video networks, and image networks over frames."""
 
-import difflib
 from pathlib import Path
 
 from lib.learn.classifier import VideoClassifier
@@ -18,6 +17,7 @@ from lib.published.torchvision_video import (
     torchvision_video_spec,
 )
 from lib.published.weights import load_reference_weights
+from lib.tables import near_miss
 
 
 def model_names() -> list[str]:
@@ -71,6 +71,5 @@ def _check_name(name: str) -> None:
     if name.removeprefix("torchvision/") in torchvision_video_names():
         return
     known = model_names()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else "."
+    hint = near_miss(name, known) or "."
     raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(known)}")
