@@ -10,7 +10,8 @@ from lib.config import (
     project_path,
 )
 from lib.evaluation.settings import EvaluateSettings
-from lib.parameters import make_settings, read_parameters, read_yaml
+from lib.notebook import read_parameters
+from lib.parameters import make_settings, read_yaml
 from lib.prepare.settings import PrepareSettings
 from lib.show.settings import LookSettings, ReportSettings
 
