@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import socket
 import tempfile
 import warnings
@@ -76,14 +77,10 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def _write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
+        temporary.touch(exist_ok=False)
         write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
