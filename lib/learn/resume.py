@@ -1,9 +1,9 @@
 """What a checkpoint holds, so that a run goes on as if it had never stopped."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from lib.learn.trainer import Trainer
@@ -18,29 +18,21 @@ def own_state(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
-class Touched(NamedTuple):
-    """What a step changes before it is made: buffers, the objective's state, sums for the log."""
-
-    buffers: list[Tensor]
-    objective: dict[str, Tensor]
-    sums: dict[str, Tensor]
-
-
-def touched_state(trainer: "Trainer") -> Touched:
-    """Return copies of what a step changes before it is made."""
-    kept = {name: value.clone() for name, value in trainer.objective.state.items()}
+def begin_step(trainer: "Trainer") -> Callable[[], None]:
+    """Return what undoes the step that begins: its buffers, objective's state, sums for the log."""
     buffers = [buffer.clone() for buffer in trainer.model.buffers()]
-    return Touched(buffers, kept, dict(trainer.meter.sums))
+    kept = {name: value.clone() for name, value in trainer.objective.state.items()}
+    sums = dict(trainer.meter.sums)
 
+    @torch.no_grad()
+    def undo() -> None:
+        for buffer, value in zip(trainer.model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        trainer.objective.state.clear()
+        trainer.objective.state.update(kept)
+        trainer.meter.sums = dict(sums)
 
-@torch.no_grad()
-def go_back(trainer: "Trainer") -> None:
-    """Undo what the present step has changed so far."""
-    for buffer, value in zip(trainer.model.buffers(), trainer.before.buffers, strict=True):
-        buffer.copy_(value)
-    trainer.objective.state.clear()
-    trainer.objective.state.update(trainer.before.objective)
-    trainer.meter.sums = dict(trainer.before.sums)
+    return undo
 
 
 def state(trainer: "Trainer", ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,8 +97,8 @@ def save_before_the_error(trainer: "Trainer") -> None:
     """Save what was before the failed step, of one process: what others had is not to be got."""
     if trainer.world.size > 1 or not trainer.is_sound or trainer.saved_step == trainer.step:
         return
-    if trainer.before is not None:
-        go_back(trainer)
+    if trainer.undo is not None:
+        trainer.undo()
     for _ in range(3):  # loaders that die raise errors as the system reports them, here too
         try:
             saved = state(trainer, [own_state(trainer)])

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ class Trainer:
         self.seconds = 0.0  # of the epochs in the log
         self.meter = Meter()  # of the epoch that is not there yet
         self.is_sound = True  # whether what would be saved now can be continued exactly
-        self.before: resume.Touched | None = None  # of the step that began
+        self.undo: Callable[[], None] | None = None  # of the step that began
         self.saved_step, self.saved_at = 0, time.perf_counter()
 
     def fit(self) -> None:
@@ -138,7 +138,7 @@ class Trainer:
         lr = learning_rate(self.step, self.steps_per_epoch, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.before = resume.touched_state(self)
+        self.undo = resume.begin_step(self)
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(  # dropout, the only reader of the global generator
@@ -151,7 +151,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         is_made = self._check_finite(norm, taken)
         if not is_made:
-            resume.go_back(self)
+            self.undo()
         self.is_sound = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -160,7 +160,7 @@ class Trainer:
         for part in (*taken, MicroStep(norm, {"grad_norm": (norm, torch.ones_like(norm))}, ())):
             self.meter.update(part.stats, is_made)
             self.meter.clips += self.world.size * sum(map(len, part.rows))
-        self.is_sound, self.before = True, None
+        self.is_sound, self.undo = True, None
 
     def _micro_step(
         self, batches: tuple[ClipBatch, ClipBatch | None], micro: int, objective: Objective
