@@ -33,11 +33,9 @@ class Objective:
         state: Name -> tensor. It is part of a run's checkpoint, for each process its own, and
             continues with the run; after that its tensors are on the CPU.
         uses_unlabeled: Whether it needs unlabelled clips.
-        takes: Settings that the fields of the same names take their values from.
     """
 
     uses_unlabeled: ClassVar[bool] = True
-    takes: ClassVar[tuple[str, ...]] = ()
     state: dict[str, Tensor] = field(default_factory=dict, kw_only=True, compare=False)
 
     def begin(self, rows: np.ndarray) -> None:
@@ -113,10 +111,6 @@ class FixMatchObjective(Objective):
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
     """
 
-    takes = (
-        "confidence_threshold", "unlabeled_weight", "distillation_weight", "soft_target_weight",
-        "weak_gradients",
-    )  # fmt: skip
     labeled: SupervisedObjective = field(default_factory=SupervisedObjective)
     confidence_threshold: float = 0.95
     unlabeled_weight: float = 1.0
@@ -203,7 +197,6 @@ class UDAObjective(FixMatchObjective):
     Source: Zou et al., section 4.4; Xie et al., UDA. Targets are detached (docs/reference.md).
     """
 
-    takes = (*FixMatchObjective.takes, "temperature")
     confidence_threshold: float = 0.8
     temperature: float = 0.4
 
@@ -240,7 +233,6 @@ class FreeMatchObjective(FixMatchObjective):
         fairness_weight: Weight of the fairness loss within the unlabelled loss.
     """
 
-    takes = (*FixMatchObjective.takes, "threshold_momentum")
     threshold_momentum: float = 0.999
     fairness_weight: float = 0.01
 
@@ -262,7 +254,6 @@ class SoftMatchObjective(FixMatchObjective):
         threshold_momentum: Of the moving averages, in [0, 1).
     """
 
-    takes = (*FixMatchObjective.takes, "threshold_momentum")
     threshold_momentum: float = 0.999
 
     def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:

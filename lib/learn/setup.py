@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -127,13 +127,14 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, list_name:
 
 
 def make_objective(settings: TrainSettings) -> Objective:
-    """Return the objective that the settings name."""
+    """Return the objective that the settings name; fields named as a setting have its value."""
     scene = SCENE_AUGMENTATIONS[settings.scene_augmentation]
     labeled = SupervisedObjective(settings.labeled_view, settings.labeled_scene_p, scene)
     kind = OBJECTIVES[settings.objective]
     if kind is SupervisedObjective:
         return labeled
-    given = {name: getattr(settings, name) for name in kind.takes}
+    names = {field.name for field in fields(kind)} & TrainSettings.model_fields.keys()
+    given = {name: getattr(settings, name) for name in names}
     return kind(labeled=labeled, scene_p=settings.unlabeled_scene_p, scene=scene, **given)
 
 
