@@ -12,8 +12,6 @@ from typing import Any
 
 from lib.files import write_atomic
 
-HOW_FAR = ("step", "epoch")
-
 
 def previous_path(path: Path) -> Path:
     """Return where the checkpoint before the one at `path` is kept."""
@@ -33,7 +31,8 @@ def write_checkpoint(path: Path, state: dict[str, Any], keep_previous: bool) -> 
     def write(temporary: Path) -> None:
         torch.save(state, temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.comment = json.dumps({name: state[name] for name in HOW_FAR}).encode()
+            how_far = {"step": state["step"], "epoch": state["epoch"]}
+            archive.comment = json.dumps(how_far).encode()
         _sync(temporary)
         if keep_previous and path.exists():
             path.replace(previous_path(path))
