@@ -125,7 +125,7 @@ def fit_head(
     unlabeled = torch.from_numpy(score(data.unlabeled, others)) if rounds else features[:0]
     how = head.out_features, settings.probe_l2, rounds
     fitted = self_train(features, labels, unlabeled, *how) if world.rank == 0 else None
-    weight, bias = world.gather(fitted)[0]
+    weight, bias = world.agree(fitted)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

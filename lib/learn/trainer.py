@@ -269,10 +269,10 @@ class Trainer:
         if not is_due and self.step % self.steps_per_epoch:
             return False, False
         self.run.check_is_there()
-        is_to_stop = self.world.agree(self.run.is_asked_to_stop())
+        is_to_stop = self.run.is_asked_to_stop()
         wait_s = 60 * self.settings.checkpoint_minutes
         is_old = wait_s > 0 and time.perf_counter() - self.saved_at > wait_s
-        return is_to_stop, self.world.agree(is_old) or is_to_stop
+        return self.world.agree((is_to_stop, is_old or is_to_stop))
 
     def _save(self, path: Path) -> None:
         ranks = self.world.gather(resume.own_state(self))

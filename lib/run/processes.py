@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -42,13 +42,9 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, flag: bool) -> bool:
-        """Return rank 0's flag in all processes."""
-        if self.size == 1:
-            return flag
-        value = torch.tensor([int(flag)], device=self.device)
-        dist.broadcast(value, 0)
-        return bool(value.item())
+    def agree(self, value: Any) -> Any:
+        """Return rank 0's value in all processes."""
+        return self.gather(value)[0]
 
     def gather(self, value: object) -> list:
         """Return the values of all processes, in the order of their ranks."""
