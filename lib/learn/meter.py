@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -42,12 +43,11 @@ class Meter:
             is_counted: Whether this process counts them; if not, it knows their names alone.
         """
         for state in states:
-            sums = {name: value.to(device) * is_counted for name, value in state["sums"].items()}
-            for name, value in sums.items():
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
+            sums = {name: value.to(device) for name, value in state["sums"].items()}
+            self.update(sums, is_counted)
             self.clips, self._seconds_before = state["clips"], state["seconds"]
 
-    def update(self, stats: dict[str, tuple[Tensor, Tensor]], is_counted: bool = True) -> None:
+    def update(self, stats: Mapping[str, Iterable[Tensor]], is_counted: bool = True) -> None:
         """Add (sum, count) per name; or, of a step that was left out, only know the names."""
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
