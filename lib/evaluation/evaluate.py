@@ -13,7 +13,7 @@ from lib.config import TrainSettings
 from lib.data.dataset import VideoDataset
 from lib.data.video import FrameReader
 from lib.evaluation.settings import EvaluateSettings
-from lib.files import reading, write_atomic, write_text
+from lib.files import write_atomic, write_text
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import metrics, score_videos
 from lib.learn.setup import build_run_model, load_data, run_normalize, test_protocol
@@ -98,7 +98,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
         counter.unlink(missing_ok=True)
     results = {}
     for name, part in rows.items():
-        scores, labels = read_scores(run, name)
+        with np.load(scores_path(run, name)) as file:
+            scores, labels = file["scores"], file["labels"]
         results[name] = ListResult(data.labeled, part, scores, labels, metrics(scores, labels))
         _write_predictions(run, name, results[name])
     summary = {
@@ -111,24 +112,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
     }
     write_text(run.metrics_path, json.dumps(summary, indent=1) + "\n")
     return results
-
-
-def read_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the scores (V, K) of a run on a list and the true classes (V,); None if not kept.
-
-    Raises:
-        ValueError: If the file is damaged; names it and the remedy.
-    """
-    path = scores_path(run, list_name)
-    if not path.is_file():
-        return None
-    with reading(path, "test the run again (notebooks/4_evaluate.ipynb)"), np.load(path) as file:
-        scores, labels = file["scores"], file["labels"]
-        if scores.ndim != 2 or scores.dtype.kind != "f" or labels.shape != scores.shape[:1]:
-            raise ValueError("its scores are not what they should be")
-        if labels.dtype.kind != "i" or not (0 <= labels.min() <= labels.max() < scores.shape[1]):
-            raise ValueError("its classes are not what they should be")
-        return scores, labels
 
 
 def evaluate_worker(

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.evaluation.evaluate import ListResult, read_scores, scores_path
+from lib.evaluation.evaluate import ListResult, scores_path
+from lib.files import reading
 from lib.learn.scoring import metrics
 from lib.learn.setup import load_data
 from lib.run.folder import Run
@@ -87,6 +88,24 @@ def _training_log(run: Run) -> pd.DataFrame:
                 "it again"
             )
     return log
+
+
+def read_scores(run: Run, list_name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores (V, K) of a run on a list and the true classes (V,); None if not kept.
+
+    Raises:
+        ValueError: If the file is damaged; names it and the remedy.
+    """
+    path = scores_path(run, list_name)
+    if not path.is_file():
+        return None
+    with reading(path, "test the run again (notebooks/4_evaluate.ipynb)"), np.load(path) as file:
+        scores, labels = file["scores"], file["labels"]
+        if scores.ndim != 2 or scores.dtype.kind != "f" or labels.shape != scores.shape[:1]:
+            raise ValueError("its scores are not what they should be")
+        if labels.dtype.kind != "i" or not (0 <= labels.min() <= labels.max() < scores.shape[1]):
+            raise ValueError("its classes are not what they should be")
+        return scores, labels
 
 
 def read_results(run: Run) -> dict[str, ListResult]:

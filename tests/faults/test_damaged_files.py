@@ -22,7 +22,6 @@ from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PersonBoxes, TeacherScores
 from lib.data.video import read_frames
-from lib.evaluation.evaluate import read_scores
 from lib.files import exclusive
 from lib.parameters import make_settings, read_yaml
 from lib.prepare.archives import extract
@@ -33,7 +32,7 @@ from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
 from lib.show.plots import read_log
-from lib.show.study import machine_of
+from lib.show.study import machine_of, read_scores
 from lib.state import read_result, read_state
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
