@@ -5,7 +5,6 @@ that no field has, a wrong type or an impossible value is an error that names th
 work starts. Augmentations and objectives are named by the tables that hold them.
 """
 
-import textwrap
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -32,11 +31,6 @@ class Settings(BaseModel):
     """What all settings share: frozen, strict types, no unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    def summary(self) -> str:
-        """Return the settings as a few wrapped lines `name=value`, for a notebook."""
-        pairs = [f"{name}={value!r}".replace(" ", "") for name, value in self.model_dump().items()]
-        return textwrap.fill("  ".join(pairs), 110, break_long_words=False, break_on_hyphens=False)
 
     def as_yaml(self) -> str:
         """Return the settings as flat YAML in the order of the fields."""

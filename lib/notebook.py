@@ -1,9 +1,11 @@
-"""Settings from a notebook's parameters cell, as they stand when its other cells run."""
+"""Settings of a notebook: from its parameters cell, and as it prints them."""
 
 import ast
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from lib.config import Settings
 from lib.parameters import AnySettings, make_settings
 from lib.tables import near_miss
 
@@ -41,3 +43,9 @@ def _injected_names(namespace: Mapping[str, Any]) -> set[str]:
     statements = [statement for cell in cells for statement in ast.parse(cell).body]
     targets = [s.targets for s in statements if isinstance(s, ast.Assign)]
     return {target.id for names in targets for target in names if isinstance(target, ast.Name)}
+
+
+def summary(settings: Settings) -> str:
+    """Return settings as a few wrapped lines `name=value`."""
+    pairs = [f"{name}={value!r}".replace(" ", "") for name, value in settings.model_dump().items()]
+    return textwrap.fill("  ".join(pairs), 110, break_long_words=False, break_on_hyphens=False)
