@@ -38,9 +38,7 @@ from lib.show.evaluation_figures import confusion_matrix
 
 test_protocol.__test__ = False  # a function of the library, not a test
 HERE = World(0, 1, torch.device("cpu"))
-PROTOCOL = Protocol(
-    num_clips=3, num_crops=3, crop_size=24, short_side=24, clip_len=4, frame_interval=3
-)
+PROTOCOL = Protocol(num_clips=3, clip_len=4, frame_interval=3, crops=EvalTransform(24, 24, 3))
 
 
 def normalize() -> Normalize:
@@ -139,10 +137,10 @@ class CountingReader(FrameReader):
 @pytest.mark.parametrize("num_clips", [1, 3])
 @pytest.mark.parametrize("num_crops", [1, 3])
 def test_the_views_of_a_video_are_its_clips_and_in_each_its_crops(coded, num_clips, num_crops):
-    protocol = Protocol(num_clips, num_crops, 20, 24, clip_len=4, frame_interval=3)
+    transform = EvalTransform(24, 20, num_crops)
+    protocol = Protocol(num_clips, 4, 3, transform)
     views = VideoViews(coded, np.array([2, 0]), protocol, FrameReader())
     assert len(views) == 2
-    transform = EvalTransform(24, 20, num_crops)
     for position, row in enumerate((2, 0)):
         found = views[position]
         assert found.shape == (num_clips * num_crops, 4, 3, 20, 20) and found.dtype == torch.uint8
@@ -167,7 +165,7 @@ def test_all_views_of_a_video_are_decoded_once(coded):
 def test_scores_are_those_of_each_view_averaged(coded):
     model = make_scoring_model().eval()
     for fusion in ("scores", "probabilities"):
-        protocol = Protocol(3, 3, 24, 24, 4, 3, fusion)
+        protocol = Protocol(3, 4, 3, EvalTransform(24, 24, 3), fusion)
         views = VideoViews(coded, np.array([1]), protocol, FrameReader())[0]
         with torch.no_grad():
             logits = torch.cat([model(normalize()(view[None])) for view in views])
@@ -267,7 +265,7 @@ def test_every_score_is_that_of_its_own_video(coded, monkeypatch, rows, size):
     def to_float(clips: torch.Tensor) -> torch.Tensor:
         return clips.float().transpose(1, 2)
 
-    protocol, said = Protocol(2, 1, 16, 20, 4, 2), {}
+    protocol, said = Protocol(2, 4, 2, EvalTransform(20, 16, 1)), {}
     for rank in range(size):
         score(rank, lambda self, part: said.setdefault(self.rank, [part]))
     parts = [said[rank][0] for rank in range(size)]
@@ -338,8 +336,9 @@ def test_the_protocols_are_those_of_the_settings(tiny_settings):
     settings = tiny_settings(
         test_num_clips=7, test_num_crops=1, test_crop_size=18, test_fusion="probabilities"
     )
-    assert test_protocol(settings) == Protocol(7, 1, 18, 20, 4, 2, "probabilities")
-    assert val_protocol(settings) == Protocol(1, 1, 16, 20, 4, 2, "scores")
+    crops, val_crops = EvalTransform(20, 18, 1), EvalTransform(20, 16, 1)
+    assert test_protocol(settings) == Protocol(7, 4, 2, crops, "probabilities")
+    assert val_protocol(settings) == Protocol(1, 4, 2, val_crops, "scores")
 
 
 def test_a_run_is_tested_by_its_own_protocol(trained):

@@ -23,22 +23,18 @@ class Protocol:
 
     Attributes:
         num_clips: Evenly spaced clips per video.
-        num_crops: Crops per clip: 1 (centre) or 3 (along the longer side).
-        crop_size: Side of a crop, pixels.
-        short_side: Short side of the resized frame, pixels.
         clip_len: Frames in a clip.
         frame_interval: Distance of neighbouring frames, in frames.
+        crops: Size of the frames, and the crops of a clip.
         fusion: What is averaged over the views: `scores` (logits) or `probabilities`.
 
     Source: Zou et al., section 4.1: 10 clips × 3 crops of 256; 1 × 1 of 224 in validation.
     """
 
     num_clips: int
-    num_crops: int
-    crop_size: int
-    short_side: int
     clip_len: int
     frame_interval: int
+    crops: EvalTransform
     fusion: Literal["scores", "probabilities"] = "scores"
 
 
@@ -49,7 +45,6 @@ class VideoViews(Dataset):
         self, dataset: VideoDataset, rows: np.ndarray, protocol: Protocol, reader: FrameReader
     ):
         self.dataset, self.rows, self.protocol, self.reader = dataset, rows, protocol, reader
-        self.transform = EvalTransform(protocol.short_side, protocol.crop_size, protocol.num_crops)
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -62,7 +57,7 @@ class VideoViews(Dataset):
         indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
         wanted, positions = np.unique(indices, return_inverse=True)
         frames = self.reader.read(record, wanted)
-        return self.transform.views(frames, positions.reshape(indices.shape))
+        return p.crops.views(frames, positions.reshape(indices.shape))
 
 
 def _stack(videos: list[Tensor]) -> Tensor:
@@ -114,7 +109,7 @@ def score_videos(
     views = VideoViews(dataset, mine, protocol, reader or FrameReader())
     loader = DataLoader(
         views,
-        batch_size=max(1, batch_clips // (protocol.num_clips * protocol.num_crops)),
+        batch_size=max(1, batch_clips // (protocol.num_clips * protocol.crops.num_crops)),
         num_workers=num_workers,
         worker_init_fn=worker_start(num_workers),
         collate_fn=_stack,

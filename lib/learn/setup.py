@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.transforms import EvalTransform
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
@@ -243,22 +244,15 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
 
 def val_protocol(settings: TrainSettings) -> Protocol:
     """Return the protocol of validation: one centre clip, one centre crop."""
-    return Protocol(
-        1, 1, settings.crop_size, settings.short_side, settings.clip_len, settings.frame_interval
-    )
+    crops = EvalTransform(settings.short_side, settings.crop_size, num_crops=1)
+    return Protocol(1, settings.clip_len, settings.frame_interval, crops)
 
 
 def test_protocol(settings: TrainSettings) -> Protocol:
     """Return the protocol of the final test (`test_*`)."""
-    return Protocol(
-        settings.test_num_clips,
-        settings.test_num_crops,
-        settings.test_crop_size,
-        settings.short_side,
-        settings.clip_len,
-        settings.frame_interval,
-        settings.test_fusion,
-    )
+    s = settings
+    crops = EvalTransform(s.short_side, s.test_crop_size, s.test_num_crops)
+    return Protocol(s.test_num_clips, s.clip_len, s.frame_interval, crops, s.test_fusion)
 
 
 def read_settings(files: Sequence[Path]) -> TrainSettings:
