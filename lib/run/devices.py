@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NVIDIA = Path("/dev")  # of Linux: `nvidia0` there is a GPU with a driver
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -101,8 +101,7 @@ def check_precision(precision: str, device: str) -> None:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which a network computes in a precision."""
-    dtype = AUTOCAST[precision] if precision != "fp32" else None
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+    return torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32")
 
 
 def set_kernels(cudnn_benchmark: bool, tf32: bool) -> None:
