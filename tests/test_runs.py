@@ -21,7 +21,7 @@ from lib.learn import resume, trainer
 from lib.learn.objectives import OBJECTIVES, FixMatchObjective
 from lib.learn.setup import load_data
 from lib.learn.training import fit
-from lib.run import tracking
+from lib.run import progress
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 from lib.run.processes import World
@@ -613,7 +613,7 @@ def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_f
 
 
 def test_a_missing_tensorboard_is_named_before_training(tiny_settings, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
     settings = tiny_settings(tensorboard=True)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[tracking\]'"):
         fit(settings)

@@ -28,9 +28,8 @@ from lib.learn.streams import paired_batches
 from lib.run.devices import autocast, set_kernels
 from lib.run.folder import Run
 from lib.run.processes import World
-from lib.run.progress import ProgressFile
+from lib.run.progress import EventWriter, ProgressFile
 from lib.run.standstill import Pulse
-from lib.run.tracking import EventWriter
 
 STOP_CHECK_STEPS = 20
 MOST_UNSAVED_S = 60  # when a validation begins, in which nothing is saved

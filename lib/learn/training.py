@@ -28,10 +28,9 @@ from lib.learn.schedule import num_micro_batches
 from lib.run.devices import check_precision, resolve_device
 from lib.run.folder import Run
 from lib.run.processes import World, is_in_torchrun, launch, leave, resolve_num_processes
-from lib.run.progress import LogFollower
+from lib.run.progress import LogFollower, check_tensorboard
 from lib.run.standstill import CURE, StandstillError, pulse_path
 from lib.run.stop import signals_ask
-from lib.run.tracking import check_tensorboard
 
 # PyTorch's and Python's words for it, in a traceback.
 SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d|(?s:SemLock.*No space left)"
