@@ -96,8 +96,10 @@ def how_far(path: Path) -> tuple[int, int | None] | None:
         return None
 
 
-def restore_checkpoint(path: Path) -> None:
-    """Put the checkpoint before it in the place of one that is damaged, or was lost; says so.
+def restore_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the checkpoint at `path`, None if there never was one; its tensors stay in the file.
+
+    The one before takes the place of one that is damaged, or was lost; says so.
 
     Raises:
         ValueError: If it is damaged and there is none before it.
@@ -105,14 +107,15 @@ def restore_checkpoint(path: Path) -> None:
     problem = f"{path} is not there"
     if path.exists():
         try:
-            read_checkpoint(path, mmap=True)
-            return
+            return read_checkpoint(path, mmap=True)
         except ValueError as error:
             problem = str(error)
     previous = previous_path(path)
     if previous.exists():
-        step = read_checkpoint(previous, mmap=True)["step"]
-        print(f"{problem}\ngoing on from the checkpoint before it, of step {step}")
+        state = read_checkpoint(previous, mmap=True)
+        print(f"{problem}\ngoing on from the checkpoint before it, of step {state['step']}")
         previous.replace(path)
-    elif path.exists():
+        return state
+    if path.exists():
         raise ValueError(f"{problem}; here there is none: delete the file to start anew")
+    return None

@@ -93,12 +93,9 @@ class Run:
         left = ".last.*.pt", ".best.*.pt", ".pulse.*"
         for path in itertools.chain.from_iterable(map(self.folder.glob, left)):
             path.unlink()
-        restore_checkpoint(self.last_path)
-        if not self.last_path.exists():
+        if (saved := restore_checkpoint(self.last_path)) is None:
             return
-        saved = self.load(self.last_path, mmap=True)
-        known = saved.get("settings")
-        if known is not None:
+        if (known := saved.get("settings")) is not None:
             self._refuse(differences(known, settings), "holds a checkpoint of other settings")
             if data and saved.get("data", data) != data:
                 problem = "data_root has other videos, lists or labels than it was trained on"
@@ -170,9 +167,9 @@ class Run:
         """Write a checkpoint atomically; the `last.pt` before it is kept."""
         write_checkpoint(path, state, keep_previous=path == self.last_path)
 
-    def load(self, path: Path, mmap: bool = False) -> dict[str, Any]:
-        """Read a checkpoint; arguments and errors as in `read_checkpoint`."""
-        return read_checkpoint(path, mmap)
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint; errors as in `read_checkpoint`."""
+        return read_checkpoint(path)
 
     def saved(self) -> tuple[int, int] | None:
         """Return steps and whole epochs of the checkpoint that the run goes on from, if any."""
