@@ -11,7 +11,6 @@ error.txt         the traceback of the process that failed first, if one did
 metrics.json      the test result (notebook 4)
 """
 
-import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,9 +89,9 @@ class Run:
 
     def _prepare_checkpoints(self, settings: TrainSettings, data: str) -> None:
         """Remove what a killed process left, see to it that `last.pt` is whole, and compare."""
-        left = ".last.*.pt", ".best.*.pt", ".pulse.*"
-        for path in itertools.chain.from_iterable(map(self.folder.glob, left)):
-            path.unlink()
+        for left in (".last.*.pt", ".best.*.pt", ".pulse.*"):
+            for path in self.folder.glob(left):
+                path.unlink()
         if (saved := restore_checkpoint(self.last_path)) is None:
             return
         if (known := saved.get("settings")) is not None:
