@@ -485,16 +485,18 @@ def test_what_decides_how_a_run_computes_is_kept(tiny_settings):
     assert words["threads of a process"] == "1" and words["PyTorch"] == version("torch")
 
 
-def test_cpu_is_read_from_linux_words(tmp_path):
+def test_cpu_is_read_from_linux_words(tmp_path, monkeypatch):
     path = tmp_path / "cpuinfo"
     path.write_text(
         "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Some CPU\n"
         "flags\t\t: fpu avx sse avx2 fma avx512f\n\nprocessor\t: 1\nmodel name\t: Other\n"
     )
-    assert cpu(path) == ("Some CPU, cpu family 6, model 85", ["avx", "avx2", "fma", "avx512f"])
+    monkeypatch.setattr("lib.run.environment.CPUINFO", path)
+    assert cpu() == ("Some CPU, cpu family 6, model 85", ["avx", "avx2", "fma", "avx512f"])
     path.write_text("processor : 0\nFeatures : fp asimd sve\n")
-    assert cpu(path)[1] == ["asimd", "sve"]
-    assert cpu(tmp_path / "none")[1] == []
+    assert cpu()[1] == ["asimd", "sve"]
+    path.unlink()
+    assert cpu()[1] == []
 
 
 def test_a_run_that_moved_remembers_how_it_computed_before(tiny_settings):

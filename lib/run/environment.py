@@ -26,7 +26,7 @@ VARIABLES = (
     "MKL_CBWR", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG",
     "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
-CPUINFO = Path("/proc/cpuinfo")
+CPUINFO = Path("/proc/cpuinfo")  # Linux's description of the CPU
 
 
 def environment(num_processes: int = 1) -> dict[str, Any]:
@@ -57,14 +57,10 @@ def environment(num_processes: int = 1) -> dict[str, Any]:
     }
 
 
-def cpu(cpuinfo: Path = CPUINFO) -> tuple[str, list[str]]:
-    """Return the CPU's model and those of `FLAGS` that it has.
-
-    Args:
-        cpuinfo: Linux's description of the CPU; where there is none, the flags are not known.
-    """
+def cpu() -> tuple[str, list[str]]:
+    """Return the CPU's model and those of `FLAGS` that it has; only Linux lets them be known."""
     try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     fields: dict[str, str] = {}
