@@ -59,9 +59,8 @@ class ProgressFile:
             "seconds_left": round(per_step * (self.last_step - step), 1),
             **means,
         }
-        if not self.run.folder.is_dir():
-            return  # it was deleted, and is not to come again
         with suppress(OSError):  # whoever looks on may miss something, the training goes on
+            self.run.check_is_there()  # one that was deleted is not to come again
             write_text(self.run.progress_path, json.dumps(state) + "\n")
 
 
