@@ -4,11 +4,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lib.show import style
 from lib.show.comparison import accuracy_bars
 from lib.show.plots import (
     MOST_NAMES,
+    clip_rows,
     confusions,
     invariance_bars,
     learning_curves,
@@ -41,6 +43,21 @@ def assert_no_text_overlaps(figure):
 
 def run_log(**columns) -> pd.DataFrame:
     return pd.DataFrame({"epoch": [1, 2], "seconds": [30.0, 60.0]} | columns)
+
+
+def test_rows_of_frames_keep_their_shape_and_their_place():
+    wide = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 3, 20, 40)
+    clips = {"two\nlines": wide, "mask": torch.ones(10, 1, 30, 30, dtype=torch.uint8)}
+    figure = clip_rows(clips, "title", frames=4)
+    (axes,) = figure.axes
+    assert_no_text_overlaps(figure)
+    assert [t.get_text() for t in axes.get_yticklabels()] == list(clips)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "2", "3"]
+    assert [int(image.get_array()[0, 0, 0]) for image in axes.images[:4]] == [0, 3, 6, 9]
+    boxes = [image.get_window_extent() for image in axes.images]
+    for box, (height, width) in zip(boxes, [(20, 40)] * 4 + [(30, 30)] * 4, strict=True):
+        assert box.height / box.width == pytest.approx(height / width, rel=0.1)  # less a gap
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
 
 
 def test_learning_curves_say_what_was_reached():

@@ -115,7 +115,8 @@ def test_tables_and_figures(classifier, video):
     lines = timeline(found, classifier.classes).axes[0].get_lines()
     assert [len(line.get_xdata()) for line in lines] == [len(found.starts)] * 2
     decided = decided_by(classifier, found)
-    assert len(deciding_figure(found, decided, classifier.classes).axes) == 2 * 4
+    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    assert len(axes.images) == 2 * 4
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,8 @@ def test_what_moves_and_the_rest_are_asked_about(classifier, moving):
     table = video_table([found], classifier.classes, [row]).iloc[0]
     assert table["background_only"] == "dark" and table["background_only_confidence"] > 0.9
     assert table["actor_only"] == "dark" and table["parts_note"] == ""
-    figure = deciding_figure(found, decided, classifier.classes)
-    labels = [axes.get_ylabel() for axes in figure.axes]
+    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
     assert sum("actor only" in label for label in labels) == len(decided)
 
 

@@ -25,6 +25,7 @@ from lib.show.style import (
 
 LONGEST_NAME = 24  # letters of a class name beside an axis
 MOST_NAMES = 30  # classes; more names cannot be read
+GAP = 0.03  # around a frame, share of its width
 
 
 def read_log(run: Run) -> pd.DataFrame:
@@ -50,28 +51,26 @@ def clip_rows(
         columns: What stands below them; their numbers where it is not given.
     """
     count = min(frames, min(len(clip) for clip in clips.values()))
-    figure, grid = plt.subplots(
-        len(clips),
-        count,
-        figsize=(1.15 * count + 1.4, 1.15 * len(clips) + 0.6),
-        squeeze=False,
-        layout="compressed",
+    heights = np.cumsum([0.0, *(clip.shape[-2] / clip.shape[-1] for clip in clips.values())])
+    figure, axes = plt.subplots(
+        figsize=(1.15 * count + 1.4, 1.15 * heights[-1] + 0.6), layout="constrained"
     )
-    for axes, (label, clip) in zip(grid, clips.items(), strict=True):
+    for clip, top, bottom in zip(clips.values(), heights, heights[1:], strict=False):
         shown = np.linspace(0, len(clip) - 1, count).round().astype(int)
-        for axis, index in zip(axes, shown, strict=True):
+        for left, index in enumerate(shown):
             image = clip[int(index)].permute(1, 2, 0).numpy()
+            place = (left + GAP, left + 1 - GAP, bottom - GAP, top + GAP)
             if image.shape[-1] == 1:
-                axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
+                axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, extent=place)
             else:
-                axis.imshow(image)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    for axis, name in zip(grid[-1], columns or range(count), strict=True):
-        axis.set_xlabel(f"{name}")
+                axes.imshow(image, extent=place)
+    axes.set(xlim=(0, count), ylim=(heights[-1], 0), xlabel=xlabel)
+    axes.set_xticks(np.arange(count) + 0.5, columns or range(count))
+    axes.set_yticks((heights[:-1] + heights[1:]) / 2, list(clips))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
     figure.suptitle(title)
-    figure.supxlabel(xlabel, fontsize=10)
     return figure
 
 
