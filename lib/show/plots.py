@@ -103,6 +103,7 @@ def learning_curves(log: pd.DataFrame) -> Figure:
     title = "not validated yet" if best is None else f"validation ends at {best:.1f} %"
     accuracy.set(title=f"Top-1: {title}", xlabel="epoch", ylabel="correct (%)", ylim=(0, 102))
     for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
         _finish(axis)
     if "ssl/mask_rate" not in log:
         pseudo.text(
