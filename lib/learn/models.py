@@ -17,11 +17,11 @@ from lib.learn.classifier import VideoClassifier as VideoClassifier
 from lib.learn.inputs import InputSpec as InputSpec
 from lib.learn.video_resnet import (
     ConvBuilder,
+    CpuConv3d,
     FrameDifferences,
     VideoResNet,
     conv2plus1d,
     conv3d,
-    conv3d_for_cpu,
     group_norm,
     thin_conv2plus1d,
 )
@@ -94,7 +94,7 @@ def r3d_small(num_classes: int, dropout: float = 0.2, teacher_classes: int = 0) 
     other clips of a batch.
     """
     backbone = VideoResNet(
-        conv3d_for_cpu,
+        partial(conv3d, build=CpuConv3d),
         layers=(1, 1, 1),
         widths=(16, 32, 64),
         stem_width=8,

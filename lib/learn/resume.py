@@ -95,12 +95,12 @@ def check_same_step(trainer: "Trainer") -> None:
 
 def save_before_the_error(trainer: "Trainer") -> None:
     """Save what was before the failed step, of one process: what others had is not to be got."""
-    if trainer.world.size > 1 or not trainer.is_sound or trainer.saved_step == trainer.step:
-        return
-    if trainer.undo is not None:
-        trainer.undo()
     for _ in range(3):  # loaders that die raise errors as the system reports them, here too
         try:
+            if trainer.world.size > 1 or not trainer.is_sound or trainer.saved_step == trainer.step:
+                return
+            if trainer.undo is not None:
+                trainer.undo()
             saved = state(trainer, [own_state(trainer)])
             return trainer.run.save(trainer.run.last_path, saved)
         except Exception as error:  # the first error is the one to show

@@ -96,7 +96,10 @@ class Trainer:
         except FloatingPointError:  # what led to it is no good checkpoint
             raise
         except Exception:
-            resume.save_before_the_error(self)
+            try:
+                resume.save_before_the_error(self)
+            except Exception:  # before its own `try`: a loader that died is reported twice
+                resume.save_before_the_error(self)
             raise
 
     def _train(self) -> None:

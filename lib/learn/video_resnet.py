@@ -26,20 +26,14 @@ def conv3d(
     return build(in_channels, out_channels, kernel, stride, padding, bias=False)
 
 
-class ThinConv3d(nn.Conv3d):
-    """A convolution that lays channels last for its own work: with few, CPUs are twice as fast."""
+class CpuConv3d(nn.Conv3d):
+    """A convolution that lays few channels last for its own work: CPUs are twice as fast so."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, T, H, W), whose channels come first again: group norm is faster so."""
-        return super().forward(x.contiguous(memory_format=torch.channels_last_3d)).contiguous()
-
-
-def conv3d_for_cpu(
-    in_channels: int, out_channels: int, kernel: Triple, stride: Triple
-) -> nn.Conv3d:
-    """Build a `conv3d` that is a `ThinConv3d` where fewer than 16 channels go in."""
-    build = ThinConv3d if in_channels < 16 and kernel != (1, 1, 1) else nn.Conv3d
-    return conv3d(in_channels, out_channels, kernel, stride, build)
+        if self.in_channels < 16 and self.kernel_size != (1, 1, 1):
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        return super().forward(x).contiguous()
 
 
 class Conv2Plus1d(nn.Module):
