@@ -105,6 +105,29 @@ def test_after_an_error_the_run_goes_on_from_the_step_before(
     assert_as_if_nothing_had_been(run, uninterrupted)
 
 
+@pytest.mark.parametrize("place", ["save_before_the_error", "own_state"])
+def test_a_second_error_on_the_way_to_the_checkpoint_costs_nothing(
+    tiny_settings, uninterrupted, at_forward, monkeypatch, place
+):
+    """A loader that died is reported by the system too, whatever is done just then."""
+    settings = tiny_settings(**RICH)
+    run, real, calls = Run(settings.run_dir), getattr(trainer.resume, place), itertools.count()
+
+    def reported(*arguments):
+        if next(calls) == 0:
+            raise RuntimeError("a loader died")
+        return real(*arguments)
+
+    at_forward(8, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.resume, place, reported)
+        with pytest.raises(OSError, match="a disk that fails"):
+            fit(settings)
+    assert next(calls) == 2 and run.load(run.last_path)["step"] == 8
+    fit(settings)
+    assert_as_if_nothing_had_been(run, uninterrupted)
+
+
 def test_weights_that_a_failed_step_has_changed_are_not_saved(tiny_settings, monkeypatch):
     settings = tiny_settings(**RICH | {"val_interval": 1})
     run, real, more = Run(settings.run_dir), SGD.step, itertools.count()
