@@ -32,8 +32,8 @@ from lib.show.settings import ReportSettings
 
 FAILED, STOPPED, LOCKED = 1, 3, 4  # statuses of the process
 POLL_S = 0.2
-UNUSED = "rfc3987_syntax"  # jsonschema does without it; 1.2 s of a core, for addresses in Unicode
 LOCKED_POLL_S = 5.0
+UNUSED = "rfc3987_syntax"  # jsonschema does without it; 1.2 s of a core, for addresses in Unicode
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Static figures: each function draws one figure and returns it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,7 +56,7 @@ def clip_rows(
     figure, axes = plt.subplots(
         figsize=(1.15 * count + 1.4, 1.15 * heights[-1] + 0.6), layout="constrained"
     )
-    for clip, top, bottom in zip(clips.values(), heights, heights[1:], strict=False):
+    for clip, (top, bottom) in zip(clips.values(), pairwise(heights), strict=True):
         shown = np.linspace(0, len(clip) - 1, count).round().astype(int)
         for left, index in enumerate(shown):
             image = clip[int(index)].permute(1, 2, 0).numpy()
@@ -69,7 +70,6 @@ def clip_rows(
     axes.set_yticks((heights[:-1] + heights[1:]) / 2, list(clips))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
     figure.suptitle(title)
     return figure
 
