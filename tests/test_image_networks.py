@@ -10,17 +10,21 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lib.learn.models import build_model, check_input, input_spec
-from lib.published.efficientnet_lite import EfficientNetLite0, SameConv2d, published_file, translate
-from lib.published.image_networks import (
+from lib.published.classifiers import (
     LITE0,
-    ImageNetwork,
-    TemporalShift,
     build_classifier,
-    build_image_network,
-    image_input_spec,
+    classifier_spec,
     image_network_names,
     load_classifier,
 )
+from lib.published.efficientnet_lite import (
+    THEIR_NAMES,
+    EfficientNetLite0,
+    SameConv2d,
+    published_file,
+)
+from lib.published.image_networks import ImageNetwork, TemporalShift, build_image_network
+from lib.published.weights import with_our_names
 
 # Logits of classes 0, 1, 2, 500, 999 that timm 1.0.31's `tf_efficientnet_lite0` gives with the
 # published weights, on the two images below, computed in double precision.
@@ -145,7 +149,7 @@ swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2""".split()
 def test_every_family_of_torchvision_gives_its_features():
     assert set(SMALLEST) <= set(image_network_names())
     for name in SMALLEST:
-        spec = image_input_spec(name)
+        spec = classifier_spec(name)
         with torch.device("meta"):
             model = build_model(name, 5).eval()
             size = max(spec.min_crop_size, 64)
@@ -208,8 +212,8 @@ def test_a_file_of_weights_reaches_the_backbone_and_its_head_does_not_matter(suf
 
 def test_lite0_takes_the_published_file_by_hand(lite0_file):
     network = build_image_network(LITE0, weights=lite0_file)[0].network
-    published = translate(torch.load(lite0_file, weights_only=True))
-    assert torch.equal(network.top[0].weight, published["top.0.weight"])
+    their_name, tensor = with_our_names(lite0_file, THEIR_NAMES)["top.0.weight"]
+    assert their_name == "_conv_head.weight" and torch.equal(network.top[0].weight, tensor)
 
 
 def test_weights_of_another_network_or_class_count_are_named(tmp_path):

@@ -33,12 +33,12 @@ from lib.learn.video_resnet import (
     conv3d,
 )
 from lib.published.networks import model_names
-from lib.published.weights import load_reference_weights, reference_to_our_name
+from lib.published.weights import REFERENCE_NAMES, load_reference_weights, our_name
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = json.loads((GOLDEN / "models.json").read_text())
 THEIR_NAME = {
-    reference_to_our_name(name): name for net in REFERENCE.values() for name, _ in net["keys"]
+    our_name(name, REFERENCE_NAMES): name for net in REFERENCE.values() for name, _ in net["keys"]
 }
 TORCHVISION_NAMES = torchvision.models.list_models(module=torchvision.models.video)
 
@@ -64,12 +64,12 @@ def test_names_shapes_and_logits_equal_the_reference(build):
     reference = REFERENCE[build.__name__]["keys"]
     model = build(101).double().eval()
     state = model.state_dict()
-    assert {reference_to_our_name(name): shape for name, shape in reference} == {
+    assert {our_name(name, REFERENCE_NAMES): shape for name, shape in reference} == {
         name: list(tensor.shape) for name, tensor in state.items()
     }
     for k, (name, shape) in enumerate(reference):
         if not name.endswith("num_batches_tracked"):
-            state[reference_to_our_name(name)] = golden_tensor(k, name, shape)
+            state[our_name(name, REFERENCE_NAMES)] = golden_tensor(k, name, shape)
     model.load_state_dict(state)
     clips = torch.sin(0.013 * torch.arange(2 * 3 * 8 * 64 * 64, dtype=torch.float64))
     with torch.no_grad():

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -25,15 +24,16 @@ from lib.prepare.tables import (
     write_scores,
 )
 from lib.prepare.workers import map_in_workers
-from lib.published.efficientnet_lite import published_file
-from lib.published.image_networks import (
+from lib.published.classifiers import (
     LITE0,
     build_classifier,
-    image_input_spec,
+    classifier_spec,
     image_network_names,
     is_image_network,
     load_classifier,
+    torchvision_models,
 )
+from lib.published.efficientnet_lite import published_file
 
 TIMEOUT_S = 1800.0  # for one video
 
@@ -84,7 +84,7 @@ def load_teacher(model: str, weights: Path) -> Teacher:
         ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
     """
     _check_classifier(model)
-    network, looks = build_classifier(model), image_input_spec(model)
+    network, looks = build_classifier(model), classifier_spec(model)
     try:
         load_classifier(network, Path(weights), model)
     except (ValueError, FileNotFoundError) as error:
@@ -100,13 +100,6 @@ def _check_classifier(model: str) -> None:
             f"teacher_model: there is no image classifier {model!r}; there are timm/<name> and "
             f"{', '.join(image_network_names())}"
         )
-
-
-def torchvision() -> ModuleType:
-    """Return torchvision; imported late, for it takes seconds."""
-    import torchvision
-
-    return torchvision
 
 
 def published_weights(model: str, folder: Path, allowed: bool) -> Path:
@@ -126,8 +119,8 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
         return published_file()
     if model.startswith("timm/"):
         raise ValueError(f"teacher_weights: name the file of {model}'s ImageNet weights")
-    models = torchvision().models
-    url = models.get_model_weights(model.removeprefix("torchvision/")).DEFAULT.url
+    weights = torchvision_models().get_model_weights(model.removeprefix("torchvision/"))
+    url = weights.DEFAULT.url
     # The name ends in the first digits of the SHA-256.
     path = download(url, folder / Path(url).name, None, allowed)
     digits = re.search(r"-([0-9a-f]{8})\.", path.name)

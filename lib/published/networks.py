@@ -5,25 +5,22 @@ from pathlib import Path
 from lib.learn.classifier import VideoClassifier
 from lib.learn.inputs import InputSpec
 from lib.learn.models import NETWORKS, check_has_frames_alone
-from lib.published.image_networks import (
-    build_image_network,
-    image_input_spec,
+from lib.published.classifiers import (
+    build_classifier,
+    classifier_spec,
+    cut_head,
     image_network_names,
     is_image_network,
+    video_network_names,
 )
-from lib.published.torchvision_video import (
-    build_torchvision_video,
-    torchvision_video_names,
-    torchvision_video_spec,
-)
+from lib.published.image_networks import build_image_network
 from lib.published.weights import load_reference_weights
 from lib.tables import near_miss
 
 
 def model_names() -> list[str]:
     """Return the names that `lib.learn.models.build_model` knows, but for timm's."""
-    names = torchvision_video_names()
-    names = [f"torchvision/{name}" if name in NETWORKS else name for name in names]
+    names = [f"torchvision/{name}" if name in NETWORKS else name for name in video_network_names()]
     return [*NETWORKS, *names, *image_network_names()]
 
 
@@ -51,7 +48,8 @@ def build_network(
     else:
         check_has_frames_alone(name, temporal_shift, frame_deviation)
         _check_name(name)
-        backbone, feature_dim, own_dropout = build_torchvision_video(name, pretrained)
+        backbone = build_classifier(name, pretrained)
+        feature_dim, own_dropout = cut_head(backbone, name)
     dropout = own_dropout if dropout is None else dropout
     model = VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
     if weights is not None and not is_image:
@@ -61,14 +59,13 @@ def build_network(
 
 def published_spec(name: str) -> InputSpec:
     """Return what a network of torchvision or timm is fed; errors as `build_network`."""
-    if is_image_network(name):
-        return image_input_spec(name)
-    _check_name(name)
-    return torchvision_video_spec(name)
+    if not is_image_network(name):
+        _check_name(name)
+    return classifier_spec(name)
 
 
 def _check_name(name: str) -> None:
-    if name.removeprefix("torchvision/") in torchvision_video_names():
+    if name.removeprefix("torchvision/") in video_network_names():
         return
     known = model_names()
     hint = near_miss(name, known) or "."

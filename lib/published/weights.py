@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from lib.published.pickles import check_growth
 
-# How MMAction2 and the reference name a part, and how we do; applied in this order.
-_NAMES = (
+# How others name a part, a regular expression, and how we do; applied in this order.
+TheirNames = Iterable[tuple[str, str | Callable[[re.Match], str]]]
+# How MMAction2 and the reference name a part, and how we do.
+REFERENCE_NAMES = (
     (r"^module\.", ""),
     (r"^cls_head\.fc_cls\.", "head."),
     (r"^distill_head\.fc_cls\.", "teacher_head."),
@@ -51,16 +53,6 @@ _FORGOTTEN = [
 _NUM_PICKLES = 5  # of PyTorch before 1.6, in front of the numbers
 
 
-def reference_to_our_name(name: str) -> str:
-    """Translate a tensor's name in a reference or MMAction2 checkpoint into ours.
-
-    A name that has no counterpart comes back as it is, or with the parts replaced that have one.
-    """
-    for pattern, ours in _NAMES:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
 def load_reference_weights(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint of the reference implementation or of MMAction2 into a network.
 
@@ -77,11 +69,33 @@ def load_reference_weights(model: nn.Module, path: str | Path) -> None:
             those of `model`: every missing, unexpected or differently shaped tensor is named, and
             nothing is loaded.
     """
-    tensors = _with_our_names(read_tensors(Path(path)), Path(path))
+    tensors = with_our_names(Path(path), REFERENCE_NAMES)
     problems = differences(tensors, model.state_dict())
     if problems:
         raise ValueError("\n  ".join([f"{path} does not fit this network:", *problems]))
     model.load_state_dict({ours: tensor for ours, (_, tensor) in tensors.items()})
+
+
+def with_our_names(path: Path, their_names: TheirNames) -> dict[str, tuple[str, Tensor]]:
+    """Read a state dict as `read_tensors` does; return {our name: (name in the file, tensor)}.
+
+    Raises:
+        ValueError: If two tensors have one name of ours.
+    """
+    tensors: dict[str, tuple[str, Tensor]] = {}
+    for name, tensor in read_tensors(path).items():
+        ours = our_name(name, their_names)
+        if ours in tensors:
+            raise ValueError(f"{path} holds {ours} twice: as {tensors[ours][0]} and {name}")
+        tensors[ours] = name, tensor
+    return tensors
+
+
+def our_name(name: str, their_names: TheirNames) -> str:
+    """Translate a tensor's name; what has no counterpart in `their_names` stays as it is."""
+    for pattern, ours in their_names:
+        name = re.sub(pattern, ours, name)
+    return name
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -130,17 +144,6 @@ def _check_growth(path: Path) -> None:
         for name in archive.namelist():
             if name.endswith("data.pkl"):
                 check_growth(io.BytesIO(archive.read(name)))
-
-
-def _with_our_names(content: dict[str, Tensor], path: Path) -> dict[str, tuple[str, Tensor]]:
-    """Return {our name: (name in the file, tensor)}."""
-    tensors: dict[str, tuple[str, Tensor]] = {}
-    for name, tensor in content.items():
-        ours = reference_to_our_name(name)
-        if ours in tensors:
-            raise ValueError(f"{path} holds {ours} twice: as {tensors[ours][0]} and {name}")
-        tensors[ours] = name, tensor
-    return tensors
 
 
 def _explain_failure(error: Exception) -> str:
