@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ import pandas as pd
 
 from lib.data.dataset import VideoRecord, read_dataset
 from lib.data.video import read_frames
-from lib.prepare.detect import YoloxBoxes
+from lib.prepare.detect import boxes_of_video
 from lib.prepare.folder import index_folder
-from lib.prepare.frames import FrameWriter
+from lib.prepare.frames import write_frames
 from lib.prepare.tables import VideoRows, write_box_rows
 from lib.prepare.workers import map_in_workers, num_cores
 from lib.prepare.writing import write_dataset
@@ -60,7 +61,6 @@ def bench_detection(weights: Path, work: Path) -> None:
     largest = (dataset.index["width"] * dataset.index["height"]).to_numpy().argmax()
     record = dataset.record(int(largest))
     detector = YoloxDetector(weights)
-    find = YoloxBoxes(detector, 1)
     frames = read_frames(record.path, np.arange(record.num_frames))
     images = [letterbox(frame, (416, 416))[None] for frame in frames]
     detector.session.run(None, {"images": images[0]})
@@ -71,7 +71,7 @@ def bench_detection(weights: Path, work: Path) -> None:
             detector.session.run(None, {"images": image})
         bare.append(time.perf_counter() - start)
         start = time.perf_counter()
-        find(record)
+        boxes_of_video(record, detector.detect, 1)
         ours.append(time.perf_counter() - start)
     each = 1000 * min(ours) / len(images)
     report(f"detection / bare onnxruntime, {record.width} × {record.height}, {each:.1f} ms a frame",
@@ -104,7 +104,7 @@ def bench_frames(work: Path) -> None:
 
 def _our_seconds(records: list[VideoRecord], folder: Path) -> float:
     start = time.perf_counter()
-    outcomes = list(map_in_workers(FrameWriter(folder, 0), records))
+    outcomes = list(map_in_workers(partial(write_frames, folder=folder, short_side=0), records))
     seconds = time.perf_counter() - start
     assert all(outcome.error is None for outcome in outcomes)
     shutil.rmtree(folder)

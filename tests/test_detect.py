@@ -11,7 +11,7 @@ from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
-from lib.prepare import detect
+from lib.prepare import unfinished
 from lib.prepare.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
@@ -19,14 +19,9 @@ from lib.prepare.prepare import detector_file
 from lib.prepare.reference_files import import_detections
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
-from lib.prepare.tables import (
-    NO_BOXES,
-    UnfinishedRows,
-    VideoRows,
-    read_made_with,
-    write_person_boxes,
-)
+from lib.prepare.tables import NO_BOXES, VideoRows, read_made_with, write_person_boxes
 from lib.prepare.tracks import fill_frames, giou_matrix, key_frames, match_boxes
+from lib.prepare.unfinished import UnfinishedRows
 from lib.prepare.writing import write_dataset
 from lib.prepare.yolox import (
     YoloxDetector,
@@ -192,7 +187,7 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
     }
 
     asked = []
-    real = detect.map_in_workers
+    real = unfinished.map_in_workers
 
     def stopped_after_two(function, records, *rest):
         asked.append(len(records))
@@ -201,7 +196,7 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(detect, "map_in_workers", stopped_after_two)
+    monkeypatch.setattr(unfinished, "map_in_workers", stopped_after_two)
     with pytest.raises(KeyboardInterrupt):
         detect_motion(moving_dataset, stride=2, num_processes=1)
     detect_motion(moving_dataset, stride=2, num_processes=1)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_torch_file
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import TeacherScores
 from lib.data.video import read_frames
-from lib.prepare import teacher as teacher_module
+from lib.prepare import unfinished
 from lib.prepare.folder import index_folder
 from lib.prepare.prepare import make_teacher_scores, prepare
 from lib.prepare.reference_files import import_scores
@@ -23,8 +23,8 @@ from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.tables import VideoRows, write_scores
 from lib.prepare.teacher import (
-    FrameImages,
     Teacher,
+    images_of_video,
     load_teacher,
     published_weights,
     score_frames,
@@ -59,7 +59,7 @@ def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
     for row, num_frames in enumerate((7, 10)):
         record = videos.record(row)
         assert record.num_frames == num_frames
-        images = FrameImages(3, 32, 24)(record)
+        images = images_of_video(record, 3, 32, 24)
         assert images.shape == (3 + row, 24, 24, 3)
         levels = [round(float(image.mean())) for image in images]
         for frame in range(num_frames):
@@ -76,7 +76,7 @@ def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
 
 def test_an_interrupted_call_continues(videos, monkeypatch):
     asked = []
-    real = teacher_module.map_in_workers
+    real = unfinished.map_in_workers
 
     def first_only(function, records, *rest):
         asked.append(len(records))
@@ -85,7 +85,7 @@ def test_an_interrupted_call_continues(videos, monkeypatch):
             if len(asked) == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(teacher_module, "map_in_workers", first_only)
+    monkeypatch.setattr(unfinished, "map_in_workers", first_only)
     with pytest.raises(KeyboardInterrupt):
         score_frames(videos, brightness_teacher(), stride=5, num_processes=1)
     score_frames(videos, brightness_teacher(), stride=5, num_processes=1)
@@ -100,7 +100,7 @@ def test_images_are_those_of_torchvision(videos):
     published = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
     theirs = torchvision.transforms.functional.resize(frame, published.resize_size)
     theirs = torchvision.transforms.functional.center_crop(theirs, published.crop_size)
-    ours = FrameImages(100, published.resize_size[0], published.crop_size[0])(record)[0]
+    ours = images_of_video(record, 100, published.resize_size[0], published.crop_size[0])[0]
     assert (ours == np.asarray(theirs)).all()
 
 
@@ -146,7 +146,7 @@ def test_random_resnet18_through_the_settings(videos, random_resnet18, tmp_path)
     )
     make_teacher_scores(settings, videos)
     record = videos.record(1)
-    images = FrameImages(8, 256, 224)(record)
+    images = images_of_video(record, 8, 256, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     batch = ((torch.from_numpy(images) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():

@@ -1,58 +1,37 @@
 """Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import iterate_frames
 from lib.prepare.download import sha256_of
 from lib.prepare.motion import moving_boxes
-from lib.prepare.tables import NO_BOXES, UnfinishedRows, VideoRows, is_made_with, write_box_rows
+from lib.prepare.tables import NO_BOXES, VideoRows, is_made_with, write_box_rows
 from lib.prepare.tracks import fill_frames, key_frames
-from lib.prepare.workers import map_in_workers, num_cores
+from lib.prepare.unfinished import UnfinishedRows, rows_of_videos
+from lib.prepare.workers import num_cores
 from lib.prepare.yolox import YoloxDetector
 
-TIMEOUT_S = 3600.0  # for one video
 
+def boxes_of_video(
+    record: VideoRecord, find: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
+) -> VideoRows:
+    """Return the boxes of all frames of a video.
 
-@dataclass(frozen=True)
-class YoloxBoxes:
-    """The boxes of one video by a detector; what a worker process is given.
-
-    Attributes:
-        detector: The detector.
+    Args:
+        record: The video.
+        find: Finds the boxes in frames (H, W, 3), uint8: for each an array (n, 5), x1, y1, x2, y2
+            in pixels, score.
         stride: Distance of the frames that it sees.
     """
-
-    detector: YoloxDetector
-    stride: int
-
-    def __call__(self, record: VideoRecord) -> VideoRows:
-        """Return the boxes of all frames of a video."""
-        keys = key_frames(record.num_frames, self.stride)
-        return fill_frames(keys, self.detector.detect(iterate_frames(record, keys)))
-
-
-@dataclass(frozen=True)
-class MotionBoxes:
-    """The moving region of one video.
-
-    Attributes:
-        stride: Distance of the frames that are compared.
-    """
-
-    stride: int
-
-    def __call__(self, record: VideoRecord) -> VideoRows:
-        """Return the box of the moving region, if any, in all frames of a video."""
-        keys = key_frames(record.num_frames, self.stride)
-        return fill_frames(keys, moving_boxes(iterate_frames(record, keys)))
+    keys = key_frames(record.num_frames, stride)
+    return fill_frames(keys, find(iterate_frames(record, keys)))
 
 
 def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:
@@ -93,54 +72,33 @@ def detect_persons(
     processes = num_processes or num_cores()
     threads = max(1, num_cores() // processes)
     detector = YoloxDetector(weights, min_score, batch, threads)
+    _ = detector.session  # so that a wrong file is reported here, once
     made_with = yolox_made_with(weights, stride, min_score)
-    if not is_made_with(dataset.folder, made_with):
-        _ = detector.session  # so that a wrong file is reported here, once
-        find = YoloxBoxes(detector, stride)
-        _detect(dataset, find, made_with, processes, "detecting people")
-    return dataset.folder / PERSON_BOXES_FILE
+    find = partial(boxes_of_video, find=detector.detect, stride=stride)
+    return _make_boxes(dataset, find, made_with, processes, "detecting people")
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
     """Box the moving region of all videos; arguments and errors as in `detect_persons`."""
+    find = partial(boxes_of_video, find=moving_boxes, stride=stride)
     made_with = motion_made_with(stride)
-    if not is_made_with(dataset.folder, made_with):
-        find = MotionBoxes(stride)
-        _detect(dataset, find, made_with, num_processes, "finding what moves")
-    return dataset.folder / PERSON_BOXES_FILE
+    return _make_boxes(dataset, find, made_with, num_processes, "finding what moves")
 
 
-def _detect(
+def _make_boxes(
     dataset: VideoDataset,
     find: Callable[[VideoRecord], VideoRows],
     made_with: dict,
     num_processes: int,
     title: str,
-) -> None:
-    names = dataset.index["name"].tolist()
-    failures = {}
-    with UnfinishedRows(dataset.folder, "boxes", made_with, NO_BOXES) as results:
-        rows = [row for row, name in enumerate(names) if name not in results]
-        records = [dataset.record(row) for row in rows]
-        work = map_in_workers(find, records, num_processes, TIMEOUT_S)
-        with tqdm(total=len(names), desc=title, unit="video") as progress:
-            progress.update(len(names) - len(rows))
-            for outcome in work:
-                name = records[outcome.position].name
-                if outcome.error is None:
-                    results.add(name, outcome.value)
-                else:
-                    failures[name] = outcome.error
-                progress.update()
-    if failures:
-        name, reason = next(iter(failures.items()))
-        raise ValueError(
-            f"{dataset.folder}: no boxes could be made for {len(failures)} of {len(names)} videos, "
-            f"the first: {name}: {reason}; the others are kept, run this again when it is mended"
-        )
-    frames = dataset.index["frames"].tolist()
-    write_box_rows(dataset.folder, names, frames, results.read(names), made_with)
-    results.remove()
+) -> Path:
+    path = dataset.folder / PERSON_BOXES_FILE
+    if is_made_with(dataset.folder, made_with):
+        return path
+    unfinished = UnfinishedRows(dataset.folder, "boxes", made_with, NO_BOXES)
+    with rows_of_videos(dataset, unfinished, find, num_processes, title) as rows:
+        names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+        return write_box_rows(dataset.folder, names, frames, rows, made_with)
 
 
 def box_statistics(

@@ -1,7 +1,7 @@
 """Storing a data set as JPEG frames instead of videos: larger, and faster to read at random."""
 
 import shutil
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,41 +21,35 @@ BYTES_PER_PIXEL = 0.35  # of such a file, about
 TIMEOUT_S = 3600.0  # for one video
 
 
-@dataclass(frozen=True)
-class FrameWriter:
-    """Writes the frames of one video; what a worker process is given.
+def write_frames(record: VideoRecord, folder: Path, short_side: int) -> tuple[int, int]:
+    """Write the frames of a video, unless they are there; return their width and height.
 
-    Attributes:
+    Their folder gets its name when it is complete, so that no reader sees half of one.
+
+    Args:
+        record: The video.
         folder: Gets `<class>/<name>/img_00001.jpg` and so on.
         short_side: Short side of the frames, pixels; 0 for that of the video.
     """
+    target = folder / record.name
+    if not target.is_dir():
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        frames = iterate_frames(record, np.arange(record.num_frames))
+        for number, frame in enumerate(frames, start=1):
+            image = _scaled(Image.fromarray(frame), short_side)
+            image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
+        unfinished.rename(target)
+    with Image.open(target / FRAME_FILE.format(record.num_frames), formats=["JPEG"]) as image:
+        return image.size
 
-    folder: Path
-    short_side: int
 
-    def __call__(self, record: VideoRecord) -> tuple[int, int]:
-        """Write all frames, unless they are there; return their width and height.
-
-        The folder gets its name when it is complete, so that no reader sees half of one.
-        """
-        target = self.folder / record.name
-        if not target.is_dir():
-            unfinished = target.with_name(f".{target.name}.unfinished")
-            unfinished.mkdir(parents=True, exist_ok=True)
-            frames = iterate_frames(record, np.arange(record.num_frames))
-            for number, frame in enumerate(frames, start=1):
-                image = self._scaled(Image.fromarray(frame))
-                image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
-            unfinished.rename(target)
-        with Image.open(target / FRAME_FILE.format(record.num_frames), formats=["JPEG"]) as image:
-            return image.size
-
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        short = min(image.size)
-        if self.short_side in (0, short):
-            return image
-        size = tuple(max(1, round(side * self.short_side / short)) for side in image.size)
-        return image.resize(size, Image.Resampling.BILINEAR)
+def _scaled(image: Image.Image, short_side: int) -> Image.Image:
+    short = min(image.size)
+    if short_side in (0, short):
+        return image
+    size = tuple(max(1, round(side * short_side / short)) for side in image.size)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def stores_frames(dataset: VideoDataset) -> bool:
@@ -101,17 +95,16 @@ def store_frames(
     records = [dataset.record(row) for row in range(len(dataset.index))]
     _check_space(dataset, folder, short_side)
     sizes = np.zeros((len(records), 2), dtype=np.int64)
-    with tqdm(total=len(records), desc="writing frames", unit="video") as progress:
-        work = map_in_workers(FrameWriter(folder, short_side), records, num_processes, TIMEOUT_S)
-        for outcome in work:
-            if outcome.error is not None:
-                path = records[outcome.position].path
-                raise ValueError(
-                    f"{path}: its frames cannot be stored: {outcome.error}; those of other videos "
-                    "are kept"
-                )
-            sizes[outcome.position] = outcome.value
-            progress.update()
+    write = partial(write_frames, folder=folder, short_side=short_side)
+    outcomes = map_in_workers(write, records, num_processes, TIMEOUT_S)
+    for outcome in tqdm(outcomes, "writing frames", len(records), unit="video"):
+        if outcome.error is not None:
+            path = records[outcome.position].path
+            raise ValueError(
+                f"{path}: its frames cannot be stored: {outcome.error}; those of other videos are "
+                "kept"
+            )
+        sizes[outcome.position] = outcome.value
     scales = sizes / dataset.index[["width", "height"]].to_numpy()
     made_with = read_made_with(dataset.folder / PERSON_BOXES_FILE)
     if made_with is not None and made_with.get(SCALED_TO) != short_side:

@@ -83,15 +83,14 @@ def probe_videos(
     missing = [position for position, row in enumerate(rows) if row is None]
     saved = time.monotonic()
     try:
-        with tqdm(total=len(paths), desc="opening videos", unit="video") as progress:
-            progress.update(len(paths) - len(missing))
-            todo = [paths[position] for position in missing]
-            for outcome in map_in_workers(probe_video, todo, num_processes, timeout_s):
-                rows[missing[outcome.position]] = outcome.value or Probed(error=outcome.error)
-                progress.update()
-                if time.monotonic() - saved > SAVE_EVERY_S:
-                    _write_progress(progress_file, keys, rows)
-                    saved = time.monotonic()
+        todo = [paths[position] for position in missing]
+        outcomes = map_in_workers(probe_video, todo, num_processes, timeout_s)
+        done = len(paths) - len(todo)
+        for outcome in tqdm(outcomes, "opening videos", len(paths), initial=done, unit="video"):
+            rows[missing[outcome.position]] = outcome.value or Probed(error=outcome.error)
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _write_progress(progress_file, keys, rows)
+                saved = time.monotonic()
     finally:
         if missing:
             _write_progress(progress_file, keys, rows)

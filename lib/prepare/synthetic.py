@@ -8,8 +8,8 @@ their boxes hold nothing of the scene, as a person's exact mask would.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,36 +251,27 @@ def draw_videos(parts: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["part", "name", "action", "scene", "seed"])
 
 
-@dataclass(frozen=True)
-class VideoMaker:
-    """Renders and encodes one video; what a worker process is given.
+def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
+    """Write a video (name, action, scene, seed) to a folder, unless it is there; return its boxes.
 
-    Attributes:
-        folder: Gets `<name>.mp4`.
+    They are those of `render_video`.
     """
-
-    folder: Path
-
-    def __call__(self, video: tuple[str, str, str, int]) -> np.ndarray:
-        """Write a video (name, action, scene, seed), unless it is there; return its boxes."""
-        name, action, scene, seed = video
-        frames, boxes = render_video(action, scene, np.random.default_rng(seed))
-        path = self.folder / f"{name}.mp4"
-        if not path.exists():
-            write_video(path, frames, FPS)
-        return boxes
+    name, action, scene, seed = video
+    frames, boxes = render_video(action, scene, np.random.default_rng(seed))
+    path = folder / f"{name}.mp4"
+    if not path.exists():
+        write_video(path, frames, FPS)
+    return boxes
 
 
-def _make_videos(
-    maker: VideoMaker, videos: Sequence[tuple], num_processes: int
-) -> Iterator[Outcome]:
-    """Call `maker` in this process if there is to be one, else in workers."""
+def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> Iterator[Outcome]:
+    """Make videos in this process if there is to be one, else in workers."""
+    make = partial(make_video, folder=folder)
     if num_processes == 0:
         num_processes = min(num_cores(), max(1, len(videos) // VIDEOS_PER_PROCESS))
     if num_processes > 1:
-        yield from map_in_workers(maker, videos, num_processes)
-    else:
-        yield from (Outcome(position, maker(video)) for position, video in enumerate(videos))
+        return map_in_workers(make, videos, num_processes)
+    return (Outcome(position, make(video)) for position, video in enumerate(videos))
 
 
 def make_synthetic(
@@ -301,13 +292,12 @@ def make_synthetic(
     items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
     boxes = np.zeros((len(videos), NUM_FRAMES, 1, 5))
     boxes[..., 4] = 1
-    with tqdm(total=len(videos), desc="synthetic videos", unit="video") as progress:
-        for outcome in _make_videos(VideoMaker(folder / "videos"), items, num_processes):
-            if outcome.error is not None:
-                name = items[outcome.position][0]
-                raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
-            boxes[outcome.position, :, 0, :4] = outcome.value
-            progress.update()
+    outcomes = _make_videos(folder / "videos", items, num_processes)
+    for outcome in tqdm(outcomes, "synthetic videos", len(videos), unit="video"):
+        if outcome.error is not None:
+            name = items[outcome.position][0]
+            raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
+        boxes[outcome.position, :, 0, :4] = outcome.value
     write_person_boxes(folder, videos["name"].tolist(), boxes)
     actions = list(ACTIONS)
     index = pd.DataFrame(

@@ -1,14 +1,8 @@
-"""Writing the tables that `lib.data.frame_tables` reads, and keeping results until then.
+"""Writing the tables that `lib.data.frame_tables` reads."""
 
-Results are kept video by video while they are made, so that no work is done twice.
-"""
-
-import hashlib
 import json
-import shutil
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +10,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lib.data.frame_tables import PERSON_BOXES_FILE, REMEDY, TEACHER_FILE, FrameTable
+from lib.data.frame_tables import PERSON_BOXES_FILE, REMEDY, TEACHER_FILE
 from lib.files import reading, write_atomic
 
 OLD_BOXES_FILE = "actors.safetensors"  # of earlier versions, with an offset for each frame
@@ -24,7 +18,6 @@ SCALED_TO = "scaled_to"  # in `made_with`: short side of the frames that the box
 NUM_CLASSES = 1000  # of ImageNet
 NO_BOXES = np.zeros((0, 5), np.float32)
 NO_SCORES = np.zeros((0, NUM_CLASSES), np.float16)
-SAVE_EVERY_S = 20.0
 
 
 class VideoRows(NamedTuple):
@@ -169,65 +162,3 @@ def take_over_old_boxes(folder: Path) -> None:
     names = names.tobytes().decode().split("\n")
     write_box_rows(folder, names, np.diff(videos), results, read_made_with(old))
     old.unlink()
-
-
-class UnfinishedRows:
-    """The results so far, in a folder of tables; open it with `with`, which saves at the end.
-
-    Args:
-        folder: The prepared folder.
-        kind: What the results are, for the name of the folder.
-        made_with: Settings that decide the results; results of other settings are not reused.
-        empty: No rows, shape (0, D), of the type to write.
-    """
-
-    def __init__(self, folder: Path, kind: str, made_with: Mapping, empty: np.ndarray):
-        key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:10]
-        self.folder = Path(folder) / f"unfinished-{kind}-{key}"
-        self.empty = empty
-        self._where: dict[str, tuple[FrameTable, int]] = {}
-        self._waiting: dict[str, VideoRows] = {}
-        self._saved = time.monotonic()
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self._remember(path)
-
-    def __enter__(self) -> "UnfinishedRows":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Save what has been added, whatever ended the block."""
-        self.save()
-
-    def __contains__(self, name: str) -> bool:
-        """Tell whether a video's result is there."""
-        return name in self._where or name in self._waiting
-
-    def add(self, name: str, result: VideoRows) -> None:
-        """Keep the result of one video; it is on disk at the latest after `SAVE_EVERY_S`."""
-        self._waiting[name] = result
-        if time.monotonic() - self._saved > SAVE_EVERY_S:
-            self.save()
-
-    def save(self) -> None:
-        """Write what has been added since the last time."""
-        self._saved = time.monotonic()
-        if self._waiting:
-            path = self.folder / f"{time.time_ns()}.safetensors"
-            write_table(path, "rows", [*self._waiting], self._waiting.values(), self.empty)
-            self._remember(path)
-            self._waiting.clear()
-
-    def _remember(self, path: Path) -> None:
-        table = FrameTable(path, "rows")
-        self._where |= {name: (table, position) for position, name in enumerate(table.names)}
-
-    def read(self, names: Sequence[str]) -> Iterator[VideoRows]:
-        """Yield the results of some videos, in their order; all must be there."""
-        self.save()
-        for table, position in map(self._where.__getitem__, names):
-            yield VideoRows(table.rows(position), table.frames(position))
-
-    def remove(self) -> None:
-        """Delete the folder: the results are somewhere else now."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,27 +3,20 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import TEACHER_FILE
 from lib.data.video import iterate_frames
 from lib.prepare.download import download, sha256_of
-from lib.prepare.tables import (
-    NO_SCORES,
-    NUM_CLASSES,
-    UnfinishedRows,
-    VideoRows,
-    read_made_with,
-    write_scores,
-)
-from lib.prepare.workers import map_in_workers
+from lib.prepare.tables import NO_SCORES, NUM_CLASSES, VideoRows, read_made_with, write_scores
+from lib.prepare.unfinished import UnfinishedRows, rows_of_videos
 from lib.published.classifiers import (
     LITE0,
     build_classifier,
@@ -34,8 +27,6 @@ from lib.published.classifiers import (
     torchvision_models,
 )
 from lib.published.efficientnet_lite import published_file
-
-TIMEOUT_S = 1800.0  # for one video
 
 
 @dataclass(frozen=True)
@@ -129,32 +120,26 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class FrameImages:
-    """Reads the frames of one video as a classifier wants them; what a worker process is given.
+def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) -> np.ndarray:
+    """Return the frames of a video as a classifier wants them, shape (n, crop, crop, 3), uint8.
 
-    Attributes:
+    Args:
+        record: The video.
         stride: Every so many-th frame is read.
         resize: Short side that a frame is scaled to, pixels.
         crop: Side of the centre crop, pixels.
     """
+    indices = np.arange(0, record.num_frames, stride)
+    return np.stack([_image(frame, resize, crop) for frame in iterate_frames(record, indices)])
 
-    stride: int
-    resize: int
-    crop: int
 
-    def __call__(self, record: VideoRecord) -> np.ndarray:
-        """Return the images, shape (n, crop, crop, 3), uint8."""
-        indices = np.arange(0, record.num_frames, self.stride)
-        return np.stack([self._image(frame) for frame in iterate_frames(record, indices)])
-
-    def _image(self, frame: np.ndarray) -> np.ndarray:
-        height, width = frame.shape[:2]
-        scale = self.resize / min(height, width)
-        size = (max(self.crop, round(width * scale)), max(self.crop, round(height * scale)))
-        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
-        image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
-        return np.asarray(image.crop((left, top, left + self.crop, top + self.crop)))
+def _image(frame: np.ndarray, resize: int, crop: int) -> np.ndarray:
+    height, width = frame.shape[:2]
+    scale = resize / min(height, width)
+    size = (max(crop, round(width * scale)), max(crop, round(height * scale)))
+    left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
+    image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image.crop((left, top, left + crop, top + crop)))
 
 
 def score_frames(
@@ -187,21 +172,14 @@ def score_frames(
         return path
     device = torch.device(device)
     teacher.network.eval().to(device)
-    names = dataset.index["name"].tolist()
-    read = FrameImages(stride, teacher.resize, teacher.crop)
-    with UnfinishedRows(dataset.folder, "teacher", made_with, NO_SCORES) as results:
-        records = [dataset.record(row) for row, name in enumerate(names) if name not in results]
-        with tqdm(total=len(names), desc="ImageNet classes", unit="video") as progress:
-            progress.update(len(names) - len(records))
-            for outcome in map_in_workers(read, records, num_processes, TIMEOUT_S):
-                record = records[outcome.position]
-                if outcome.error is not None:
-                    raise ValueError(f"{record.path}: cannot be scored: {outcome.error}")
-                parts = np.array_split(outcome.value, -(-len(outcome.value) // batch))
-                rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
-                frames = np.arange(len(rows), dtype=np.int32) * stride
-                results.add(record.name, VideoRows(rows, frames))
-                progress.update()
-    write_scores(dataset.folder, names, results.read(names), made_with)
-    results.remove()
-    return path
+
+    def score(images: np.ndarray) -> VideoRows:
+        parts = np.array_split(images, -(-len(images) // batch))
+        rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
+        return VideoRows(rows, np.arange(len(rows), dtype=np.int32) * stride)
+
+    read = partial(images_of_video, stride=stride, resize=teacher.resize, crop=teacher.crop)
+    unfinished = UnfinishedRows(dataset.folder, "scores", made_with, NO_SCORES)
+    how = (num_processes, "ImageNet classes", score)
+    with rows_of_videos(dataset, unfinished, read, *how) as rows:
+        return write_scores(dataset.folder, dataset.index["name"].tolist(), rows, made_with)
