@@ -17,11 +17,11 @@ from PIL import Image
 from lib.config import PROJECT_ROOT
 from lib.data.frame_tables import PersonBoxes
 from lib.data.video import read_frames
-from lib.prepare import archives, known
+from lib.prepare import known, writing
 from lib.prepare.archives import extract, extract_nested
 from lib.prepare.catalog import CATALOG, PublishedList, RemoteFile, dataset_folder
 from lib.prepare.frames import store_frames
-from lib.prepare.known import class_order, find_known_videos, index_known
+from lib.prepare.known import PublishedFiles, class_order, find_known_videos, index_known
 from lib.prepare.official_lists import ListEntry
 from lib.prepare.prepare import main, prepare
 from lib.prepare.settings import PrepareSettings
@@ -114,8 +114,7 @@ def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="damaged.zip: cannot be unpacked"):
         extract(tmp_path / "damaged.zip", tmp_path / "out")
     (tmp_path / "good.zip").write_bytes(whole)
-    usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 0))
+    monkeypatch.setattr(writing, "free_bytes", lambda _: 0)
     with pytest.raises(ValueError, match="make room, or set data_dir to another disk"):
         extract(tmp_path / "good.zip", tmp_path / "out2")
 
@@ -299,7 +298,7 @@ def test_wrong_folder_and_twice_the_same_video(small_ucf, tmp_path):
 
 def test_no_videos_to_download_without_registration(tmp_path):
     with pytest.raises(ValueError, match="data_root: Mini-Something-Something v2 needs the folder"):
-        known.unpack_videos("mini_ssv2", None, tmp_path, False)
+        known.unpack_videos("mini_ssv2", PublishedFiles(tmp_path))
 
 
 # --- Layouts --------------------------------------------------------------------------------------
@@ -338,8 +337,8 @@ def test_rawframes_tree_in_place(tmp_path, monkeypatch):
     lists["val"] = lists["train"]
     monkeypatch.setattr(known, "read_lists", lambda *_: (lists, {}))
     monkeypatch.setitem(CATALOG, "ucf101", replace(CATALOG["ucf101"], num_classes=2))
-    root, folder = tmp_path / "rawframes", tmp_path / "data"
-    dataset = index_known("ucf101", root, None, folder, allowed=False, num_processes=1)
+    root, files = tmp_path / "rawframes", PublishedFiles(tmp_path / "data")
+    dataset = index_known("ucf101", root, files, num_processes=1)
     assert dataset.index["frames"].tolist() == [2, 2]
     assert read_frames(dataset.record(1).path, np.array([1])).mean() == pytest.approx(180, abs=2)
 
@@ -409,8 +408,8 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
     )
     plan = status_of(settings).set_index("part")["details"]
     assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
-    usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.prepare.status.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr(writing, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr("lib.prepare.status.free_bytes", lambda _: 1000)
     assert "too little room" in status_of(settings).set_index("part")["details"]["in all"]
     with pytest.raises(ValueError, match="data_dir: about 0.0 GB are needed below .*make room"):
         prepare(settings)
@@ -419,9 +418,9 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
 
 def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
     dataset = prepare(settings_for(tmp_path, sources_dir=str(small_ucf)))
-    usage = type(archives.shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.prepare.frames.shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(ValueError, match="frames of 4 videos need about 0.0 GB.*make room"):
+    monkeypatch.setattr(writing, "free_bytes", lambda _: 1000)
+    message = "the frames of 4 videos: about 0.0 GB.*make room.*keep storage = 'videos'"
+    with pytest.raises(ValueError, match=message):
         store_frames(dataset, short_side=24)
     assert not (dataset.folder / "frames").exists()
 

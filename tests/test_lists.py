@@ -1,7 +1,6 @@
 """Labelled lists: drawing, reading published formats, taking them over, comparing."""
 
 import json
-import zipfile
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from lib.data.dataset import (
     draw_labeled_rows,
     parse_list,
 )
+from lib.prepare.archives import extract
 from lib.prepare.lists import (
     class_counts,
     compare_lists,
@@ -114,18 +114,16 @@ def test_ucf_lists(tmp_path):
         read_ucf_list(write(tmp_path / "wrong.txt", "v_A_g01.avi\n"))
 
 
-def test_hmdb_split_from_a_folder_and_a_zip(tmp_path):
-    text = "a b[x]!.avi 1 \nc.avi 2 \nd.avi 0 \n"
+def test_hmdb_split_from_a_folder_or_one_below_it(tmp_path):
+    text = "a b[x]!.avi 1 \nc.avi 2 \nd.avi\t0 \n\n"
     (tmp_path / "splits").mkdir()
     write(tmp_path / "splits" / "draw_sword_test_split2.txt", text)
-    with zipfile.ZipFile(tmp_path / "splits.zip", "w") as archive:
-        archive.writestr("inner/draw_sword_test_split2.txt", text)
-    for path in (tmp_path / "splits", tmp_path / "splits.zip"):
+    for path in (tmp_path / "splits", tmp_path):
         parts = read_hmdb_split(path, 2)
         assert parts["train"] == [ListEntry("draw_sword/a b[x]!")]
         assert parts["test"] == [ListEntry("draw_sword/c")]
         assert parts["unused"] == [ListEntry("draw_sword/d")]
-    with pytest.raises(ValueError, match="no file that ends in _test_split1.txt"):
+    with pytest.raises(ValueError, match=r"holds no \*_test_split1.txt"):
         read_hmdb_split(tmp_path / "splits", 1)
     write(tmp_path / "splits" / "run_test_split2.txt", "a.avi 7\n")
     with pytest.raises(ValueError, match="run_test_split2.txt, line 1: 'a.avi 7'"):
@@ -152,8 +150,10 @@ def test_something_something_json(tmp_path):
     with pytest.raises(ValueError, match="record 1: 'Eating' is missing"):
         wrong = json.dumps([record | {"template": "Eating"}])
         read_something_json(write(tmp_path / "wrong.json", wrong), labels)
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
+    with pytest.raises(ValueError, match="broken.json: damaged .*; it must be JSON, get it again"):
         read_something_json(write(tmp_path / "broken.json", "["), labels)
+    with pytest.raises(ValueError, match="labels.json: damaged .*'three'.*take the file"):
+        read_something_json(train, write(labels, '{"Holding something": "three"}'))
 
 
 def test_formats_are_told_apart(tmp_path):
@@ -275,7 +275,8 @@ def test_reference_lists_of_ucf101(tmp_path):
 
 @needs_lists
 def test_hmdb51_reference_lists_label_some_clips_as_another_class(tmp_path):
-    splits = read_hmdb_split(SHARED / "hmdb51_official_splits.zip", 1)
+    extract(SHARED / "hmdb51_official_splits.zip", tmp_path / "splits")
+    splits = read_hmdb_split(tmp_path / "splits", 1)
     assert [len(splits[part]) for part in ("train", "test", "unused")] == [3570, 1530, 1666]
     names = sorted(entry.name for part in splits.values() for entry in part)
     dataset = make_dataset(tmp_path, names, "hmdb51")

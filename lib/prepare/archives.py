@@ -4,34 +4,17 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import rarfile
 from tqdm.auto import tqdm
 
 from lib.files import write_atomic
+from lib.prepare.writing import check_room
 
 SUFFIXES = (".zip", ".rar")
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file in an archive.
-
-    Attributes:
-        name: Its path in the archive.
-        size: Unpacked, bytes.
-        kind: `file`, `folder`, or `other` for links, devices and the like.
-        source: What the archive's library calls it.
-    """
-
-    name: str
-    size: int
-    kind: str
-    source: Any
+Member = zipfile.ZipInfo | rarfile.RarInfo  # a file, folder or something else in an archive
 
 
 def extract(archive: Path, folder: Path) -> list[Path]:
@@ -70,13 +53,13 @@ def extract(archive: Path, folder: Path) -> list[Path]:
 
 def _extract(archive: Path, folder: Path) -> list[Path]:
     with _open(archive) as opened:
-        targets = [(member, target(folder, member, archive)) for member in _members(opened)]
-        files = [(member, path) for member, path in targets if path is not None]
-        todo = [(m, p) for m, p in files if not (p.is_file() and p.stat().st_size == m.size)]
-        _check_space(archive, folder, sum(member.size for member, _ in todo))
+        targets = [(member, target(folder, member, archive)) for member in opened.infolist()]
+        files = [(member, path) for member, path in targets if not member.is_dir()]
+        todo = [(m, p) for m, p in files if not (p.is_file() and p.stat().st_size == m.file_size)]
+        check_room(folder, sum(member.file_size for member, _ in todo), str(archive))
         for member, path in tqdm(todo, desc=f"unpacking {archive.name}", unit="file"):
-            with opened.open(member.source) as stream:
-                _write(stream, path, member.size)
+            with opened.open(member) as stream:
+                _write(stream, path, member.file_size)
     return [path for _, path in files]
 
 
@@ -93,29 +76,25 @@ def extract_nested(archive: Path, folder: Path) -> None:
     done.touch()
 
 
-def target(folder: Path, member: Member, archive: Path) -> Path | None:
-    """Return where a member goes; None for a folder.
+def target(folder: Path, member: Member, archive: Path) -> Path:
+    """Return where a member goes.
 
     Raises:
-        ValueError: If that is outside of `folder`, or it is not a plain file.
+        ValueError: If that is outside of `folder`, or it is neither a plain file nor a folder.
     """
-    name = member.name.replace("\\", "/")
+    name = member.filename.replace("\\", "/")
     parts = PurePosixPath(name).parts
-    if member.kind == "other":
+    if not (member.is_dir() or _is_plain_file(member)):
         raise ValueError(f"{archive}: {name!r} is a link or a device; nothing was unpacked")
     if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
         raise ValueError(f"{archive}: {name!r} leads out of the folder; nothing was unpacked")
-    return None if member.kind == "folder" else folder.joinpath(*parts)
+    return folder.joinpath(*parts)
 
 
-def _check_space(archive: Path, folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"{archive}: needs {needed / 1e9:.1f} GB unpacked, {folder} has {free / 1e9:.1f} GB "
-            "free; make room, or set data_dir to another disk"
-        )
+def _is_plain_file(member: Member) -> bool:
+    if isinstance(member, zipfile.ZipInfo):
+        return not stat.S_ISLNK(member.external_attr >> 16)
+    return member.is_file()
 
 
 def _write(stream: IO[bytes], path: Path, size: int) -> None:
@@ -139,19 +118,6 @@ def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
         f"{path}: not a zip or rar archive; perhaps an error page was saved under its name: look "
         "at it, delete it and get it again"
     )
-
-
-def _members(archive: zipfile.ZipFile | rarfile.RarFile) -> Iterator[Member]:
-    for info in archive.infolist():
-        yield Member(info.filename, info.file_size, _kind(info), info)
-
-
-def _kind(info: zipfile.ZipInfo | rarfile.RarInfo) -> str:
-    if info.is_dir():
-        return "folder"
-    if isinstance(info, zipfile.ZipInfo):
-        return "other" if stat.S_ISLNK(info.external_attr >> 16) else "file"
-    return "file" if info.is_file() else "other"
 
 
 def find_file(folder: Path | None, filename: str) -> Path | None:

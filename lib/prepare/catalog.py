@@ -14,11 +14,8 @@ cards and the authors' pages report them; read them at the source before you rel
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lib.data.folders import prepared_folder
-
-ListFormat = Literal["reference", "video_folder", "kinetics_csv"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,11 @@ class PublishedList:
         name: Name that the list gets here.
         file: The file.
         num_videos: Videos in it.
-        format: How it is written.
     """
 
     name: str
     file: RemoteFile
     num_videos: int | None
-    format: ListFormat = "reference"
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class CatalogEntry:
         how_to_get: Where the videos are from, for someone who has none.
         archives: Archives of the videos, where they may be downloaded without asking anyone.
         splits: Archive of the official splits.
-        lists: Published lists.
+        lists: Published lists, in formats of `read_list_file`.
         categories: File of class names in label order, where the videos have no class folders.
         videos_gb: Disk that unpacking takes, about; with archives inside of archives, for both.
         warning: What is easily taken for something else.
@@ -98,7 +93,6 @@ def _published_lists(name: str) -> tuple[PublishedList, ...]:
             row["name"],
             RemoteFile(row["url"], row["sha256"] or None),
             int(row["num_videos"]) if row["num_videos"] else None,
-            row["format"],
         )
         for row in rows
     )

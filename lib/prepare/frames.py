@@ -1,6 +1,5 @@
 """Storing a data set as JPEG frames instead of videos: larger, and faster to read at random."""
 
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import FRAME_FILE, iterate_frames
 from lib.prepare.tables import SCALED_TO, read_made_with, write_person_boxes
 from lib.prepare.workers import map_in_workers
-from lib.prepare.writing import write_dataset
+from lib.prepare.writing import check_room, write_dataset
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
@@ -93,7 +92,10 @@ def store_frames(
         return dataset
     folder = dataset.folder / FRAMES_FOLDER
     records = [dataset.record(row) for row in range(len(dataset.index))]
-    _check_space(dataset, folder, short_side)
+    is_left = [not (folder / name).is_dir() for name in dataset.index["name"]]
+    left = dataset.index.loc[is_left, ["frames", "width", "height"]].to_numpy()
+    remedy = "set data_dir to another disk, or keep storage = 'videos'"
+    check_room(folder, jpeg_bytes(left, short_side), f"the frames of {len(left)} videos", remedy)
     sizes = np.zeros((len(records), 2), dtype=np.int64)
     write = partial(write_frames, folder=folder, short_side=short_side)
     outcomes = map_in_workers(write, records, num_processes, TIMEOUT_S)
@@ -117,18 +119,6 @@ def store_frames(
     return write_dataset(
         dataset.folder, dataset.name, dataset.classes, dataset.folder, index, source
     )
-
-
-def _check_space(dataset: VideoDataset, folder: Path, short_side: int) -> None:
-    is_left = [not (folder / name).is_dir() for name in dataset.index["name"]]
-    left = dataset.index.loc[is_left, ["frames", "width", "height"]].to_numpy()
-    needed, free = jpeg_bytes(left, short_side), shutil.disk_usage(dataset.folder).free
-    if needed > free:
-        raise ValueError(
-            f"{folder}: the frames of {len(left)} videos need about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; make room, set data_dir to another disk, or keep "
-            "storage = 'videos'"
-        )
 
 
 def _scale_boxes(dataset: VideoDataset, scales: np.ndarray, made_with: dict) -> None:

@@ -3,66 +3,116 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from lib.config import project_path
 from lib.data.dataset import VideoDataset
 from lib.prepare.archives import extract, extract_nested, find_file
-from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile
+from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile, dataset_folder
 from lib.prepare.download import download, matches
 from lib.prepare.folder import is_video, open_videos
-from lib.prepare.lists import YOUTUBE_ID, find_entries, import_list, loose_class
+from lib.prepare.lists import (
+    find_entries,
+    find_names,
+    has_youtube_ids,
+    import_list,
+    loose_name,
+    stem_of,
+    youtube_id,
+)
 from lib.prepare.official_lists import (
     ListEntry,
     read_categories,
     read_hmdb_split,
-    read_kinetics_csv,
-    read_reference_list,
-    read_ucf_list,
+    read_list_file,
+    read_ucf_split,
 )
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.writing import write_dataset
 
 SPLITS = (1, 2, 3)
 SPLIT_MARKERS = {"ucf101": "trainlist01.txt", "hmdb51": "wave_test_split1.txt"}
 REQUIRED = ("train", "val")
 MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
-READERS = {
-    "reference": read_reference_list,
-    "video_folder": read_reference_list,
-    "kinetics_csv": read_kinetics_csv,
-}
+READERS = {"ucf101": read_ucf_split, "hmdb51": read_hmdb_split}  # of the official splits
+
+
+@dataclass(frozen=True)
+class PublishedFiles:
+    """The published files of a data set.
+
+    Attributes:
+        folder: The prepared folder; what is downloaded goes into its `published/`.
+        sources: Folder of archives and lists that are there already, or None.
+        allowed: Whether missing files may be downloaded.
+    """
+
+    folder: Path
+    sources: Path | None = None
+    allowed: bool = False
+
+    def find(self, file: RemoteFile) -> Path | None:
+        """Return a file that is there, in `sources` or from an earlier download."""
+        earlier = self._place(file)
+        return find_file(self.sources, file.filename) or (earlier if earlier.is_file() else None)
+
+    def get(self, file: RemoteFile) -> Path:
+        """Return a file that is there, or is downloaded now.
+
+        Raises:
+            ValueError: If it is not there and may not be downloaded, or has another checksum.
+        """
+        found = find_file(self.sources, file.filename)
+        if found is None:
+            return download(file.url, self._place(file), file.checksum, self.allowed)
+        if file.checksum is not None and not matches(found, file.checksum):
+            raise ValueError(
+                f"{found}: not the file that is at {file.url} (its checksum is not "
+                f"{file.checksum}); take it away or replace it"
+            )
+        return found
+
+    def find_splits(self, name: str) -> Path | None:
+        """Return the folder of the official splits of a data set, unpacked in `sources`."""
+        marker = find_file(self.sources, SPLIT_MARKERS.get(name, ""))
+        return marker and marker.parent
+
+    def _place(self, file: RemoteFile) -> Path:
+        return self.folder / "published" / file.filename
+
+
+def published_files(settings: PrepareSettings) -> PublishedFiles:
+    """Return where the published files of the data set of some settings are."""
+    folder = dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
+    sources = None if settings.sources_dir is None else project_path(settings.sources_dir)
+    return PublishedFiles(folder, sources, settings.download)
 
 
 def index_known(
-    name: str,
-    root: Path | None,
-    sources: Path | None,
-    folder: Path,
-    allowed: bool,
-    num_processes: int = 0,
+    name: str, root: Path | None, files: PublishedFiles, num_processes: int = 0
 ) -> VideoDataset:
     """Index a data set of the catalog; only videos that its lists name are taken.
 
     Args:
         name: Its name.
         root: Its videos or frames, in any of the usual layouts; None to unpack its archives.
-        sources: Folder of archives and lists that are there already, or None.
-        folder: The prepared folder to make.
-        allowed: Whether missing files may be downloaded.
+        files: Its published files; tells the prepared folder to make.
         num_processes: Worker processes; 0 for one per core.
 
     Raises:
         ValueError: If files are missing or damaged; says which, where they are from and what to do.
     """
-    entry = CATALOG[name]
+    entry, folder = CATALOG[name], files.folder
     if entry.warning:
         print(f"{entry.title}: {entry.warning}")
-    lists, absent = read_lists(name, sources, folder, allowed)
+    lists, absent = read_lists(name, files)
     for list_name, reason in absent.items():
         print(f"list {list_name} is left out: {reason}")
-    root = root or unpack_videos(name, sources, folder, allowed)
-    videos = _listed_videos(root, lists, entry, name.startswith("kinetics"))
+    root = root or unpack_videos(name, files)
+    videos = _listed_videos(root, lists, entry, has_youtube_ids(name))
     index = open_videos(videos, root, folder, num_processes)
     classes = class_order(lists)
     if len(classes) != entry.num_classes:
@@ -102,25 +152,8 @@ def _take_over(lists: Mapping[str, Sequence[ListEntry]], dataset: VideoDataset) 
             print(import_list(dataset, name, entries, name).summary())
 
 
-def get_file(file: RemoteFile, sources: Path | None, folder: Path, allowed: bool) -> Path:
-    """Return a published file: from `sources`, from an earlier download, or downloaded now.
-
-    Raises:
-        ValueError: If it is not there and may not be downloaded, or has another checksum.
-    """
-    found = find_file(sources, file.filename)
-    if found is None:
-        return download(file.url, folder / "published" / file.filename, file.checksum, allowed)
-    if file.checksum is not None and not matches(found, file.checksum):
-        raise ValueError(
-            f"{found}: not the file that is at {file.url} (its checksum is not {file.checksum}); "
-            "take it away or replace it"
-        )
-    return found
-
-
 def read_lists(
-    name: str, sources: Path | None, folder: Path, allowed: bool
+    name: str, files: PublishedFiles
 ) -> tuple[dict[str, list[ListEntry]], dict[str, str]]:
     """Read all lists that can be had.
 
@@ -135,19 +168,18 @@ def read_lists(
     absent: dict[str, str] = {}
     for published in entry.lists:
         try:
-            path = get_file(published.file, sources, folder, allowed)
+            path = files.get(published.file)
         except ValueError as error:
             absent[published.name] = str(error)
             continue
-        lists[published.name] = _read(published, path, entry, sources, folder, allowed)
+        lists[published.name] = _read(published, path, entry, files)
     if entry.splits is not None:
         try:
-            texts = _get_splits(name, entry.splits, sources, folder, allowed)
+            texts = files.find_splits(name) or _unpack_splits(entry.splits, files)
         except ValueError as error:
             absent["official splits"] = str(error)
         else:
-            splits = _read_splits(name, texts)
-            lists = {**{part: splits[part] for part in REQUIRED}, **splits, **lists}
+            lists = _read_splits(name, texts) | lists
     _check_required(entry, lists, absent)
     return lists, {n: reason for n, reason in absent.items() if n not in lists}
 
@@ -163,49 +195,30 @@ def _check_required(entry: CatalogEntry, lists: Mapping, absent: Mapping[str, st
 
 
 def _read(
-    published: PublishedList,
-    path: Path,
-    entry: CatalogEntry,
-    sources: Path | None,
-    folder: Path,
-    allowed: bool,
+    published: PublishedList, path: Path, entry: CatalogEntry, files: PublishedFiles
 ) -> list[ListEntry]:
-    entries = READERS[published.format](path)
+    entries = read_list_file(path)
     if published.num_videos is not None and len(entries) != published.num_videos:
         raise ValueError(f"{path}: {len(entries)} videos, expected {published.num_videos}")
     if entry.categories is None:
         return entries
-    classes = read_categories(get_file(entry.categories, sources, folder, allowed))
+    classes = read_categories(files.get(entry.categories))
     return [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
 
 
-def _get_splits(
-    name: str, file: RemoteFile, sources: Path | None, folder: Path, allowed: bool
-) -> Path:
-    """Return the folder of the split files: unpacked in `sources`, or from the archive."""
-    marker = find_file(sources, SPLIT_MARKERS[name])
-    if marker is not None:
-        return marker.parent
-    texts = folder / "published" / "splits"
-    extract(get_file(file, sources, folder, allowed), texts)
+def _unpack_splits(archive: RemoteFile, files: PublishedFiles) -> Path:
+    texts = files.folder / "published" / "splits"
+    extract(files.get(archive), texts)
     return texts
 
 
 def _read_splits(name: str, texts: Path) -> dict[str, list[ListEntry]]:
     """Read the official splits of UCF-101 or HMDB-51, and `train` and `val` from the first."""
-    lists = {}
-    for split in SPLITS:
-        if name == "hmdb51":
-            parts = read_hmdb_split(texts, split)
-        else:
-            files = {part: f"{part}list{split:02d}.txt" for part in ("train", "test")}
-            paths = {part: find_file(texts, file) for part, file in files.items()}
-            if None in paths.values():
-                raise ValueError(f"{texts}: holds no {' or '.join(files.values())}")
-            parts = {part: read_ucf_list(file) for part, file in paths.items()}
+    splits = {split: READERS[name](texts, split) for split in SPLITS}
+    first = splits[1]  # the paper trains on the clips that HMDB-51's split leaves out, too
+    lists = {"train": first["train"] + first.get("unused", []), "val": first["test"]}
+    for split, parts in splits.items():
         lists |= {f"split{split}_{part}": parts[part] for part in ("train", "test")}
-        if split == 1:  # the paper trains on the clips that HMDB-51's split leaves out, too
-            lists |= {"train": parts["train"] + parts.get("unused", []), "val": parts["test"]}
     return lists
 
 
@@ -229,22 +242,21 @@ def class_order(lists: Mapping[str, Sequence[ListEntry]]) -> list[str]:
     return order
 
 
-def unpack_videos(name: str, sources: Path | None, folder: Path, allowed: bool) -> Path:
+def unpack_videos(name: str, files: PublishedFiles) -> Path:
     """Unpack the archives of a data set into `videos/` and return that folder.
 
     Raises:
         ValueError: If it has none that may be downloaded freely, or they cannot be unpacked.
     """
     entry = CATALOG[name]
-    root = folder / "videos"
+    root = files.folder / "videos"
     if not entry.archives:
         raise ValueError(
             f"data_root: {entry.title} needs the folder of its videos: {entry.how_to_get}"
         )
     for file in entry.archives:
-        archive = get_file(file, sources, folder, allowed)
         unpack = extract_nested if name == "hmdb51" else extract
-        unpack(archive, root)
+        unpack(files.get(file), root)
     return root
 
 
@@ -263,49 +275,28 @@ def find_known_videos(
         ValueError: If a listed video is there twice.
     """
     listed = list(dict.fromkeys(e.name for entries in lists.values() for e in entries))
-    names = _Names(listed, is_kinetics)
-    found: dict[str, str] = {}
-    unknown = 0
-    for class_folder, stem, path in walk_videos(root):
-        name = names.find(class_folder, stem)
-        unknown += name is None
-        if name in found:
+    videos = list(walk_videos(root))
+    ways = [(loose_name, loose_name), (stem_of, stem_of)]
+    ways += [(youtube_id, youtube_id)] if is_kinetics else []
+    rows = find_names([name for name, _ in videos], listed, ways).tolist()
+    found: dict[int, str] = {}  # position in `listed` -> path
+    for row, (_, path) in zip(rows, videos, strict=True):
+        if row in found:
             raise ValueError(
-                f"{root}: {name} is there twice, as {found[name]} and {path}; remove one"
+                f"{root}: {listed[row]} is there twice, as {found[row]} and {path}; remove one"
             )
-        if name is not None:
-            found[name] = path
-    rows = [(name.rpartition("/")[0], name, found[name]) for name in listed if name in found]
-    return pd.DataFrame(rows, columns=["class", "name", "path"]), unknown
+        if row >= 0:
+            found[row] = path
+    table = [(listed[row].rpartition("/")[0], listed[row], found[row]) for row in sorted(found)]
+    return pd.DataFrame(table, columns=["class", "name", "path"]), len(videos) - len(found)
 
 
-class _Names:
-    """The listed names, to be found by what a file is called."""
-
-    def __init__(self, listed: Sequence[str], is_kinetics: bool):
-        self.length = YOUTUBE_ID if is_kinetics else None
-        self.exact: dict[tuple[str, str], str] = {}
-        self.alone: dict[str, list[str]] = defaultdict(list)  # by the stem, or by the YouTube id
-        for name in listed:
-            class_name, _, stem = name.rpartition("/")
-            self.exact[loose_class(class_name), stem] = name
-            for key in {stem, stem[: self.length]}:
-                self.alone[key].append(name)
-
-    def find(self, class_folder: str, stem: str) -> str | None:
-        """Return the listed name of a video; None for another, or where several fit."""
-        exact = self.exact.get((loose_class(class_folder), stem))
-        options = [[exact]] if exact else []
-        options += [self.alone.get(key, []) for key in (stem, stem[: self.length])]
-        return next((names[0] for names in options if len(names) == 1), None)
-
-
-def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield (folder name, stem, path below the first folder) of all videos and frame folders."""
+def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name (`folder/stem`) and path below the first folder of all videos, frames too."""
     for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
         path = f"{inside}/{entry.name}".lstrip("/")
         if is_video(entry):
             stem = entry.name if entry.is_dir() else Path(entry.name).stem
-            yield Path(inside).name, stem, path
+            yield f"{Path(inside).name}/{stem}", path
         elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < MAX_DEPTH:
             yield from walk_videos(folder, path)

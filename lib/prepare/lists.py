@@ -1,9 +1,8 @@
 """Lists of videos: what is in them, how two of them differ, and taking over published ones."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from lib.prepare.official_lists import ListEntry
 from lib.prepare.writing import write_changed, write_list
 
 YOUTUBE_ID = 11  # characters
+Spelling = Callable[[str], str]  # of a name, to compare it
 
 
 def labeled_list_name(fraction: float, seed: int) -> str:
@@ -58,9 +58,12 @@ def summarize_lists(dataset: VideoDataset) -> pd.DataFrame:
 
 def class_counts(dataset: VideoDataset, list_name: str) -> pd.Series:
     """Return the number of a list's videos of each class, classes in label order, int64."""
-    labels = pd.Series(dataset.read_labels(list_name)[1])  # decided ones are its own
-    counts = labels.value_counts().reindex(range(len(dataset.classes)), fill_value=0)
-    return counts.set_axis(list(dataset.classes))
+    return _count(dataset, dataset.read_labels(list_name)[1])  # decided ones are its own
+
+
+def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    return pd.Series(counts, index=list(dataset.classes))
 
 
 def compare_lists(dataset: VideoDataset, first: str, second: str) -> pd.DataFrame:
@@ -76,21 +79,18 @@ def compare_lists(dataset: VideoDataset, first: str, second: str) -> pd.DataFram
         both (videos in both), missing (which of the two lacks the class: "", "first", "second" or
         "both").
     """
-    rows = {name: dataset.read_list(list_name) for name, list_name in _pair(first, second)}
-    shared = pd.Index(rows["first"]).intersection(pd.Index(rows["second"]))
+    shared = np.intersect1d(dataset.read_list(first), dataset.read_list(second))
     table = pd.DataFrame(
-        {name: class_counts(dataset, list_name) for name, list_name in _pair(first, second)}
+        {
+            "first": class_counts(dataset, first),
+            "second": class_counts(dataset, second),
+            "both": _count(dataset, dataset.index["label"].to_numpy()[shared]),
+        }
     )
-    labels = dataset.index["label"].iloc[shared].value_counts()
-    table["both"] = labels.reindex(range(len(dataset.classes)), fill_value=0).to_numpy()
     lacks = (table[["first", "second"]] == 0).to_numpy()
     names = {(False, False): "", (True, False): "first", (False, True): "second"}
     table["missing"] = [names.get(tuple(pair), "both") for pair in lacks.tolist()]
     return table
-
-
-def _pair(first: str, second: str) -> list[tuple[str, str]]:
-    return [("first", first), ("second", second)]
 
 
 @dataclass(frozen=True)
@@ -182,18 +182,31 @@ def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
     Returns:
         Index rows, -1 where a video is not there, shape (len(names),), int64.
     """
-    index = dataset.index["name"].tolist()
-    ways = [(str, str), (_loose_name, _loose_name), (_stem, str)]
-    if dataset.name.startswith("kinetics"):
-        ways.append((_youtube_id, _youtube_id))
+    ways: list[tuple[Spelling, Spelling]] = [(str, str), (loose_name, loose_name), (str, stem_of)]
+    ways += [(youtube_id, youtube_id)] if has_youtube_ids(dataset.name) else []
+    return find_names(names, dataset.index["name"].tolist(), ways)
+
+
+def find_names(
+    names: Sequence[str], known: Sequence[str], ways: Iterable[tuple[Spelling, Spelling]]
+) -> np.ndarray:
+    """Find names among known ones.
+
+    Args:
+        names: `class/stem`, or the stem alone.
+        known: The same.
+        ways: How a name and a known name are spelled to be compared; tried in turn. What several
+            known ones are spelled like stands for none of them.
+
+    Returns:
+        Positions in `known`, -1 where a name is not there, shape (len(names),), int64.
+    """
     rows = np.full(len(names), -1, dtype=np.int64)
-    for of_index, of_list in ways:
+    for of_name, of_known in ways:
         missing = np.flatnonzero(rows < 0)
-        if len(missing) == 0:
-            break
-        table = pd.Series(np.arange(len(index)), index=[of_index(name) for name in index])
+        table = pd.Series(np.arange(len(known)), index=[of_known(name) for name in known])
         table = table[~table.index.duplicated(keep=False)]
-        wanted = [of_list(names[position]) for position in missing]
+        wanted = [of_name(names[position]) for position in missing]
         rows[missing] = table.reindex(wanted, fill_value=-1).to_numpy()
     return rows
 
@@ -203,14 +216,22 @@ def loose_class(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _loose_name(name: str) -> str:
+def loose_name(name: str) -> str:
+    """Return `class/stem` with the class as it is compared."""
     class_name, _, stem = name.rpartition("/")
     return f"{loose_class(class_name)}/{stem}"
 
 
-def _stem(name: str) -> str:
-    return Path(name).name
+def stem_of(name: str) -> str:
+    """Return a name without its class."""
+    return name.rpartition("/")[2]
 
 
-def _youtube_id(name: str) -> str:
-    return _stem(name)[:YOUTUBE_ID]
+def youtube_id(name: str) -> str:
+    """Return the YouTube id that a name in Kinetics begins with."""
+    return stem_of(name)[:YOUTUBE_ID]
+
+
+def has_youtube_ids(dataset_name: str) -> bool:
+    """Tell whether a data set's videos are named by their YouTube ids."""
+    return dataset_name.startswith("kinetics")

@@ -7,7 +7,6 @@ expected there.
 import csv
 import json
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,11 +73,25 @@ def read_ucf_list(path: Path) -> list[ListEntry]:
     return _not_empty(entries, path)
 
 
-def read_hmdb_split(path: Path, split: int) -> dict[str, list[ListEntry]]:
-    """Read HMDB-51's official split from its folder of files or the zip archive of it.
+def read_ucf_split(folder: Path, split: int) -> dict[str, list[ListEntry]]:
+    """Read UCF-101's official split from a folder of its files, at any depth.
 
     Args:
-        path: Holds `<class>_test_split<n>.txt`, lines `video.avi 0|1|2`.
+        folder: Holds `trainlist01.txt`, `testlist01.txt` and so on.
+        split: 1, 2 or 3.
+
+    Returns:
+        Entries of "train" and "test".
+    """
+    parts = ("train", "test")
+    return {part: read_ucf_list(_files(folder, f"{part}list{split:02d}.txt")[0]) for part in parts}
+
+
+def read_hmdb_split(folder: Path, split: int) -> dict[str, list[ListEntry]]:
+    """Read HMDB-51's official split from a folder of its files, at any depth.
+
+    Args:
+        folder: Holds `<class>_test_split<n>.txt`, lines `video.avi 0|1|2`.
         split: 1, 2 or 3.
 
     Returns:
@@ -86,19 +99,14 @@ def read_hmdb_split(path: Path, split: int) -> dict[str, list[ListEntry]]:
     """
     parts: dict[str, list[ListEntry]] = {part: [] for part in HMDB_PARTS.values()}
     ending = f"_test_split{split}.txt"
-    for name, text in sorted(_texts(path, ending).items()):
-        class_name = Path(name).name.removesuffix(ending)
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
+    for path in _files(folder, f"*{ending}"):
+        for number, line in _lines(path):
             fields = line.rsplit(maxsplit=1)
             if len(fields) != 2 or fields[1] not in HMDB_PARTS:
-                raise ValueError(
-                    f"{path}: {name}, line {number}: {line!r} is not `video.avi 0|1|2`"
-                )
-            stem = fields[0].strip().removesuffix(".avi")
-            parts[HMDB_PARTS[fields[1]]].append(ListEntry(f"{class_name}/{stem}"))
-    _not_empty(parts["train"], path)
+                raise ValueError(f"{path}, line {number}: {line!r} is not `video.avi 0|1|2`")
+            name = f"{path.name.removesuffix(ending)}/{fields[0].removesuffix('.avi')}"
+            parts[HMDB_PARTS[fields[1]]].append(ListEntry(name))
+    _not_empty(parts["train"], folder)
     return parts
 
 
@@ -131,7 +139,9 @@ def read_something_json(path: Path, labels_path: Path) -> list[ListEntry]:
         path: Records with `id` and `template`.
         labels_path: {template without brackets: label}.
     """
-    labels = {_plain(name): int(label) for name, label in _json(labels_path, dict).items()}
+    found = _json(labels_path, dict)
+    with reading(labels_path, "take the file that came with the list"):
+        labels = {_plain(name): int(label) for name, label in found.items()}
     entries = []
     for number, record in enumerate(_json(path, list), start=1):
         try:
@@ -155,13 +165,11 @@ def _plain(template: str) -> str:
 
 
 def _json(path: Path, kind: type) -> list | dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"{path}: holds a {type(value).__name__}, expected a {kind.__name__}")
-    return value
+    with reading(path, "it must be JSON, get it again"):
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, kind):
+            raise ValueError(f"holds a {type(value).__name__}, expected a {kind.__name__}")
+        return value
 
 
 def _text(path: Path) -> str:
@@ -177,18 +185,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def _texts(path: Path, ending: str) -> dict[str, str]:
-    """Return name and text of the files with an ending, in a folder or in a zip archive."""
-    if path.is_dir():
-        found = {p.name: _text(p) for p in path.rglob(f"*{ending}")}
-    elif path.is_file() and zipfile.is_zipfile(path):
-        with reading(path, "delete it and get it again"), zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(ending)]
-            found = {name: archive.read(name).decode() for name in names}
-    else:
-        raise ValueError(f"{path}: neither a folder nor a zip archive")
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the files of this name, or pattern of names, below a folder, sorted by name."""
+    found = sorted(folder.rglob(name), key=lambda path: path.name)
     if not found:
-        raise ValueError(f"{path}: holds no file that ends in {ending}")
+        raise ValueError(f"{folder}: holds no {name}")
     return found
 
 

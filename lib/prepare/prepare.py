@@ -28,7 +28,7 @@ from lib.prepare.detect import detect_motion, detect_persons
 from lib.prepare.download import download
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import store_frames
-from lib.prepare.known import index_known
+from lib.prepare.known import index_known, published_files
 from lib.prepare.lists import counted_list_name, draw_counted_rows, import_list, labeled_list_name
 from lib.prepare.official_lists import read_list_file
 from lib.prepare.reference_files import import_detections, import_scores
@@ -142,10 +142,8 @@ def _make(settings: PrepareSettings, folder: Path) -> VideoDataset:
         groups = None if settings.groups_file is None else project_path(settings.groups_file)
         how = (settings.val_fraction, settings.seed, settings.num_processes, groups)
         return index_folder(root, folder, *how)
-    sources = None if settings.sources_dir is None else project_path(settings.sources_dir)
-    return index_known(
-        settings.dataset, root, sources, folder, settings.download, settings.num_processes
-    )
+    files = published_files(settings)
+    return index_known(settings.dataset, root, files, settings.num_processes)
 
 
 def make_person_boxes(settings: PrepareSettings, dataset: VideoDataset) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.prepare.download import sha256_of
+from lib.prepare.lists import has_youtube_ids, stem_of, youtube_id
 from lib.prepare.pickled_arrays import as_array, load_arrays
 from lib.prepare.tables import (
     NO_BOXES,
@@ -25,15 +26,8 @@ from lib.prepare.tables import (
     write_scores,
 )
 
-YOUTUBE_ID = 11  # characters
 MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames
 REMEDY = "Use a file from the reference, or make boxes and scores anew"
-
-
-def reference_key(name: str, dataset_name: str) -> str:
-    """Return the reference's name of a video `class/stem`."""
-    stem = name.split("/", 1)[1]
-    return stem[:YOUTUBE_ID] if dataset_name.startswith("kinetics") else stem
 
 
 def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
@@ -127,7 +121,7 @@ def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
     table = load_arrays(Path(path), REMEDY)
     if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
         raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
-    keys = [reference_key(name, dataset.name) for name in dataset.index["name"]]
+    keys = _reference_names(dataset)
     missing = [key for key in keys if key not in table]
     if len(missing) == len(keys):
         raise ValueError(
@@ -140,6 +134,11 @@ def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
     return table
 
 
+def _reference_names(dataset: VideoDataset) -> list[str]:
+    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
+    return [name_of(name) for name in dataset.index["name"]]
+
+
 def _rows_of(
     dataset: VideoDataset,
     table: dict,
@@ -148,8 +147,9 @@ def _rows_of(
     empty: np.ndarray,
 ) -> list[VideoRows]:
     results, beyond, space = [], 0, MAX_GROWTH * Path(path).stat().st_size
-    for name, num_frames in zip(dataset.index["name"], dataset.index["frames"], strict=True):
-        entry = table.get(reference_key(name, dataset.name), {})
+    videos = dataset.index[["name", "frames"]].itertuples(index=False)
+    for (name, num_frames), key in zip(videos, _reference_names(dataset), strict=True):
+        entry = table.get(key, {})
         try:
             numbers = sorted(n for n in entry if 1 <= n <= num_frames)
             parts = [convert(int(number), entry[number]) for number in numbers]

@@ -1,7 +1,6 @@
 """What is there, what is missing and what will be made, told before any work starts."""
 
 import os
-import shutil
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -13,19 +12,19 @@ from lib.config import project_path
 from lib.data.dataset import VideoDataset, is_prepared, read_dataset, read_description
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.files import check_writable
-from lib.prepare.archives import find_file
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
 from lib.prepare.detect import motion_made_with, yolox_made_with
 from lib.prepare.download import sha256_of
 from lib.prepare.folder import BROKEN_FILE, find_videos
 from lib.prepare.frames import jpeg_bytes, stores_frames
-from lib.prepare.known import REQUIRED, SPLIT_MARKERS, walk_videos
+from lib.prepare.known import REQUIRED, PublishedFiles, published_files, walk_videos
 from lib.prepare.lists import counted_list_name, labeled_list_name
 from lib.prepare.reference_files import import_made_with
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import PARTS
 from lib.prepare.tables import NUM_CLASSES, OLD_BOXES_FILE, is_made_with, read_made_with
 from lib.prepare.workers import num_cores
+from lib.prepare.writing import check_room, existing, free_bytes, gigabytes
 from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
@@ -96,12 +95,7 @@ def check_folder(settings: PrepareSettings) -> None:
     if todo:
         check_writable(folder, "data_dir", "set data_dir to a folder that you may write to")
     # Frames are left out: `store_frames` checks those not written yet, when all is counted.
-    needed = sum(line.size for line in todo if line.part != "frames")
-    if needed > _free(folder):
-        raise ValueError(
-            f"data_dir: about {_gigabytes(needed)} are needed below {folder}, "
-            f"{_gigabytes(_free(folder))} are free; make room, or set data_dir to another disk"
-        )
+    check_room(folder, sum(line.size for line in todo if line.part != "frames"), "data_dir")
 
 
 def _folder(settings: PrepareSettings) -> Path:
@@ -128,12 +122,12 @@ def _in_all(lines: list[Line], folder: Path) -> Line:
     """Sum up: what is missing comes first, then the time and the disk of what is to be done."""
     missing = [line.part for line in lines if line.state == MISSING]
     todo = [line for line in lines if line.state == TO_DO]
-    size, free = sum(line.size for line in todo), _free(folder)
+    size, free = sum(line.size for line in todo), free_bytes(folder)
     state, details = THERE, "nothing to do"
     if todo:
         state, duration = TO_DO, _duration(sum(line.seconds for line in todo))
-        details = f"about {duration}, downloads not counted, and {_gigabytes(size)} on disk; "
-        details += f"{_gigabytes(free)} are free"
+        details = f"about {duration}, downloads not counted, and {gigabytes(size)} on disk; "
+        details += f"{gigabytes(free)} are free"
     if missing:
         state = MISSING
         details = f"missing: {', '.join(dict.fromkeys(missing))}. The rest: {details}"
@@ -153,23 +147,9 @@ def _entry(entry: CatalogEntry) -> list[Line]:
 
 def _folder_line(folder: Path) -> Line:
     is_effective = os.access in os.supports_effective_ids
-    if not os.access(_existing(folder), os.W_OK, effective_ids=is_effective):
+    if not os.access(existing(folder), os.W_OK, effective_ids=is_effective):
         return Line("folder", MISSING, f"{folder}: cannot be written; see data_dir")
     return Line("folder", THERE if folder.is_dir() else TO_DO, str(folder))
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.is_dir():
-        folder = folder.parent
-    return folder
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(_existing(folder)).free
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _cores(settings: PrepareSettings) -> int:
@@ -201,7 +181,7 @@ def _videos(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tup
         return [_to_open(settings, len(videos), where)], len(videos)
     find = _archives if settings.data_root is None else _root
     lines, count = find(settings, entry, folder)
-    return _published(settings, entry, folder) + lines, count
+    return _published(published_files(settings), settings.dataset) + lines, count
 
 
 def _root(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tuple[list[Line], int]:
@@ -218,39 +198,34 @@ def _archives(
     count = entry.num_videos or 0
     if not entry.archives:
         return [Line("videos", MISSING, f"set data_root: {entry.how_to_get}")], count
-    lines = [_file(settings, "archive", file, folder) for file in entry.archives]
+    files = published_files(settings)
+    lines = [_file("archive", file, files) for file in entry.archives]
     there = sum(p.stat().st_size for p in (folder / "videos").rglob("*") if p.is_file())
     details = f"about {entry.videos_gb:g} GB below {folder / 'videos'}"
     lines.append(Line("unpacking", TO_DO, details, 0, max(0.0, entry.videos_gb * 1e9 - there)))
     return [*lines, _to_open(settings, count, "")], count
 
 
-def _published(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> list[Line]:
-    lines = [_file(settings, f"list {p.name}", p.file, folder) for p in entry.lists]
-    unpacked = find_file(_sources(settings), SPLIT_MARKERS.get(settings.dataset, ""))
-    if unpacked is not None:
-        lines.append(Line("official splits", THERE, str(unpacked.parent)))
+def _published(files: PublishedFiles, name: str) -> list[Line]:
+    entry = CATALOG[name]
+    lines = [_file(f"list {p.name}", p.file, files) for p in entry.lists]
+    if (unpacked := files.find_splits(name)) is not None:
+        lines.append(Line("official splits", THERE, str(unpacked)))
     elif entry.splits is not None:
-        lines.append(_file(settings, "official splits", entry.splits, folder))
+        lines.append(_file("official splits", entry.splits, files))
     if entry.categories is not None:
-        lines.append(_file(settings, "class names", entry.categories, folder))
+        lines.append(_file("class names", entry.categories, files))
     return lines
 
 
-def _sources(settings: PrepareSettings) -> Path | None:
-    return None if settings.sources_dir is None else project_path(settings.sources_dir)
-
-
-def _file(settings: PrepareSettings, title: str, file: RemoteFile, folder: Path) -> Line:
-    found = find_file(_sources(settings), file.filename)
-    earlier = folder / "published" / file.filename
-    if found or earlier.is_file():
-        return Line(title, THERE, str(found or earlier))
+def _file(title: str, file: RemoteFile, files: PublishedFiles) -> Line:
+    if (found := files.find(file)) is not None:
+        return Line(title, THERE, str(found))
     size = f", about {file.size_gb:g} GB" if file.size_gb else ""
     check = ", checksum known" if file.checksum else ", no checksum is published"
     if file.url.startswith("http:"):
         check += ", which with plain http is MD5 only: who changes it on purpose is not noticed"
-    if settings.download:
+    if files.allowed:
         details = f"download {file.url}{size}{check}"
         return Line(title, TO_DO, details, 0, file.size_gb * 1e9)
     details = f"{file.url}{size}{check}; set download, or put it into sources_dir"
@@ -308,7 +283,7 @@ def _frames(
     count = int(counted[:, 0].sum())
     size = jpeg_bytes(counted, settings.frames_short_side)
     seconds = SECONDS_PER_JPEG * count / _cores(settings)
-    details = f"{count:,} to write, about {_duration(seconds)}, about {_gigabytes(size)}"
+    details = f"{count:,} to write, about {_duration(seconds)}, about {gigabytes(size)}"
     return [Line("frames", TO_DO, details, seconds, size)]
 
 
@@ -404,7 +379,7 @@ def _teacher(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Lin
     count = int((-(-frames // settings.teacher_stride)).sum())
     size, seconds = count * 2 * NUM_CLASSES, count * SECONDS_PER_SCORE / num_cores()
     details = f"compute; {told}; {count:,} frames, about "
-    details += f"{_gigabytes(size)}, about {_duration(seconds)} with ResNet-18 without a GPU"
+    details += f"{gigabytes(size)}, about {_duration(seconds)} with ResNet-18 without a GPU"
     return Line(part, TO_DO, details, seconds, size)
 
 

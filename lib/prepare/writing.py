@@ -1,6 +1,7 @@
-"""Writing what `lib.data.dataset` reads."""
+"""Writing what `lib.data.dataset` reads, and whether there is room for it."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,3 +61,41 @@ def write_changed(path: Path, text: str) -> Path:
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return path
     return write_text(path, text)
+
+
+def check_room(
+    folder: Path, needed: float, what: str, remedy: str = "or set data_dir to another disk"
+) -> None:
+    """Make sure that so many bytes can be written to a folder, which need not be there yet.
+
+    Args:
+        folder: The folder.
+        needed: Bytes.
+        what: What needs them, for the message.
+        remedy: What to do where there is no room to be made.
+
+    Raises:
+        ValueError: If there is too little room.
+    """
+    if needed > free_bytes(folder):
+        raise ValueError(
+            f"{what}: about {gigabytes(needed)} are needed below {folder}, "
+            f"{gigabytes(free_bytes(folder))} are free; make room, {remedy}"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk that a folder, which need not be there yet, is on."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there."""
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def gigabytes(size: float) -> str:
+    """Say a number of bytes for a reader."""
+    return f"{size / 1e9:.1f} GB"
