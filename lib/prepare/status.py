@@ -2,6 +2,7 @@
 
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def _folder(settings: PrepareSettings) -> Path:
 
 def _lines(settings: PrepareSettings) -> list[Line]:
     folder, entry = _folder(settings), CATALOG[settings.dataset]
-    lines = _entry(entry) + [_folder_line(folder)]
+    lines = [*_entry(entry), _folder_line(folder)]
     dataset = read_dataset(folder) if is_prepared(folder) else None
     if dataset is not None:
         lines += _made(settings, dataset)
@@ -113,7 +114,7 @@ def _lines(settings: PrepareSettings) -> list[Line]:
         found, count = _videos(settings, entry, folder)
         lines += found
         counted = np.tile(UNOPENED, (count, 1))
-    lines += _frames(settings, dataset, counted) + _lists(settings, folder)
+    lines += [*_frames(settings, dataset, counted), *_lists(settings, folder)]
     frames = counted[:, 0]
     return [*lines, _boxes(settings, folder, frames), _teacher(settings, folder, frames)]
 
@@ -136,13 +137,14 @@ def _in_all(lines: list[Line], folder: Path) -> Line:
     return Line("in all", state, details)
 
 
-def _entry(entry: CatalogEntry) -> list[Line]:
-    if entry.num_videos is None and entry.num_classes is None:
-        return []
+def _entry(entry: CatalogEntry) -> Iterator[Line]:
+    if entry.num_classes is None:
+        return
     number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
-    lines = [Line("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")]
-    lines.append(Line("licence", THERE, entry.licence))
-    return lines + ([Line("note", THERE, entry.warning)] if entry.warning else [])
+    yield Line("data set", THERE, f"{entry.title}: {entry.num_classes} classes{number}")
+    yield Line("licence", THERE, entry.licence)
+    if entry.warning:
+        yield Line("note", THERE, entry.warning)
 
 
 def _folder_line(folder: Path) -> Line:
@@ -181,7 +183,7 @@ def _videos(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tup
         return [_to_open(settings, len(videos), where)], len(videos)
     find = _archives if settings.data_root is None else _root
     lines, count = find(settings, entry, folder)
-    return _published(published_files(settings), settings.dataset) + lines, count
+    return [*_published(published_files(settings), settings.dataset), *lines], count
 
 
 def _root(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tuple[list[Line], int]:
@@ -206,16 +208,15 @@ def _archives(
     return [*lines, _to_open(settings, count, "")], count
 
 
-def _published(files: PublishedFiles, name: str) -> list[Line]:
+def _published(files: PublishedFiles, name: str) -> Iterator[Line]:
     entry = CATALOG[name]
-    lines = [_file(f"list {p.name}", p.file, files) for p in entry.lists]
+    yield from (_file(f"list {p.name}", p.file, files) for p in entry.lists)
     if (unpacked := files.find_splits(name)) is not None:
-        lines.append(Line("official splits", THERE, str(unpacked)))
+        yield Line("official splits", THERE, str(unpacked))
     elif entry.splits is not None:
-        lines.append(_file("official splits", entry.splits, files))
+        yield _file("official splits", entry.splits, files)
     if entry.categories is not None:
-        lines.append(_file("class names", entry.categories, files))
-    return lines
+        yield _file("class names", entry.categories, files)
 
 
 def _file(title: str, file: RemoteFile, files: PublishedFiles) -> Line:
@@ -232,35 +233,34 @@ def _file(title: str, file: RemoteFile, files: PublishedFiles) -> Line:
     return Line(title, MISSING, details)
 
 
-def _made(settings: PrepareSettings, dataset: VideoDataset) -> list[Line]:
+def _made(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Line]:
     report = dataset.folder / BROKEN_FILE
     broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
-    lines = [Line("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")]
+    yield Line("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")
     known = dataset.index["fingerprint"] != ""
-    walked = int((known & (dataset.index["seek"] == "")).sum())
-    if walked:
+    if walked := int((known & (dataset.index["seek"] == "")).sum()):
         details = f"{walked:,} of {known.sum():,} videos are decoded from their start, which takes "
-        lines.append(Line("seeking", THERE, f"{details}longer; the frames are the same"))
+        yield Line("seeking", THERE, f"{details}longer; the frames are the same")
     if broken:
-        lines.append(Line("unreadable videos", MISSING, f"{broken}, reasons in {report}"))
+        yield Line("unreadable videos", MISSING, f"{broken}, reasons in {report}")
     missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
     if missing > 0:
         details = f"{missing:,} of {CATALOG[settings.dataset].num_videos:,}, named in "
         details += f"{dataset.folder / 'lists'}/*.problems.csv; when they are there, delete "
-        lines.append(Line("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}"))
-    return lines + (_changes(settings, dataset, broken) if settings.dataset == "folder" else [])
+        yield Line("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}")
+    if settings.dataset == "folder":
+        yield from _changes(settings, dataset, broken)
 
 
-def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> list[Line]:
+def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> Iterator[Line]:
     """Say where a prepared folder of your own videos is not what the settings ask for."""
-    lines = []
     source = read_description(dataset.folder)["source"]
     groups = settings.groups_file and str(project_path(settings.groups_file))
     asked = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
     for name, value in asked.items():
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "
-            lines.append(Line("changes", MISSING, f"{details}{dataset.folder} to draw it again"))
+            yield Line("changes", MISSING, f"{details}{dataset.folder} to draw it again")
     root = project_path(settings.data_root)
     if root.is_dir():
         now, then = len(find_videos(root)), len(dataset.index) + broken
@@ -269,8 +269,7 @@ def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> l
                 f"{root} has {now} videos, it had {then} when it was opened; delete "
                 f"{dataset.folder / 'dataset.json'} to open it again"
             )
-            lines.append(Line("changes", MISSING, details))
-    return lines
+            yield Line("changes", MISSING, details)
 
 
 def _frames(
@@ -287,24 +286,20 @@ def _frames(
     return [Line("frames", TO_DO, details, seconds, size)]
 
 
-def _lists(settings: PrepareSettings, folder: Path) -> list[Line]:
+def _lists(settings: PrepareSettings, folder: Path) -> Iterator[Line]:
     names = list(REQUIRED)
     names += [labeled_list_name(f, settings.seed) for f in settings.labeled_fractions]
     names += [counted_list_name(n, settings.seed) for n in settings.labeled_counts]
-    todo = [name for name in names if not _has_list(folder, name)]
-    there = [name for name in names if name not in todo]
-    parts = [(THERE, there), (TO_DO, todo)]
-    lines = [Line("lists", state, ", ".join(some)) for state, some in parts if some]
-    return lines + [_your_list(folder, project_path(path)) for path in settings.list_files]
+    for state in (THERE, TO_DO):
+        if some := [name for name in names if _list_state(folder, name) == state]:
+            yield Line("lists", state, ", ".join(some))
+    for path in map(project_path, settings.list_files):
+        state = _list_state(folder, path.stem) if path.is_file() else MISSING
+        yield Line("your list", state, str(path))
 
 
-def _your_list(folder: Path, path: Path) -> Line:
-    state = THERE if _has_list(folder, path.stem) else TO_DO
-    return Line("your list", state if path.is_file() else MISSING, str(path))
-
-
-def _has_list(folder: Path, name: str) -> bool:
-    return (folder / "lists" / f"{name}.txt").is_file()
+def _list_state(folder: Path, name: str) -> str:
+    return THERE if (folder / "lists" / f"{name}.txt").is_file() else TO_DO
 
 
 def _told(made_with: dict) -> str:
