@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +76,20 @@ def videos_of(counts: dict[str, int], part: str = "") -> pd.DataFrame:
         for i in range(counts[name])
     ]
     return pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+
+
+def test_metadata_that_is_no_text_hides_no_header(tmp_path):
+    path, comment = tmp_path / "a.mkv", "comment of thirty characters.."
+    with av.open(str(path), "w") as container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for _ in range(6):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "bgr0")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(comment.encode(), b"\xff" * len(comment)))
+    footage = look_at(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
+    assert (footage.frames, footage.fps, footage.short_side) == (6, 10.0, 48)
 
 
 def test_what_speaks_against_a_run_is_said_before_it():

@@ -18,6 +18,8 @@ from lib.prepare.unfinished import UnfinishedRows, rows_of_videos
 from lib.prepare.workers import num_cores
 from lib.prepare.yolox import YoloxDetector
 
+MOST_VIDEOS, GRID = 2000, 64  # that statistics are taken of; points a side that are looked at
+
 
 def boxes_of_video(
     record: VideoRecord, find: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
@@ -101,16 +103,12 @@ def _make_boxes(
         return write_box_rows(dataset.folder, names, frames, rows, made_with)
 
 
-def box_statistics(
-    dataset: VideoDataset, min_score: float = 0.4, max_videos: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
     """Return one row a video: how much of it the boxes cover.
 
     Args:
-        dataset: The prepared data set, with boxes.
+        dataset: The prepared data set, with boxes; of a large one, `MOST_VIDEOS` are drawn.
         min_score: Boxes must score above this, in [0, 1].
-        max_videos: Of a larger data set, so many are drawn.
-        seed: Seed of that draw.
 
     Returns:
         Columns name, class, frames_with_person (share of the frames that have a box),
@@ -121,8 +119,8 @@ def box_statistics(
     """
     person_boxes = PersonBoxes(dataset)
     rows = np.arange(len(dataset.index))
-    if len(rows) > max_videos:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, max_videos, replace=False))
+    if len(rows) > MOST_VIDEOS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST_VIDEOS, replace=False))
     table = []
     for row in rows:
         record = dataset.record(int(row))
@@ -172,9 +170,10 @@ def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("frames with a box", kind="stable")
 
 
-def _covered(boxes: np.ndarray, height: int, width: int, side: int = 64) -> float:
-    """Share of the frame that boxes (n, 4) cover together, on a grid of side² points."""
-    x, y = (np.arange(side) + 0.5) * width / side, (np.arange(side) + 0.5) * height / side
+def _covered(boxes: np.ndarray, height: int, width: int) -> float:
+    """Share of the frame that boxes (n, 4) cover together, on a grid of `GRID`² points."""
+    points = (np.arange(GRID) + 0.5) / GRID
+    x, y = points * width, points * height
     in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
     in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
     return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4
 PARTS = ("train", "val")
 LAYOUTS = "<class>/<video> or {train,val}/<class>/<video>"
 BROKEN_FILE = "broken.csv"
+MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
 GROUPS_FILE = "groups.csv"
 MOST_COMPARED = 3000  # videos whose first frames are compared
 PROGRESS_FILE = "opened.csv"
@@ -132,11 +133,12 @@ def find_videos(root: Path) -> pd.DataFrame:
             "folders only"
         )
     rows = [
-        (part, class_name, f"{class_name}/{stem}", (Path(part) / class_name / file).as_posix())
+        (part, name.split("/")[0], name, (Path(part) / path).as_posix())
         for part in parts or [""]
-        for class_name, stem, file in _videos_below(root / part)
+        for name, path in walk_videos(root / part, depth=1)
     ]
     videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+    videos = videos[videos["class"] != ""].reset_index(drop=True)
     if videos.empty:
         raise ValueError(f"{root}: {_why_none(root)}; expected {LAYOUTS}")
     _check_names(videos, root)
@@ -152,14 +154,26 @@ def is_video(entry: os.DirEntry) -> bool:
     return entry.is_dir() and os.path.exists(os.path.join(entry.path, f"{FRAME_PREFIX}00001.jpg"))
 
 
-def _videos_below(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (class, stem, file name) of the videos in the class folders of `folder`."""
-    for class_entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if class_entry.is_dir() and not class_entry.name.startswith("."):
-            for entry in sorted(os.scandir(class_entry.path), key=lambda entry: entry.name):
-                if is_video(entry):
-                    stem = entry.name if entry.is_dir() else Path(entry.name).stem
-                    yield class_entry.name, stem, entry.name
+def walk_videos(
+    folder: Path, depth: int = MAX_DEPTH, inside: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Yield the videos in a folder, sorted by path, files and folders of frames.
+
+    Args:
+        folder: The folder.
+        depth: Of the folders below it that are looked into.
+        inside: Where in it to begin.
+
+    Yields:
+        The name, `<folder that it is in>/<stem>`, and the path below `folder`.
+    """
+    for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
+        path = f"{inside}/{entry.name}".lstrip("/")
+        if is_video(entry):
+            stem = entry.name if entry.is_dir() else Path(entry.name).stem
+            yield f"{Path(inside).name}/{stem}", path
+        elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < depth:
+            yield from walk_videos(folder, depth, path)
 
 
 def _why_none(root: Path) -> str:

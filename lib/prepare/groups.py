@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from lib.data.video import read_frames
+from lib.files import reading
 
 # What numbers the clips of one source at the end of a name: _c02, -clip3; else _000012_000022
 _NUMBERED = re.compile(
@@ -47,10 +49,8 @@ def groups_from_file(path: Path, names: pd.Series) -> pd.Series:
     Raises:
         ValueError: If the file cannot be read, lacks a column or a video, or has one twice.
     """
-    try:
+    with reading(f"groups_file: {path}", f"give a CSV table with the columns {GROUP_COLUMNS}"):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"groups_file: {path}: cannot be read as a table ({error})") from error
     if missing := [column for column in GROUP_COLUMNS if column not in table]:
         raise ValueError(f"groups_file: {path}: no column {missing}; it has {list(table.columns)}")
     keys = [name if name in set(names) else str(Path(name).with_suffix("")) for name in table.name]
@@ -139,7 +139,5 @@ def _thumbnail(path: Path) -> np.ndarray:
         frame = read_frames(path, np.array([0]))[0].mean(axis=2)
     except ValueError:
         return np.full((THUMBNAIL, THUMBNAIL), np.nan, dtype=np.float32)
-    columns = np.array_split(frame, THUMBNAIL, axis=1)
-    means = np.stack([column.mean(axis=1) for column in columns], axis=1)
-    rows = np.array_split(means, THUMBNAIL, axis=0)
-    return np.stack([row.mean(axis=0) for row in rows]).astype(np.float32)
+    size = (THUMBNAIL, THUMBNAIL)
+    return np.asarray(Image.fromarray(frame.astype(np.float32)).resize(size, Image.Resampling.BOX))

@@ -1,8 +1,7 @@
 """Making a data set of the catalog ready: its published lists, its videos, its index."""
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lib.data.dataset import VideoDataset
 from lib.prepare.archives import extract, extract_nested, find_file
 from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedList, RemoteFile, dataset_folder
 from lib.prepare.download import download, matches
-from lib.prepare.folder import is_video, open_videos
+from lib.prepare.folder import open_videos, walk_videos
 from lib.prepare.lists import (
     find_entries,
     find_names,
@@ -36,7 +35,6 @@ from lib.prepare.writing import write_dataset
 SPLITS = (1, 2, 3)
 SPLIT_MARKERS = {"ucf101": "trainlist01.txt", "hmdb51": "wave_test_split1.txt"}
 REQUIRED = ("train", "val")
-MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
 READERS = {"ucf101": read_ucf_split, "hmdb51": read_hmdb_split}  # of the official splits
 
 
@@ -289,14 +287,3 @@ def find_known_videos(
             found[row] = path
     table = [(listed[row].rpartition("/")[0], listed[row], found[row]) for row in sorted(found)]
     return pd.DataFrame(table, columns=["class", "name", "path"]), len(videos) - len(found)
-
-
-def walk_videos(folder: Path, inside: str = "") -> Iterator[tuple[str, str]]:
-    """Yield name (`folder/stem`) and path below the first folder of all videos, frames too."""
-    for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
-        path = f"{inside}/{entry.name}".lstrip("/")
-        if is_video(entry):
-            stem = entry.name if entry.is_dir() else Path(entry.name).stem
-            yield f"{Path(inside).name}/{stem}", path
-        elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < MAX_DEPTH:
-            yield from walk_videos(folder, path)

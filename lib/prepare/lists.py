@@ -7,22 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, draw_rows
+from lib.data.dataset import VideoDataset, draw_labeled_rows, draw_rows
 from lib.prepare.official_lists import ListEntry
+from lib.prepare.settings import PrepareSettings
 from lib.prepare.writing import write_changed, write_list
 
 YOUTUBE_ID = 11  # characters
 Spelling = Callable[[str], str]  # of a name, to compare it
 
 
-def labeled_list_name(fraction: float, seed: int) -> str:
-    """Return the name of the list of a labelled share of `train`."""
-    return f"train_{100 * fraction:g}percent_seed{seed}"
+def labeled_lists(settings: PrepareSettings) -> dict[str, tuple[Callable, float]]:
+    """Return the labelled lists to draw: their names, how each is drawn, and how much of `train`.
 
-
-def counted_list_name(count: int, seed: int) -> str:
-    """Return the name of the list of so many videos of each class of `train`."""
-    return f"train_{count}perclass_seed{seed}"
+    They are drawn by `draw_labeled_rows` or `draw_counted_rows`.
+    """
+    seed = settings.seed
+    shares = {
+        f"train_{100 * share:g}percent_seed{seed}": (draw_labeled_rows, share)
+        for share in settings.labeled_fractions
+    }
+    return shares | {
+        f"train_{count}perclass_seed{seed}": (draw_counted_rows, count)
+        for count in settings.labeled_counts
+    }
 
 
 def draw_counted_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -173,10 +173,8 @@ def _json(path: Path, kind: type) -> list | dict:
 
 
 def _text(path: Path) -> str:
-    try:
+    with reading(path, "name a list that is text in UTF-8"):
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text ({error})") from error
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -126,7 +126,7 @@ def load_arrays(path: Path, remedy: str) -> Any:
     except Exception as error:  # a damaged pickle fails in many ways
         raise ValueError(
             f"{path}: not a pickle of arrays and plain containers ({error or type(error)}); "
-            f"it was not run. {remedy}"
+            f"it was not run; {remedy}"
         ) from error
     return value.value if isinstance(value, _Array) else value
 

@@ -17,7 +17,6 @@ import yaml
 from lib.config import TrainSettings, project_path
 from lib.data.dataset import (
     VideoDataset,
-    draw_labeled_rows,
     is_prepared,
     read_dataset,
     read_description,
@@ -29,7 +28,7 @@ from lib.prepare.download import download
 from lib.prepare.folder import index_folder
 from lib.prepare.frames import store_frames
 from lib.prepare.known import index_known, published_files
-from lib.prepare.lists import counted_list_name, draw_counted_rows, import_list, labeled_list_name
+from lib.prepare.lists import import_list, labeled_lists
 from lib.prepare.official_lists import read_list_file
 from lib.prepare.reference_files import import_detections, import_scores
 from lib.prepare.settings import PrepareSettings
@@ -215,20 +214,13 @@ def detector_file(settings: PrepareSettings) -> Path:
 
 def draw_lists(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
     """Write the labelled lists that the settings ask for; return their names. Those there stay."""
-    labels, names = dataset.index["label"].to_numpy(), []
-    draws = [
-        (labeled_list_name(share, settings.seed), draw_labeled_rows, share)
-        for share in settings.labeled_fractions
-    ] + [
-        (counted_list_name(count, settings.seed), draw_counted_rows, count)
-        for count in settings.labeled_counts
-    ]
-    for name, draw, amount in draws:
+    labels = dataset.index["label"].to_numpy()
+    lists = labeled_lists(settings)
+    for name, (draw, amount) in lists.items():
         if not dataset.list_path(name).is_file():
             rows = draw(labels, dataset.read_list("train"), amount, settings.seed)
             write_list(dataset, name, rows)
-        names.append(name)
-    return names
+    return list(lists)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
+from lib.files import reading
 from lib.prepare.download import sha256_of
 from lib.prepare.lists import has_youtube_ids, stem_of, youtube_id
 from lib.prepare.pickled_arrays import as_array, load_arrays
@@ -27,7 +28,7 @@ from lib.prepare.tables import (
 )
 
 MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames
-REMEDY = "Use a file from the reference, or make boxes and scores anew"
+REMEDY = "use a file from the reference, or make boxes and scores anew"
 
 
 def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
@@ -111,10 +112,8 @@ def import_made_with(path: str | Path) -> dict:
     Raises:
         ValueError: If it cannot be read.
     """
-    try:
+    with reading(path, REMEDY):
         return {"method": "import", "file_sha256": sha256_of(Path(path))}
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _read_table(path: str | Path, dataset: VideoDataset) -> dict:

