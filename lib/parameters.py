@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,14 +66,6 @@ def notebook_defaults(notebook: Path) -> dict[str, Any]:
     raise ValueError(f"{notebook}: no cell tagged 'parameters'")
 
 
-def read_layers(files: Iterable[Path]) -> dict[str, Any]:
-    """Read flat YAML files laid over each other; errors as in `read_yaml`."""
-    values: dict[str, Any] = {}
-    for path in files:
-        values |= read_yaml(path)
-    return values
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a flat YAML file of parameters.
 
@@ -93,6 +85,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     is_flat = isinstance(values, dict) and not any(isinstance(v, dict) for v in values.values())
     if not is_flat or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path}: must be flat lines `name: value`")
+    return values
+
+
+def read_layers(files: Iterable[Path], read: Callable = read_yaml) -> dict[str, Any]:
+    """Return flat YAML files laid over each other; errors as in `read_yaml`, which `read` is."""
+    values: dict[str, Any] = {}
+    for path in files:
+        values |= read(path)
     return values
 
 

@@ -8,6 +8,7 @@ Reads parameters and run folders only, and imports nothing slow: the plan of all
 within two seconds.
 """
 
+import functools
 import itertools
 import re
 from collections import Counter
@@ -78,10 +79,11 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
     """
     files = list(dict.fromkeys(itertools.chain.from_iterable(map(find_run_files, paths))))
     defaults = notebook_defaults(NOTEBOOKS / "3_train.ipynb")
+    read = functools.cache(read_yaml)  # what runs share is parsed once
     runs, wrong = [], {}
     for path in files:
         try:
-            parameters = read_layers(parameter_files(path))
+            parameters = read_layers(parameter_files(path), read)
             for name, values in expand(path.stem, parameters, grid or {}):
                 sized, notes = fill_in(values)
                 if sized is None:
