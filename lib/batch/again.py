@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.plan import Grid, PlannedRun
-from lib.batch.run import do_here, has_report, make_batch, say_failures
+from lib.batch.run import do_here, make_batch
 from lib.config import TrainSettings, project_path
 from lib.parameters import make_settings, read_yaml
 from lib.run.environment import arithmetic
@@ -34,9 +34,9 @@ def run_again(folder: str | Path, grid: Grid | None = None) -> int:
     settings = first.settings().model_copy(update={"run_dir": str(place)})
     parameters = read_yaml(first.params_path) | {"run_dir": str(place)}
     batch = make_batch([PlannedRun(place.name, first.params_path, parameters, settings)])
-    batch.reports = []  # one run is no study
-    if failures := batch.refused | do_here(batch, 1):
-        return say_failures(failures)
+    batch.folders, batch.reports = [], []  # one run is no study
+    if failed := do_here(batch, 1):
+        return failed
     differs = difference(first, Run(place))
     print(differs or f"{place}: its first losses are those of {first.folder}, to the last digit")
     return int(bool(differs))
@@ -47,11 +47,7 @@ def _run_with(folder: str | Path, changes: dict[str, Any]) -> int:
     first, place = Run(folder), project_path(changes["run_dir"])
     values = first.settings().model_dump() | changes
     settings = make_settings(TrainSettings, values, f"--from {folder} --set")
-    batch = make_batch([PlannedRun(place.name, first.params_path, values, settings)])
-    failures = batch.refused | do_here(batch, 1)
-    if has_report(place.parent):
-        print(f"report: {place.parent / 'report.html'}")
-    return say_failures(failures)
+    return do_here(make_batch([PlannedRun(place.name, first.params_path, values, settings)]), 1)
 
 
 def _single_values(grid: Grid) -> dict[str, Any]:

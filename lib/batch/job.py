@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,6 +122,27 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
 
 
 # --- Which jobs -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    """The jobs of a batch.
+
+    Attributes:
+        runs: All runs, done or not.
+        folders: Those of their studies.
+        prepare: Jobs that make data.
+        work: Jobs of the runs that are not complete.
+        reports: Jobs of the reports that have something new to say.
+        refused: Folder and reason of the runs that are refused, by title.
+    """
+
+    runs: Sequence[PlannedRun]
+    folders: list[Path]
+    prepare: list[Job] = field(default_factory=list)
+    work: list[Job] = field(default_factory=list)
+    reports: list[Job] = field(default_factory=list)
+    refused: dict[str, tuple[Path, str]] = field(default_factory=dict)
 
 
 def run_job(planned: PlannedRun, title: str, tries: int) -> Job:

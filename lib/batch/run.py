@@ -15,6 +15,7 @@ from pathlib import Path
 from lib.batch.job import (
     LOCKED,
     POLL_S,
+    Batch,
     Job,
     has_results,
     prepare_jobs,
@@ -32,31 +33,10 @@ from lib.batch.plan import (
     read_plan,
     state_of,
 )
-from lib.batch.slurm import FinalJob, Resources, check_executor, do_locally, submit_to_slurm
+from lib.batch.slurm import Resources, check_executor, do_locally, submit_to_slurm
 from lib.files import check_writable
 from lib.run.folder import Run
 from lib.state import read_result, read_state
-
-
-@dataclass
-class Batch:
-    """The jobs of a batch.
-
-    Attributes:
-        runs: All runs, done or not.
-        folders: Those of their studies.
-        prepare: Jobs that make data.
-        work: Jobs of the runs that are not complete.
-        reports: Jobs of the reports that have something new to say.
-        refused: Folder and reason of the runs that are refused, by title.
-    """
-
-    runs: Sequence[PlannedRun]
-    folders: list[Path]
-    prepare: list[Job] = field(default_factory=list)
-    work: list[Job] = field(default_factory=list)
-    reports: list[Job] = field(default_factory=list)
-    refused: dict[str, tuple[Path, str]] = field(default_factory=dict)
 
 
 def run(
@@ -88,19 +68,15 @@ def run(
     if executor is not None and (batch.work or batch.reports):
         is_done = _hand_over(batch, executor, jobs, resources or Resources())
         return say_failures(batch.refused) or int(not is_done)
-    failures = batch.refused | do_here(batch, jobs or 1)
-    for folder in filter(has_report, batch.folders):
-        print(f"report: {folder / 'report.html'}")
-    return say_failures(failures)
+    return do_here(batch, jobs or 1)
 
 
 def _hand_over(batch: Batch, executor: str, jobs: int | None, resources: Resources) -> bool:
     """Let submitit do a batch; whether all that is done already succeeded."""
-    final, place = FinalJob(batch.reports, batch.runs), batch.folders[0] / "cluster"
+    place = batch.folders[0] / "cluster"
     if executor == "local":
-        slots = make_slots(jobs or 1)
-        return do_locally(batch.prepare, batch.work, final, place, resources, slots)
-    numbers = submit_to_slurm(batch.prepare, batch.work, final, place, resources, jobs)
+        return do_locally(batch, place, resources, make_slots(jobs or 1))
+    numbers = submit_to_slurm(batch, place, resources, jobs)
     print(f"submitted as jobs {', '.join(numbers)}; the last one makes the report")
     print(f"what they print: {place}; how far the runs are: the same command with --dry-run")
     return True
@@ -150,13 +126,15 @@ def _with_news(batch: Batch) -> list[Path]:
     return [folder for folder in batch.folders if folder in changed or not has_report(folder)]
 
 
-def do_here(batch: Batch, jobs: int) -> dict[str, tuple[Path, str]]:
-    """Do a batch in processes of this machine and return what failed."""
+def do_here(batch: Batch, jobs: int) -> int:
+    """Do a batch in processes of this machine, say how it ended, and return how many failed."""
     pool = Pool(make_slots(jobs), [job.run for job in batch.work])
     if pool.do(batch.prepare):
         pool.do(batch.work)
         pool.do(job for job in batch.reports if has_results(job.folder))
-    return pool.failures
+    for folder in filter(has_report, batch.folders):
+        print(f"report: {folder / 'report.html'}")
+    return say_failures(batch.refused | pool.failures)
 
 
 def has_report(folder: Path) -> bool:

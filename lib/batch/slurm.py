@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.batch.job import POLL_S, Job, has_results, stop
-from lib.batch.plan import COMPLETE, PlannedRun, state_of
+from lib.batch.job import POLL_S, Batch, Job, has_results, stop
+from lib.batch.plan import COMPLETE, state_of
 from lib.config import PROJECT_ROOT
 from lib.files import write_text
 from lib.run.folder import Run
@@ -179,54 +180,36 @@ class ClusterJob:
         return DelayedSubmission(ClusterJob(self.job, self.slot, self.settings_file))
 
 
-class FinalJob:
-    """The last job of a batch: reports, and what failed.
+def finish(batch: Batch) -> None:
+    """Make the reports of studies with an evaluated run; the last job of a batch.
 
-    Args:
-        reports: Report jobs; those of studies without an evaluated run are left out.
-        runs: All runs.
+    Raises:
+        RuntimeError: If a run is not complete or a report failed; lists them.
     """
-
-    def __init__(self, reports: Sequence[Job], runs: Sequence[PlannedRun]):
-        self.reports, self.runs = reports, runs
-
-    def __call__(self) -> None:
-        """Do it.
-
-        Raises:
-            RuntimeError: If a run is not complete or a report failed; lists them.
-        """
-        states = [(run, *state_of(run)) for run in self.runs]
-        wrong = [
-            f"{run.name}: {state}{detail and ': '}{detail}; see {run.run_dir / 'batch.log'}"
-            for run, state, detail in states
-            if state != COMPLETE
-        ]
-        for job in self.reports:
-            if has_results(job.folder) and job.start({}).wait():
-                wrong.append(f"{job.title}: {job.last_line()}; see {job.log_path}")
-        if wrong:
-            raise RuntimeError("\n  ".join(["not complete:", *wrong]))
-        print("all runs are complete")
+    states = [(run, *state_of(run)) for run in batch.runs]
+    wrong = [
+        f"{run.name}: {state}{detail and ': '}{detail}; see {run.run_dir / 'batch.log'}"
+        for run, state, detail in states
+        if state != COMPLETE
+    ]
+    for job in batch.reports:
+        if has_results(job.folder) and job.start({}).wait():
+            wrong.append(f"{job.title}: {job.last_line()}; see {job.log_path}")
+    if wrong:
+        raise RuntimeError("\n  ".join(["not complete:", *wrong]))
+    print("all runs are complete")
 
 
 # --- Handing jobs over ----------------------------------------------------------------------------
 
 
 def submit_to_slurm(
-    prepare: Sequence[Job],
-    work: Sequence[Job],
-    final: FinalJob,
-    folder: Path,
-    resources: Resources,
-    jobs: int | None = None,
+    batch: Batch, folder: Path, resources: Resources, jobs: int | None = None
 ) -> list[str]:
     """Submit a batch to Slurm, its stages dependent on each other, and return their job numbers.
 
     Args:
-        prepare: Jobs that make data.
-        work: Jobs of runs.
-        final: The last job.
+        batch: The jobs.
         folder: For submitit's files and what jobs print, on a disk that the machines share.
         resources: Of each run. The other jobs get one machine and no GPU.
         jobs: Most runs at the same time; None for as many as Slurm allows.
@@ -238,7 +221,7 @@ def submit_to_slurm(
 
     numbers: list[str] = []
     options = {"requeue": True, **resources.options}
-    for stage, calls in _stages(prepare, work, final, folder, resources).items():
+    for stage, calls in _stages(batch, folder, resources.nodes).items():
         share = resources if stage == "run" else replace(resources, nodes=1, gpus=0)
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_REQUEUES)
         executor.update_parameters(
@@ -269,19 +252,12 @@ def submit_to_slurm(
 
 
 def do_locally(
-    prepare: Sequence[Job],
-    work: Sequence[Job],
-    final: FinalJob,
-    folder: Path,
-    resources: Resources,
-    slots: Sequence[dict[str, str]],
+    batch: Batch, folder: Path, resources: Resources, slots: Sequence[dict[str, str]]
 ) -> bool:
     """Do a batch with submitit's local executor, stage by stage; whether all succeeded.
 
     Args:
-        prepare: Jobs that make data.
-        work: Jobs of runs.
-        final: The last job.
+        batch: The jobs.
         folder: For submitit's files and what jobs print.
         resources: The time limit is used.
         slots: Shares of the machine, as environment variables.
@@ -290,9 +266,9 @@ def do_locally(
 
     executor = submitit.LocalExecutor(folder, max_num_timeout=MOST_REQUEUES)
     executor.update_parameters(timeout_min=60 * resources.hours, signal_delay_s=SIGNAL_DELAY_S)
-    for stage in (prepare, work):
+    for stage in (batch.prepare, batch.work):
         _do_stage(executor, stage, list(slots))
-    problem = executor.submit(final).exception()
+    problem = executor.submit(finish, batch).exception()
     if problem is not None:
         print(problem, file=sys.stderr)
     return problem is None
@@ -313,19 +289,14 @@ def _do_stage(executor: Any, stage: Sequence[Job], free: list[dict[str, str]]) -
             print(f"{title}: {'failed' if submitted.exception() else 'done'}", flush=True)
 
 
-def _stages(
-    prepare: Sequence[Job],
-    work: Sequence[Job],
-    final: FinalJob,
-    folder: Path,
-    resources: Resources,
-) -> dict[str, list[Callable]]:
+def _stages(batch: Batch, folder: Path, num_nodes: int) -> dict[str, list[Callable]]:
     """Return what submitit is to call, by stage; empty stages are left out."""
     runs = []
-    for job in work:
+    for job in batch.work:
         path = None
-        if resources.nodes > 1:
+        if num_nodes > 1:
             path = write_text(folder / f"{job.folder.name}.yaml", job.run.settings.as_yaml())
         runs.append(ClusterJob(job, {}, path))
-    stages = {"prepare": [ClusterJob(job, {}) for job in prepare], "run": runs, "report": [final]}
+    prepare, report = [ClusterJob(job, {}) for job in batch.prepare], [partial(finish, batch)]
+    stages = {"prepare": prepare, "run": runs, "report": report}
     return {stage: calls for stage, calls in stages.items() if calls}
