@@ -12,7 +12,6 @@ from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
 from lib.evaluation.evaluate import ListResult, evaluate
 from lib.evaluation.settings import EvaluateSettings
-from lib.learn.scoring import metrics
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show import evaluation_figures as figures
@@ -62,7 +61,7 @@ def made_up(result: ListResult, scores: np.ndarray, classes: tuple[str, ...] | N
     """Return a result with other scores, and with other classes of the same videos."""
     dataset = result.dataset if classes is None else replace(result.dataset, classes=classes)
     scores = scores.astype(np.float32)
-    return ListResult(dataset, result.rows, scores, result.labels, metrics(scores, result.labels))
+    return ListResult(dataset, result.rows, scores, result.labels, result.fusion)
 
 
 def perfect(result: ListResult) -> ListResult:
@@ -141,7 +140,7 @@ def test_without_mistakes(tested):
     assert "<b>0</b> mistakes" in browser.note.value
     assert browser.gallery.value == "" and browser.detail.value == ""
     assert "no such video" in mistakes_movie(results["val"], tested[0].settings())
-    figure = top5_of_mistakes({"semi": (results["val"], "scores")}, "val")
+    figure = top5_of_mistakes({"semi": results["val"]}, "val")
     assert figure.axes[0].texts[0].get_text() == "val: no mistakes"
 
 
@@ -193,7 +192,7 @@ def test_data_without_boxes_say_so(tested, tmp_path):
 
 def test_one_video_only(tested):
     whole = read_results(tested[0])["val"]
-    one = ListResult(whole.dataset, whole.rows[:1], whole.scores[:1], whole.labels[:1], {})
+    one = ListResult(whole.dataset, whole.rows[:1], whole.scores[:1], whole.labels[:1], "scores")
     browser = EvaluationBrowser(tested[0], {"val": one})
     browser.kind.value = EVERYTHING
     assert len(browser.videos.options) == 1 and "<video" in browser.gallery.value
@@ -262,13 +261,13 @@ def test_what_is_left_out_of_a_matrix_is_counted_as_others():
 
 def test_mistakes_come_most_confident_first(tested):
     result = read_results(tested[0])["val"]
-    share = probabilities(result, "scores")
-    found = confident_mistakes(result, "scores")
+    share = probabilities(result)
+    found = confident_mistakes(result)
     assert (result.scores[found].argmax(1) != result.labels[found]).all()
     assert (np.diff(share[found].max(axis=1)) <= 0).all()
     assert len(found) == (result.scores.argmax(1) != result.labels).sum()
-    fused = replace(result, scores=share)  # `test_fusion: probabilities` stores these
-    assert np.array_equal(probabilities(fused, "probabilities"), share)
+    fused = replace(result, scores=share, fusion="probabilities")  # `test_fusion` stores these
+    assert np.array_equal(probabilities(fused), share)
 
 
 @pytest.mark.parametrize("fusion", ["scores", "probabilities"])
@@ -279,8 +278,8 @@ def test_a_figure_and_the_movie_give_a_mistake_the_same_probability(tested, monk
     shares = np.full((1, whole.scores.shape[1]), 0.1 / (whole.scores.shape[1] - 1))
     shares[0, wrong] = 0.9
     scores = (shares if fusion == "probabilities" else np.log(shares)).astype(np.float32)
-    one = ListResult(whole.dataset, whole.rows[:1], scores, whole.labels[:1], {})
-    settings = tested[0].settings().model_copy(update={"test_fusion": fusion})
+    one = ListResult(whole.dataset, whole.rows[:1], scores, whole.labels[:1], fusion)
+    settings = tested[0].settings()
     tiles, rows = [], []
     monkeypatch.setattr(figures, "tiles_html", lambda shown, _: tiles.extend(shown))
     monkeypatch.setattr(figures, "clip_rows", lambda shown, _: rows.extend(shown))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -31,14 +30,19 @@ class ListResult:
         rows: Index rows of the videos, shape (N,).
         scores: Fused scores, shape (N, K).
         labels: Class indices, shape (N,).
-        metrics: `top1`, `top5`, `mean_class_accuracy`, in percent.
+        fusion: What they were averaged from, `scores` or `probabilities` (`test_fusion`).
     """
 
     dataset: VideoDataset
     rows: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    metrics: dict[str, float]
+    fusion: str
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return `top1`, `top5`, `mean_class_accuracy`, in percent."""
+        return metrics(self.scores, self.labels)
 
 
 def load_trained(run: Run, checkpoint: str, classes: tuple[str, ...]) -> nn.Module:
@@ -99,8 +103,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, ListResult]:
     results = {}
     for name, part in rows.items():
         with np.load(scores_path(run, name)) as file:
-            scores, labels = file["scores"], file["labels"]
-        results[name] = ListResult(data.labeled, part, scores, labels, metrics(scores, labels))
+            results[name] = ListResult(data.labeled, part, **file, fusion=trained.test_fusion)
         _write_predictions(run, name, results[name])
     summary = {
         "checkpoint": settings.checkpoint,
@@ -162,15 +165,9 @@ def _follow(progress: tqdm, counter: Path) -> None:
 
 
 def _write_predictions(run: Run, list_name: str, result: ListResult) -> None:
-    classes = np.array(result.dataset.classes)
-    predicted = result.scores.argmax(axis=1)
-    table = pd.DataFrame(
-        {
-            "name": result.dataset.index["name"].to_numpy()[result.rows],
-            "class": classes[result.labels],
-            "predicted": classes[predicted],
-            "is_correct": predicted == result.labels,
-        }
-    )
+    classes, predicted = np.array(result.dataset.classes), result.scores.argmax(axis=1)
+    table = result.dataset.index.iloc[result.rows][["name"]]
+    table = table.assign(**{"class": classes[result.labels], "predicted": classes[predicted]})
+    table["is_correct"] = predicted == result.labels
     path = run.folder / f"predictions_{Path(list_name).name.removesuffix('.txt')}.csv"
     write_text(path, table.to_csv(index=False))

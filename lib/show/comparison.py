@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.show.evaluation_figures import recall
 from lib.show.style import COLORS, GREEN, REPORT_WIDTH, VERMILLION, shorten, styled
 from lib.show.verdict import CONTRADICTED, HOLDS, UNDECIDED, Pair, paired_differences
 
@@ -127,7 +128,7 @@ def class_gains(
         names: The groups' names.
         list_name: The list.
     """
-    gains = 100 * (_recall(after) - _recall(before))
+    gains = np.nan_to_num(recall(after) - recall(before))  # without videos there is none
     order = np.argsort(gains)
     figure, axis = plt.subplots(
         figsize=(REPORT_WIDTH, 1.4 + 0.2 * len(classes)), layout="constrained"
@@ -177,7 +178,3 @@ def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Fi
     mean = agreement.mean()
     axes[0, 0].set_title(f"{mean.idxmin()} augmentation changes the class most often")
     return figure
-
-
-def _recall(matrix: np.ndarray) -> np.ndarray:
-    return matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1)

@@ -27,22 +27,28 @@ class ConfusionGrid:
     def __init__(self, classes: Sequence[str], press: Callable[[int, int], None]):
         self.classes, self.press = classes, press
         self.widget = widgets.GridBox()
+        self._layout = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
+        self._styles = [  # from no video of a class to all of them
+            widgets.ButtonStyle(
+                button_color=to_hex(colormaps["Blues"](level / 10)),
+                text_color="white" if level > 5 else "black",
+            )
+            for level in range(11)
+        ]
 
     def fill(self, result: ListResult, label: int | None) -> None:
         """Show the matrix of a result, around one class where there is no room for all."""
         matrix = confusion_matrix(result.scores, result.labels)
         shown = confused_classes(matrix, SHOWN, label)
-        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        small = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
         head = "".join(_slanted(self.classes[k]) for k in shown)
         children: list[widgets.Widget] = [
             widgets.HTML(f'<div style="{FADED}">true class ↓</div>'),
             widgets.HTML(f'<div style="display:flex;height:74px">{head}</div>'),
             widgets.HTML(f'<div style="{FADED};padding-left:8px">right</div>'),
         ]
-        rates, styles = recall(matrix), {}
+        rates = recall(matrix)
         for row in shown:
-            buttons = [self._cell_button(matrix, share, row, k, small, styles) for k in shown]
+            buttons = [self._cell_button(matrix, row, k) for k in shown]
             name = escape(shorten(self.classes[row], 18))
             full = escape(self.classes[row])
             children += [
@@ -57,26 +63,13 @@ class ConfusionGrid:
             overflow="auto",
         )
 
-    def _cell_button(
-        self,
-        matrix: np.ndarray,
-        share: np.ndarray,
-        row: int,
-        column: int,
-        layout: widgets.Layout,
-        styles: dict[int, widgets.ButtonStyle],
-    ) -> widgets.Button:
-        count, level = int(matrix[row, column]), round(10 * share[row, column])
-        if level not in styles:
-            color = to_hex(colormaps["Blues"](level / 10))
-            styles[level] = widgets.ButtonStyle(
-                button_color=color, text_color="white" if level > 5 else "black"
-            )
+    def _cell_button(self, matrix: np.ndarray, row: int, column: int) -> widgets.Button:
+        count, videos = int(matrix[row, column]), int(matrix[row].sum())
         button = widgets.Button(
             description=str(count) if count else "",
             tooltip=f"{count} videos of {self.classes[row]} taken for {self.classes[column]}",
-            layout=layout,
-            style=styles[level],
+            layout=self._layout,
+            style=self._styles[round(10 * count / max(videos, 1))],
         )
         button.on_click(lambda _: self.press(row, column))
         return button

@@ -49,14 +49,11 @@ class EvaluationBrowser:
         compare_with: Run | None = None,
     ):
         self.run, self.results, self.checkpoint = run, results, checkpoint
-        self.settings = run.settings()
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
-        self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, self.settings))
-        self.beside: dict[str, dict[str, tuple[ListResult, str]]] = {}
+        self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, run.settings()))
         self._predict = None
         self._cell: tuple[int, int] | None = None
-        self._positions = np.array([], dtype=int)
         self._build_controls(compare_with)
         self.matrix.fill(self.result, self._class)
         self._compare()
@@ -77,14 +74,12 @@ class EvaluationBrowser:
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
         self.detail = widgets.HTML(layout=widgets.Layout(flex="1 1 440px", min_width="340px"))
-        self.list.observe(self._on_list, names="value")
-        self.around.observe(self._on_class, names="value")
-        self.kind.observe(self._on_kind, names="value")
-        self.compare.observe(self._on_compare, names="value")
+        knobs = [self.list, self.around, self.kind, self.compare]
+        for knob in knobs:
+            knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
         knobs = widgets.GridBox(
-            [self.list, self.around, self.kind, self.compare],
-            layout=widgets.Layout(grid_template_columns="repeat(2, 210px)"),
+            knobs, layout=widgets.Layout(grid_template_columns="repeat(2, 210px)")
         )
         left = widgets.VBox(
             [knobs, self.matrix.widget, self.note, self.videos],
@@ -115,42 +110,27 @@ class EvaluationBrowser:
 
     # --- Which videos -----------------------------------------------------------------------------
 
-    def _on_list(self, _: object) -> None:
-        self.matrix.fill(self.result, self._class)
-        self._choose()
-
-    def _on_class(self, _: object) -> None:
-        if len(self.classes) > SHOWN:
+    def _on_knob(self, change: dict) -> None:
+        knob, is_crowded = change["owner"], len(self.classes) > SHOWN
+        if knob is self.list or (knob is self.around and is_crowded):
             self.matrix.fill(self.result, self._class)
-        self._choose()
-
-    def _on_kind(self, _: object) -> None:
-        self._choose()
-
-    def _on_compare(self, _: object) -> None:
-        self._compare()
+        if knob in (self.list, self.compare):
+            self._compare()
         self._choose()
 
     def _compare(self) -> None:
-        """Read the second run's results; say why if they cannot stand beside this run's."""
-        self.beside, self.trouble = {}, ""
+        """Set the second run's result beside this run's, or say why it cannot stand there."""
+        self.beside, self.trouble = {self.run.name: self.result}, ""
         try:
-            for name in self.results:
-                other = self._runs.get(self.compare.value)
-                self.beside[name] = results_beside(self.run, self.results, other, name)
+            other = self._runs.get(self.compare.value)
+            self.beside = results_beside(self.run, self.results, other, self.list.value)
         except (ValueError, OSError) as error:
             self.trouble = str(error)
-
-    @property
-    def _other(self) -> tuple[ListResult, str] | None:
-        """The second run's result on the chosen list, and its fusion."""
-        pairs = list(self.beside.get(self.list.value, {}).values())
-        return pairs[1] if len(pairs) == 2 else None
 
     def _choose(self) -> None:
         """List the chosen videos and show the first."""
         found, words = self._found()
-        self._positions = found
+        self._positions, self._shares = found, probabilities(self.result)
         why = f'<br><span style="{FADED}">{escape(self.trouble)}</span>' * bool(self.trouble)
         self.note.value = f"<b>{len(found)}</b> {escape(words)}{why}"
         self.videos.unobserve(self._on_video, names="value")
@@ -175,18 +155,18 @@ class EvaluationBrowser:
                 f"videos of {self.classes[row]} taken for {self.classes[column]}"
             )
         if kind == DIFFERENT:
-            if self._other is None:
+            if len(self.beside) < 2:
                 return np.array([], dtype=int), "videos: choose a second run beside this one"
-            differs = predicted != self._other[0].scores.argmax(axis=1)
+            _, other = self.beside.values()
+            differs = predicted != other.scores.argmax(axis=1)
             return np.flatnonzero(differs & is_class), f"videos{of} on which the two runs disagree"
         if kind == MISTAKES:
-            found = confident_mistakes(result, self.settings.test_fusion, of_class=label)
-            return found, f"mistakes{of}, the most confident first"
+            found = confident_mistakes(result)
+            return found[is_class[found]], f"mistakes{of}, the most confident first"
         return np.flatnonzero(is_class), f"videos{of}"
 
     def _line(self, position: int) -> str:
-        result = self.result
-        share = probabilities(result, self.settings.test_fusion)[position]
+        result, share = self.result, self._shares[position]
         best = int(share.argmax())
         name = shorten(result.dataset.index["name"].iloc[int(result.rows[position])], 44)
         mark = "✓" if best == result.labels[position] else "✗"
@@ -209,20 +189,16 @@ class EvaluationBrowser:
     def _gallery(self, positions: np.ndarray) -> str:
         tiles = []
         for position in positions.tolist():
-            share = probabilities(self.result, self.settings.test_fusion)[position]
-            best, label = int(share.argmax()), int(self.result.labels[position])
+            label = int(self.result.labels[position])
             clip = readable_clip(self.clips, int(self.result.rows[position]))
-            tiles.append(clip_tile(clip, label, best, float(share[best]), self.classes))
+            tiles.append(clip_tile(clip, label, self._shares[position], self.classes))
         return tiles_html(tiles, "clips of the chosen videos", COLUMNS)
 
     def _detail(self, position: int) -> str:
         """Return HTML of one video: its parts, and the five best classes by part and run."""
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
         name = escape(self.result.dataset.index["name"].iloc[row])
-        pairs = self.beside.get(self.list.value) or {
-            self.run.name: (self.result, self.settings.test_fusion)
-        }
-        bars = {run: probabilities(*pair)[position] for run, pair in pairs.items()}
+        bars = {run: probabilities(result)[position] for run, result in self.beside.items()}
         movie, parts = self._parts(row, label)
         colors = [BLUE, ORANGE][: len(bars)] + [GRAY] * (len(parts) - 1)
         bars |= {part: share for part, share in parts.items() if part != "whole clip"}
@@ -250,7 +226,7 @@ class EvaluationBrowser:
         tiles = []
         for part, share in shares.items():
             best = int(share.argmax())
-            tile = clip_tile(views[part], label, best, float(share[best]), self.classes)
+            tile = clip_tile(views[part], label, share, self.classes)
             title = f"{part.split()[0]}: {shorten(self.classes[best], 12)}"
             tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
         return tiles_html(tiles, "the whole clip, its actor alone, its background alone"), shares

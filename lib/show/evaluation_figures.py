@@ -31,9 +31,9 @@ NAME_LENGTH = 22
 RIGHT, WRONG = ACCURACY, VERMILLION
 
 
-def probabilities(result: ListResult, fusion: str) -> np.ndarray:
-    """Return class probabilities (N, K) of the fused scores (`test_fusion` of the run)."""
-    if fusion == "probabilities":
+def probabilities(result: ListResult) -> np.ndarray:
+    """Return class probabilities (N, K) of the fused scores."""
+    if result.fusion == "probabilities":
         return result.scores
     return torch.from_numpy(result.scores).softmax(dim=1).numpy()
 
@@ -130,49 +130,13 @@ def _class_title(share: np.ndarray, classes: Sequence[str], shown: int) -> str:
 
 
 @styled
-def top5_figure(
-    shares: Mapping[str, np.ndarray], truth: Sequence[int], classes: Sequence[str], title: str
-) -> Figure:
-    """Show the five most probable classes of some videos, a panel a video, a row a run.
-
-    Args:
-        shares: Run name -> probabilities (n, K) of the videos.
-        truth: True class of each video.
-        classes: Class names.
-        title: Says what to see.
-    """
-    count, runs = len(truth), len(shares)
-    figure, grid = plt.subplots(
-        runs,
-        count,
-        figsize=(2.9 * count, 1.75 * runs + 0.5),
-        squeeze=False,
-        layout="constrained",
-        sharex=True,
-    )
-    for axes, (name, table) in zip(grid, shares.items(), strict=True):
-        for axis, row, label in zip(axes, table, truth, strict=True):
-            best = np.argsort(-row)[:5]
-            colors = [RIGHT if k == label else GRAY for k in best]
-            axis.barh(range(len(best)), 100 * row[best], color=colors)
-            axis.set_yticks(range(len(best)), [shorten(classes[k], 16) for k in best])
-            axis.invert_yaxis()
-            axis.set_xlim(0, 100)
-            axis.set_title(f"true: {shorten(classes[label], 20)}", fontsize=9)
-        axes[0].set_ylabel(shorten(name, 24), fontsize=9)
-    figure.supxlabel("probability (%); green: the true class", fontsize=9)
-    figure.suptitle(title)
-    return figure
-
-
-@styled
-def comparison_figure(pairs: Mapping[str, tuple[ListResult, str]]) -> Figure:
+def comparison_figure(pairs: Mapping[str, ListResult]) -> Figure:
     """Show on how many videos of a list two runs are right and wrong.
 
     Args:
         pairs: Of the two runs, from `results_beside`.
     """
-    names, (ours, other) = list(pairs), [result for result, _ in pairs.values()]
+    names, (ours, other) = list(pairs), pairs.values()
     a, b = (result.scores.argmax(1) == result.labels for result in (ours, other))
     parts = (
         ("both right", a & b, RIGHT),
@@ -203,32 +167,23 @@ def message_figure(text: str) -> Figure:
     return figure
 
 
-def confident_mistakes(
-    result: ListResult, fusion: str, count: int | None = None, of_class: int | None = None
-) -> np.ndarray:
+def confident_mistakes(result: ListResult) -> np.ndarray:
     """Return positions in the list of the mistakes, the most confident first; maybe none."""
-    predicted = result.scores.argmax(axis=1)
-    wrong = predicted != result.labels
-    if of_class is not None:
-        wrong &= result.labels == of_class
-    found = np.flatnonzero(wrong)
-    sure = probabilities(result, fusion)[found, predicted[found]]
-    return found[np.argsort(-sure, kind="stable")][:count]
+    found = np.flatnonzero(result.scores.argmax(axis=1) != result.labels)
+    return found[np.argsort(-probabilities(result)[found].max(axis=1), kind="stable")]
 
 
-def clip_tile(
-    clip: Tensor | str, label: int, predicted: int, sure: float, classes: Sequence[str]
-) -> Tile:
+def clip_tile(clip: Tensor | str, label: int, share: np.ndarray, classes: Sequence[str]) -> Tile:
     """Return a tile that names the predicted and, if it is another, the true class.
 
     Args:
         clip: The clip, or why there is none.
         label: True class.
-        predicted: Predicted class.
-        sure: Its probability.
+        share: Probabilities (K,) of its classes.
         classes: Class names.
     """
-    title = f"{shorten(classes[predicted], 14)} {100 * sure:.0f} %"
+    predicted = int(share.argmax())
+    title = f"{shorten(classes[predicted], 14)} {100 * share[predicted]:.0f} %"
     if predicted != label:
         title += f" ← {shorten(classes[label], 12)}"
     return Tile(title, RIGHT if predicted == label else WRONG, clip)
@@ -260,15 +215,15 @@ def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int
 
     Args:
         result: Of one list.
-        settings: The run's, for its clips and what it averages (`test_fusion`).
+        settings: The run's, for its clips.
         title: Says what to see.
         count: Most rows.
     """
     rows, classes = {}, result.dataset.classes
-    for position, clip, best, sure in _mistaken_clips(result, settings, count):
-        label = f"{classes[best]} ({100 * sure:.0f} %)\n← {classes[int(result.labels[position])]}"
-        name = result.dataset.record(int(result.rows[position])).name.split("/")[-1]
-        rows[f"{label}\n{name}"] = clip
+    for row, clip, label, share in _mistaken_clips(result, settings, count):
+        best = int(share.argmax())
+        name = result.dataset.record(row).name.split("/")[-1]
+        rows[f"{classes[best]} ({100 * share[best]:.0f} %)\n← {classes[label]}\n{name}"] = clip
     return clip_rows(rows, title) if rows else message_figure(f"{title}: none")
 
 
@@ -276,42 +231,57 @@ def mistakes_movie(result: ListResult, settings: TrainSettings, count: int = 4) 
     """Return HTML that plays the most confident mistakes on a list, predicted ← true class."""
     classes = result.dataset.classes
     tiles = [
-        clip_tile(clip, int(result.labels[position]), best, sure, classes)
-        for position, clip, best, sure in _mistaken_clips(result, settings, count)
+        clip_tile(clip, label, share, classes)
+        for _, clip, label, share in _mistaken_clips(result, settings, count)
     ]
     return tiles_html(tiles, "the most confident mistakes")
 
 
 def _mistaken_clips(
     result: ListResult, settings: TrainSettings, count: int
-) -> Iterator[tuple[int, Tensor, int, float]]:
-    """Yield position in the list, clip, predicted class and its probability of the mistakes."""
-    clips = CenterClips(result.dataset, settings)
-    shares = probabilities(result, settings.test_fusion)
-    for position in confident_mistakes(result, settings.test_fusion, count).tolist():
-        best = int(shares[position].argmax())
-        yield position, clips(int(result.rows[position]))[0], best, float(shares[position, best])
+) -> Iterator[tuple[int, Tensor, int, np.ndarray]]:
+    """Yield index row, clip, true class and probabilities (K,) of the mistakes."""
+    clips, shares = CenterClips(result.dataset, settings), probabilities(result)
+    for position in confident_mistakes(result)[:count]:
+        row = int(result.rows[position])
+        yield row, clips(row)[0], int(result.labels[position]), shares[position]
 
 
-def top5_of_mistakes(
-    pairs: Mapping[str, tuple[ListResult, str]], list_name: str, count: int = 4
-) -> Figure:
-    """Show the five best classes for the first run's most confident mistakes, for each run.
+@styled
+def top5_of_mistakes(pairs: Mapping[str, ListResult], list_name: str, count: int = 4) -> Figure:
+    """Show the five most probable classes of the first run's most confident mistakes.
+
+    A panel a video, a row a run.
 
     Args:
-        pairs: Run name -> result on one list, and its `test_fusion`; from `results_beside`.
+        pairs: Run name -> result on one list; from `results_beside`.
         list_name: The list.
         count: Most videos.
     """
-    result, fusion = next(iter(pairs.values()))
-    found = confident_mistakes(result, fusion)
+    result = next(iter(pairs.values()))
+    found, classes = confident_mistakes(result), result.dataset.classes
     if not len(found):
         return message_figure(f"{list_name}: no mistakes")
-    shares = {name: probabilities(*pair)[found[:count]] for name, pair in pairs.items()}
-    truth = result.labels[found]
-    is_second = np.argsort(-result.scores[found], axis=1)[:, 1:2] == truth[:, None]
-    title = (
-        f"{list_name}: in {int(is_second.sum())} of {len(found)} mistakes the true class comes "
+    shown = found[:count]
+    truth = result.labels[shown]
+    size = (2.9 * len(shown), 1.75 * len(pairs) + 0.5)
+    figure, grid = plt.subplots(
+        len(pairs), len(shown), figsize=size, squeeze=False, layout="constrained", sharex=True
+    )
+    for axes, (name, one) in zip(grid, pairs.items(), strict=True):
+        for axis, row, label in zip(axes, probabilities(one)[shown], truth, strict=True):
+            best = np.argsort(-row)[:5]
+            colors = [RIGHT if k == label else GRAY for k in best]
+            axis.barh(range(len(best)), 100 * row[best], color=colors)
+            axis.set_yticks(range(len(best)), [shorten(classes[k], 16) for k in best])
+            axis.invert_yaxis()
+            axis.set_xlim(0, 100)
+            axis.set_title(f"true: {shorten(classes[label], 20)}", fontsize=9)
+        axes[0].set_ylabel(shorten(name, 24), fontsize=9)
+    figure.supxlabel("probability (%); green: the true class", fontsize=9)
+    is_second = np.argsort(-result.scores[found], axis=1)[:, 1] == result.labels[found]
+    figure.suptitle(
+        f"{list_name}: in {is_second.sum()} of {len(found)} mistakes the true class comes "
         "second; the most confident mistakes"
     )
-    return top5_figure(shares, truth[:count].tolist(), result.dataset.classes, title)
+    return figure

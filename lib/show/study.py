@@ -8,7 +8,6 @@ import pandas as pd
 
 from lib.evaluation.evaluate import ListResult, scores_path
 from lib.files import reading
-from lib.learn.scoring import metrics
 from lib.learn.setup import load_data
 from lib.run.folder import Run
 from lib.show.plots import group_of, read_log
@@ -114,8 +113,8 @@ def read_results(run: Run) -> dict[str, ListResult]:
     Raises:
         ValueError: If the run is not tested, or its data have changed since.
     """
-    trained = run.settings()
-    dataset, results = load_data(trained).labeled, {}
+    trained, results = run.settings(), {}
+    dataset = load_data(trained).labeled
     for name in trained.test_lists:
         path = scores_path(run, name)
         if (known := read_scores(run, name)) is None:
@@ -124,14 +123,14 @@ def read_results(run: Run) -> dict[str, ListResult]:
         rows = dataset.read_list(name)
         if not np.array_equal(dataset.index["label"].to_numpy()[rows], labels):
             raise ValueError(f"{path}: list {name!r} has changed since; test the run again")
-        results[name] = ListResult(dataset, rows, scores, labels, metrics(scores, labels))
+        results[name] = ListResult(dataset, rows, scores, labels, trained.test_fusion)
     return results
 
 
 def results_beside(
     run: Run, results: dict[str, ListResult], other: Run | None, list_name: str
-) -> dict[str, tuple[ListResult, str]]:
-    """Return the results of one or two runs on a list, with what was fused (`test_fusion`).
+) -> dict[str, ListResult]:
+    """Return the results of one or two runs on a list.
 
     Args:
         run: The tested run.
@@ -140,15 +139,14 @@ def results_beside(
         list_name: The list.
 
     Returns:
-        Run name -> result and fusion; a second run of the same name is called by its folder.
+        Run name -> result; a second run of the same name is called by its folder.
 
     Raises:
         ValueError: If the second run is not tested, or on other videos.
     """
     ours = results[list_name]
-    found = {run.name: (ours, run.settings().test_fusion)}
     if other is None:
-        return found
+        return {run.name: ours}
     theirs = read_results(other)
     if list_name not in theirs:
         raise ValueError(f"{other.folder}: not tested on {list_name!r}, only on {list(theirs)}")
@@ -160,4 +158,4 @@ def results_beside(
             "compare runs of one data set and list"
         )
     name = other.name if other.name != run.name else str(other.folder)
-    return found | {name: (second, other.settings().test_fusion)}
+    return {run.name: ours, name: second}
