@@ -1,5 +1,6 @@
 """New videos: clips slide over all of them, and confidence is calibrated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,7 +12,7 @@ from torch import nn
 from lib.config import TrainSettings
 from lib.invariance import PARTS
 from lib.predict.__main__ import main
-from lib.predict.calibration import fit_temperature, reliability
+from lib.predict.calibration import Calibration, fit_temperature, reliability
 from lib.predict.figures import deciding_figure, timeline
 from lib.predict.parts import decided_by, part_columns
 from lib.predict.predict import (
@@ -77,7 +78,8 @@ def test_a_video_is_fused_as_in_the_test(classifier, video):
 
 
 def test_a_temperature_softens_and_changes_no_class(classifier, video):
-    soft, opened = Classifier(**{**vars(classifier), "temperature": 4.0}), open_video(video)
+    calibration = Calibration(4.0, np.empty((0, 3)), np.empty((0, 3)), 0)
+    soft, opened = replace(classifier, calibration=calibration), open_video(video)
     sharp, mild = predict_video(classifier, opened), predict_video(soft, opened)
     assert (mild.clips.max(axis=1) <= sharp.clips.max(axis=1)).all()
     np.testing.assert_array_equal(mild.clips.argmax(axis=1), sharp.clips.argmax(axis=1))

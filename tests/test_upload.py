@@ -18,6 +18,16 @@ def run(data_dir, tmp_path_factory) -> Run:
     return fit(make_tiny_settings(data_dir, tmp_path_factory.mktemp("runs") / "semi_seed0"))
 
 
+def test_damaged_scores_are_named_with_the_remedy(run, video, capsys):
+    path = run.folder / "scores_val.npz"
+    path.write_bytes(b"PK no scores")
+    try:
+        assert main([str(run.folder), str(video)]) == 2
+    finally:
+        path.unlink()
+    assert f"{path}: damaged" in (said := capsys.readouterr().err) and "test the run again" in said
+
+
 @pytest.fixture
 def video(data_dir):
     return sorted((data_dir / "synthetic").rglob("*.mp4"))[0]

@@ -16,10 +16,9 @@ from tqdm.auto import tqdm
 from lib.config import project_path
 from lib.files import check_writable, write_text
 from lib.predict.answer import TO_SEE, Answer, answer
-from lib.predict.calibration import calibrate
+from lib.predict.calibration import NOT_CALIBRATED, Calibration
 from lib.predict.figures import reliability_figure, save_figure
 from lib.predict.predict import (
-    Classifier,
     check_finished,
     clip_table,
     find_new_videos,
@@ -48,7 +47,8 @@ def predict_all(
     if not opened:
         raise ValueError("\n".join(problems))
     _say_left_out(problems)
-    classifier = _calibrated(run, out)
+    classifier = load_classifier(run)
+    _say_what_confidence_means(classifier.calibration, out)
     for words in remarks(classifier, opened, overlap):
         print(words)
     answers = []
@@ -68,16 +68,13 @@ def _say_left_out(problems: Sequence[str]) -> None:
     print("".join(f"left out: {problem}\n" for problem in problems), end="", file=sys.stderr)
 
 
-def _calibrated(run: Run, out: Path) -> Classifier:
-    """Return the run's network, its confidence calibrated where the run was tested."""
-    calibration = calibrate(run)
+def _say_what_confidence_means(calibration: Calibration | None, out: Path) -> None:
     if calibration is None:
-        print("confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)")
-        return load_classifier(run)
+        print(NOT_CALIBRATED)
+        return
     if calibration.videos < FEW_VIDEOS:
         print(f"confidence is calibrated on {calibration.videos} videos only: take it as rough")
     save_figure(reliability_figure(calibration), out / "reliability.png")
-    return load_classifier(run, calibration.temperature)
 
 
 def _write_tables(answers: Sequence[Answer], classes: tuple[str, ...], out: Path) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lib.evaluation.evaluate import scores_path
 from lib.run.folder import Run
+from lib.show.study import read_scores
+
+NOT_CALIBRATED = "confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)"
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,15 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 5) ->
 
 
 def calibrate(run: Run) -> Calibration | None:
-    """Return the calibration of a tested run; None where its validation list was not tested."""
+    """Return the calibration of a tested run; None where its validation list was not tested.
+
+    Raises:
+        ValueError: If the file of its scores is damaged; names it and the remedy.
+    """
     settings = run.settings()
-    path = scores_path(run, settings.val_list)
-    if not path.is_file():
+    if (known := read_scores(run, settings.val_list)) is None:
         return None
-    with np.load(path) as file:
-        scores, labels = file["scores"], file["labels"]
+    scores, labels = known
     if settings.test_fusion == "probabilities":
         scores = np.log(np.maximum(scores, 1e-12))
     temperature = fit_temperature(scores, labels)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from lib.config import project_path
 from lib.files import check_writable, read_json, write_atomic, write_text
-from lib.predict.calibration import calibrate
 from lib.predict.predict import Classifier, load_classifier
 from lib.run.folder import Run
 
@@ -65,8 +64,7 @@ def export(run: Run, out: Path) -> Path:
     """
     if find_spec("onnxscript") is None:
         raise ValueError("ONNX needs the package onnxscript; pip install -e '.[export]'")
-    calibration = calibrate(run)
-    classifier = load_classifier(run, calibration.temperature if calibration else 1.0)
+    classifier = load_classifier(run)
     check_writable(out, "out", "choose another folder")
     tensors = {name: value.contiguous() for name, value in classifier.model.state_dict().items()}
     write_atomic(out / "weights.safetensors", lambda path: save_file(tensors, path))

@@ -28,8 +28,7 @@ def timeline(prediction: Prediction, classes: tuple[str, ...]) -> Figure:
         color = COLORS[number % len(COLORS)]
         name = shorten(classes[label], 30)
         axes.plot(prediction.seconds, prediction.clips[:, label], ".-", color=color, label=name)
-    best = int(prediction.video.argmax())
-    said = f"{shorten(classes[best], 30)} {100 * prediction.video[best]:.0f} %"
+    said = f"{shorten(classes[prediction.label], 30)} {100 * prediction.video.max():.0f} %"
     axes.set(ylim=(0, 1.02), ylabel="probability", title=f"{prediction.path.name}: {said}")
     axes.set_xlim(0, max(prediction.span, prediction.record.num_frames) / (prediction.fps or 1))
     axes.set_xlabel("middle of the clip, seconds" if prediction.fps else "frame")

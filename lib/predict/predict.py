@@ -18,6 +18,7 @@ from lib.data.video import read_frames
 from lib.learn.averaging import tested_weights
 from lib.learn.scoring import fuse
 from lib.learn.setup import Normalize, build_run_model, run_normalize
+from lib.predict.calibration import Calibration, calibrate
 from lib.prepare.folder import VIDEO_SUFFIXES
 from lib.prepare.probe import Probed, probe_video, probe_videos
 from lib.run.folder import Run
@@ -37,14 +38,19 @@ class Classifier:
         classes: Class names in the order of the scores.
         model: In evaluation mode.
         normalize: What makes its input of uint8 clips.
-        temperature: What scores are divided by before they become probabilities.
+        calibration: What its confidence means; None where its validation list was not tested.
     """
 
     settings: TrainSettings
     classes: tuple[str, ...]
     model: nn.Module
     normalize: Normalize
-    temperature: float = 1.0
+    calibration: Calibration | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by before they become probabilities."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
 
 class NewVideo(NamedTuple):
@@ -97,11 +103,11 @@ class Prediction:
         return (self.starts + self.span / 2) / (self.fps or 1)
 
 
-def load_classifier(run: Run, temperature: float = 1.0) -> Classifier:
+def load_classifier(run: Run) -> Classifier:
     """Return the network of a finished run; no data set and no published weights are needed.
 
     Raises:
-        ValueError: If the run is not finished; says how far it is.
+        ValueError: If the run is not finished (says how far it is), or a file of it is damaged.
     """
     check_finished(run)
     settings = run.settings().model_copy(update={"pretrained": False, "weights": None})
@@ -109,7 +115,7 @@ def load_classifier(run: Run, temperature: float = 1.0) -> Classifier:
     model = build_run_model(settings, len(state["classes"]))
     model.load_state_dict(tested_weights(state))
     normalize = run_normalize(settings)
-    return Classifier(settings, tuple(state["classes"]), model.eval(), normalize, temperature)
+    return Classifier(settings, tuple(state["classes"]), model.eval(), normalize, calibrate(run))
 
 
 def check_finished(run: Run) -> None:
@@ -282,12 +288,10 @@ def clip_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.Da
     tables = []
     for one in predictions:
         rate = one.fps or 1
-        table = pd.DataFrame(one.clips, columns=[f"p({name})" for name in classes])
-        best = np.array(classes)[one.clips.argmax(axis=1)]
-        table.insert(0, "confidence", one.clips.max(axis=1))
-        table.insert(0, "class", best)
-        table.insert(0, "end", (one.starts + one.span) / rate)
-        table.insert(0, "start", one.starts / rate)
-        table.insert(0, "video", str(one.path))
-        tables.append(table)
+        columns = {"video": str(one.path), "start": one.starts / rate}
+        columns["end"] = (one.starts + one.span) / rate
+        columns["class"] = np.array(classes)[one.clips.argmax(axis=1)]
+        columns["confidence"] = one.clips.max(axis=1)
+        columns |= {f"p({name})": p for name, p in zip(classes, one.clips.T, strict=True)}
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)

@@ -30,7 +30,7 @@ from lib.evaluation.evaluate import load_trained
 from lib.files import write_text
 from lib.learn.scoring import VideoViews, fuse
 from lib.learn.setup import Data, load_data, run_normalize, test_protocol
-from lib.predict.calibration import calibrate
+from lib.predict.calibration import NOT_CALIBRATED, calibrate
 from lib.predict.predict import BATCH_CLIPS, check_finished
 from lib.prepare.pseudo_lists import (
     COLUMNS,
@@ -79,7 +79,7 @@ def write_pseudo_labels(run: Run) -> pd.DataFrame:
     check_finished(run)
     calibration = calibrate(run)
     if calibration is None:
-        print("confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)")
+        print(NOT_CALIBRATED)
     temperature = 1.0 if calibration is None else calibration.temperature
     classes, found = data.labeled.classes, []
     for name, logits in _views(run, data, rows):

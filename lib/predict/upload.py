@@ -12,7 +12,6 @@ from IPython.display import display
 from lib.config import project_path
 from lib.files import write_atomic
 from lib.predict.answer import TO_SEE, Answer, answer
-from lib.predict.calibration import calibrate
 from lib.predict.predict import Classifier, check_finished, load_classifier, open_video, remarks
 from lib.prepare.folder import VIDEO_SUFFIXES
 from lib.run.folder import Run
@@ -105,9 +104,7 @@ class UploadView:
     def _predict(self, path: Path) -> None:
         video = open_video(path)
         if self._classifier is None:
-            calibration = calibrate(self.run)
-            temperature = calibration.temperature if calibration else 1.0
-            self._classifier = load_classifier(self.run, temperature)
+            self._classifier = load_classifier(self.run)
         notes = "".join(f"<br>{escape(text)}" for text in remarks(self._classifier, [video]))
         self.said.value = _text(f"predicting …{notes}")
         found = answer(self._classifier, video, self.folder / path.stem)
