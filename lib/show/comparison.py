@@ -165,12 +165,7 @@ def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Fi
         1, len(panels), figsize=(REPORT_WIDTH, 3.6), squeeze=False, layout="constrained"
     )
     for axis, (table, xlabel, ylabel) in zip(axes[0], panels, strict=True):
-        width = 0.8 / len(table)
-        for number, (group, values) in enumerate(table.iterrows()):
-            x = np.arange(len(values)) + (number - (len(table) - 1) / 2) * width
-            color = COLORS[number % len(COLORS)]
-            axis.bar(x, values, width * 0.95, color=color, alpha=0.8, label=group)
-        axis.set_xticks(range(table.shape[1]), table.columns)
+        table.T.plot.bar(ax=axis, width=0.8, rot=0, alpha=0.8, legend=False)
         axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 102))
         axis.grid(axis="y")
     handles, labels = axes[0, 0].get_legend_handles_labels()

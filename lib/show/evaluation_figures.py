@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -89,20 +90,14 @@ def class_bars(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Fi
     """
     total = sum(matrices.values())
     shown = confused_classes(total, MOST_CLASSES)
-    colors = (BLUE, ORANGE, PURPLE, SKY)
     height = 0.9 + len(shown) * max(0.26, 0.15 * len(matrices))
     figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
-    width = 0.8 / len(matrices)
-    for number, (name, matrix) in enumerate(matrices.items()):
-        place = np.arange(len(shown)) + (number - (len(matrices) - 1) / 2) * width
-        color = colors[number % len(colors)]
-        share = recall(matrix)[shown]
-        axis.barh(place, np.nan_to_num(share), width, color=color, label=name)
-        for y, value in zip(place, share, strict=True):
-            text = "no video" if np.isnan(value) else f"{value:.0f}"
-            axis.text(np.nan_to_num(value) + 0.8, y, text, va="center", fontsize=7)
-    names = [shorten(classes[k], NAME_LENGTH) for k in shown]
-    axis.set_yticks(range(len(shown)), names)
+    table = pd.DataFrame({name: recall(matrix)[shown] for name, matrix in matrices.items()})
+    table.fillna(0).plot.barh(ax=axis, width=0.8, color=[BLUE, ORANGE, PURPLE, SKY])
+    for bars, shares in zip(axis.containers, table.to_numpy().T, strict=True):
+        texts = ["no video" if np.isnan(share) else f"{share:.0f}" for share in shares]
+        axis.bar_label(bars, texts, padding=2, fontsize=7)
+    axis.set_yticks(range(len(shown)), [shorten(classes[k], NAME_LENGTH) for k in shown])
     axis.invert_yaxis()
     axis.set(xlabel="videos of the class recognised (%)", ylabel="true class", xlim=(0, 108))
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))

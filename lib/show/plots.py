@@ -230,10 +230,8 @@ def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         (accuracy["input"], accuracy["top1"], "top-1 accuracy (%)", "what the network sees", seen),
     )
     for axis, (names, values, ylabel, xlabel, color) in zip(axes, panels, strict=True):
-        axis.bar(names, values, color=color)
-        for position, value in enumerate(values):
-            text = f"{value:.2f}" if "nats" in ylabel else f"{value:.0f}"
-            axis.text(position, value, text, ha="center", va="bottom", fontsize=9)
+        bars = axis.bar(names, values, color=color)
+        axis.bar_label(bars, fmt="{:.2f}" if "nats" in ylabel else "{:.0f}", fontsize=9)
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.tick_params(axis="x", rotation=20)
         if "nats" not in ylabel:
