@@ -1,6 +1,6 @@
 """Rows of pictures that show what each augmentation does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -51,21 +51,32 @@ def load_batch(dataset: VideoDataset, settings: LookSettings) -> ClipBatch:
 
 def original_rows(dataset: VideoDataset, settings: LookSettings) -> Mapping[str, Tensor]:
     """Return the middle clip of each shown video with its boxes drawn in."""
-    person_boxes = find_person_boxes(dataset)
-    rows = {}
+    person_boxes, rows = find_person_boxes(dataset), {}
     for row in shown_rows(dataset, settings):
         record = dataset.record(int(row))
         indices = uniform_clip_indices(
             record.num_frames, settings.clip_len, settings.frame_interval, 1
         )[0]
-        frames = read_frames(record, indices).copy()
+        boxes = None
         if person_boxes is not None:
             boxes = person_boxes.lookup(int(row), indices, settings.person_min_score)
-            for frame, frame_boxes in zip(frames, boxes, strict=True):
-                draw_boxes(frame, frame_boxes)
         label = "\n".join(shorten(part, 24) for part in record.name.split("/"))
-        rows[label] = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        rows[label] = with_boxes(read_frames(record, indices), boxes)
     return rows
+
+
+def with_boxes(frames: np.ndarray, boxes: Sequence[np.ndarray] | None) -> Tensor:
+    """Return frames (T, H, W, 3), uint8, as a clip (T, 3, H, W) with the boxes of each drawn in.
+
+    Args:
+        frames: Of a video; they stay as they are.
+        boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels; None where there are none.
+    """
+    if boxes is not None:
+        frames = frames.copy()
+        for frame, own in zip(frames, boxes, strict=True):
+            draw_boxes(frame, own)
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:

@@ -5,37 +5,37 @@ a loader with these settings gives.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.transforms import WeakParams
-from lib.clips import ClipRecipe, DrawnClip, make_generator
+from lib.augment.transforms import WeakParams, WeakTransform
+from lib.clips import ClipRecipe, make_generator
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.video import read_frames
 from lib.invariance import find_person_boxes
-from lib.show.augmentations import describe, draw_boxes, temporal_title
+from lib.show.augmentations import describe, temporal_title, with_boxes
 from lib.show.clips import mix_clips
-from lib.show.movies import Tile, from_frames, shrink
+from lib.show.movies import Tile, shrink
 from lib.show.settings import LookSettings
 from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
-KEPT_RESULTS = 16  # a few clips in a few settings
+KEPT_RESULTS = 6  # of each kind: those of a few settings
 NO_BOXES = "no person boxes: notebook 1 makes them (person_boxes)"
 
 
-class WeakView(NamedTuple):
-    """A clip up to its weak view.
+@dataclass(frozen=True, eq=False)
+class WeakView:
+    """A clip up to its weak view; equal to itself alone, so that what is made of it can be kept.
 
     Attributes:
         record: The video.
-        indices: Its frames in the clip, shape (T,).
+        indices: Its frames in the clip, T of them.
         params: The crop, in pixels of the decoded frame, and the flip.
         boxes: For each frame an array (n, 4); None where the data set has none.
         frames: Decoded frames, shape (T, H, W, 3), uint8.
@@ -44,7 +44,7 @@ class WeakView(NamedTuple):
     """
 
     record: VideoRecord
-    indices: np.ndarray
+    indices: tuple[int, ...]
     params: WeakParams
     boxes: list[np.ndarray] | None
     frames: np.ndarray
@@ -114,7 +114,9 @@ class ClipExplorer:
         self.dataset = dataset
         self.boxes = find_person_boxes(dataset)
         self.videos = DecodedVideos(cache_mb)
-        self._results: OrderedDict[Hashable, Any] = OrderedDict()
+        keep = lru_cache(KEPT_RESULTS)
+        self._weak_view, self._mixed = keep(self._make_weak_view), keep(self._make_mixed)
+        self._original = keep(_make_original)
 
     def look(self, settings: LookSettings, row: int, partner_row: int) -> Look:
         """Return all views of a clip.
@@ -124,23 +126,25 @@ class ClipExplorer:
             row: Index row of the video.
             partner_row: Index row of the video whose background is taken.
         """
-        recipe, drawn = ClipRecipe(settings), []
+        recipe, drawn, views = ClipRecipe(settings), [], []
         for position, number in enumerate((row, partner_row)):
             generator = make_generator(settings.seed, position)
-            drawn.append(recipe.draw(self.dataset.record(number), generator))
-        own = self._weak_view(recipe, row, drawn[0], settings.person_min_score)
-        partner = self._weak_view(recipe, partner_row, drawn[1], settings.person_min_score)
+            clip = recipe.draw(self.dataset.record(number), generator)
+            indices = tuple(clip.frame_indices.tolist())
+            how = (recipe.weak, clip.weak, settings.person_min_score)
+            views.append(self._weak_view(number, indices, *how))
+            drawn.append(clip)
+        own, partner = views
         strong, temporal = drawn[0].strong, drawn[0].strong.temporal
         order = recipe.strong.temporal.apply(torch.arange(len(own.weak)), temporal).tolist()
         strong_view = recipe.strong.apply(own.weak, strong)
         mixed, weight, note = self._mix(settings, own, partner, strong_view)
-        numbers, partner_numbers = own.indices.tolist(), partner.indices.tolist()
-        shown = [numbers[k] for k in order]
+        shown = [own.indices[k] for k in order]
         temporal_only = recipe.strong.temporal.apply(own.weak, temporal)
         title = f"only temporal: {temporal_title(temporal)}"
         tiles = [
-            Tile("original", ORIGINAL, self._original(own), numbers),
-            Tile("weak view", WEAK, own.weak, numbers),
+            Tile("original", ORIGINAL, self._original(own), own.indices),
+            Tile("weak view", WEAK, own.weak, own.indices),
             Tile("strong view", STRONG, strong_view, shown),
             Tile(title, TEMPORAL, temporal_only, shown),
             Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
@@ -148,32 +152,34 @@ class ClipExplorer:
                 scene_title(settings.scene_augmentation, weight),
                 SCENE,
                 mixed,
-                numbers if note is None else (),
+                own.indices if note is None else (),
             ),
-            Tile("partner, weak view", WEAK, partner.weak, partner_numbers),
-            Tile("partner, original", ORIGINAL, self._original(partner), partner_numbers),
+            Tile("partner, weak view", WEAK, partner.weak, partner.indices),
+            Tile("partner, original", ORIGINAL, self._original(partner), partner.indices),
         ]
-        facts = self._facts(settings, own, partner, weight)
-        facts.insert(4, ("strong view", describe(strong).replace("\n", ", ")))
-        facts.insert(5, ("order of the frames", " ".join(map(str, order))))
+        drawn_in_words = [
+            ("strong view", describe(strong).replace("\n", ", ")),
+            ("order of the frames", " ".join(map(str, order))),
+        ]
+        facts = self._facts(settings, own, partner, drawn_in_words, weight)
         return Look(tiles, facts, self._warnings(settings, own, partner, note), weight)
 
-    def _weak_view(
-        self, recipe: ClipRecipe, row: int, drawn: DrawnClip, min_score: float
+    def _make_weak_view(
+        self,
+        row: int,
+        indices: tuple[int, ...],
+        transform: WeakTransform,
+        params: WeakParams,
+        min_score: float,
     ) -> WeakView:
-        key = (recipe.weak, row, min_score, tuple(drawn.frame_indices), drawn.weak)
-
-        def make() -> WeakView:
-            record = self.dataset.record(row)
-            frames = self.videos.read(record, drawn.frame_indices)
-            boxes = mask = None
-            if self.boxes is not None:
-                boxes = self.boxes.lookup(row, drawn.frame_indices, min_score)
-                mask = recipe.weak.mask(boxes, drawn.weak)
-            weak = recipe.weak.apply(frames, drawn.weak)
-            return WeakView(record, drawn.frame_indices, drawn.weak, boxes, frames, weak, mask)
-
-        return self._remembered(("weak", key), make)
+        record, wanted = self.dataset.record(row), np.array(indices)
+        frames = self.videos.read(record, wanted)
+        boxes = mask = None
+        if self.boxes is not None:
+            boxes = self.boxes.lookup(row, wanted, min_score)
+            mask = transform.mask(boxes, params)
+        weak = transform.apply(frames, params)
+        return WeakView(record, indices, params, boxes, frames, weak, mask)
 
     def _mix(
         self, settings: LookSettings, own: WeakView, partner: WeakView, strong: Tensor
@@ -192,45 +198,22 @@ class ClipExplorer:
                 why = "nobody is in the mask" if covered == 0 else "the mask covers the whole clip"
                 why = f"{why}: {scene_title(scene, None)} leaves the clip its strong view"
                 return strong, None, why
-        key = ("mix", scene, settings.seed, id(own.weak), id(partner.weak))
+        return *self._mixed(scene, settings.seed, own, partner), None
 
-        def make() -> tuple[Tensor, Tensor, Tensor, float]:
-            masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
-            weak = torch.stack([own.weak, partner.weak])
-            generator = make_generator(settings.seed, 0, 0)
-            clips, mixed = mix_clips(weak, weak, masks, scene, generator)
-            # the views stay alive as long as the key names them
-            return own.weak, partner.weak, clips[0], float(mixed.label_weight[0])
-
-        _, _, clip, weight = self._remembered(key, make)
-        return clip, weight, None
-
-    def _original(self, sample: WeakView) -> Tensor:
-        """Return the decoded frames with the boxes drawn in."""
-
-        def make() -> tuple[np.ndarray, Tensor]:
-            frames = sample.frames
-            if sample.boxes is not None:
-                frames = frames.copy()
-                for frame, boxes in zip(frames, sample.boxes, strict=True):
-                    draw_boxes(frame, boxes)
-            return sample.frames, shrink(from_frames(frames), SHOWN_SIDE)
-
-        return self._remembered(("original", id(sample.frames)), make)[1]
-
-    def _remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self._results:
-            self._results[key] = make()
-        self._results.move_to_end(key)
-        while len(self._results) > KEPT_RESULTS:
-            self._results.popitem(last=False)
-        return self._results[key]
+    def _make_mixed(
+        self, scene: str, seed: int, own: WeakView, partner: WeakView
+    ) -> tuple[Tensor, float]:
+        masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
+        weak = torch.stack([own.weak, partner.weak])
+        clips, mixed = mix_clips(weak, weak, masks, scene, make_generator(seed, 0, 0))
+        return clips[0], float(mixed.label_weight[0])
 
     def _facts(
         self,
         settings: LookSettings,
         own: WeakView,
         partner: WeakView,
+        drawn: list[tuple[str, str]],
         weight: float | None,
     ) -> list[tuple[str, str]]:
         facts = [
@@ -238,6 +221,7 @@ class ClipExplorer:
             ("partner", partner.record.name),
             ("frames", " ".join(map(str, own.indices))),
             ("weak view", describe_weak(own)),
+            *drawn,
         ]
         if own.mask is not None:
             share = float(own.mask.float().mean())
@@ -270,6 +254,11 @@ class ClipExplorer:
         if note is not None:
             warnings.append(f"{note[0].upper()}{note[1:]}.")
         return warnings
+
+
+def _make_original(sample: WeakView) -> Tensor:
+    """Return the decoded frames with the boxes drawn in."""
+    return shrink(with_boxes(sample.frames, sample.boxes), SHOWN_SIDE)
 
 
 def describe_weak(sample: WeakView) -> str:

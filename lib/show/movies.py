@@ -16,7 +16,6 @@ from typing import NamedTuple
 import av
 import matplotlib
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
@@ -223,8 +222,3 @@ def movie_html(
         f'<img src="data:image/jpeg;base64,{still}" alt="{description}" '
         f'style="display:none;max-width:100%"></div>'
     )
-
-
-def from_frames(frames: np.ndarray) -> Tensor:
-    """Return frames (T, H, W, 3) as a clip (T, 3, H, W)."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
