@@ -145,9 +145,7 @@ def measure_invariance(
     model.eval()
     clips_of = CenterClips(dataset, settings)
     labels = torch.from_numpy(dataset.index["label"].to_numpy()[rows])
-    same: dict[str, list[Tensor]] = {family: [] for family in FAMILIES}
-    divergence: dict[str, list[Tensor]] = {family: [] for family in FAMILIES}
-    right: dict[str, list[Tensor]] = {part: [] for part in PARTS}
+    changes, answers = [], []
     for start in range(0, len(rows), batch_videos):
         clips, masks = zip(
             *(clips_of(int(row)) for row in rows[start : start + batch_videos]), strict=True
@@ -157,14 +155,23 @@ def measure_invariance(
         for draw in range(num_draws):
             views = _views(clips, masks, settings, normalize, (seed, start, draw))
             for family, (view, shown) in views.items():
-                logits = _predict(model, normalize, view)
-                same[family].append((logits.argmax(1) == whole.argmax(1))[shown])
-                divergence[family].append(_kl(whole, logits)[shown])
+                before, after = whole[shown], _predict(model, normalize, view)[shown]
+                stays = 100.0 * (after.argmax(1) == before.argmax(1))
+                columns = {"family": family, "agreement": stays, "kl": _kl(before, after)}
+                changes.append(pd.DataFrame(columns))
         truth = labels[start : start + batch_videos]
-        right[PARTS[0]].append(whole.argmax(1) == truth)
+        parts = {PARTS[0]: (whole, slice(None))}
         for part, (view, shown) in _parts(clips, masks, normalize).items():
-            right[part].append((_predict(model, normalize, view).argmax(1) == truth)[shown])
-    return InvarianceScores(_family_table(same, divergence), _accuracy_table(right))
+            parts[part] = _predict(model, normalize, view), shown
+        for part, (logits, shown) in parts.items():
+            is_right = 100.0 * (logits.argmax(1) == truth)[shown]
+            answers.append(pd.DataFrame({"input": part, "top1": is_right}))
+    families = pd.concat(changes).groupby("family", sort=False, as_index=False)
+    inputs = pd.concat(answers).groupby("input", sort=False, as_index=False)
+    return InvarianceScores(
+        families.agg(agreement=("agreement", "mean"), kl=("kl", "mean"), draws=("kl", "size")),
+        inputs.agg(top1=("top1", "mean"), videos=("top1", "size")),
+    )
 
 
 def _predict(model: nn.Module, normalize: nn.Module, clips: Tensor) -> Tensor:
@@ -244,24 +251,3 @@ def _parts(
     has_both = (masks.flatten(1).amin(1) == 0) & (masks.flatten(1).amax(1) == 1)
     pairs = zip(PARTS[1:], parts, strict=True)
     return {name: (part.transpose(1, 2), has_both) for name, part in pairs}
-
-
-def _family_table(same: dict[str, list], divergence: dict[str, list]) -> pd.DataFrame:
-    rows = []
-    for family in FAMILIES:
-        if not same[family]:
-            continue
-        agreement = torch.cat(same[family]).float()
-        if len(agreement):
-            kl = torch.cat(divergence[family]).mean()
-            rows.append((family, 100 * float(agreement.mean()), float(kl), len(agreement)))
-    return pd.DataFrame(rows, columns=["family", "agreement", "kl", "draws"])
-
-
-def _accuracy_table(right: dict[str, list]) -> pd.DataFrame:
-    rows = []
-    for name, parts in right.items():
-        values = torch.cat([torch.empty(0), *parts]).float()
-        if len(values):
-            rows.append((name, 100 * float(values.mean()), len(values)))
-    return pd.DataFrame(rows, columns=["input", "top1", "videos"])
