@@ -51,7 +51,7 @@ def test_augmentation_explorer(open_notebook, small_data, width):
     notebook = open_notebook("2_look_at_augmentations.ipynb", width=width, data_dir=str(small_data))
     notebook.run_all()
     assert notebook.errors() == []
-    explorer = notebook.cell("augmentation_explorer(")
+    explorer = notebook.cell("AugmentationExplorer(")
     explorer.locator("img").first.wait_for()
     notebook.screenshot(f"2_explorer_{width}", explorer)
     is_within = explorer.locator("img").first.evaluate(
@@ -77,7 +77,7 @@ def test_augmentation_explorer(open_notebook, small_data, width):
 def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     notebook = open_notebook("2_look_at_augmentations.ipynb", data_dir=str(small_data))
     notebook.run_all()
-    explorer = notebook.cell("augmentation_explorer(")
+    explorer = notebook.cell("AugmentationExplorer(")
     shown = notebook.page.locator(PICTURE).first.get_attribute("src")
     explorer.locator("select[multiple]").select_option(["rotate"])
     notebook.wait_changed(PICTURE, "src", shown)

@@ -67,6 +67,7 @@ def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys)
     [
         (["--gpus", "2"], "--gpus goes with --executor slurm"),
         (["--executor", "local", "--memory-gb", "2"], "--memory-gb goes with --executor slurm"),
+        (["--sbatch", "qos=long"], "--sbatch goes with --executor slurm"),
         (["--executor", "pbs"], "invalid choice"),
     ],
 )

@@ -33,7 +33,7 @@ from lib.show.report import (
     with_verdict,
 )
 from lib.show.sentences import (
-    invariance_findings,
+    invariance_html,
     machine_sentence,
     page_head,
     range_sentence,
@@ -314,13 +314,13 @@ def test_runs_of_different_machines_are_named(runs):
 
 def test_less_invariance_than_the_baseline_is_said():
     table = pd.DataFrame({"scene": [70.0, 81.5], "temporal": [90.0, 80.0]}, index=["semi", "base"])
-    (sentence,) = invariance_findings(table, [("semi", "base"), ("semi", "base"), ("x", "base")])
-    assert sentence == (
-        "<b>semi</b> is <b>less</b> invariant to scene augmentation than base: its class stays "
-        "for 70.0 % of the clips, 11.5 points fewer."
+    pairs = [Pair("semi", "base", "val"), Pair("semi", "base", "test"), Pair("x", "base", "val")]
+    assert invariance_html(table, pairs) == (
+        "<ul><li><b>semi</b> is <b>less</b> invariant to scene augmentation than base: its class "
+        "stays for 70.0 % of the clips, 11.5 points fewer.</li></ul>"
     )
-    (none,) = invariance_findings(table[["temporal"]], [("semi", "base")])
-    assert none.startswith("No group is less invariant")
+    assert "<li>No group is less invariant" in invariance_html(table[["temporal"]], pairs)
+    assert invariance_html(table, pairs[2:]) == "<ul></ul>"
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_names_are_shown_as_they_are(runs, tmp_path):
     texts = [
         verdict_html(compare_groups(summary, [Pair(HOSTILE, "base", "val")])),
         range_sentence(summary, expected),
-        *invariance_findings(agreement, [(HOSTILE, "base")]),
+        invariance_html(agreement, [Pair(HOSTILE, "base", "val")]),
         run_links([Run(tmp_path / HOSTILE)]),
         page_head(HOSTILE, tmp_path / HOSTILE, runs),
         as_markdown(agreement.rename_axis("group")),

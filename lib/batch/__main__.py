@@ -54,17 +54,6 @@ def parse_option(text: str) -> tuple[str, str]:
     return name, value
 
 
-RESOURCE_HELP = {
-    "partition": (str, "partition (the cluster's default)"),
-    "nodes": (int, "machines of a run (1)"),
-    "gpus": (int, "GPUs on each machine (1)"),
-    "cpus": (int, "cores on each machine (8)"),
-    "memory_gb": (float, "memory on each machine (the cluster's default)"),
-    "hours": (float, "time limit; a run that needs longer is queued again (24)"),
-    "options": (str, "any further option of sbatch, as in qos=long"),
-}
-
-
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add `--executor` and what a run gets in Slurm, the fields of `Resources`."""
     parser.add_argument(
@@ -72,15 +61,15 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
         choices=("slurm", "local"),
         help="submit the runs to Slurm and return; or do them here in the same way",
     )
-    group = parser.add_argument_group("with --executor slurm")
-    for name, (kind, text) in RESOURCE_HELP.items():
-        if name == "options":
-            group.add_argument(
-                "--sbatch", dest=name, action="append", default=[], metavar="NAME=VALUE", help=text
-            )
-        else:
-            flag = "--" + name.replace("_", "-")
-            group.add_argument(flag, type=kind, metavar=name.upper().split("_")[0], help=text)
+    add = parser.add_argument_group("with --executor slurm").add_argument
+    add("--partition", help="partition (the cluster's default)")
+    add("--nodes", type=int, help="machines of a run (1)")
+    add("--gpus", type=int, help="GPUs on each machine (1)")
+    add("--cpus", type=int, help="cores on each machine (8)")
+    add("--memory-gb", type=float, help="memory on each machine (the cluster's default)")
+    add("--hours", type=float, help="time limit; a run that needs longer is queued again (24)")
+    options = "any further option of sbatch, as in qos=long"
+    add("--sbatch", action="append", metavar="NAME=VALUE", help=options)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -122,12 +111,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_resources(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Resources:
     """Return what was asked for in Slurm; ends the program if that goes with something else."""
-    given = {name: getattr(options, name) for name in RESOURCE_HELP}
-    given = {name: value for name, value in given.items() if value not in (None, [])}
+    names = ("partition", "nodes", "gpus", "cpus", "memory_gb", "hours", "sbatch")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if given and options.executor != "slurm":
         parser.error(f"--{next(iter(given)).replace('_', '-')} goes with --executor slurm")
-    if "options" in given:
-        given["options"] = dict(parse_option(text) for text in given["options"])
+    if "sbatch" in given:
+        given["options"] = dict(parse_option(text) for text in given.pop("sbatch"))
     return Resources(**given)
 
 

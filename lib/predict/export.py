@@ -30,11 +30,11 @@ CARD = """# {name}
 
 Action recognition in {num} classes: {classes}.
 
-- **Network** {model}, trained with the objective `{objective}` for {epochs} epochs, seed {seed}. All settings: `params.yaml`.
-- **Data** {dataset}, {fraction} of the labels of list `{labeled_list}`. The licence of the videos holds for what may be done with this model: state it here before you pass it on.
+- **Network** {s.model}, trained with the objective `{s.objective}` for {s.epochs} epochs, seed {s.seed}. All settings: `params.yaml`.
+- **Data** {s.dataset}, {percent:g} % of the labels of list `{s.labeled_list}`. The licence of the videos holds for what may be done with this model: state it here before you pass it on.
 - **Results** {results}. One seed; differences between seeds can be several points.
 - **Confidence** probabilities are softmax(scores / {temperature:.3f}).
-- **Input** {clip_len} frames, every {interval}, short side {side}, centre crop {crop}: `preprocessing.json`.
+- **Input** {s.clip_len} frames, every {s.frame_interval}, short side {s.short_side}, centre crop {s.test_crop_size}: `preprocessing.json`.
 
 ## What it is not for
 
@@ -122,19 +122,10 @@ def model_card(run: Run, classifier: Classifier) -> str:
         name=run.name,
         num=len(classifier.classes),
         classes=", ".join(classifier.classes),
-        model=s.model,
-        objective=s.objective,
-        epochs=s.epochs,
-        seed=s.seed,
-        dataset=s.dataset,
-        fraction=f"{100 * s.labeled_fraction:g} %",
-        labeled_list=s.labeled_list,
+        s=s,
+        percent=100 * s.labeled_fraction,
         results=results,
         temperature=classifier.temperature,
-        clip_len=s.clip_len,
-        interval=s.frame_interval,
-        side=s.short_side,
-        crop=s.test_crop_size,
     )
 
 

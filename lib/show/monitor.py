@@ -87,6 +87,11 @@ class TrainingMonitor:
         self._draw(state, log)
         return state
 
+    async def follow(self) -> None:
+        """Keep it up to date until the run ends."""
+        while not self.update().is_ended:
+            await asyncio.sleep(POLL_S)
+
     def _ask_to_stop(self, _: object = None) -> None:
         if read_state(self.run.folder).phase in ("training", "starting"):
             self.run.ask_to_stop()
@@ -232,8 +237,7 @@ async def _follow(run: Run, settings: TrainSettings, who: str) -> Run:
     print(f"{run.folder} is trained by {who}: following it")
     monitor = TrainingMonitor(run.folder)
     display(monitor.widget)
-    while not monitor.update().is_ended:
-        await asyncio.sleep(POLL_S)
+    await monitor.follow()
     return run
 
 
@@ -245,12 +249,7 @@ def watch(folder: str | Path) -> None:
     """
     monitor = TrainingMonitor(folder)
     display(monitor.widget)
-
-    async def follow() -> None:
-        while not monitor.update().is_ended:
-            await asyncio.sleep(POLL_S)
-
-    _watching.add(task := asyncio.ensure_future(follow()))
+    _watching.add(task := asyncio.ensure_future(monitor.follow()))
     task.add_done_callback(_watching.discard)
 
 

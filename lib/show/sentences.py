@@ -196,32 +196,22 @@ def page_head(title: str, study: Path, runs: Sequence[Run]) -> str:
 
 
 def invariance_html(agreement: pd.DataFrame, pairs: Iterable[Pair]) -> str:
-    """Return where groups are less invariant than those they are compared with, as a list."""
-    compared = [(pair.better, pair.worse) for pair in pairs]
-    items = (f"<li>{sentence}</li>" for sentence in invariance_findings(agreement, compared))
-    return f"<ul>{''.join(items)}</ul>"
-
-
-def invariance_findings(agreement: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return where a group keeps its class less often than its baseline, as HTML.
+    """Return where a group keeps its class less often than its baseline, as a list in HTML.
 
     Args:
         agreement: A row a group, a column a family: how often the class stays, percent.
         pairs: Groups, and the groups that they are compared with.
     """
-    sentences, compared = [], False
-    for group, baseline in dict.fromkeys(pairs):
-        if not {group, baseline} <= set(agreement.index):
-            continue
-        compared = True
-        for family, value in agreement.loc[group].items():
-            before = agreement.loc[baseline, family]
-            if value < before:
-                sentences.append(
-                    f"<b>{escape(group)}</b> is <b>less</b> invariant to {escape(family)} "
-                    f"augmentation than {escape(baseline)}: its class stays for {value:.1f} % of "
-                    f"the clips, {before - value:.1f} points fewer."
-                )
+    compared = dict.fromkeys((pair.better, pair.worse) for pair in pairs)
+    compared = [both for both in compared if {*both} <= set(agreement.index)]
+    sentences = [
+        f"<b>{escape(group)}</b> is <b>less</b> invariant to {escape(family)} augmentation than "
+        f"{escape(baseline)}: its class stays for {value:.1f} % of the clips, "
+        f"{before - value:.1f} points fewer."
+        for group, baseline in compared
+        for family, value in agreement.loc[group].items()
+        if value < (before := agreement.loc[baseline, family])
+    ]
     if compared and not sentences:
-        return ["No group is less invariant than its baseline to any family."]
-    return sentences
+        sentences = ["No group is less invariant than its baseline to any family."]
+    return f"<ul>{''.join(f'<li>{sentence}</li>' for sentence in sentences)}</ul>"

@@ -30,22 +30,12 @@ COPY_BUTTON = (
 )
 
 
-def augmentation_explorer(dataset: VideoDataset, settings: LookSettings) -> widgets.Widget:
-    """Return a widget: choose a video, its partner, a seed and the operations; see all views.
+class AugmentationExplorer:
+    """The knobs of notebook 2: choose a video, its partner, a seed and operations; see all views.
 
     Args:
         dataset: The prepared data set.
         settings: What the knobs start from; `list_name` is what the videos are chosen from.
-    """
-    return AugmentationExplorer(dataset, settings).widget
-
-
-class AugmentationExplorer:
-    """The knobs of notebook 2, and what they show.
-
-    Args:
-        dataset: The prepared data set.
-        settings: What the knobs start from.
 
     Attributes:
         widget: What is shown.
@@ -116,13 +106,14 @@ class AugmentationExplorer:
             knob.observe(lambda _: self.show(), names="value")
         self.reseed = widgets.Button(description="reseed", icon="refresh")
         self.reseed.layout.width = "96px"
-        self.reseed.on_click(lambda _: self._reseed())
+        self.reseed.on_click(self._reseed)
 
-    def _reseed(self) -> None:
+    def _reseed(self, _: object) -> None:
         self.knobs["seed"].value += 1
 
     def _arranged_knobs(self) -> widgets.Widget:
-        sets = sorted(path.parent for path in self._data_dir().glob("*/dataset.json"))
+        data_dir = project_path(self.settings.data_dir)
+        sets = sorted(path.parent for path in data_dir.glob("*/dataset.json"))
         options = {path.name: str(path) for path in [self.dataset.folder, *sets]}
         self.data = widgets.Dropdown(
             options=options, value=options[self.dataset.folder.name], description="data set"
@@ -138,9 +129,6 @@ class AugmentationExplorer:
             widgets.VBox(knobs[4:]),
         ]
         return widgets.VBox([top, widgets.HBox(columns, layout=wrapping())])
-
-    def _data_dir(self) -> Path:
-        return project_path(self.settings.data_dir)
 
     def _open(self, dataset: VideoDataset) -> None:
         """Take the videos of a data set: of the settings' list, or of all where it has no such."""
