@@ -15,6 +15,7 @@ from safetensors.torch import save_file as save_torch_file
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import TeacherScores
 from lib.data.video import read_frames
+from lib.learn.inputs import InputSpec
 from lib.prepare import unfinished
 from lib.prepare.folder import index_folder
 from lib.prepare.prepare import make_teacher_scores, prepare
@@ -41,6 +42,9 @@ def videos(tmp_path_factory) -> VideoDataset:
     return index_folder(root / "videos", root / "data", 0.5, 0, 1)
 
 
+BRIGHTNESS = InputSpec((0.0,) * 3, (255.0,) * 3, short_side=32, crop_size=24)
+
+
 class Brightness(torch.nn.Module):
     """The class is the mean brightness, 0..255, told with certainty."""
 
@@ -50,7 +54,7 @@ class Brightness(torch.nn.Module):
 
 
 def brightness_teacher() -> Teacher:
-    return Teacher(Brightness(), 32, 24, (0, 0, 0), (1, 1, 1), {"model": "brightness"})
+    return Teacher(Brightness(), BRIGHTNESS, {"model": "brightness"})
 
 
 def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
@@ -181,7 +185,7 @@ def test_teachers_that_cannot_be_used(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="teacher_weights: .*attack.pth does not fit resnet18"):
         load_teacher("resnet18", tmp_path / "attack.pth")
     assert "code from a pickle" not in capsys.readouterr().out
-    few = Teacher(torch.nn.Flatten(), 8, 8, (0, 0, 0), (1, 1, 1), {"model": "flat"})
+    few = Teacher(torch.nn.Flatten(), InputSpec(short_side=8, crop_size=8), {"model": "flat"})
     with pytest.raises(ValueError, match="gives 192 classes"):
         score_frames(videos, few, num_processes=1)
 

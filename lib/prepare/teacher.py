@@ -1,7 +1,6 @@
 """ImageNet class probabilities of frames, for distillation, made with an image classifier."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import TEACHER_FILE
 from lib.data.video import iterate_frames
+from lib.learn.inputs import InputSpec
 from lib.prepare.download import download, sha256_of
 from lib.prepare.tables import NO_SCORES, NUM_CLASSES, VideoRows, read_made_with, write_scores
 from lib.prepare.unfinished import UnfinishedRows, rows_of_videos
@@ -35,25 +35,20 @@ class Teacher:
 
     Attributes:
         network: Takes normalised images (B, 3, S, S) and gives logits (B, 1000).
-        resize: Short side that frames are scaled to, pixels.
-        crop: Side of the centre crop, pixels.
-        mean: Mean of each channel, of values in [0, 1].
-        std: Standard deviation of each channel.
+        spec: Sizes that frames are scaled and cropped to, mean and deviation of the channels.
         made_with: Name of the network and its weights, to tell results apart; plain JSON.
     """
 
     network: nn.Module
-    resize: int
-    crop: int
-    mean: Sequence[float]
-    std: Sequence[float]
+    spec: InputSpec
     made_with: dict
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, device: torch.device) -> np.ndarray:
         """Classify images (B, S, S, 3), uint8; return probabilities (B, 1000), float32."""
-        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+        spec = self.spec
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (spec.mean, spec.std))
         logits: Tensor = self.network((batch - mean) / std)
         if logits.shape[1] != NUM_CLASSES:
             raise ValueError(
@@ -75,14 +70,13 @@ def load_teacher(model: str, weights: Path) -> Teacher:
         ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
     """
     _check_classifier(model)
-    network, looks = build_classifier(model), classifier_spec(model)
+    network = build_classifier(model)
     try:
         load_classifier(network, Path(weights), model)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"teacher_weights: {weights} does not fit {model}: {error}") from error
     made_with = {"model": model, "weights_sha256": sha256_of(weights)}
-    mean, std = ([value / 255 for value in values] for values in (looks.mean, looks.std))
-    return Teacher(network, looks.short_side, looks.crop_size, mean, std, made_with)
+    return Teacher(network, classifier_spec(model), made_with)
 
 
 def _check_classifier(model: str) -> None:
@@ -178,7 +172,8 @@ def score_frames(
         rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
         return VideoRows(rows, np.arange(len(rows), dtype=np.int32) * stride)
 
-    read = partial(images_of_video, stride=stride, resize=teacher.resize, crop=teacher.crop)
+    size = {"resize": teacher.spec.short_side, "crop": teacher.spec.crop_size}
+    read = partial(images_of_video, stride=stride, **size)
     unfinished = UnfinishedRows(dataset.folder, "scores", made_with, NO_SCORES)
     how = (num_processes, "ImageNet classes", score)
     with rows_of_videos(dataset, unfinished, read, *how) as rows:
