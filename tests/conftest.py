@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video as video_module
 from lib.data.dataset import VideoDataset
 from lib.learn import setup, training
-from lib.prepare.synthetic import NUM_FRAMES, make_synthetic, write_video
+from lib.prepare.synthetic import NUM_FRAMES, make_synthetic
 from lib.prepare.tables import write_person_boxes
 from lib.prepare.writing import write_dataset, write_list
 
@@ -166,6 +167,19 @@ def coded_frames(video: int, num_frames: int = CODED_FRAMES) -> np.ndarray:
     return frames
 
 
+def write_lossless(path: Path, frames: np.ndarray) -> Path:
+    """Write RGB frames (T, H, W, 3), uint8, as a video that gives every pixel back; 8 a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 @pytest.fixture(scope="session")
 def coded(tmp_path_factory) -> VideoDataset:
     """Four lossless videos of `coded_frames`, with one box per frame that moves to the right."""
@@ -173,7 +187,7 @@ def coded(tmp_path_factory) -> VideoDataset:
     names = [f"class{video % 2}/v{video}" for video in range(4)]
     height, width = CODED_SIZE
     for video, name in enumerate(names):
-        write_video(folder / f"videos/{name}.mkv", coded_frames(video), 8, codec="ffv1")
+        write_lossless(folder / f"videos/{name}.mkv", coded_frames(video))
     boxes = [
         [np.array([[t, 10.0 + video, t + 12, 30 + video, 0.9]]) for t in range(CODED_FRAMES)]
         for video in range(4)

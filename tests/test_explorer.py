@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import write_lossless
 
 from lib.clips import ClipBatch, ClipDataset, Views
 from lib.config import TrainSettings
@@ -16,7 +17,6 @@ from lib.learn.objectives import FixMatchObjective
 from lib.learn.streams import paired_batches
 from lib.learn.trainer import Trainer
 from lib.parameters import make_settings
-from lib.prepare.synthetic import write_video
 from lib.prepare.writing import write_dataset, write_list
 from lib.run.processes import World
 from lib.show import explorer as explorer_module
@@ -49,7 +49,7 @@ def make_dataset(folder, classes, frames) -> VideoDataset:
     for count in set(frames):
         paths[count] = f"videos/{count}.mkv"
         pixels = rng.integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
-        write_video(folder / paths[count], pixels, 8, codec="ffv1")
+        write_lossless(folder / paths[count], pixels)
     index = pd.DataFrame(
         {
             "name": names,

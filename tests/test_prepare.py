@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import write_lossless
 from unreliable import probe_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT
@@ -343,7 +344,7 @@ def test_a_narrow_video_is_read_exactly(tmp_path, width):
     frames = np.zeros((6, 48, width, 3), np.uint8)
     frames += (40 * np.arange(6, dtype=np.uint8))[:, None, None, None]
     frames[:, :, : width // 2, 1] = 200
-    path = write_video(tmp_path / "narrow.mkv", frames, fps=10, codec="ffv1")
+    path = write_lossless(tmp_path / "narrow.mkv", frames)
     found = probe_video(path)
     assert (found.frames, found.width, found.height, found.error) == (6, width, 48, None)
     np.testing.assert_array_equal(read_frames(path, np.arange(6)), frames)

@@ -211,18 +211,17 @@ def _boxes_of(inside: np.ndarray) -> np.ndarray:
     )
 
 
-def write_video(path: Path, frames: np.ndarray, fps: int, codec: str = "libx264") -> Path:
+def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
     """Encode RGB frames (T, H, W, 3), uint8, with even sides, as a video file."""
 
     def encode(temporary: Path) -> None:
         # bitexact: no library version in the file. Beside decord, PyAV may run on its FFmpeg.
         with av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream(codec, rate=Fraction(fps))
+            stream = container.add_stream("libx264", rate=Fraction(fps))
             stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p" if codec == "libx264" else "bgr0"
+            stream.pix_fmt = "yuv420p"
             stream.thread_count = 1  # the same bytes every time; x264's look-ahead spoils that too
-            if codec == "libx264":
-                stream.options = {"crf": "20", "preset": "veryfast", "tune": "zerolatency"}
+            stream.options = {"crf": "20", "preset": "veryfast", "tune": "zerolatency"}
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
