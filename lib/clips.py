@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.transforms import DrawnStrong, StrongTransform, WeakParams, WeakTransform
 from lib.config import ClipSettings
+from lib.data import loading
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, TeacherScores
-from lib.data.loading import worker_start
 from lib.data.video import FrameReader, random_clip_indices
 
 
@@ -244,17 +244,10 @@ class StreamSampler(Sampler):
         return int(self.rows[self._orders[number][offset]])
 
 
-def make_loader(
-    clips: ClipDataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
-) -> DataLoader:
-    """Return a loader of `ClipBatch` over the sampler's micro-batches, pinned for a GPU."""
-    return DataLoader(
-        clips,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=ClipBatch.collate,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=worker_start(num_workers),
-        generator=torch.Generator(),  # the loader draws from it, not from the global generator
-    )
+def load_batches(
+    clips: Dataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
+) -> Iterator[ClipBatch]:
+    """Load the sampler's micro-batches, pinned for a GPU."""
+    ahead = {"prefetch_factor": 4} if num_workers else {}
+    how = {"collate_fn": ClipBatch.collate, "pin_memory": pin_memory} | ahead
+    return loading.start(clips, num_workers, batch_sampler=sampler, **how)

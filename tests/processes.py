@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
 
-from lib.data.loading import worker_start
+from lib.data.loading import start
 from lib.run.processes import World
 
 
@@ -69,8 +68,7 @@ def failing_loader_worker(world: World, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
         sleep_worker(world, folder)
-    loader = DataLoader(range(1000), num_workers=1, worker_init_fn=worker_start(1))
-    for _ in loader:
+    for _ in start(range(1000), 1):
         while not (folder / "0.started").exists():
             time.sleep(0.05)
         raise RuntimeError("rank 1 has a bad day")

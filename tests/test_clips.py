@@ -9,7 +9,7 @@ import torch
 from conftest import CODED_FRAMES, write_teacher_scores
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, make_generator, make_loader
+from lib.clips import ClipBatch, ClipDataset, StreamSampler, Views, load_batches, make_generator
 from lib.config import PROJECT_ROOT, ClipSettings
 from lib.data.dataset import read_dataset
 from lib.data.video import random_clip_indices
@@ -31,7 +31,7 @@ def make_sampler(batch: int, start: int, stop: int, seed_key=(0, 2, 0), **split)
 
 
 def load(clips, sampler, num_workers: int = 0) -> list[ClipBatch]:
-    return list(make_loader(clips, sampler, num_workers))
+    return list(load_batches(clips, sampler, num_workers))
 
 
 def join(batches: list[ClipBatch]) -> list[torch.Tensor]:
@@ -206,11 +206,9 @@ def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
     """They take no notice of SIGTERM, but of this one: or the program would wait without end."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from torch.utils.data import DataLoader\n"
-        "from lib.data.loading import worker_start\n\n"
+        "from lib.data.loading import start\n\n"
         "if __name__ == '__main__':\n"
-        "    begin = worker_start(1)\n"
-        "    clips = iter(DataLoader(range(9), num_workers=1, worker_init_fn=begin))\n"
+        "    clips = start(range(9), 1)\n"
         "    next(clips)\n"
         "    raise RuntimeError('a bad day')\n"
     )

@@ -3,14 +3,16 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
 import pytest
 from test_distributed import wait_until
-from torch.utils.data import DataLoader
 
-from lib.data.loading import STOP, start, worker_start
+from lib.config import PROJECT_ROOT
+from lib.data.loading import STOP, _begin, start
 
 
 def begin_slowly(worker: int) -> None:
@@ -18,11 +20,11 @@ def begin_slowly(worker: int) -> None:
     for number in STOP:
         signal.signal(number, signal.SIG_DFL)  # what PyTorch sets first
         os.kill(os.getpid(), number)
-    worker_start(1).func(os.getppid(), worker)
+    _begin(os.getppid(), worker)
 
 
 def test_a_signal_in_the_first_moment_of_a_loader_process_does_not_end_it():
-    batches = start(DataLoader(range(4), num_workers=1, worker_init_fn=begin_slowly))
+    batches = start(range(4), 1, worker_init_fn=begin_slowly)
     assert [int(batch) for batch in batches] == [0, 1, 2, 3]
     assert not set(STOP) & signal.pthread_sigmask(signal.SIG_BLOCK, [])  # they arrive here again
 
@@ -34,10 +36,10 @@ def die(queue: multiprocessing.Queue) -> None:
         queue.put(os.getpid())
         while psutil.pid_exists(mother) and os.getppid() == mother:
             time.sleep(0.01)
-        begin(worker)
+        _begin(mother, worker)
 
-    mother, begin = os.getpid(), worker_start(1)
-    start(DataLoader(range(4), num_workers=1, worker_init_fn=orphaned))
+    mother = os.getpid()
+    start(range(4), 1, worker_init_fn=orphaned)
     os._exit(0)
 
 
@@ -50,3 +52,24 @@ def test_a_loader_process_whose_parent_died_before_it_began_ends():
     pid = queue.get(timeout=60)
     parent.join()
     wait_until(lambda: not psutil.pid_exists(pid), "the end of the loader process")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the usual method serves")
+def test_loader_processes_are_children_where_python_starts_processes_in_another_way():
+    code = (
+        "import multiprocessing\n"
+        "from lib.data.loading import start\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('forkserver')  # the default from Python 3.14 on\n"
+        "    batches = start(range(4), 2)\n"
+        "    print([int(batch) for batch in batches])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "[0, 1, 2, 3]", done.stderr

@@ -5,20 +5,40 @@ A cluster sends signals to all processes of a job, and one that makes clips is s
 
 import os
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing.queues import Queue
+from typing import Any
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 
 
-def worker_start(num_workers: int) -> Callable[[int], None] | None:
-    """Return what each loader process of this process does first; None without such."""
-    return partial(_begin, os.getpid()) if num_workers else None
+def start(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
+    """Start a loader; signals wait until they are ignored in its processes (`_begin`).
+
+    These begin as copies of this one, as its children; Python 3.14 would do otherwise on Linux.
+
+    Args:
+        dataset: What is loaded.
+        num_workers: Number of processes; 0 loads here.
+        options: Of PyTorch's `DataLoader`.
+    """
+    if num_workers:
+        context = "fork" if sys.platform == "linux" else None
+        own = {"worker_init_fn": partial(_begin, os.getpid()), "multiprocessing_context": context}
+        options = {"num_workers": num_workers, **own, **options}
+    loader = DataLoader(dataset, generator=torch.Generator(), **options)  # not the global one
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(parent: int, worker: int) -> None:
@@ -47,12 +67,3 @@ def _end_unsent(error: Exception, batch: object) -> None:
     """End a loader that cannot hand over a batch: by SIGBUS, if shared memory is too small."""
     traceback.print_exception(error)
     os.kill(os.getpid(), signal.SIGBUS if "No space left" in str(error) else signal.SIGKILL)
-
-
-def start(loader: DataLoader) -> Iterator:
-    """Start a loader's processes; signals wait until they are ignored in them (`worker_start`)."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    try:
-        return iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

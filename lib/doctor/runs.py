@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lib.clips import ClipDataset, StreamSampler, Views, make_loader
+from lib.clips import ClipDataset, StreamSampler, Views, load_batches
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data.dataset import read_dataset
 from lib.doctor.check import Bench, Result, at_most, holds, not_run
@@ -161,7 +161,7 @@ def loader(bench: Bench) -> Iterator[Result]:
     rows = clips.dataset.read_list("train")
     workers = min(8, os.cpu_count() or 1)
     sampler = StreamSampler(rows, bench.clips, (0,), 0, LOADED + 1)
-    batches = iter(make_loader(clips, sampler, workers, bench.has_gpu))
+    batches = load_batches(clips, sampler, workers, bench.has_gpu)
     next(batches)
     started = time.perf_counter()
     for batch in batches:

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lib.augment.transforms import EvalTransform
 from lib.data.dataset import VideoDataset
-from lib.data.loading import start, worker_start
+from lib.data.loading import start
 from lib.data.video import FrameReader, uniform_clip_indices
 from lib.run.devices import autocast
 from lib.run.processes import World
@@ -106,18 +106,15 @@ def score_videos(
     was_training = model.training
     model.eval()
     mine = rows[world.rank :: world.size]
-    views = VideoViews(dataset, mine, protocol, reader or FrameReader())
-    loader = DataLoader(
-        views,
+    batches = start(
+        VideoViews(dataset, mine, protocol, reader or FrameReader()),
+        num_workers,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.crops.num_crops)),
-        num_workers=num_workers,
-        worker_init_fn=worker_start(num_workers),
         collate_fn=_stack,
         pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),
     )
     scores = []
-    for batch in start(loader):
+    for batch in batches:
         parts = batch.flatten(0, 1).split(batch_clips)
         clips = (normalize(part.to(world.device, non_blocking=True)) for part in parts)
         with autocast(world.device, precision):

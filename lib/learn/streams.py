@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lib.clips import ClipBatch, ClipDataset, ClipSample, StreamSampler, make_loader
+from lib.clips import ClipBatch, ClipDataset, ClipSample, StreamSampler, load_batches
 from lib.config import TrainSettings
-from lib.data import loading
 from lib.data.dataset import VideoDataset
 from lib.data.video import UnreadableVideoError
 from lib.learn.schedule import num_micro_batches
@@ -96,8 +95,7 @@ def paired_batches(
         sampler = StreamSampler(rows, batch, seeds, start, stop, world.rank, size, parts)
         skips = settings.unreadable == "skip"
         readable, is_pinned = ReadableClips(source, rows, skips), world.device.type == "cuda"
-        loader = make_loader(readable, sampler, settings.num_workers, is_pinned)
-        batches = loading.start(loader)
+        batches = load_batches(readable, sampler, settings.num_workers, is_pinned)
         return _noted(sampler, batches, source.dataset, note) if skips else batches
 
     labeled = stream(clips[0], data.labeled_rows, settings.labeled_batch, LABELED)
