@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -201,7 +203,8 @@ def test_loader_workers_outlive_a_sigterm(coded):
     def tell(*_) -> None:
         told.extend(multiprocessing.active_children())
         for child in multiprocessing.active_children():  # from another process than their parent
-            subprocess.run(["kill", "-TERM", str(child.pid)], check=True)
+            order = f"import os; os.kill({child.pid}, {signal.SIGTERM:d})"
+            subprocess.run([sys.executable, "-c", order], check=True)
 
     model.register_forward_hook(tell)
     options = {"batch_clips": 9, "num_workers": 1}  # a video at a time
