@@ -49,16 +49,15 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(grid[best]))
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 5) -> np.ndarray:
-    """Return mean confidence, accuracy and number of videos of equal parts by confidence.
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return mean confidence, accuracy and number of videos of five equal parts by confidence.
 
     Args:
         probabilities: Shape (N, K).
         labels: Shape (N,).
-        bins: Parts, of about N / bins videos each.
     """
     confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(5, len(labels)))
     return np.array([(confidence[p].mean(), is_right[p].mean(), len(p)) for p in parts])
 
 

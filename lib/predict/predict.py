@@ -25,6 +25,7 @@ from lib.run.folder import Run
 
 BATCH_CLIPS = 16
 BATCH_BYTES = 256e6  # of decoded frames, at most, so that large frames make smaller batches
+MOST_SHOWN = 4  # classes whose deciding clip is shown
 MANY_CLIPS = 500  # so many are worth a sentence on how long they take
 OPENING_S = 6 * 3600.0  # a decoder that has not come to the end of a video by then has frozen
 
@@ -253,12 +254,12 @@ def _score(
         yield classifier.model(classifier.normalize(clips.to(device))).float().cpu()
 
 
-def deciding_clips(prediction: Prediction, most: int = 4) -> dict[int, int]:
+def deciding_clips(prediction: Prediction) -> dict[int, int]:
     """Return class -> the clip that speaks most for it: the video's class, then the most seen."""
     best = prediction.clips.argmax(axis=1)
     classes, counts = np.unique(best, return_counts=True)
     frequent = classes[np.argsort(-counts, kind="stable")].tolist()
-    shown = list(dict.fromkeys([prediction.label, *frequent]))[:most]
+    shown = list(dict.fromkeys([prediction.label, *frequent]))[:MOST_SHOWN]
     return {k: int(prediction.clips[:, k].argmax()) for k in shown}
 
 

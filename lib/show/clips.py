@@ -15,8 +15,8 @@ from lib.learn.setup import load_data
 from lib.prepare.prepare import prepare_for
 
 
-def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Tensor]:
-    """Return the views of one training clip of a run, and it after the scene augmentation.
+def example_rows(settings: TrainSettings) -> Mapping[str, Tensor]:
+    """Return the views of the first training clip of a run, and it after the scene augmentation.
 
     Returns:
         Row label -> clip or mask, for `clip_rows`.
@@ -27,7 +27,7 @@ def example_rows(settings: TrainSettings, position: int = 0) -> Mapping[str, Ten
     clips = ClipDataset(
         dataset, settings, Views(True, True, has_person_boxes(dataset)), (settings.seed, 0)
     )
-    rows = data.epoch_rows(settings)[[position, position + 1]]
+    rows = data.epoch_rows(settings)[:2]
     batch = ClipBatch.collate([clips[(k, int(row))] for k, row in enumerate(rows)])
     return batch_rows(batch, settings)
 

@@ -16,6 +16,7 @@ from lib.prepare.lists import class_counts
 from lib.show.style import BLUE, BOX, COLORS, GRAY, VERMILLION, shorten, styled
 
 MAX_NAMED_CLASSES = 60  # more names than that cannot be read
+MIN_SCORE = 0.4  # of the person boxes that are shown
 COLUMN, GAP = 1.6, 0.08  # width of a frame in a contact sheet and of the gap, inches
 ROW_TEXT = 0.42  # height of the texts above and below a row, inches
 
@@ -82,16 +83,13 @@ def plot_clip_lengths(dataset: VideoDataset, clips: Mapping[str, tuple[int, int]
 
 
 @styled
-def plot_contact_sheet(
-    dataset: VideoDataset, rows: Sequence[int], num_frames: int = 6, min_score: float = 0.4
-) -> Figure:
+def plot_contact_sheet(dataset: VideoDataset, rows: Sequence[int], num_frames: int = 6) -> Figure:
     """Show frames of some videos, with their person boxes where there are any.
 
     Args:
         dataset: The prepared data set.
         rows: Index rows of the videos.
         num_frames: Frames of each, evenly spaced.
-        min_score: Boxes must score above this.
     """
     boxes_of = find_person_boxes(dataset)
     records = [dataset.record(int(row)) for row in rows]
@@ -102,7 +100,7 @@ def plot_contact_sheet(
     for record, tall in zip(records, heights, strict=True):
         bottom -= tall + ROW_TEXT
         indices = np.linspace(0, record.num_frames - 1, num_frames).round().astype(np.int64)
-        boxes = boxes_of.lookup(record.row, indices, min_score) if boxes_of else [[]] * num_frames
+        boxes = boxes_of.lookup(record.row, indices, MIN_SCORE) if boxes_of else [[]] * num_frames
         frames = read_frames(record, indices)
         for column, (frame, index) in enumerate(zip(frames, indices, strict=True)):
             left = column * (COLUMN + GAP) + GAP / 2

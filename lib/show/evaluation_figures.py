@@ -28,6 +28,7 @@ from lib.show.style import (
 )
 
 MOST_CLASSES = 20  # in a figure; of more, those with the most mistakes are shown
+MOST_MISTAKES = 4  # in a figure or movie
 NAME_LENGTH = 22
 RIGHT, WRONG = ACCURACY, VERMILLION
 
@@ -205,45 +206,44 @@ def matrices_of(results: Mapping[str, ListResult]) -> dict[str, np.ndarray]:
     return {name: confusion_matrix(r.scores, r.labels) for name, r in results.items()}
 
 
-def mistakes(result: ListResult, settings: TrainSettings, title: str, count: int = 4) -> Figure:
+def mistakes(result: ListResult, settings: TrainSettings, title: str) -> Figure:
     """Show the mistakes that the network was most sure of, a row each.
 
     Args:
         result: Of one list.
         settings: The run's, for its clips.
         title: Says what to see.
-        count: Most rows.
     """
     rows, classes = {}, result.dataset.classes
-    for row, clip, label, share in _mistaken_clips(result, settings, count):
+    for row, clip, label, share in _mistaken_clips(result, settings):
         best = int(share.argmax())
         name = result.dataset.record(row).name.split("/")[-1]
         rows[f"{classes[best]} ({100 * share[best]:.0f} %)\n← {classes[label]}\n{name}"] = clip
     return clip_rows(rows, title) if rows else message_figure(f"{title}: none")
 
 
-def mistakes_movie(result: ListResult, settings: TrainSettings, count: int = 4) -> str:
+def mistakes_movie(result: ListResult, settings: TrainSettings) -> str:
     """Return HTML that plays the most confident mistakes on a list, predicted ← true class."""
     classes = result.dataset.classes
     tiles = [
         clip_tile(clip, label, share, classes)
-        for _, clip, label, share in _mistaken_clips(result, settings, count)
+        for _, clip, label, share in _mistaken_clips(result, settings)
     ]
     return tiles_html(tiles, "the most confident mistakes")
 
 
 def _mistaken_clips(
-    result: ListResult, settings: TrainSettings, count: int
+    result: ListResult, settings: TrainSettings
 ) -> Iterator[tuple[int, Tensor, int, np.ndarray]]:
     """Yield index row, clip, true class and probabilities (K,) of the mistakes."""
     clips, shares = CenterClips(result.dataset, settings), probabilities(result)
-    for position in confident_mistakes(result)[:count]:
+    for position in confident_mistakes(result)[:MOST_MISTAKES]:
         row = int(result.rows[position])
         yield row, clips(row)[0], int(result.labels[position]), shares[position]
 
 
 @styled
-def top5_of_mistakes(pairs: Mapping[str, ListResult], list_name: str, count: int = 4) -> Figure:
+def top5_of_mistakes(pairs: Mapping[str, ListResult], list_name: str) -> Figure:
     """Show the five most probable classes of the first run's most confident mistakes.
 
     A panel a video, a row a run.
@@ -251,13 +251,12 @@ def top5_of_mistakes(pairs: Mapping[str, ListResult], list_name: str, count: int
     Args:
         pairs: Run name -> result on one list; from `results_beside`.
         list_name: The list.
-        count: Most videos.
     """
     result = next(iter(pairs.values()))
     found, classes = confident_mistakes(result), result.dataset.classes
     if not len(found):
         return message_figure(f"{list_name}: no mistakes")
-    shown = found[:count]
+    shown = found[:MOST_MISTAKES]
     truth = result.labels[shown]
     size = (2.9 * len(shown), 1.75 * len(pairs) + 0.5)
     figure, grid = plt.subplots(

@@ -25,6 +25,7 @@ from lib.show.settings import LookSettings
 from lib.show.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
+FRAMES_MB = 400  # memory for decoded frames
 KEPT_RESULTS = 6  # of each kind: those of a few settings
 NO_BOXES = "no person boxes: notebook 1 makes them (person_boxes)"
 
@@ -107,13 +108,12 @@ class ClipExplorer:
 
     Args:
         dataset: The prepared data set.
-        cache_mb: Memory for decoded frames, megabytes.
     """
 
-    def __init__(self, dataset: VideoDataset, cache_mb: float = 400):
+    def __init__(self, dataset: VideoDataset):
         self.dataset = dataset
         self.boxes = find_person_boxes(dataset)
-        self.videos = DecodedVideos(cache_mb)
+        self.videos = DecodedVideos(FRAMES_MB)
         keep = lru_cache(KEPT_RESULTS)
         self._weak_view, self._mixed = keep(self._make_weak_view), keep(self._make_mixed)
         self._original = keep(_make_original)

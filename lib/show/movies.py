@@ -9,7 +9,6 @@ import functools
 import io
 import uuid
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,21 +47,20 @@ class Tile(NamedTuple):
     numbers: Sequence[int] = ()
 
 
-def compose(tiles: Sequence[Tile], columns: int, side: int | None = None) -> np.ndarray:
-    """Set tiles side by side.
+def compose(tiles: Sequence[Tile], columns: int) -> np.ndarray:
+    """Set tiles side by side, each as large as the first square clip, enlarged by a whole number.
+
+    Clips of another shape are scaled into that.
 
     Args:
         tiles: At least one with a clip; all clips have the same number of frames.
         columns: Tiles in a row.
-        side: Height and width of a tile, pixels; None for the first square clip's, enlarged by a
-            whole number. Clips of another shape are scaled into it.
 
     Returns:
         Frames (T, H, W, 3), uint8, with even sides.
     """
     clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
-    count = len(clips[0])
-    side = side or tile_side(clips)
+    count, side = len(clips[0]), tile_side(clips)
     width, height = side + GAP, side + HEADER + BAR + GAP
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -161,7 +159,7 @@ def encode_strip(frames: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def strip_html(frames: np.ndarray, frames_per_s: float = FRAMES_PER_S) -> str:
+def strip_html(frames: np.ndarray) -> str:
     """Return HTML that plays frames (T, H, W, 3) in a loop without any script.
 
     A box named `pause` below it stops it.
@@ -177,28 +175,26 @@ def strip_html(frames: np.ndarray, frames_per_s: float = FRAMES_PER_S) -> str:
         f'<div style="overflow:hidden;aspect-ratio:{width}/{height};background:#fff">'
         f'<img alt="the views of the clip, looping" src="data:image/jpeg;base64,{data}" '
         f'style="display:block;width:100%;max-width:none;'
-        f'animation:{name} {count / frames_per_s:.3f}s steps({count}) infinite"></div>'
+        f'animation:{name} {count / FRAMES_PER_S:.3f}s steps({count}) infinite"></div>'
         f'<label><input type="checkbox"> pause</label></div>'
     )
 
 
-def encode_mp4(frames: np.ndarray, frames_per_s: float = FRAMES_PER_S, crf: int = 26) -> bytes:
+def encode_mp4(frames: np.ndarray) -> bytes:
     """Return frames (T, H, W, 3), uint8, with even sides, as an H.264 video in an MP4 file."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(frames_per_s).limit_denominator())
+        stream = container.add_stream("libx264", rate=FRAMES_PER_S)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"  # what browsers play
-        stream.options = {"crf": str(crf), "preset": "veryfast"}
+        stream.options = {"crf": "26", "preset": "veryfast"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return buffer.getvalue()
 
 
-def movie_html(
-    frames: np.ndarray, description: str, frames_per_s: float = FRAMES_PER_S, crf: int = 26
-) -> str:
+def movie_html(frames: np.ndarray, description: str) -> str:
     """Return a video element that holds its H.264 video and plays it offline, in a loop.
 
     On paper its middle frame is shown.
@@ -206,11 +202,9 @@ def movie_html(
     Args:
         frames: Shape (T, H, W, 3), uint8, with even sides.
         description: What is seen, for those who cannot see it.
-        frames_per_s: Speed.
-        crf: Quality of x264: 0 is lossless, more is smaller.
     """
     height, width = frames.shape[1:3]
-    movie = base64.b64encode(encode_mp4(frames, frames_per_s, crf)).decode()
+    movie = base64.b64encode(encode_mp4(frames)).decode()
     still = base64.b64encode(encode_strip(frames[len(frames) // 2][None])).decode()
     description = escape(description)
     return (

@@ -83,18 +83,16 @@ def summarize(runs: Sequence[Run]) -> pd.DataFrame:
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return mean and standard deviation of top-1 over seeds: a row a group, columns per list."""
     grouped = summary.groupby(["group", "list"], sort=False)["top1"]
-    table = grouped.agg(["mean", "std", "count"]).reset_index()
-    table["top1"] = [
-        f"{mean:.1f}" if count == 1 else f"{mean:.1f} ± {std:.1f}"
-        for mean, std, count in zip(table["mean"], table["std"], table["count"], strict=True)
-    ]
-    seeds = table.groupby("group", sort=False)["count"].first()
-    wide = table.pivot(index="group", columns="list", values="top1")
-    order = list(dict.fromkeys(summary["list"]))
-    wide = wide.reindex(index=seeds.index, columns=order).fillna("")
-    wide.columns = [f"{name}, top-1 (%)" for name in order]
-    wide.insert(0, "seeds", seeds)
-    return wide
+    groups, lists = (list(dict.fromkeys(summary[name])) for name in ("group", "list"))
+    table = grouped.agg(_mean_and_deviation).unstack(fill_value="").loc[groups, lists]
+    table.columns = [f"{name}, top-1 (%)" for name in lists]
+    table.insert(0, "seeds", grouped.size().groupby("group").first())
+    return table
+
+
+def _mean_and_deviation(top1: pd.Series) -> str:
+    mean = f"{top1.mean():.1f}"
+    return mean if len(top1) == 1 else f"{mean} ± {top1.std():.1f}"
 
 
 def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
