@@ -126,6 +126,14 @@ def _progress(path: Path) -> dict[str, Any]:
     return progress
 
 
+def clock(seconds: float) -> str:
+    """Return a duration in words."""
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")

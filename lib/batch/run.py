@@ -36,7 +36,7 @@ from lib.batch.plan import (
 from lib.batch.slurm import Resources, check_executor, do_locally, submit_to_slurm
 from lib.files import check_writable
 from lib.run.folder import Run
-from lib.state import read_result, read_state
+from lib.state import clock, read_result, read_state
 
 
 def run(
@@ -301,11 +301,3 @@ def result_line(planned: PlannedRun) -> str:
     """Return the top-1 of each test list in words."""
     results = read_result(Run(planned.run_dir))["lists"]
     return ", ".join(f"{name} top-1 {values['top1']:.1f} %" for name, values in results.items())
-
-
-def clock(seconds: float) -> str:
-    """Return a duration in words."""
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60}:{minutes % 60:02d} h"
-    return f"{minutes}:{rest:02d} min"

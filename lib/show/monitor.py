@@ -22,7 +22,7 @@ from lib.show.escape import escape
 from lib.show.frontend import has_reader
 from lib.show.style import ACCURACY, VERMILLION
 from lib.show.training_plots import curves_png
-from lib.state import RunState, read_state
+from lib.state import RunState, clock, read_state
 
 POLL_S = 1.0
 DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
@@ -161,7 +161,8 @@ def tiles(state: RunState) -> str:
         ("memory", _number(latest.get("memory_mb"), ".2f", " GB", 1e-3)),
     ]
     if is_live:
-        entries.append(("time left", _duration((state.progress or {}).get("seconds_left"))))
+        left = (state.progress or {}).get("seconds_left")
+        entries.append(("time left", "–" if left is None else clock(left)))
     cells = [
         f'<span style="{TILE}"><span style="{FADED}">{name}</span><br><b>{value}</b></span>'
         for name, value in entries
@@ -171,14 +172,6 @@ def tiles(state: RunState) -> str:
 
 def _number(value: float | None, form: str, unit: str = "", scale: float = 1) -> str:
     return "–" if value is None else f"{value * scale:{form}}{unit}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d} min"
 
 
 def _error_html(error: str) -> str:
