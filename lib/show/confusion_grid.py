@@ -10,10 +10,10 @@ from matplotlib.colors import to_hex
 from lib.evaluation.evaluate import ListResult
 from lib.show.escape import escape
 from lib.show.evaluation_figures import RIGHT, confused_classes, confusion_matrix, recall
+from lib.show.frontend import FADED
 from lib.show.style import shorten
 
 SHOWN = 12  # classes; of more, the most confused ones
-FADED = "color:var(--jp-ui-font-color2,#666)"
 
 
 class ConfusionGrid:

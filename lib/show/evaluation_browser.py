@@ -10,7 +10,7 @@ from torch import Tensor
 from lib.evaluation.evaluate import ListResult
 from lib.invariance import CenterClips
 from lib.run.folder import Run
-from lib.show.confusion_grid import FADED, SHOWN, ConfusionGrid
+from lib.show.confusion_grid import SHOWN, ConfusionGrid
 from lib.show.escape import escape
 from lib.show.evaluation_figures import (
     RIGHT,
@@ -19,6 +19,7 @@ from lib.show.evaluation_figures import (
     probabilities,
     tiles_html,
 )
+from lib.show.frontend import FADED
 from lib.show.parts import part_predictor
 from lib.show.study import results_beside
 from lib.show.style import BLUE, GRAY, ORANGE, shorten

@@ -6,6 +6,8 @@ from IPython.display import display
 
 from lib.show.escape import escape
 
+FADED = "color:var(--jp-ui-font-color2,#666)"
+
 
 def has_reader() -> bool:
     """Whether a person runs the present cell: false under papermill, nbconvert and in scripts.

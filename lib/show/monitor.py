@@ -19,7 +19,7 @@ from lib.files import holder
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show.escape import escape
-from lib.show.frontend import has_reader
+from lib.show.frontend import FADED, has_reader
 from lib.show.style import ACCURACY, VERMILLION
 from lib.show.training_plots import curves_png
 from lib.state import RunState, clock, read_state
@@ -27,8 +27,8 @@ from lib.state import RunState, clock, read_state
 POLL_S = 1.0
 DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
 DRAW_WAIT_S = 5.0  # but that long a picture may be old
+NAME = f"{FADED};font-size:85%"
 TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
-FADED = "color:var(--jp-ui-font-color2,#666);font-size:85%"
 DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
 
 
@@ -164,7 +164,7 @@ def tiles(state: RunState) -> str:
         left = (state.progress or {}).get("seconds_left")
         entries.append(("time left", "–" if left is None else clock(left)))
     cells = [
-        f'<span style="{TILE}"><span style="{FADED}">{name}</span><br><b>{value}</b></span>'
+        f'<span style="{TILE}"><span style="{NAME}">{name}</span><br><b>{value}</b></span>'
         for name, value in entries
     ]
     return f'<div style="line-height:1.35">{"".join(cells)}</div>'

@@ -8,11 +8,10 @@ import pandas as pd
 from lib.invariance import CenterClips
 from lib.prepare.pseudo_lists import TABLE, PseudoLabels, command_to_go_on, table_command
 from lib.run.folder import Run
-from lib.show.confusion_grid import FADED
 from lib.show.escape import escape
 from lib.show.evaluation_browser import CLIPS_KEPT, readable_clip
 from lib.show.evaluation_figures import tiles_html
-from lib.show.frontend import show, wrapping
+from lib.show.frontend import FADED, show, wrapping
 from lib.show.movies import Tile
 from lib.show.style import BLUE, shorten
 

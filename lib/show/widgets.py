@@ -82,22 +82,17 @@ class AugmentationExplorer:
                 value=settings.scene_augmentation,
                 description="scene",
             ),
-            "randaugment_num_ops": widgets.IntSlider(
-                settings.randaugment_num_ops, 0, 4, description="operations"
-            ),
-            "randaugment_magnitude": widgets.FloatSlider(
-                settings.randaugment_magnitude, min=0, max=30, step=1, description="magnitude"
-            ),
-            "crop_area_min": widgets.FloatSlider(
-                settings.crop_area_min, min=0.05, max=1, step=0.05, description="smallest crop"
-            ),
-            "frame_interval": widgets.IntSlider(
-                settings.frame_interval, 1, max(16, settings.frame_interval), description="interval"
-            ),
-            "person_min_score": widgets.FloatSlider(
-                settings.person_min_score, min=0, max=1, step=0.05, description="box score"
-            ),
         }
+        widest = max(16, settings.frame_interval)
+        for name, kind, low, high, step, words in (
+            ("randaugment_num_ops", widgets.IntSlider, 0, 4, 1, "operations"),
+            ("randaugment_magnitude", widgets.FloatSlider, 0, 30, 1, "magnitude"),
+            ("crop_area_min", widgets.FloatSlider, 0.05, 1, 0.05, "smallest crop"),
+            ("frame_interval", widgets.IntSlider, 1, widest, 1, "interval"),
+            ("person_min_score", widgets.FloatSlider, 0, 1, 0.05, "box score"),
+        ):
+            value = getattr(settings, name)
+            self.knobs[name] = kind(value, min=low, max=high, step=step, description=words)
         for name, knob in self.knobs.items():
             is_slider = isinstance(knob, widgets.IntSlider | widgets.FloatSlider)
             knob.style.description_width = "94px" if is_slider else "76px"
