@@ -28,7 +28,7 @@ from lib.learn.setup import build_run_model
 from lib.learn.training import fit
 from lib.run.folder import Run
 from lib.show.augmentations import load_batch, scene_rows, temporal_rows
-from lib.show.plots import read_log
+from lib.show.study import read_log
 from lib.show.settings import LookSettings
 from lib.show.widgets import AugmentationExplorer
 

@@ -22,13 +22,13 @@ from lib.show.evaluation_figures import (
     confident_mistakes,
     confused_classes,
     confusion_matrix,
+    confusions,
     mistakes_movie,
     probabilities,
     shown_part,
     top5_of_mistakes,
 )
 from lib.show.parts import part_views, parts_figure
-from lib.show.plots import confusions
 from lib.show.study import read_results, results_beside
 
 

@@ -15,8 +15,8 @@ from lib.parameters import notebook_defaults, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 from lib.published.networks import model_names
 from lib.recipes import RECIPE, parameter_files
-from lib.show.plots import group_of
 from lib.show.report import CLAIMS, EXPECTED, of_study
+from lib.show.study import group_of
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8

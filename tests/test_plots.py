@@ -7,15 +7,10 @@ import pytest
 import torch
 
 from lib.show import style
+from lib.show.clips import clip_rows
 from lib.show.comparison import accuracy_bars
-from lib.show.plots import (
-    MOST_NAMES,
-    clip_rows,
-    confusions,
-    invariance_bars,
-    learning_curves,
-    validation_curves,
-)
+from lib.show.evaluation_figures import MOST_NAMES, confusions, invariance_bars
+from lib.show.training_plots import learning_curves, validation_curves
 
 matplotlib.use("Agg")
 LONG = "an action with a very long name that goes on and on"

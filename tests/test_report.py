@@ -12,7 +12,6 @@ from lib.batch.plan import read_plan
 from lib.run.folder import Run
 from lib.show.comparison import class_gains, difference_intervals, invariance_comparison
 from lib.show.page import shown_cells
-from lib.show.plots import group_of
 from lib.show.report import (
     CLAIMS,
     EXPECTED,
@@ -40,7 +39,7 @@ from lib.show.sentences import (
     run_links,
     verdict_html,
 )
-from lib.show.study import read_runs
+from lib.show.study import group_of, read_runs
 from lib.show.verdict import Pair, compare_groups
 
 

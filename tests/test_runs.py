@@ -25,8 +25,7 @@ from lib.run import progress
 from lib.run.environment import arithmetic, cpu
 from lib.run.folder import Run
 from lib.run.processes import World
-from lib.show.plots import read_log
-from lib.show.study import machine_of
+from lib.show.study import machine_of, read_log
 from lib.state import read_result
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.

@@ -32,7 +32,7 @@ from lib.prepare.synthetic import ACTIONS
 from lib.prepare.writing import write_list
 from lib.run.folder import Run
 from lib.run.processes import World
-from lib.show.plots import read_log
+from lib.show.study import read_log
 
 TIMES = ("seconds", "samples_per_s", "memory_mb")
 

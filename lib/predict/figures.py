@@ -13,7 +13,7 @@ from lib.invariance import PARTS
 from lib.predict.calibration import Calibration
 from lib.predict.parts import DecidingClip
 from lib.predict.predict import Prediction
-from lib.show.plots import clip_rows
+from lib.show.clips import clip_rows
 from lib.show.style import COLORS, GRAY, REPORT_WIDTH, shorten, styled
 
 MOST_LINES = 6  # classes that get a line of their own

@@ -1,8 +1,12 @@
-"""Pictures of clips: the views of a batch."""
+"""Pictures of clips: rows of frames, the views of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.augment.actor_cutmix import MixedClips
@@ -13,6 +17,49 @@ from lib.config import ClipSettings, TrainSettings
 from lib.data.frame_tables import has_person_boxes
 from lib.learn.setup import load_data
 from lib.prepare.prepare import prepare_for
+from lib.show.style import styled
+
+GAP = 0.03  # around a frame, share of its width
+
+
+@styled
+def clip_rows(
+    clips: Mapping[str, Tensor],
+    title: str,
+    frames: int = 8,
+    xlabel: str = "frame of the clip",
+    columns: Sequence[object] | None = None,
+) -> Figure:
+    """Show clips as rows of frames.
+
+    Args:
+        clips: Row label -> clip (T, 3, H, W) or mask (T, 1, H, W), uint8; masks are 0 or 1.
+        title: Says what to see.
+        frames: Most frames shown of a clip, evenly spaced.
+        xlabel: What the columns are.
+        columns: What stands below them; their numbers where it is not given.
+    """
+    count = min(frames, min(len(clip) for clip in clips.values()))
+    heights = np.cumsum([0.0, *(clip.shape[-2] / clip.shape[-1] for clip in clips.values())])
+    figure, axes = plt.subplots(
+        figsize=(1.15 * count + 1.4, 1.15 * heights[-1] + 0.6), layout="constrained"
+    )
+    for clip, (top, bottom) in zip(clips.values(), pairwise(heights), strict=True):
+        shown = np.linspace(0, len(clip) - 1, count).round().astype(int)
+        for left, index in enumerate(shown):
+            image = clip[int(index)].permute(1, 2, 0).numpy()
+            place = (left + GAP, left + 1 - GAP, bottom - GAP, top + GAP)
+            if image.shape[-1] == 1:
+                axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, extent=place)
+            else:
+                axes.imshow(image, extent=place)
+    axes.set(xlim=(0, count), ylim=(heights[-1], 0), xlabel=xlabel)
+    axes.set_xticks(np.arange(count) + 0.5, columns or range(count))
+    axes.set_yticks((heights[:-1] + heights[1:]) / 2, list(clips))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title)
+    return figure
 
 
 def example_rows(settings: TrainSettings) -> Mapping[str, Tensor]:

@@ -12,15 +12,16 @@ from torch import Tensor
 from lib.config import TrainSettings
 from lib.evaluation.evaluate import ListResult
 from lib.invariance import CenterClips
-from lib.show.escape import escape
-from lib.show.movies import Tile, compose, movie_html
-from lib.show.plots import clip_rows
+from lib.show.clips import clip_rows
+from lib.show.movies import Tile, tiles_html
 from lib.show.style import (
     ACCURACY,
     BLUE,
+    FAMILY_COLORS,
     GRAY,
     ORANGE,
     PURPLE,
+    REPORT_WIDTH,
     SKY,
     VERMILLION,
     shorten,
@@ -28,6 +29,8 @@ from lib.show.style import (
 )
 
 MOST_CLASSES = 20  # in a figure; of more, those with the most mistakes are shown
+LONGEST_NAME = 24  # letters of a class name beside an axis
+MOST_NAMES = 30  # classes; more names cannot be read
 MOST_MISTAKES = 4  # in a figure or movie
 NAME_LENGTH = 22
 RIGHT, WRONG = ACCURACY, VERMILLION
@@ -79,6 +82,47 @@ def shown_part(
         parts[name] = part
     left_out = f" (the {len(shown)} of {len(classes)} classes with the most mistakes)"
     return parts, [*names, "(others)"], left_out
+
+
+@styled
+def confusions(matrices: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Show confusion matrices side by side, as shares of each true class, with the counts.
+
+    Args:
+        matrices: Name -> counts, shape (K, K): row the true class, column the predicted one.
+        classes: Class names; with more than `MOST_NAMES` the axes count classes, and no videos are
+            written into the cells.
+        title: Says what to see.
+    """
+    side = min(9, max(3, 1.7 + 0.36 * len(classes)))
+    names = [shorten(name, LONGEST_NAME) for name in classes]
+    columns = min(len(matrices), max(1, int(REPORT_WIDTH / side)))  # a wider figure is shrunk
+    rows = -(-len(matrices) // columns)
+    size = (side * columns + 1, side * rows + 0.4)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
+    for axis in grid.flat[len(matrices) :]:
+        axis.remove()
+    for axis, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
+        share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        axis.spines[:].set_visible(False)
+        if len(classes) <= MOST_NAMES:
+            ticks = range(len(classes))
+            axis.set_xticks(ticks, names, rotation=45, ha="right")
+            axis.set_yticks(ticks, names)
+            for row, column in np.argwhere(matrix > 0):
+                color = "white" if share[row, column] > 55 else "black"
+                count = matrix[row, column]
+                axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
+        many = "" if len(classes) <= MOST_NAMES else f" (number, of {len(classes)})"
+        axis.set(xlabel=f"predicted class{many}")
+        axis.set_title(f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right")
+    for axis in grid[:, 0]:
+        axis.set_ylabel(f"true class{many}")
+    label, shown = "share of the true class (%)", grid.flat[: len(matrices)].tolist()
+    figure.colorbar(image, ax=shown, label=label, shrink=0.8 / rows)
+    figure.suptitle(title)
+    return figure
 
 
 @styled
@@ -185,15 +229,6 @@ def clip_tile(clip: Tensor | str, label: int, share: np.ndarray, classes: Sequen
     return Tile(title, RIGHT if predicted == label else WRONG, clip)
 
 
-def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
-    """Return HTML that plays clips side by side in one video; says so if there are none."""
-    clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
-    if not clips:
-        missing = tiles[0].clip if tiles else "there is no such video"
-        return f"<p>{escape(missing)}</p>"
-    return movie_html(compose(tiles, columns), description)
-
-
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return counts, shape (K, K): row the true class, column the predicted one."""
     matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
@@ -279,3 +314,38 @@ def top5_of_mistakes(pairs: Mapping[str, ListResult], list_name: str) -> Figure:
         "second; the most confident mistakes"
     )
     return figure
+
+
+@styled
+def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Show how often a prediction survives each augmentation, and what it is made from.
+
+    Args:
+        families: Columns family, agreement (percent), kl (nats).
+        accuracy: Columns input, top1 (percent).
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    colors = [_family_color(name) for name in families["family"]]
+    seen = [GRAY] * len(accuracy)
+    panels = (
+        (families["family"], families["agreement"], "same class afterwards (%)", "family", colors),
+        (families["family"], families["kl"], "KL divergence (nats)", "family", colors),
+        (accuracy["input"], accuracy["top1"], "top-1 accuracy (%)", "what the network sees", seen),
+    )
+    for axis, (names, values, ylabel, xlabel, color) in zip(axes, panels, strict=True):
+        bars = axis.bar(names, values, color=color)
+        axis.bar_label(bars, fmt="{:.2f}" if "nats" in ylabel else "{:.0f}", fontsize=9)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        axis.tick_params(axis="x", rotation=20)
+        if "nats" not in ylabel:
+            axis.set_ylim(0, 108)
+        axis.grid(axis="y")
+    weakest = families.loc[families["agreement"].idxmin()]
+    axes[0].set_title(f"Least stable: {weakest['family']}")
+    axes[1].set_title("Change of the prediction")
+    axes[2].set_title("What it is made from")
+    return figure
+
+
+def _family_color(name: str) -> str:
+    return next((color for family, color in FAMILY_COLORS.items() if family in name), GRAY)

@@ -216,3 +216,12 @@ def movie_html(frames: np.ndarray, description: str) -> str:
         f'<img src="data:image/jpeg;base64,{still}" alt="{description}" '
         f'style="display:none;max-width:100%"></div>'
     )
+
+
+def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
+    """Return HTML that plays clips side by side in one video; says so if there are none."""
+    clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
+    if not clips:
+        missing = tiles[0].clip if tiles else "there is no such video"
+        return f"<p>{escape(missing)}</p>"
+    return movie_html(compose(tiles, columns), description)

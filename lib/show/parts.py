@@ -12,7 +12,7 @@ from lib.invariance import PARTS, CenterClips, actor_and_background
 from lib.learn.setup import Normalize, run_normalize
 from lib.run.devices import resolve_test_device
 from lib.run.folder import Run
-from lib.show.plots import clip_rows
+from lib.show.clips import clip_rows
 from lib.show.style import shorten
 
 

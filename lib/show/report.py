@@ -13,8 +13,7 @@ from lib.learn.setup import load_data
 from lib.run.folder import Run
 from lib.show.escape import escape
 from lib.show.evaluation_figures import confusion_matrix
-from lib.show.plots import group_of
-from lib.show.study import read_scores, rows_of
+from lib.show.study import group_of, read_scores, rows_of
 from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines, paired_differences
 from lib.state import METRICS
 

@@ -8,7 +8,7 @@ import pandas as pd
 from lib.run.environment import arithmetic
 from lib.run.folder import Run
 from lib.show.escape import escape, escape_url
-from lib.show.plots import read_log
+from lib.show.study import read_log
 from lib.show.style import GRAY, GREEN, VERMILLION
 from lib.show.verdict import CONTRADICTED, HOLDS, Pair, outside_of, overall
 

@@ -10,7 +10,6 @@ from lib.evaluation.evaluate import ListResult, scores_path
 from lib.files import reading
 from lib.learn.setup import load_data
 from lib.run.folder import Run
-from lib.show.plots import group_of, read_log
 from lib.state import METRICS, read_result
 
 
@@ -68,6 +67,16 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         known | {"list": name} | {metric: round(values[metric], 3) for metric in METRICS}
         for name, values in results["lists"].items()
     ]
+
+
+def read_log(run: Run) -> pd.DataFrame:
+    """Return a run's log as a table: one row an epoch, NaN where a value was not measured."""
+    return pd.DataFrame(run.log_entries())
+
+
+def group_of(run_name: str) -> str:
+    """Return the name of a run without its seed: runs of one group differ only in the seed."""
+    return run_name.rsplit("_seed", 1)[0]
 
 
 def machine_of(run: Run) -> str:

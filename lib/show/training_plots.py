@@ -1,10 +1,12 @@
-"""Pictures and tables of one run in training: its schedule before, its curves meanwhile."""
+"""Pictures and tables of training: a run's schedule before it, its curves meanwhile and after."""
 
 import io
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
@@ -12,8 +14,72 @@ from lib.learn.schedule import count_steps, learning_rate, ramp_up
 from lib.learn.setup import Data
 from lib.run.folder import Run
 from lib.show.evaluation_figures import message_figure
-from lib.show.plots import learning_curves, read_log
-from lib.show.style import LABELED, UNLABELED, styled
+from lib.show.study import group_of, read_log
+from lib.show.style import ACCURACY, COLORS, LABELED, RATE, REPORT_WIDTH, UNLABELED, styled
+
+
+@styled
+def learning_curves(log: pd.DataFrame) -> Figure:
+    """Show a run's losses, its pseudo-labels and its validation accuracy over the epochs.
+
+    Args:
+        log: `read_log`.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    losses, pseudo, accuracy = axes
+    _line(losses, log, "loss/labeled", LABELED, "labelled")
+    _line(losses, log, "loss/unlabeled", UNLABELED, "unlabelled")
+    _line(losses, log, "loss/distillation", RATE, "distillation")
+    loss, rate, right, best = (
+        _last(log, name)
+        for name in ("loss/total", "ssl/mask_rate", "ssl/pseudo_label_accuracy", "eval/top1_video")
+    )
+    losses.set(title="Loss" + (f": {loss:.2f} at the end" if loss is not None else ""))
+    losses.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    _line(pseudo, log, "ssl/mask_rate", RATE, "confident", scale=100)
+    _line(pseudo, log, "ssl/pseudo_label_accuracy", ACCURACY, "of these right", scale=100)
+    title = "Pseudo-labels"
+    if rate is not None and right is not None:
+        title = f"{100 * rate:.0f} % confident, {100 * right:.0f} % of these right"
+    pseudo.set(title=title, xlabel="epoch", ylabel="share of clips (%)", ylim=(0, 102))
+    _line(accuracy, log, "train/top1_clip", LABELED, "labelled clips", scale=100)
+    _line(accuracy, log, "eval/top1_video", ACCURACY, "validation videos")
+    title = "not validated yet" if best is None else f"validation ends at {best:.1f} %"
+    accuracy.set(title=f"Top-1: {title}", xlabel="epoch", ylabel="correct (%)", ylim=(0, 102))
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _finish(axis)
+    if "ssl/mask_rate" not in log:
+        pseudo.text(
+            0.5, 0.5, "supervised run:\nno pseudo-labels", ha="center", transform=pseudo.transAxes
+        )
+    return figure
+
+
+def _last(log: pd.DataFrame, column: str) -> float | None:
+    """Return the last value of a column; None where there is none."""
+    values = log[column].dropna() if column in log else []
+    return float(values.iloc[-1]) if len(values) else None
+
+
+def _line(
+    axis: Axes, log: pd.DataFrame, column: str, color: str, label: str, scale: float = 1
+) -> None:
+    if column in log:
+        part = log[["epoch", column]].dropna()
+        values = scale * part[column].astype(float)
+        axis.plot(part["epoch"], values, _dot(part), color=color, label=label)
+
+
+def _dot(points: pd.DataFrame) -> str:
+    """Return how a line is drawn; a single point, which is none, as a dot."""
+    return "o" if len(points) == 1 else "-"
+
+
+def _finish(axis: Axes) -> None:
+    axis.grid(visible=True)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend()
 
 
 def curves_png(log: pd.DataFrame) -> bytes:
@@ -68,3 +134,37 @@ def validations(run: Run, count: int = 3) -> pd.DataFrame:
     if "eval/top1_video" not in log:
         return pd.DataFrame(index=pd.Index([], name="not validated yet"))
     return log.dropna(subset=["eval/top1_video"]).tail(count).set_index("epoch").T
+
+
+@styled
+def validation_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Show the validation accuracy of several runs over their training time.
+
+    Args:
+        logs: Run name -> `read_log`; runs that differ only in `_seed…` share a colour.
+    """
+    figure, axis = plt.subplots(figsize=(REPORT_WIDTH, 3.8), layout="constrained")
+    groups = list(dict.fromkeys(group_of(name) for name in logs))
+    for name, log in logs.items():
+        group = group_of(name)
+        color = COLORS[groups.index(group) % len(COLORS)]
+        if "eval/top1_video" not in log:
+            continue
+        part = log[["seconds", "eval/top1_video"]].dropna()
+        label = group if group not in axis.get_legend_handles_labels()[1] else None
+        minutes, top1 = part["seconds"] / 60, part["eval/top1_video"]
+        axis.plot(minutes, top1, _dot(part), color=color, label=label)
+    axis.set(xlabel="training time (minutes)", ylabel="validation top-1 (%)", ylim=(0, 102))
+    ends = [value for log in logs.values() if (value := _last(log, "eval/top1_video")) is not None]
+    axis.set_title(_range_title(ends))
+    axis.grid(visible=True)
+    if ends:
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _range_title(ends: Sequence[float]) -> str:
+    if not ends:
+        return "No run was validated yet"
+    low, high = f"{min(ends):.1f} %", f"{max(ends):.1f} %"
+    return f"Validation ends {f'at {low}' if low == high else f'between {low} and {high}'}"

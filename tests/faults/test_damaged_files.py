@@ -31,8 +31,7 @@ from lib.prepare.workers import map_in_workers
 from lib.prepare.writing import write_dataset
 from lib.published.weights import read_tensors
 from lib.run.folder import Run
-from lib.show.plots import read_log
-from lib.show.study import machine_of, read_scores
+from lib.show.study import machine_of, read_log, read_scores
 from lib.state import read_result, read_state
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
