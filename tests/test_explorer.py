@@ -24,7 +24,7 @@ from lib.show.augmentations import operation_rows, scene_rows, temporal_rows
 from lib.show.explorer import ClipExplorer
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.loader_view import known_runs
-from lib.show.movies import compose
+from lib.show.movies import BAR, EMPTY, HEADER, Tile, compose
 from lib.show.settings import LookSettings
 from lib.show.video_picker import MOST_LISTED
 from lib.show.widgets import AugmentationExplorer, clip_yaml
@@ -65,6 +65,15 @@ def make_dataset(folder, classes, frames) -> VideoDataset:
     dataset = write_dataset(folder, "made", classes, folder, index, {})
     write_list(dataset, "train", range(len(classes)))
     return dataset
+
+
+def test_a_long_path_stays_within_its_tile():
+    clip = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+    text = "cannot be read: " + "/a_folder_without_a_blank" * 6
+    frame = compose([Tile("clip", "red", clip), Tile("text", "red", text)], 2)[0]
+    note = frame[HEADER + BAR :, -224:]
+    assert (note != EMPTY).any()
+    assert (note[:, :4] == EMPTY).all() and (note[:, -4:] == EMPTY).all()
 
 
 def test_views_are_those_of_the_loader(dataset):

@@ -148,9 +148,6 @@ def pick_rows(dataset: VideoDataset, list_name: str, count: int, seed: int) -> n
     """Return index rows of a list's videos, of as many different classes as possible, (count,)."""
     rows = dataset.read_list(list_name)
     rows = np.random.default_rng(seed).permutation(rows)
-    labels = dataset.index["label"].to_numpy()[rows]
-    rank = np.zeros(len(rows), dtype=np.int64)  # how many of its class stand before it
-    seen: dict[int, int] = {}
-    for position, label in enumerate(labels.tolist()):
-        rank[position] = seen[label] = seen.get(label, -1) + 1
-    return rows[np.argsort(rank, kind="stable")[:count]]
+    labels = dataset.index["label"].iloc[rows]
+    rank = labels.groupby(labels.to_numpy()).cumcount()  # how many of its class stand before it
+    return rows[np.argsort(rank.to_numpy(), kind="stable")[:count]]

@@ -7,6 +7,7 @@ the browser steps through it), or an H.264 video for a page that is read offline
 import base64
 import functools
 import io
+import textwrap
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,15 +133,9 @@ def _header(title: str, color: str, width: int, number: int | None) -> np.ndarra
 def _note(text: str, side: int) -> np.ndarray:
     picture = Image.new("RGB", (side, side), (EMPTY,) * 3)
     draw, font = ImageDraw.Draw(picture), _font(13)
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer, font) > side - 16:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    words = textwrap.fill(text, (side - 16) // 8)
     place = (side / 2, side / 2)
-    draw.multiline_text(place, "\n".join(lines), "black", font, anchor="mm", align="center")
+    draw.multiline_text(place, words, "black", font, anchor="mm", align="center")
     return np.asarray(picture)
 
 

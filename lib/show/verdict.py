@@ -127,19 +127,17 @@ def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
     Raises:
         ValueError: If there is no such group.
     """
-    groups = summary.drop_duplicates("group").set_index("group")
+    groups = summary.drop_duplicates("group")
+    names = groups["group"].tolist()
     if name:
-        if name not in groups.index:
-            raise ValueError(f"baseline: {name!r} is none of the groups {', '.join(groups.index)}")
-        return {group: name for group in groups.index if group != name}
+        if name not in names:
+            raise ValueError(f"baseline: {name!r} is none of the groups {', '.join(names)}")
+        return {group: name for group in names if group != name}
     is_plain = (groups["objective"] == "supervised") & (groups["view"] == "weak")
-    plain = groups[is_plain].reset_index().drop_duplicates(["labels", "model"])
-    found = plain.set_index(["labels", "model"])["group"].to_dict()
-    fitting = {
-        group: found.get((row["labels"], row["model"]))
-        for group, row in groups[~is_plain].iterrows()
-    }
-    return {group: baseline for group, baseline in fitting.items() if baseline is not None}
+    alike = ["labels", "model"]
+    plain = groups[is_plain].drop_duplicates(alike)
+    fitting = groups[~is_plain].merge(plain, on=alike, suffixes=("", "_of_baseline"))
+    return dict(zip(fitting["group"], fitting["group_of_baseline"], strict=True))
 
 
 def baseline_pairs(summary: pd.DataFrame, baselines: dict[str, str]) -> list[Pair]:
