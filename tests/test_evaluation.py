@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -386,6 +387,14 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
     run.save(run.last_path, state | {"classes": ["x", "y"]})
     with pytest.raises(ValueError, match=r"last\.pt: trained on 2 classes \(x, y.* has 4"):
         evaluate(EvaluateSettings(run_dir=str(run.folder)))
+
+
+def test_a_run_is_tested_without_the_weights_that_it_began_with(trained, tmp_path):
+    run = Run(shutil.copytree(trained.folder, tmp_path / "copy"))
+    before = run.settings()
+    run.params_path.write_text(before.model_copy(update={"weights": "/gone.pth"}).as_yaml())
+    results = evaluate(EvaluateSettings(run_dir=str(run.folder)))
+    assert list(results) == before.test_lists
 
 
 def test_a_run_that_was_not_trained_is_refused(tmp_path, tiny_settings):
