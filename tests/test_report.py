@@ -46,12 +46,12 @@ from lib.show.verdict import Pair, compare_groups
 @pytest.fixture
 def summary() -> pd.DataFrame:
     rows = [
-        ("semi_10percent", "val", 40.0),
-        ("semi_10percent", "val", 41.0),
-        ("supervised_10percent", "val", 20.0),
-        ("semi_10percent", "other", 90.0),
+        ("semi_10percent", "0", "val", 40.0),
+        ("semi_10percent", "1", "val", 41.0),
+        ("supervised_10percent", "0", "val", 20.0),
+        ("semi_10percent", "0", "other", 90.0),
     ]
-    return pd.DataFrame(rows, columns=["group", "list", "top1"])
+    return pd.DataFrame(rows, columns=["group", "seed", "list", "top1"])
 
 
 def test_ours_stands_beside_the_papers_number(summary):

@@ -58,15 +58,11 @@ def decided_by(
             note = why_no_parts(mask)
             if not note:
                 views = part_views(clip, mask, fill)
-                shares |= _said_of(classifier, views)
+                alone = {part: views[part] for part in PARTS[1:]}
+                how = (classifier.model, classifier.normalize, alone, classifier.temperature)
+                shares |= part_shares(*how)
         found.append(DecidingClip(label, views, shares, note))
     return found
-
-
-def _said_of(classifier: Classifier, views: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return what is said of the parts; of the whole clip it is known."""
-    parts = {name: view for name, view in views.items() if name != PARTS[0]}
-    return part_shares(classifier.model, classifier.normalize, parts, classifier.temperature)
 
 
 def moving_mask(settings: ClipSettings, record: VideoRecord, start: int) -> Tensor:

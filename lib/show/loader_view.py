@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 
 from lib.config import PROJECT_ROOT, project_path
+from lib.recipes import is_run_file
 from lib.show.escape import escape
 from lib.show.fed import fed_step, run_settings, training_settings
 from lib.show.frontend import error_html, wrapping
@@ -71,6 +72,6 @@ class LoaderView:
 
 def known_runs() -> list[str]:
     """Return the parameter files of the project's studies and runs, relative to its root."""
-    found = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if path.name != "recipe.yaml"]
+    found = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if is_run_file(path)]
     found += PROJECT_ROOT.glob("outputs/*/*/params.yaml")
     return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in found)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from lib.run.folder import Run
 from lib.show.escape import escape
 from lib.show.evaluation_figures import confusion_matrix
 from lib.show.study import group_of, read_scores, rows_of
-from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines, paired_differences
+from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines
 from lib.state import METRICS
 
 SUMMARY_COLUMNS = [
@@ -209,15 +208,10 @@ def with_verdict(
     both = summary.merge(table, on=["group", "list"], how="left")
     counts = ["seeds_compared", "seeds_better"]
     both[counts] = both[counts].astype("Int64")  # empty where nothing is compared
-    both["difference"] = [_difference(summary, row) for row in both.to_dict("records")]
+    top1 = summary.groupby(["group", "seed", "list"])["top1"].mean()
+    beside = zip(both["baseline"], both["seed"], both["list"], strict=True)
+    both["difference"] = (both["top1"] - [top1.get(run, np.nan) for run in beside]).round(3)
     return both
-
-
-def _difference(summary: pd.DataFrame, row: Mapping[str, Any]) -> float:
-    if not isinstance(row["baseline"], str):
-        return np.nan
-    values = paired_differences(summary, Pair(row["group"], row["baseline"], row["list"]))
-    return round(values.get(row["seed"], np.nan), 3)
 
 
 def export_tables(
