@@ -16,10 +16,6 @@ from lib.show.study import group_of, read_scores, rows_of
 from lib.show.verdict import Pair, baseline_pairs, claimed_pairs, find_baselines
 from lib.state import METRICS
 
-SUMMARY_COLUMNS = [
-    "run", "group", "list", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
-    "train_minutes", "clips_per_s", "memory_mb", "machine", "clips", "crops",
-]  # fmt: skip
 SHOWN_COLUMNS = ["run", "list", *METRICS, "labels", "epochs", "train_minutes", "clips", "crops"]
 # What the verdict adds to summary.csv: this run's difference, and its group's
 VERDICT_COLUMNS = {
@@ -74,8 +70,8 @@ def plan_comparisons(
 
 
 def summarize(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return one row a run and test list, columns `SUMMARY_COLUMNS`; accuracies in percent."""
-    return pd.DataFrame([row for run in runs for row in rows_of(run)])[SUMMARY_COLUMNS]
+    """Return one row a run and test list, columns as of `rows_of`; accuracies in percent."""
+    return pd.DataFrame([row for run in runs for row in rows_of(run)])
 
 
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:

@@ -46,9 +46,8 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         ValueError: If a file of the run is damaged; names it, what is wrong and the remedy.
     """
     settings, results, log = run.settings(), read_result(run), _training_log(run)
+    names = {"run": run.name, "group": group_of(run.name)}
     known = {
-        "run": run.name,
-        "group": group_of(run.name),
         "seed": run.name.removeprefix(group_of(run.name)).removeprefix("_seed")
         or str(settings.seed),
         "objective": settings.objective,
@@ -64,7 +63,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
         "crops": settings.test_num_crops,
     }
     return [
-        known | {"list": name} | {metric: round(values[metric], 3) for metric in METRICS}
+        names | {"list": name} | {metric: round(values[metric], 3) for metric in METRICS} | known
         for name, values in results["lists"].items()
     ]
 

@@ -87,7 +87,6 @@ def curves_png(log: pd.DataFrame) -> bytes:
     figure = learning_curves(log)
     titles = ("Loss", "Pseudo-labels", "Top-1 accuracy")  # the numbers stand above the picture
     for axis, title in zip(figure.axes, titles, strict=True):
-        axis.set_title("", loc="left")
         axis.set_title(title)
         axis.set_xlim(left=0)
     buffer = io.BytesIO()
