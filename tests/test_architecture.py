@@ -38,7 +38,7 @@ MAX_MEDIAN, MAX_NINE_TENTHS = 9, 27  # lines of a function
 ASKED = {("tables.py", "learn"), ("learn/models.py", "published")}
 
 # What does not hold yet; to be lowered.
-KNOWN_CORE = 7_464
+KNOWN_CORE = 7_462
 
 FILES = sorted(path for path in LIB.rglob("*.py") if path != LIB / "__init__.py")
 
