@@ -107,7 +107,8 @@ def score_after_signal(*args: object, **options: object) -> object:
     """Signal all processes of the run, once, then validate as ever."""
     trainer.score_videos = _score_videos
     if args[5].rank == 0:
-        subprocess.run(["kill", "-TERM", "--", f"-{os.getpgrp()}"], check=False)
+        order = "import os, signal; os.killpg(0, signal.SIGTERM)"
+        subprocess.run([sys.executable, "-c", order], check=False)  # from outside, as a cluster
     return _score_videos(*args, **options)
 
 
