@@ -184,6 +184,13 @@ def test_timm_networks_by_name():
 # --- What they are fed ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["vit_h_14", "vit_b_32"])
+def test_a_network_takes_the_crop_of_its_published_weights_without_them_too(name):
+    side = input_spec(name).crop_size
+    with torch.device("meta"):
+        assert build_classifier(name)(torch.zeros(1, 3, side, side)).shape == (1, 1000)
+
+
 def test_input_is_that_of_the_published_weights():
     resnet = input_spec("resnet50")
     assert (resnet.short_side, resnet.crop_size, resnet.min_clip_len) == (232, 224, 1)

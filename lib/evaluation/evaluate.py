@@ -64,8 +64,8 @@ def load_trained(run: Run, checkpoint: str, classes: tuple[str, ...]) -> nn.Modu
             f", …), the data set has {len(classes)} ({', '.join(classes[:3])}, …); test it on the "
             "data set that it was trained on"
         )
-    settings = run.settings().model_copy(update={"weights": None})
-    model = build_run_model(settings, len(classes))  # what it began with is not needed again
+    began_with = {"pretrained": False, "weights": None}  # which is not needed again
+    model = build_run_model(run.settings().model_copy(update=began_with), len(classes))
     model.load_state_dict(tested_weights(state))
     return model
 

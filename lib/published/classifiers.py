@@ -56,7 +56,9 @@ def build_classifier(name: str, pretrained: bool = False) -> nn.Module:
         return build_published(lambda: timm.create_model(bare, pretrained=pretrained), name)
     bare = name.removeprefix("torchvision/")
     if not pretrained:
-        return torchvision_models().get_model(bare)
+        is_sized = bare.startswith("vit_")  # by the crop: a published one may be of a larger crop
+        size = {"image_size": classifier_spec(name).crop_size} if is_sized else {}
+        return torchvision_models().get_model(bare, **size)
     return build_published(lambda: torchvision_models().get_model(bare, weights="DEFAULT"), name)
 
 
