@@ -337,6 +337,7 @@ def invariance_bars(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         axis.bar_label(bars, fmt="{:.2f}" if "nats" in ylabel else "{:.0f}", fontsize=9)
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.tick_params(axis="x", rotation=20)
+        axis.margins(y=0.1)  # room for the numbers on the bars
         if "nats" not in ylabel:
             axis.set_ylim(0, 108)
         axis.grid(axis="y")
