@@ -11,7 +11,7 @@ from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video import read_frames
-from lib.prepare import unfinished
+from lib.prepare import detect, unfinished
 from lib.prepare.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
 from lib.prepare.folder import index_folder
 from lib.prepare.motion import moving_boxes
@@ -289,6 +289,16 @@ def test_files_that_are_not_detections(tmp_path, capsys, make, message):
     with pytest.raises(ValueError, match=message):
         import_detections(dataset_of(tmp_path / "data"), path)
     assert "code from a pickle" not in capsys.readouterr().out
+
+
+def test_boxes_that_are_made_need_no_network(tmp_path, monkeypatch):
+    weights = tmp_path / "bad.onnx"
+    weights.write_bytes(b"no network")
+    dataset = dataset_of(tmp_path / "data")
+    with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
+        detect_persons(dataset, weights)
+    monkeypatch.setattr(detect, "is_made_with", lambda *_: True)
+    assert detect_persons(dataset, weights) == dataset.folder / PERSON_BOXES_FILE
 
 
 # --- Real people ----------------------------------------------------------------------------------

@@ -74,8 +74,9 @@ def detect_persons(
     processes = num_processes or num_cores()
     threads = max(1, num_cores() // processes)
     detector = YoloxDetector(weights, min_score, batch, threads)
-    _ = detector.session  # so that a wrong file is reported here, once
     made_with = yolox_made_with(weights, stride, min_score)
+    if not is_made_with(dataset.folder, made_with):
+        _ = detector.session  # so that a wrong file is reported here, once
     find = partial(boxes_of_video, find=detector.detect, stride=stride)
     return _make_boxes(dataset, find, made_with, processes, "detecting people")
 

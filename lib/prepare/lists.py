@@ -211,6 +211,8 @@ def find_names(
     rows = np.full(len(names), -1, dtype=np.int64)
     for of_name, of_known in ways:
         missing = np.flatnonzero(rows < 0)
+        if not len(missing):
+            break
         table = pd.Series(np.arange(len(known)), index=[of_known(name) for name in known])
         table = table[~table.index.duplicated(keep=False)]
         wanted = [of_name(names[position]) for position in missing]
