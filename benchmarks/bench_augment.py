@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.timing import describe_machine, interleave, print_table
-from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.ops import RANDAUGMENT_OPS
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
-from lib.augment.transforms import StrongTransform, WeakTransform
+from lib.augment.views import StrongTransform, WeakTransform
 
 FILL = (124, 116, 104)
 SIDE, FRAMES, MAGNITUDE = 224, 8, 10

@@ -19,8 +19,8 @@ import yaml
 
 from benchmarks.bench_data import report
 from lib.batch.job import run_job
+from lib.batch.local import Pool
 from lib.batch.plan import read_plan
-from lib.batch.run import Pool
 from lib.config import PROJECT_ROOT
 from lib.prepare.synthetic import make_synthetic
 
@@ -37,11 +37,11 @@ TINY = {
 DIRECT = """
 import sys
 from pathlib import Path
-from lib.evaluation.settings import EvaluateSettings
-from lib.evaluation.evaluate import evaluate
-from lib.invariance import invariance_of
-from lib.learn.setup import read_settings
-from lib.learn.training import fit
+from lib.config import EvaluateSettings
+from lib.evaluate.test import evaluate
+from lib.evaluate.invariance import invariance_of
+from lib.train.setup import read_settings
+from lib.train.fit import fit
 run = fit(read_settings([Path(path) for path in sys.argv[1:]]))
 settings = EvaluateSettings(run_dir=str(run.folder))
 invariance_of(settings, list(evaluate(settings).values())[-1])
@@ -79,7 +79,7 @@ def main() -> None:
         )
         study = work / "study"
         study.mkdir()
-        recipe = TINY | {"data_dir": str(work / "data")}
+        recipe = TINY | {"prepared_dir": str(work / "data")}
         (study / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         for name in ("direct", "batch"):
             (study / f"{name}.yaml").write_text(f"run_dir: {work / 'runs' / name}\n")

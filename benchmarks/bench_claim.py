@@ -28,12 +28,11 @@ from torch import nn
 
 from benchmarks.timing import describe_machine, print_table
 from lib.batch.plan import read_plan
-from lib.config import PROJECT_ROOT, TrainSettings
-from lib.evaluation.evaluate import evaluate
-from lib.evaluation.settings import EvaluateSettings
-from lib.learn import setup
-from lib.learn.training import fit
-from lib.prepare.prepare import prepare_for
+from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.evaluate.test import evaluate
+from lib.prepare.steps import prepare_for
+from lib.train import setup
+from lib.train.fit import fit
 
 OUTPUTS = PROJECT_ROOT / "outputs" / "bench_claim"
 COLUMNS = ["seed", "arithmetic", "group", "list", "top1"]
@@ -106,7 +105,7 @@ def run_once(settings: TrainSettings, name: str, seed: int, folder: Path) -> dic
     with computing_as(arithmetic, seed):
         run = fit(settings.model_copy(update=changes))
         evaluate(EvaluateSettings(run_dir=str(folder), num_processes=1))
-    lists = json.loads(run.metrics_path.read_text())["lists"]
+    lists = json.loads(run.metrics_path.read_text())["splits"]
     return {test_list: numbers["top1"] for test_list, numbers in lists.items()}
 
 

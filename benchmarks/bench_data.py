@@ -19,15 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoRecord, read_dataset
-from lib.data.video import read_frames
-from lib.prepare.detect import boxes_of_video
-from lib.prepare.folder import index_folder
-from lib.prepare.frames import write_frames
-from lib.prepare.tables import VideoRows, write_box_rows
-from lib.prepare.workers import map_in_workers, num_cores
-from lib.prepare.writing import write_dataset
-from lib.prepare.yolox import YoloxDetector, letterbox
+from lib.data.dataset import VideoRecord, read_dataset, write_dataset
+from lib.data.frame_tables import FrameRows, write_box_rows
+from lib.data.video_reader import read_frames
+from lib.prepare.boxes.detect import boxes_of_video
+from lib.prepare.boxes.yolox import YoloxDetector, letterbox
+from lib.prepare.jpeg_frames import write_frames
+from lib.prepare.own_folder import index_folder
+from lib.prepare.parallel import map_in_workers, num_cores
 
 MAX_FRAME_VIDEOS = 100  # so many are written as frames
 
@@ -157,7 +156,7 @@ def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
     index["fps"], index["width"], index["height"] = 30, 340, 256
     dataset = write_dataset(work / "boxes", "folder", ["c"], work, index, {})
     rows = np.tile(np.array([[10, 10, 50, 90, 0.9]], np.float32), (frames, 1))
-    result = VideoRows(rows, np.arange(frames, dtype=np.int32))
+    result = FrameRows(rows, np.arange(frames, dtype=np.int32))
     write_box_rows(dataset.folder, names, [frames] * videos, (result for _ in names))
     code = (
         "import sys, time; sys.path.insert(0, '.'); import numpy as np;"

@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.augment.operations import RANDAUGMENT_OPS
-from lib.data.dataset import VideoDataset
+from lib.augment.ops import RANDAUGMENT_OPS
+from lib.config import ExploreSettings
+from lib.data.dataset import VideoDataset, write_dataset, write_split
+from lib.data.frame_tables import write_person_boxes
+from lib.jupyter.explorer import AugmentationExplorer
 from lib.prepare.synthetic import write_video
-from lib.prepare.tables import write_person_boxes
-from lib.prepare.writing import write_dataset, write_list
-from lib.show.settings import LookSettings
-from lib.show.widgets import AugmentationExplorer
 
 TARGET_MS = 150
 FRAMES, HEIGHT, WIDTH = 120, 240, 320
@@ -54,7 +53,7 @@ def make_videos(folder: Path) -> VideoDataset:
         }
     )
     dataset = write_dataset(folder, "bench", ["jump", "walk"], folder, index, {})
-    write_list(dataset, "train", [0, 1])
+    write_split(dataset, "train", [0, 1])
     return dataset
 
 
@@ -84,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_videos(Path(folder))
         started = time.perf_counter()
-        shown = AugmentationExplorer(dataset, LookSettings(frame_interval=8))
+        shown = AugmentationExplorer(dataset, ExploreSettings(frame_interval=8))
         print(f"first picture: {1000 * (time.perf_counter() - started):.0f} ms, with decoding")
         knobs = shown.knobs
 

@@ -1,6 +1,6 @@
 """What labels are worth to a probe, alone and self-trained; three draws of each share.
 
-    python -m benchmarks.bench_probe RECIPE PROBE --set data_root=/videos
+    python -m benchmarks.bench_probe RECIPE PROBE --set videos_dir=/videos
         --group "from scratch" 10 54.7 56.1 47.1 --out docs/images/pretrained.png
 
 The features of every video are computed once; each draw is then a logistic regression of a second.
@@ -19,16 +19,16 @@ import yaml
 
 from lib.config import TrainSettings
 from lib.data.dataset import draw_labeled_rows
-from lib.learn.probe import self_train
-from lib.learn.scoring import metrics, score_videos
-from lib.learn.setup import (
+from lib.runs.distributed import DistContext
+from lib.train.linear_probe import self_train
+from lib.train.scoring import metrics, score_videos
+from lib.train.setup import (
     build_run_model,
     load_data,
     read_settings,
     run_normalize,
     val_protocol,
 )
-from lib.run.processes import World
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = (0, 1, 2)
@@ -50,7 +50,7 @@ def probe_accuracies(
         data.labeled,
         np.concatenate([rows, data.val_rows]),
         val_protocol(settings),
-        World(0, 1, torch.device("cpu")),
+        DistContext(0, 1, torch.device("cpu")),
     )
     seconds = time.perf_counter() - started
     labels = data.labeled.index["label"].to_numpy()

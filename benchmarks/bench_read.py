@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import describe_machine, interleave, print_table
-from lib.augment.transforms import EvalTransform
+from lib.augment.views import EvalTransform
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoRecord
-from lib.data.video import iterate_frames, read_frames, uniform_clip_indices
-from lib.learn.setup import read_settings
-from lib.learn.streams import paired_batches
-from lib.learn.trainer import Trainer
-from lib.prepare.probe import probe_video
+from lib.data.video_reader import iterate_frames, read_frames, uniform_clip_indices
+from lib.prepare.inspect_videos import inspect_video
 from lib.prepare.synthetic import make_synthetic
-from lib.run.processes import World
+from lib.runs.distributed import DistContext
+from lib.train.setup import read_settings
+from lib.train.streams import paired_batches
+from lib.train.trainer import Trainer
 
 CLIP = 8 * np.arange(8)  # eight frames, every eighth
 MAX_FILES, CLIPS_PER_FILE, ROUNDS = 8, 4, 5
@@ -73,7 +73,7 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
 
 def record_of(path: Path) -> VideoRecord:
     """Return a file's record, as preparation would write it."""
-    found = probe_video(path)
+    found = inspect_video(path)
     assert found.error is None, (path, found.error)
     size = found.height, found.width
     return VideoRecord(0, "a/b", path, 0, found.frames, *size, found.fingerprint, found.seek)
@@ -169,10 +169,10 @@ def bench_feeding(work: Path) -> None:
     """Compare steps of the demo on the embedded data with steps on a batch that is in memory."""
     parts = {"train": 300, "val": 60, "val_swapped": 60}
     make_synthetic(work / "data" / "synthetic", parts=parts)
-    changes = {"data_dir": str(work / "data"), "num_processes": 1, "run_dir": str(work)}
+    changes = {"prepared_dir": str(work / "data"), "num_processes": 1, "run_dir": str(work)}
     recipe = PROJECT_ROOT / "params" / "demo" / "recipe.yaml"
     settings = read_settings([recipe]).model_copy(update=changes)
-    own = Trainer(settings, World(0, 1, torch.device("cpu")))
+    own = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
     given = settings, own.data, own.clips, own.world
     loaded = paired_batches(*given, 0, 10**6, lambda stats: None)
     in_memory = itertools.repeat(next(loaded))

@@ -17,10 +17,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import print_table
-from lib.batch.needs import estimate_clips
 from lib.batch.plan import PlannedRun, read_plan
+from lib.batch.requirements import estimate_clips
 from lib.config import TrainSettings
-from lib.learn.models import build_model
+from lib.models.build import build_model
 
 ANCHOR = 8 * 16 / 0.93 / 8  # clips/s of R(2+1)D-34, 8 × 224², forward and backward, one 2080 Ti
 NUM_GPUS = 8

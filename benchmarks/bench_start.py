@@ -26,15 +26,15 @@ BATCH = """
 import sys
 from pathlib import Path
 import torch
-from lib.learn.setup import read_settings
-from lib.learn.training import trainer
-from lib.learn.streams import paired_batches
-from lib.run.processes import World
+from lib.train.setup import read_settings
+from lib.train.fit import trainer
+from lib.train.streams import paired_batches
+from lib.runs.distributed import World
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 (folder / "run").mkdir(exist_ok=True)
 settings = read_settings([Path(path) for path in sys.argv[2:]]).model_copy(
-    update={"data_dir": str(folder / "data"), "run_dir": str(folder / "run")}
+    update={"prepared_dir": str(folder / "data"), "run_dir": str(folder / "run")}
 )
 own = trainer.Trainer(settings, World(0, 1, torch.device("cpu")))
 batches = paired_batches(settings, own.data, own.clips, own.world, 0, 1, lambda stats: None)
@@ -43,13 +43,13 @@ batch = next(batches)
 STEP = f"{BATCH}own._train_step(iter([batch]))\n"
 
 
-def first_figure(data_dir: Path) -> None:
+def first_figure(prepared_dir: Path) -> None:
     """Run notebook 2 in a kernel up to the cell with its first figure."""
     notebook = nbformat.read(PROJECT_ROOT / "notebooks" / "2_look_at_augmentations.ipynb", 4)
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     last = next(number for number, cell in enumerate(codes) if "clip_rows(" in cell.source)
     notebook.cells = codes[: last + 1]
-    notebook.cells.insert(2, nbformat.v4.new_code_cell(f"data_dir = {str(data_dir)!r}"))
+    notebook.cells.insert(2, nbformat.v4.new_code_cell(f"prepared_dir = {str(prepared_dir)!r}"))
     NotebookClient(notebook, timeout=600).execute()
 
 
@@ -66,7 +66,7 @@ def main() -> None:
         arguments = folder, *map(str, demo)
         starts: dict[str, Callable[[], None]] = {
             "import torch": lambda: python("-c", "import torch"),
-            "import lib.learn.training": lambda: python("-c", "import lib.learn.training"),
+            "import lib.train.fit": lambda: python("-c", "import lib.train.fit"),
             "the demo's first batch": lambda: python("-c", BATCH, *arguments),
             "the demo's first step": lambda: python("-c", STEP, *arguments),
             "notebook 2's first figure": lambda: first_figure(Path(folder) / "data"),

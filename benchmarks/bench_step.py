@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import describe_machine, interleave, print_table
-from lib.learn.batch_norm import for_processes
-from lib.learn.models import build_model
-from lib.learn.sgd import SGD
-from lib.learn.video_resnet import checkpoint_blocks
-from lib.run.devices import autocast
-from lib.run.processes import World, launch
+from lib.models.build import build_model
+from lib.models.video_resnet import checkpoint_blocks
+from lib.runs.device import autocast
+from lib.runs.distributed import DistContext, launch
+from lib.train.batch_norm import for_processes
+from lib.train.sgd import SGD
 
 CPU = torch.device("cpu")
 
@@ -99,7 +99,7 @@ def compare_ways(given: argparse.Namespace) -> None:
         "as it is trained": make_step(network(), clips),
         "SGD not fused": make_step(network(), clips, is_fused=False),
         "checkpoint_blocks": make_step(checkpointed(network()), clips),
-        "weak_gradients: false": without_weak_gradients(network(), clips),
+        "joint_forward: false": without_weak_gradients(network(), clips),
     }
     if given.bf16:
         ways["precision: bf16"] = make_step(network(), clips, precision="bf16")
@@ -120,18 +120,20 @@ def compare_ways(given: argparse.Namespace) -> None:
     )
 
 
-def compare_processes(world: World, given: argparse.Namespace) -> None:
+def compare_processes(world: DistContext, given: argparse.Namespace) -> None:
     """Print, in the first of the processes, what sharing a step costs beside not sharing it."""
     clips = torch.randn(given.clips, 3, 8, given.side, given.side)
     _, parallel = for_processes(build_model(given.model, 10), world)
     ways = {
-        f"one run of {world.size} processes": make_step(parallel, clips.chunk(world.size)[0]),
-        f"{world.size} runs of one process": make_step(build_model(given.model, 10), clips),
+        f"one run of {world.world_size} processes": make_step(
+            parallel, clips.chunk(world.world_size)[0]
+        ),
+        f"{world.world_size} runs of one process": make_step(build_model(given.model, 10), clips),
     }
     found = {name: [] for name in ways}
     for _ in range(given.rounds + 2):  # the first ones fill caches
         for name, step in ways.items():
-            world.gather(None)  # all begin together
+            world.all_gather(None)  # all begin together
             before = time.perf_counter(), time.thread_time(), time.process_time()
             step()
             after = time.perf_counter(), time.thread_time(), time.process_time()
@@ -139,12 +141,12 @@ def compare_processes(world: World, given: argparse.Namespace) -> None:
     walls, rows = [], []
     for name, measured in found.items():
         wall, own, cpu = (statistics.median(x) for x in zip(*measured[2:], strict=True))
-        walls.append(max(world.gather(wall)))
+        walls.append(max(world.all_gather(wall)))
         rows.append((name, 1000 * walls[-1], 1000 * cpu, 100 * (1 - own / wall)))
     if world.rank == 0:
         header = ("a step of", "ms", "CPU ms of a process", "% that it waits")
         print_table(f"{given.model}, {given.clips} clips a run", header, rows)
-        print(f"\nclips a second, shared ÷ apart: {walls[1] / (world.size * walls[0]):.2f}")
+        print(f"\nclips a second, shared ÷ apart: {walls[1] / (world.world_size * walls[0]):.2f}")
 
 
 def main() -> None:

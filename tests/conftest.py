@@ -14,12 +14,11 @@ from safetensors.numpy import save_file
 from tiny import build_tiny, tiny_worker
 
 from lib.config import PROJECT_ROOT, TrainSettings
-from lib.data import video as video_module
-from lib.data.dataset import VideoDataset
-from lib.learn import setup, training
+from lib.data import video_reader as video_module
+from lib.data.dataset import VideoDataset, write_dataset, write_split
+from lib.data.frame_tables import write_person_boxes
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic
-from lib.prepare.tables import write_person_boxes
-from lib.prepare.writing import write_dataset, write_list
+from lib.train import fit, setup
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -53,19 +52,19 @@ def shared() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> Path:
+def prepared_dir(tmp_path_factory) -> Path:
     """Folder of prepared data sets; `synthetic` in it is a tiny one."""
     folder = tmp_path_factory.mktemp("data")
     make_synthetic(folder / "synthetic", parts={"train": 18, "val": 8, "val_swapped": 6})
     return folder
 
 
-def make_tiny_settings(data_dir: Path, run_dir: Path, **changes) -> TrainSettings:
+def make_tiny_settings(prepared_dir: Path, run_dir: Path, **changes) -> TrainSettings:
     """Return the settings of a run of a second: 18 videos, clips of 4 frames of 16 pixels."""
     return TrainSettings(
         **{
             "dataset": "synthetic",
-            "data_dir": str(data_dir),
+            "prepared_dir": str(prepared_dir),
             "run_dir": str(run_dir),
             "clip_len": 4,
             "frame_interval": 2,
@@ -79,7 +78,7 @@ def make_tiny_settings(data_dir: Path, run_dir: Path, **changes) -> TrainSetting
             "labeled_batch": 4,
             "unlabeled_batch": 6,
             "epochs": 2,
-            "val_interval": 1,
+            "val_every_epochs": 1,
             "lr": 0.05,
             "device": "cpu",
         }
@@ -88,9 +87,9 @@ def make_tiny_settings(data_dir: Path, run_dir: Path, **changes) -> TrainSetting
 
 
 @pytest.fixture
-def tiny_settings(data_dir, tmp_path) -> Callable[..., TrainSettings]:
+def tiny_settings(prepared_dir, tmp_path) -> Callable[..., TrainSettings]:
     """Make such settings, of a run in a folder of the test's own."""
-    here = {"data_dir": data_dir, "run_dir": tmp_path / "run"}
+    here = {"prepared_dir": prepared_dir, "run_dir": tmp_path / "run"}
     return lambda **changes: make_tiny_settings(**here | changes)
 
 
@@ -132,7 +131,7 @@ def decoded_once(monkeypatch) -> None:
 def tiny_network(monkeypatch) -> None:
     """Let runs train a network without batch norm, in this process and in spawned ones."""
     monkeypatch.setattr(setup, "build_run_model", build_tiny)
-    monkeypatch.setattr(training, "train_worker", tiny_worker)
+    monkeypatch.setattr(fit, "train_worker", tiny_worker)
 
 
 @pytest.fixture
@@ -206,8 +205,8 @@ def coded(tmp_path_factory) -> VideoDataset:
         }
     )
     dataset = write_dataset(folder, "coded", ["class0", "class1"], folder, index, {})
-    write_list(dataset, "train", [0, 1, 2])
-    write_list(dataset, "val", [3])
+    write_split(dataset, "train", [0, 1, 2])
+    write_split(dataset, "val", [3])
     return dataset
 
 

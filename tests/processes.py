@@ -9,20 +9,20 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lib.data.loading import start
-from lib.run.processes import World
+from lib.data.dataloader import start
+from lib.runs.distributed import DistContext
 
 
-def talk_worker(world: World, folder: Path) -> None:
+def talk_worker(world: DistContext, folder: Path) -> None:
     """Save what the processes tell each other."""
-    total = world.sum_(torch.tensor([1.0 + world.rank, 10.0]))
-    said = world.gather(f"rank {world.rank}")
-    agreed = [world.agree(world.rank == 0), world.agree(world.rank == 1)]
-    lines = [str(world.size), str(total.tolist()), str(said), str(agreed), str(world.device)]
+    total = world.all_reduce(torch.tensor([1.0 + world.rank, 10.0]))
+    said = world.all_gather(f"rank {world.rank}")
+    agreed = [world.broadcast(world.rank == 0), world.broadcast(world.rank == 1)]
+    lines = [str(world.world_size), str(total.tolist()), str(said), str(agreed), str(world.device)]
     (folder / f"{world.rank}.txt").write_text("\n".join(lines))
 
 
-def sleep_worker(world: World, folder: Path) -> None:
+def sleep_worker(world: DistContext, folder: Path) -> None:
     """Hold a lock, which the system takes from a dead process, for ten minutes."""
     with open(folder / f"{world.rank}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -30,7 +30,7 @@ def sleep_worker(world: World, folder: Path) -> None:
         time.sleep(600)
 
 
-def failing_worker(world: World, folder: Path) -> None:
+def failing_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 while rank 0 sleeps."""
     if world.rank == 0:
         sleep_worker(world, folder)
@@ -49,22 +49,22 @@ def is_alive(folder: Path, rank: int) -> bool:
     return False
 
 
-def killed_worker(world: World, folder: Path) -> None:
+def killed_worker(world: DistContext, folder: Path) -> None:
     """Be killed in rank 1, by which rank 0 loses its connection."""
-    world.sum_(torch.zeros(1))
+    world.all_reduce(torch.zeros(1))
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    world.sum_(torch.zeros(1))
+    world.all_reduce(torch.zeros(1))
 
 
-def late_worker(world: World, folder: Path) -> None:
+def late_worker(world: DistContext, folder: Path) -> None:
     """Fail in both processes, in rank 1 first."""
-    world.sum_(torch.zeros(1))
+    world.all_reduce(torch.zeros(1))
     time.sleep(1 - world.rank)
     raise RuntimeError("the first" if world.rank else "the second")
 
 
-def failing_loader_worker(world: World, folder: Path) -> None:
+def failing_loader_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
         sleep_worker(world, folder)
@@ -74,10 +74,10 @@ def failing_loader_worker(world: World, folder: Path) -> None:
         raise RuntimeError("rank 1 has a bad day")
 
 
-def absent_worker(world: World, folder: Path) -> None:
+def absent_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 before what rank 0 waits for, and say if a group is taken down."""
     real = dist.destroy_process_group
     dist.destroy_process_group = lambda: ((folder / "torn down").touch(), real())
     if world.rank == 1:
         raise RuntimeError("rank 1 has a bad day")
-    world.sum_(torch.zeros(1))
+    world.all_reduce(torch.zeros(1))

@@ -108,12 +108,12 @@ def test_the_core_can_be_read_in_one_sitting():
 
 
 def test_the_training_loop_loads_nothing_that_makes_data_or_shows_it():
-    code = "import sys, lib.learn.training; print('\\n'.join(sys.modules))"
+    code = "import sys, lib.train.fit; print('\\n'.join(sys.modules))"
     made = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     loaded = set(made.stdout.split())
-    assert "lib.learn.training" in loaded
+    assert "lib.train.fit" in loaded
     rooms = {name.split(".")[1] for name in loaded if name.startswith("lib.")} & set(AROUND)
     unwanted = rooms | ({"onnxruntime", "rarfile", "pebble"} & loaded)
     assert unwanted == set()

@@ -22,15 +22,15 @@ import torch
 
 from conftest import make_tiny_settings
 from lib.data.dataset import read_dataset
-from lib.invariance import temporal_family
-from lib.learn.objectives import OBJECTIVES
-from lib.learn.setup import build_run_model
-from lib.learn.training import fit
-from lib.run.folder import Run
-from lib.show.augmentations import load_batch, scene_rows, temporal_rows
-from lib.show.study import read_log
-from lib.show.settings import LookSettings
-from lib.show.widgets import AugmentationExplorer
+from lib.evaluate.invariance import temporal_family
+from lib.train.objectives import OBJECTIVES
+from lib.train.setup import build_run_model
+from lib.train.fit import fit
+from lib.runs.run_dir import Run
+from lib.plots.augmentations import load_batch, scene_rows, temporal_rows
+from lib.report.results import read_log
+from lib.config import LookSettings
+from lib.jupyter.explorer import AugmentationExplorer
 
 data, out = map(Path, sys.argv[1:])
 changes = {
@@ -92,8 +92,8 @@ def test_four_changes_are_short_and_each_is_in_one_file():
     assert [file for file, _ in CHANGES] == [
         "lib/augment/temporal.py",
         "lib/augment/scene.py",
-        "lib/learn/objectives.py",
-        "lib/learn/models.py",
+        "lib/train/objectives.py",
+        "lib/models/build.py",
     ]
     assert all(len(code.splitlines()) <= 25 for _, code in CHANGES)
 
@@ -110,12 +110,12 @@ def changed(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_was_added_is_known_everywhere(changed, data_dir, tmp_path_factory):
+def test_what_was_added_is_known_everywhere(changed, prepared_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     paths = [changed, PROJECT_ROOT / "tests"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
-        [sys.executable, "-c", USE, str(data_dir), str(out)],
+        [sys.executable, "-c", USE, str(prepared_dir), str(out)],
         cwd=changed, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.endswith("used\n"), done.stderr
@@ -123,7 +123,7 @@ def test_what_was_added_is_known_everywhere(changed, data_dir, tmp_path_factory)
 
 def test_without_the_changes_the_names_are_refused(tmp_path):
     from lib.config import TrainSettings
-    from lib.parameters import make_settings
+    from lib.params import make_settings
 
     for name, value in (
         ("temporal_ops", ["boomerang"]),

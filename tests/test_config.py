@@ -5,17 +5,17 @@ import yaml
 
 from lib.config import (
     PROJECT_ROOT,
+    EvaluateSettings,
+    ExploreSettings,
+    PrepareSettings,
+    ReportSettings,
     Settings,
     TrainSettings,
     project_path,
 )
-from lib.evaluation.settings import EvaluateSettings
-from lib.notebook import read_parameters
-from lib.parameters import make_settings, read_yaml
-from lib.prepare.settings import PrepareSettings
-from lib.show.settings import LookSettings, ReportSettings
+from lib.params import make_settings, read_parameters, read_yaml
 
-ALL_SETTINGS = [PrepareSettings, LookSettings, TrainSettings, EvaluateSettings, ReportSettings]
+ALL_SETTINGS = [PrepareSettings, ExploreSettings, TrainSettings, EvaluateSettings, ReportSettings]
 
 
 def refused(**values) -> str:
@@ -48,7 +48,7 @@ def test_the_defaults_are_the_recipe_of_the_paper():
         3,
         256,
     )
-    assert (settings.epochs, settings.val_interval, settings.test_fusion) == (360, 5, "scores")
+    assert (settings.epochs, settings.val_every_epochs, settings.test_average) == (360, 5, "logits")
 
 
 def test_an_unknown_name_is_refused_with_the_near_miss_and_the_source():
@@ -75,7 +75,7 @@ def test_every_wrong_field_is_named_at_once():
         ("pretrained", 1),
         ("pretrained", "false"),
         ("model", 18),
-        ("test_lists", "val"),  # a list of one name is a list
+        ("test_splits", "val"),  # a list of one name is a list
     ],
 )
 def test_types_are_strict(name, value):
@@ -125,10 +125,10 @@ def test_yaml_that_reads_1e_4_as_text_gets_a_hint(tmp_path):
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
         ("grad_clip", 0.0),
-        ("val_interval", 0),
-        ("test_lists", []),
+        ("val_every_epochs", 0),
+        ("test_splits", []),
         ("test_num_crops", 2),
-        ("test_fusion", "votes"),
+        ("test_average", "votes"),
         ("device", "tpu"),
         ("precision", "fp8"),
         ("num_processes", -1),
@@ -173,8 +173,8 @@ def test_settings_cannot_be_changed():
             ["distillation_weight", "objective"],
         ),
         (
-            {"weak_gradients": False, "distillation_weight": 1.0},
-            ["distillation_weight", "weak_gradients"],
+            {"joint_forward": False, "distillation_weight": 1.0},
+            ["distillation_weight", "joint_forward"],
         ),
         ({"weights": "x.pth", "pretrained": True}, ["weights", "pretrained"]),
         ({"clip_len": 7}, ["clip_len", "temporal_ops"]),  # half of an odd clip
@@ -205,7 +205,7 @@ def test_comments_and_empty_files_are_fine(tmp_path):
     path.write_text("# nothing but a comment\n")
     assert read_yaml(path) == {}
     path.write_text("lr: 0.1  # peak\ntest_lists: [val, val_swapped]\n")
-    assert read_yaml(path) == {"lr": 0.1, "test_lists": ["val", "val_swapped"]}
+    assert read_yaml(path) == {"lr": 0.1, "test_splits": ["val", "val_swapped"]}
 
 
 @pytest.mark.parametrize(

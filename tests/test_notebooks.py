@@ -12,26 +12,30 @@ import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib.batch import run as batch
+from lib.batch import local as batch
 from lib.batch.plan import read_plan
-from lib.clips import ClipBatch, make_generator
-from lib.config import PROJECT_ROOT, TrainSettings
-from lib.evaluation.settings import EvaluateSettings
-from lib.learn.setup import load_data, make_clips, make_objective
-from lib.parameters import make_settings, notebook_defaults
-from lib.prepare.settings import PrepareSettings
-from lib.run.folder import Run
-from lib.show.settings import LookSettings, ReportSettings
+from lib.config import (
+    PROJECT_ROOT,
+    EvaluateSettings,
+    ExploreSettings,
+    PrepareSettings,
+    ReportSettings,
+    TrainSettings,
+)
+from lib.data.clip_dataset import ClipBatch, make_generator
+from lib.params import make_settings, notebook_defaults
+from lib.runs.run_dir import RunDir
+from lib.train.setup import load_data, make_clip_datasets, make_objective
 
 SETTINGS = {
     "1_prepare_data.ipynb": PrepareSettings,
-    "2_look_at_augmentations.ipynb": LookSettings,
+    "2_look_at_augmentations.ipynb": ExploreSettings,
     "3_train.ipynb": TrainSettings,
     "4_evaluate.ipynb": EvaluateSettings,
     "5_report.ipynb": ReportSettings,
 }
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
-TINY_RUN = {"epochs": 2, "val_interval": 1, "test_num_clips": 1, "num_processes": 1}
+TINY_RUN = {"epochs": 2, "val_every_epochs": 1, "test_num_clips": 1, "num_processes": 1}
 
 
 def cells(name: str, cell_type: str) -> list[dict]:
@@ -107,7 +111,7 @@ def study(small_data, tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("studies") / "tiny"
     out = tmp_path_factory.mktemp("runs")
     folder.mkdir()
-    recipe = TINY_RUN | {"data_dir": str(small_data)}
+    recipe = TINY_RUN | {"prepared_dir": str(small_data)}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for name, objective in (("a_seed0", "supervised"), ("b_seed0", "fixmatch")):
         run = {"run_dir": str(out / name), "objective": objective}
@@ -194,14 +198,14 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
 
 def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
     labels = tmp_path / "three.txt"
-    train = load_data(tiny_settings()).labeled.list_path("train").read_text()
+    train = load_data(tiny_settings()).labeled.split_path("train").read_text()
     labels.write_text("".join(train.splitlines(keepends=True)[:3]))
     changes = {"objective": "supervised", "epochs": 1, "labeled_batch": 2}
-    settings = tiny_settings(labeled_list=str(labels), labeled_fraction=1.0, **changes)
+    settings = tiny_settings(labeled_split=str(labels), labeled_fraction=1.0, **changes)
     output = tmp_path / "3.ipynb"
     parameters = settings.model_dump()
     papermill.execute_notebook(NOTEBOOKS / "3_train.ipynb", output, parameters, progress_bar=False)
-    assert Run(settings.run_dir).is_finished()
+    assert RunDir(settings.run_dir).is_finished()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +215,7 @@ def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
         {"objective": "uda", "unlabeled_weight": 0.5},
         {"objective": "freematch"},
         {"objective": "supervised"},
-        {"objective": "probe", "epochs": 1, "probe_rounds": 2},
+        {"objective": "linear_probe", "epochs": 1, "self_training_rounds": 2},
     ],
     ids=str,
 )
@@ -219,7 +223,7 @@ def test_the_step_by_hand_is_that_of_the_objective(tiny_settings, changes):
     """Notebook 3 writes out what an objective does: the same loss, the same gradient."""
     settings = tiny_settings(**changes)
     data = load_data(settings)
-    clips = make_clips(settings, data)
+    clips = make_clip_datasets(settings, data)
     stream, rows = (0, data.labeled_rows) if clips[1] is None else (1, data.unlabeled_rows)
     batch = ClipBatch.collate([clips[stream][(k, int(rows[k]))] for k in range(4)])
     scope = {"settings": settings, "data": data, "clips": clips, "batch": batch}
@@ -255,7 +259,7 @@ def test_notebook_runs(name, small_data, tmp_path):
     papermill.execute_notebook(
         NOTEBOOKS / name,
         tmp_path / name,
-        {"data_dir": str(small_data)},
+        {"prepared_dir": str(small_data)},
         progress_bar=False,
     )
     assert '"image/png"' in (tmp_path / name).read_text()

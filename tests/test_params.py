@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from lib.batch.needs import data_needs
 from lib.batch.plan import by_hand, plan_text, read_plan
+from lib.batch.requirements import data_needs
 from lib.config import PROJECT_ROOT
-from lib.parameters import notebook_defaults, read_layers, read_yaml
+from lib.models.published import model_names
+from lib.params import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
-from lib.published.networks import model_names
-from lib.recipes import RECIPE, parameter_files
-from lib.show.report import CLAIMS, EXPECTED, of_study
-from lib.show.study import group_of
+from lib.report.build import CLAIMS, EXPECTED, of_study
+from lib.report.results import group_of
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8
@@ -33,7 +32,7 @@ class Reference:
         network: Network.
         labeled: Share of the labels, percent.
         epochs: `total_epochs`.
-        val_interval: `evaluation.interval`.
+        val_every_epochs: `evaluation.interval`.
         per_gpu: `videos_per_gpu`, of each stream.
         lr: `optimizer.lr`.
         clip: `clip_len` and `frame_interval`.
@@ -44,7 +43,7 @@ class Reference:
     network: str
     labeled: int
     epochs: int
-    val_interval: int
+    val_every_epochs: int
     per_gpu: int
     lr: float = 0.2
     clip: tuple[int, int] = (8, 8)
@@ -116,9 +115,9 @@ COMMON = {
     "temporal_ops": ["none", "half", "reverse", "drop"],
     "scene_augmentation": "actor_cutmix", "person_min_score": 0.4,
     "confidence_threshold": 0.95, "unlabeled_weight": 1.0, "unlabeled_rampup_epochs": 0.0,
-    "val_list": "val", "test_lists": ["val"], "test_num_clips": 10, "test_num_crops": 3,
-    "test_crop_size": 256, "test_fusion": "scores", "pretrained": False, "weights": None,
-    "labeled_fraction": 1.0, "unlabeled_list": "train", "precision": "fp32",
+    "val_split": "val", "test_splits": ["val"], "test_num_clips": 10, "test_num_crops": 3,
+    "test_crop_size": 256, "test_average": "logits", "pretrained": False, "weights": None,
+    "labeled_fraction": 1.0, "unlabeled_split": "train", "precision": "fp32",
 }  # fmt: skip
 MODES = {
     "recognition": {"objective": "supervised", "labeled_view": "weak", "labeled_scene_p": 0.0},
@@ -145,10 +144,10 @@ def test_a_file_repeats_its_config(row, runs):
     expected = COMMON | MODES[row.mode] | {
         "dataset": name.split("_")[1] if study == "cross" else study,
         "unlabeled_dataset": "kinetics100" if study == "cross" else None,
-        "labeled_list": "train" if row.labeled == 100 else f"reference_{row.labeled}percent",
+        "labeled_split": "train" if row.labeled == 100 else f"reference_{row.labeled}percent",
         "model": row.network,
         "epochs": row.epochs,
-        "val_interval": row.val_interval,
+        "val_every_epochs": row.val_every_epochs,
         "lr": row.lr,
         "labeled_batch": GPUS * row.per_gpu,
         "micro_batch": row.per_gpu,
@@ -178,20 +177,20 @@ def test_the_studies_are_known(runs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
-    of_the_machine = {"run_dir", "data_dir", "augment_on", "tensorboard"}
+    of_the_machine = {"run_dir", "prepared_dir", "augment_on", "tensorboard"}
     not_of_the_paper = {
         "threshold_momentum",
         "soft_targets",
         "soft_target_weight",
         "ema_decay",
-        "average_labels",
-        "temporal_shift",
-        "frame_deviation",
-        "frozen_share",
-        "frozen_norm",
-        "head",
+        "ema_teacher",
+        "tsm_fraction",
+        "temporal_std_pooling",
+        "freeze_fraction",
+        "freeze_batch_norm",
+        "head_init",
         "probe_l2",
-        "probe_rounds",
+        "self_training_rounds",
     }  # off in the notebook as well
     defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
     for name, run in runs.items():
@@ -261,7 +260,7 @@ def test_what_is_claimed_and_expected_is_of_groups_and_lists_that_are_run(runs):
     groups = {}
     for name, run in runs.items():
         study, run_name = name.split("/")
-        groups.setdefault(study, {})[group_of(run_name)] = set(run.settings.test_lists)
+        groups.setdefault(study, {})[group_of(run_name)] = set(run.settings.test_splits)
     claims = of_study(CLAIMS, "demo")
     expected = of_study(EXPECTED, "demo")
     assert len(claims) == 3 and len(expected) == 6

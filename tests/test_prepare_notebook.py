@@ -11,8 +11,8 @@ import pytest
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import PersonBoxes
-from lib.data.video import read_frames
-from lib.prepare.detect import box_statistics
+from lib.data.video_reader import read_frames
+from lib.prepare.boxes.detect import box_statistics
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "1_prepare_data.ipynb"
 
@@ -28,7 +28,7 @@ def link(root: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
 
 def run(root: Path, tmp_path: Path, **parameters) -> tuple[VideoDataset, str]:
     """Execute the notebook on a folder; return the data set that it made and its outputs."""
-    values = {"dataset": "folder", "data_root": str(root), "data_dir": str(tmp_path / "data")}
+    values = {"dataset": "folder", "videos_dir": str(root), "prepared_dir": str(tmp_path / "data")}
     values["num_processes"] = 1  # each takes longer to start than these few videos
     executed = tmp_path / "executed.ipynb"
     papermill.execute_notebook(NOTEBOOK, executed, values | parameters, progress_bar=False)
@@ -51,7 +51,7 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     )
     assert outputs.count('"image/png"') == 4  # classes, lengths, pictures with boxes, statistics
     assert dataset.classes == actions and len(dataset.index) == 4
-    assert len(dataset.read_list("train_1perclass_seed0")) == 2
+    assert len(dataset.read_split("train_1perclass_seed0")) == 2
     statistics = box_statistics(dataset)
     assert (statistics["frames_with_person"] > 0.7).all()
     assert statistics["box_area"].between(0.02, 0.25).all()
@@ -68,9 +68,9 @@ def test_footage_too_small_for_a_detector(shared, tmp_path):
     dataset, outputs = run(root, tmp_path, labeled_fractions=[0.2, 0.4])
     assert outputs.count('"image/png"') == 3 and "no person boxes" in outputs
     assert dataset.classes == actions
-    assert [len(dataset.read_list(name)) for name in ("train", "val")] == [15, 6]
-    few, more = (set(dataset.read_list(f"train_{n}percent_seed0")) for n in (20, 40))
-    assert few < more < set(dataset.read_list("train"))
+    assert [len(dataset.read_split(name)) for name in ("train", "val")] == [15, 6]
+    few, more = (set(dataset.read_split(f"train_{n}percent_seed0")) for n in (20, 40))
+    assert few < more < set(dataset.read_split("train"))
 
 
 def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):

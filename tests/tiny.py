@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.learn import setup, training
-from lib.learn.models import VideoClassifier
-from lib.learn.scoring import Protocol, score_videos
-from lib.learn.setup import Normalize
-from lib.run.processes import World
+from lib.models.build import VideoClassifier
+from lib.runs.distributed import DistContext
+from lib.train import fit, setup
+from lib.train.scoring import EvalProtocol, score_videos
+from lib.train.setup import Normalize
 
-_train_worker = training.train_worker
+_train_worker = fit.train_worker
 
 
 class TinyBackbone(nn.Module):
@@ -35,8 +35,8 @@ def build_tiny(settings: TrainSettings, num_classes: int) -> VideoClassifier:
     return VideoClassifier(TinyBackbone(), 8, num_classes, settings.dropout, teacher_classes)
 
 
-def tiny_worker(world: World, settings: TrainSettings) -> None:
-    """`training.train_worker` with the tiny network, also in a spawned process."""
+def tiny_worker(world: DistContext, settings: TrainSettings) -> None:
+    """`fit.train_worker` with the tiny network, also in a spawned process."""
     setup.build_run_model = build_tiny
     _train_worker(world, settings)
 
@@ -47,7 +47,7 @@ def make_scoring_model() -> VideoClassifier:
 
 
 def score_worker(
-    world: World, folder: Path, rows: np.ndarray, protocol: Protocol, out: Path
+    world: DistContext, folder: Path, rows: np.ndarray, protocol: EvalProtocol, out: Path
 ) -> None:
     """Score videos and save what this rank was given."""
     normalize = Normalize((127.0,) * 3, (127.0,) * 3)

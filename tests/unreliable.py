@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from lib.prepare.probe import probe_video
+from lib.prepare.inspect_videos import inspect_video
 
 
 def probe_or_crash(path: Path):
@@ -16,7 +16,7 @@ def probe_or_crash(path: Path):
         os.abort()
     if path.stem == "freeze":
         time.sleep(60)
-    return probe_video(path)
+    return inspect_video(path)
 
 
 def square_or_fail(number: int) -> int:

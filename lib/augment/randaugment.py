@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.augment.operations import RANDAUGMENT_OPS
+from lib.augment.ops import RANDAUGMENT_OPS
 
 FILL = (124, 116, 104)  # the mean colour, RGB
 CUTOUT_SIDE = 224  # the side that the cutout's range of 0 to 112 pixels was made for

@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from lib.batch.again import run_again
+from lib.batch.local import run
 from lib.batch.plan import plan_text, read_plan
-from lib.batch.run import run
+from lib.batch.reproduce import run_again
 from lib.batch.slurm import Resources
 
 

@@ -19,16 +19,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lib.batch.needs import data_needs
 from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of, write_test_settings
-from lib.config import PROJECT_ROOT
-from lib.evaluation.settings import EvaluateSettings
-from lib.files import LockedError, exclusive
-from lib.parameters import make_settings, notebook_defaults
-from lib.prepare.settings import PrepareSettings
-from lib.run.folder import ROOTS, Run
-from lib.run.stop import signal_name, signals_ask
-from lib.show.settings import ReportSettings
+from lib.batch.requirements import data_needs
+from lib.config import PROJECT_ROOT, EvaluateSettings, PrepareSettings, ReportSettings
+from lib.fileio import LockedError, file_lock
+from lib.params import make_settings, notebook_defaults
+from lib.runs.run_dir import ROOTS, RunDir
+from lib.runs.signals import signal_name, signals_ask
 
 FAILED, STOPPED, LOCKED = 1, 3, 4  # statuses of the process
 POLL_S = 0.2
@@ -219,8 +216,8 @@ def prepare_data(folder: Path, parameters: dict[str, Any]) -> int:
 
 def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     """Execute notebooks 3 and 4 for one run; `STOPPED` if it was asked to stop before its end."""
-    run = Run(folder)
-    with exclusive(folder / ".batch.lock"):
+    run = RunDir(folder)
+    with file_lock(folder / ".batch.lock"):
         with signals_ask(run.ask_to_stop):  # only who holds the lock may
             is_over = train(run, parameters)
         run.stop_path.unlink(missing_ok=True)
@@ -232,7 +229,7 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     return 0
 
 
-def train(run: Run, parameters: dict[str, Any]) -> bool:
+def train(run: RunDir, parameters: dict[str, Any]) -> bool:
     """Execute notebook 3, unless that is done; whether the run is finished then.
 
     An interrupt of the notebook's kernel is not an error. A run that was trained without the
@@ -258,11 +255,11 @@ def train(run: Run, parameters: dict[str, Any]) -> bool:
 
 def make_report(folder: Path) -> int:
     """Execute notebook 5 for a study and export its page."""
-    from lib.show.page import export_html
+    from lib.report.page import export_html
 
     parameters = {"study_dir": str(folder), "title": folder.name}
     make_settings(ReportSettings, parameters, "report")
-    with exclusive(folder / ".report.lock", wait_s=600):
+    with file_lock(folder / ".report.lock", wait_s=600):
         execute("5_report.ipynb", folder / "5_report.ipynb", parameters)
         export_html(folder / "5_report.ipynb", folder / "report.html")
     return 0

@@ -2,7 +2,7 @@
 
 A run is up to three files, each laid over the one before: what several studies share, which the
 first line of a recipe names (`# over: ../paper.yaml`), the `recipe.yaml` of the study, and the run
-file beside it (`lib.recipes.parameter_files`). By hand it is the same: `papermill -f -f -f`.
+file beside it (`lib.params.parameter_files`). By hand it is the same: `papermill -f -f -f`.
 
 Reads parameters and run folders only, and imports nothing slow: the plan of all experiments prints
 within two seconds.
@@ -17,13 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.batch.needs import data_needs, estimate_clips
+from lib.batch.requirements import data_needs, estimate_clips
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
-from lib.files import write_text
-from lib.parameters import AUTO, make_settings, notebook_defaults, read_layers, read_yaml
-from lib.recipes import RECIPE, is_run_file, parameter_files
-from lib.run.folder import ROOTS, Run, is_gone
-from lib.state import read_result, read_state
+from lib.fileio import write_text
+from lib.params import (
+    AUTO,
+    RECIPE,
+    is_run_file,
+    make_settings,
+    notebook_defaults,
+    parameter_files,
+    read_layers,
+    read_yaml,
+)
+from lib.runs.run_dir import ROOTS, RunDir, is_gone, read_result, read_status
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -130,24 +137,27 @@ def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str
         ValueError: If the videos are not laid out as expected.
     """
     known = []
-    if parameters.get("objective") == "probe" and parameters.get("epochs", 1) not in (1, AUTO):
-        parameters = parameters | {"epochs": 1, "warmup_epochs": 0.0, "restarts": []}
+    if parameters.get("objective") == "linear_probe" and parameters.get("epochs", 1) not in (
+        1,
+        AUTO,
+    ):
+        parameters = parameters | {"epochs": 1, "warmup_epochs": 0.0, "lr_restart_epochs": []}
         known = ["epochs 1: a probe has one; what was set is for the other runs"]
     parameters = _as_begun(parameters)
     if not _has_auto(parameters):
         return parameters, known
-    from lib.prepare.sizing import size_by_footage  # opens videos
+    from lib.prepare.auto_settings import resolve_auto  # opens videos
 
-    sizes, notes = size_by_footage(parameters)
+    sizes, notes = resolve_auto(parameters)
     return (None, notes) if sizes is None else (sizes.values, [*known, *sizes.reasons, *notes])
 
 
 def _as_begun(parameters: dict[str, Any]) -> dict[str, Any]:
     """Fill in what is open with what the run was begun with, if it was."""
-    path = Run(parameters.get("run_dir", "outputs")).params_path
+    path = RunDir(parameters.get("run_dir", "outputs")).params_path
     begun = read_yaml(path) if path.is_file() else {}
-    root = begun.get("data_root")
-    if root != parameters.get("data_root") and not is_gone(root):
+    root = begun.get("videos_dir")
+    if root != parameters.get("videos_dir") and not is_gone(root):
         return parameters
     is_open = {name for name, value in parameters.items() if value == AUTO} - {"device"}
     return parameters | {name: begun[name] for name in is_open if name in begun}
@@ -241,10 +251,10 @@ def _check_folders(runs: list[PlannedRun]) -> None:
 
 def state_of(run: PlannedRun) -> tuple[str, str]:
     """Return what is to be done for a run, and why it is refused or how far it is."""
-    state = read_state(run.run_dir)
+    state = read_status(run.run_dir)
     if state.phase == "missing":
         return (REFUSED, state.error) if state.error else (TO_DO, "")
-    if differ := Run(run.run_dir).differences(run.settings):
+    if differ := RunDir(run.run_dir).differences(run.settings):
         remedy = f"choose another run_dir, or delete {run.run_dir}"
         return REFUSED, "settings changed: " + "; ".join([*differ, remedy])
     if state.epoch >= run.settings.epochs:
@@ -255,7 +265,7 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
 
 def _is_tested_so(run: PlannedRun) -> bool:
     """Whether a test result is by the protocol of the settings, on their lists and data."""
-    there = Run(run.run_dir)
+    there = RunDir(run.run_dir)
     try:
         tested = read_result(there).get("protocol", {})
     except ValueError:  # damaged; who reads it says so
@@ -264,7 +274,7 @@ def _is_tested_so(run: PlannedRun) -> bool:
     return all(getattr(run.settings, name, None) == value for name, value in tested.items())
 
 
-def write_test_settings(run: Run, values: Mapping[str, Any]) -> None:
+def write_test_settings(run: RunDir, values: Mapping[str, Any]) -> None:
     """Write how a finished run is tested, those of `values`, into its `params.yaml`."""
     test = {name: value for name, value in values.items() if name.startswith("test_")}
     now = make_settings(TrainSettings, run.settings().model_dump() | test, "the test")
@@ -330,11 +340,11 @@ def _data_lines(runs: Iterable[TrainSettings]) -> Iterator[str]:
 
 
 def _what(settings: TrainSettings) -> str:
-    text = settings.labeled_list
+    text = settings.labeled_split
     if settings.labeled_fraction < 1:
         text = f"{100 * settings.labeled_fraction:g} % of {text}"
     if settings.reads_unlabeled:
-        text += f" + {settings.unlabeled_dataset or settings.dataset}/{settings.unlabeled_list}"
+        text += f" + {settings.unlabeled_dataset or settings.dataset}/{settings.unlabeled_split}"
     clips = _count(estimate_clips(settings))
     return f"{settings.epochs:>5} epochs  {clips:>7} clips  {text}"
 

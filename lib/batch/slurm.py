@@ -19,12 +19,12 @@ from typing import Any
 from lib.batch.job import POLL_S, Batch, Job, has_results, stop
 from lib.batch.plan import COMPLETE, state_of
 from lib.config import PROJECT_ROOT
-from lib.files import write_text
-from lib.run.folder import Run
+from lib.fileio import write_text
+from lib.runs.run_dir import RunDir
 
 LOCKED_WAIT_S = 120.0  # for what is left of a job that was queued again
 SIGNAL_DELAY_S = 120  # between SIGTERM and the time limit
-MOST_REQUEUES = 1000  # after time limits; preemptions do not count
+MAX_REQUEUES = 1000  # after time limits; preemptions do not count
 PORT = 29400
 _SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
 os.environ.setdefault(_SIGNAL, "TERM")  # submitit reads it once; the same signal from everywhere
@@ -110,7 +110,7 @@ class ClusterJob:
         import submitit
 
         here = submitit.JobEnvironment()
-        if here.num_tasks > 1 and not Run(self.job.folder).is_finished():
+        if here.num_tasks > 1 and not RunDir(self.job.folder).is_finished():
             self._train_on_all(here)
         if here.global_rank > 0:
             return self.job.title
@@ -138,7 +138,7 @@ class ClusterJob:
         command += [f"--nnodes={here.num_nodes}", f"--nproc-per-node={num_processes}"]
         command += [f"--node-rank={here.global_rank}"]
         command += [f"--master-addr={first}", f"--master-port={port}"]
-        command += ["-m", "lib.learn.training", str(self.settings_file)]
+        command += ["-m", "lib.train.fit", str(self.settings_file)]
         environment = os.environ | self._environment(num_processes)
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SIGNAL_DELAY_S)  # it kills after 30 s
         process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
@@ -223,7 +223,7 @@ def submit_to_slurm(
     options = {"requeue": True, **resources.options}
     for stage, calls in _stages(batch, folder, resources.nodes).items():
         share = resources if stage == "run" else replace(resources, nodes=1, gpus=0)
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_REQUEUES)
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_REQUEUES)
         executor.update_parameters(
             job_name=stage,
             **share.for_sbatch(),
@@ -264,7 +264,7 @@ def do_locally(
     """
     import submitit
 
-    executor = submitit.LocalExecutor(folder, max_num_timeout=MOST_REQUEUES)
+    executor = submitit.LocalExecutor(folder, max_num_timeout=MAX_REQUEUES)
     executor.update_parameters(timeout_min=60 * resources.hours, signal_delay_s=SIGNAL_DELAY_S)
     for stage in (batch.prepare, batch.work):
         _do_stage(executor, stage, list(slots))

@@ -4,17 +4,20 @@ A data set is a folder with
 
 - `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and what a
   reader needs: fingerprint, seek),
-- `lists/*.txt`: which videos belong to a part, lines `class/name frames label`; a list of the same
-  name in `lists/decided` names those whose label may differ (`lib.prepare.pseudo_lists`),
+- `splits/*.txt`: which videos belong to a part, lines `class/name frames label`; a list of the same
+  name in `splits/decided` names those whose label may differ (`lib.evaluate.label_review`),
 - `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
 - `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.
 
 Nothing here makes a data set: `lib.prepare` does.
 """
 
+import hashlib
+import json
 import shlex
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +27,41 @@ import numpy as np
 import pandas as pd
 
 from lib.config import project_path
-from lib.data.folders import is_prepared, prepared_folder
-from lib.files import read_json, reading
-from lib.tables import near_miss
+from lib.fileio import read_json, reading, write_text
+from lib.registry import did_you_mean
+
+
+def prepared_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
+    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `videos_dir`.
+
+    Raises:
+        ValueError: If `folder` comes without `videos_dir`.
+    """
+    if name != "folder":
+        return project_path(prepared_dir) / name
+    if videos_dir is None:
+        raise ValueError(
+            "videos_dir: dataset 'folder' needs the folder of your videos "
+            "(<class>/<video> or {train,val}/<class>/<video>)"
+        )
+    root = project_path(videos_dir)
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
+    return project_path(prepared_dir) / f"folder-{root.name}-{digest}"
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether a folder holds a complete data set."""
+    return (folder / "dataset.json").is_file()
+
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 REMEDY = "prepare the data set again (delete dataset.json)"
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
-DECODED_FILES = "decoded-*.bin"  # see lib.data.decoded
-READER_COLUMNS = ["fingerprint", "seek"]  # what lib.data.decode knows of a file; empty: nothing
+DECODED_FILES = "decoded-*.bin"  # see lib.data.frame_cache
+READER_COLUMNS = [
+    "fingerprint",
+    "seek",
+]  # what lib.data.frame_index knows of a file; empty: nothing
 
 
 @dataclass(frozen=True)
@@ -48,7 +77,7 @@ class VideoRecord:
         height: Height of a frame in pixels.
         width: Width of a frame in pixels.
         fingerprint: Tells the prepared file from another; empty where it is not known.
-        seek: A packed `SeekTable`; empty where the file is decoded from its start.
+        seek: A packed `FrameIndex`; empty where the file is decoded from its start.
     """
 
     row: int
@@ -93,35 +122,35 @@ class VideoDataset:
         columns = ["name", "path", "label", "frames", "height", "width", *READER_COLUMNS]
         return [self.index[column].to_numpy() for column in columns]
 
-    def list_path(self, list_name: str) -> Path:
-        """Return the file of a list, given by name (in `lists/`) or by a path ending in `.txt`."""
-        path = Path(list_name)
-        return path if path.suffix == ".txt" else self.folder / "lists" / f"{list_name}.txt"
+    def split_path(self, split_name: str) -> Path:
+        """Return the file of a list, given by name (in `splits/`) or by a path ending in `.txt`."""
+        path = Path(split_name)
+        return path if path.suffix == ".txt" else self.folder / "splits" / f"{split_name}.txt"
 
-    def list_names(self) -> list[str]:
+    def split_names(self) -> list[str]:
         """Return the names of the lists that there are, sorted."""
-        return sorted(path.stem for path in (self.folder / "lists").glob("*.txt"))
+        return sorted(path.stem for path in (self.folder / "splits").glob("*.txt"))
 
-    def read_list(self, list_name: str) -> np.ndarray:
+    def read_split(self, split_name: str) -> np.ndarray:
         """Return the index rows of a list's videos, in the list's order, int64.
 
         Raises:
             ValueError: As `read_labels`.
         """
-        return self.read_labels(list_name)[0]
+        return self.read_labels(split_name)[0]
 
-    def read_labels(self, list_name: str) -> tuple[np.ndarray, np.ndarray]:
+    def read_labels(self, split_name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the index rows of a list's videos and their labels there, in its order, int64.
 
         Raises:
             ValueError: If there is no such list, a line has not three columns, a video is not in
                 the index or its label differs; names the file, the lines and the remedy.
         """
-        path = self.list_path(list_name)
+        path = self.split_path(split_name)
         if not path.is_file():
-            hint = near_miss(list_name, self.list_names())
-            raise ValueError(f"{path}: no such list, there are {self.list_names()}{hint}")
-        names, labels, _ = parse_list(path)
+            hint = did_you_mean(split_name, self.split_names())
+            raise ValueError(f"{path}: no such list, there are {self.split_names()}{hint}")
+        names, labels, _ = parse_split(path)
         rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names))
         if (rows < 0).any():
             unknown = [names[i] for i in np.flatnonzero(rows < 0)]
@@ -132,7 +161,7 @@ class VideoDataset:
             )
         is_other = self.index["label"].to_numpy()[rows] != labels
         if (decided := path.parent / "decided" / path.name).is_file():
-            is_other &= ~np.isin(names, parse_list(decided)[0]) | (labels >= len(self.classes))
+            is_other &= ~np.isin(names, parse_split(decided)[0]) | (labels >= len(self.classes))
         if is_other.any():
             line = int(is_other.argmax())
             known = int(self.index["label"].iloc[rows[line]])
@@ -150,7 +179,7 @@ class VideoDataset:
         return replace(self, index=index)
 
 
-def parse_list(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Read a list with lines `class/name frames label`; names may contain spaces.
 
     Returns:
@@ -218,19 +247,19 @@ def draw_rows(
     return rows[np.isin(rows, np.concatenate(kept))]
 
 
-def open_prepared(name: str, data_root: str | None, data_dir: str) -> VideoDataset:
+def open_prepared(name: str, videos_dir: str | None, prepared_dir: str) -> VideoDataset:
     """Open a data set that has been prepared.
 
     Raises:
         ValueError: If it has not been; gives the command that does it.
     """
-    folder = prepared_folder(name, data_root, data_dir)
+    folder = prepared_folder(name, videos_dir, prepared_dir)
     if is_prepared(folder):
         return read_dataset(folder)
-    given = {"dataset": name, "data_root": data_root, "data_dir": data_dir}
+    given = {"dataset": name, "videos_dir": videos_dir, "prepared_dir": prepared_dir}
     options = [f"--{key} {shlex.quote(value)}" for key, value in given.items() if value]
     raise ValueError(
-        f"dataset: {name!r} is not prepared in {project_path(data_dir)}; first run "
+        f"dataset: {name!r} is not prepared in {project_path(prepared_dir)}; first run "
         f"python -m lib.prepare {' '.join(options)}"
     )
 
@@ -286,3 +315,92 @@ def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
 def in_order(index: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of an index; what it does not know about reading is empty."""
     return index.reindex(columns=INDEX_COLUMNS + READER_COLUMNS, fill_value="")
+
+
+def write_dataset(
+    folder: Path,
+    name: str,
+    classes: Sequence[str],
+    root: Path,
+    index: pd.DataFrame,
+    source: dict,
+) -> VideoDataset:
+    """Write `index.csv` and, last, `dataset.json`, which marks the data set as complete.
+
+    Args:
+        folder: The prepared folder.
+        name: Name in the catalog.
+        classes: Class names in label order.
+        root: Folder that the paths in `index` are relative to.
+        index: One row a video, columns `INDEX_COLUMNS` and, where they are known,
+            `READER_COLUMNS`.
+        source: Where the data is from and what made it, for the reader; plain JSON.
+    """
+    folder, root = folder.resolve(), root.resolve()
+    for copy in folder.glob(DECODED_FILES):
+        copy.unlink()  # of what was there before
+    write_text(folder / "index.csv", in_order(index).to_csv(index=False))
+    inside = root.is_relative_to(folder)
+    description = {
+        "name": name,
+        "classes": list(classes),
+        "root": root.relative_to(folder).as_posix() if inside else root.as_posix(),
+        "source": source,
+    }
+    write_text(folder / "dataset.json", json.dumps(description, indent=1) + "\n")
+    return read_dataset(folder)
+
+
+def write_split(dataset: VideoDataset, split_name: str, rows: Sequence[int] | np.ndarray) -> Path:
+    """Write the videos of the given index rows as a list, if it is new; return its path."""
+    part = dataset.index.iloc[np.asarray(rows, dtype=np.int64)]
+    lines = [
+        f"{name} {frames} {label}\n"
+        for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
+    ]
+    return write_changed(dataset.split_path(split_name), "".join(lines))
+
+
+def write_changed(path: Path, text: str) -> Path:
+    """Write a text file unless it holds this text already; return the path."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return path
+    return write_text(path, text)
+
+
+def check_room(
+    folder: Path, needed: float, what: str, remedy: str = "or set prepared_dir to another disk"
+) -> None:
+    """Make sure that so many bytes can be written to a folder, which need not be there yet.
+
+    Args:
+        folder: The folder.
+        needed: Bytes.
+        what: What needs them, for the message.
+        remedy: What to do where there is no room to be made.
+
+    Raises:
+        ValueError: If there is too little room.
+    """
+    if needed > free_bytes(folder):
+        raise ValueError(
+            f"{what}: about {gigabytes(needed)} are needed below {folder}, "
+            f"{gigabytes(free_bytes(folder))} are free; make room, {remedy}"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk that a folder, which need not be there yet, is on."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there."""
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def gigabytes(size: float) -> str:
+    """Say a number of bytes for a reader."""
+    return f"{size / 1e9:.1f} GB"

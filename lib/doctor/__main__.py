@@ -19,10 +19,10 @@ import torch
 from lib.config import project_path
 from lib.doctor import arithmetic, machine, ranks, runs
 from lib.doctor.check import Bench, Result, run_checks
-from lib.files import write_text
-from lib.run.devices import cuda_problem
-from lib.run.environment import environment
-from lib.show.escape import escape
+from lib.fileio import write_text
+from lib.jupyter.html import escape
+from lib.runs.device import cuda_problem
+from lib.runs.environment import environment
 
 SELF_TEST = (*arithmetic.CHECKS, *ranks.CHECKS, *runs.CHECKS)
 STYLE = (

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lib.augment.actor_cutmix import actor_cutmix
+from lib.augment.scene import actor_cutmix
 from lib.doctor.check import Bench, Result, at_most, holds, not_run, relative
-from lib.learn import losses
-from lib.learn.models import build_model
-from lib.run.devices import autocast, check_precision, set_kernels, to_channels_last
+from lib.models.build import build_model
+from lib.runs.device import autocast, check_precision, set_kernels, to_channels_last
+from lib.train import losses
 
 CLASSES = 10
 SMALL = 112  # side of the clips that the CPU computes too, pixels at most
-HALF_STEPS, MOST_SKIPPED, HALF_TOLERANCE = 20, 3, 0.05
+HALF_STEPS, MAX_SKIPPED, HALF_TOLERANCE = 20, 3, 0.05
 TIMED_STEPS = 5
 GRAD_CLIP = 40.0  # of the paper's recipe
 TEST_CLIPS, TEST_SIDE = 32, 256
@@ -129,10 +129,10 @@ def half_precision(bench: Bench) -> Iterator[Result]:
         values, skipped = _train(bench, precision)
         mean, is_finite = float(values.mean()), bool(values.isfinite().all())
         expected = mean if expected is None else expected
-        is_right = is_finite and skipped <= MOST_SKIPPED
+        is_right = is_finite and skipped <= MAX_SKIPPED
         is_right = is_right and abs(mean / expected - 1) <= HALF_TOLERANCE
         text = f"mean loss {mean:.4g} (fp32: {expected:.4g}), {skipped} steps skipped"
-        yield holds(name, is_right, text, f"finite, 5 %, ≤ {MOST_SKIPPED} skipped")
+        yield holds(name, is_right, text, f"finite, 5 %, ≤ {MAX_SKIPPED} skipped")
 
 
 def _train(bench: Bench, precision: str) -> tuple[Tensor, int]:

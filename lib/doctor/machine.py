@@ -11,10 +11,10 @@ import torch
 
 from lib.config import PROJECT_ROOT
 from lib.doctor.check import Bench, Result, holds
-from lib.prepare.workers import num_cores
-from lib.run.devices import cuda_problem, driver, nvidia_devices
-from lib.run.environment import cpu
-from lib.run.standstill import SHARED_MEMORY
+from lib.prepare.parallel import num_cores
+from lib.runs.device import cuda_problem, driver, nvidia_devices
+from lib.runs.environment import cpu
+from lib.runs.hang_detector import SHARED_MEMORY
 
 LOADER_GB = 0.8  # of shared memory a process: twice what waits there in the paper's recipe
 CORES_PER_GPU = 8  # two streams of 4 loader processes

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.doctor.check import Bench, Result, at_most, holds, not_run, relative
-from lib.files import write_text
-from lib.learn.batch_norm import average_buffers, for_processes
-from lib.learn.models import build_model
-from lib.run.processes import World, launch
+from lib.fileio import write_text
+from lib.models.build import build_model
+from lib.runs.distributed import DistContext, launch
+from lib.train.batch_norm import average_buffers, for_processes
 
 SIZE, CLASSES, STEPS = 2, 4, 3
 FAILURE_S = 30.0  # until the failure of one process has ended all
@@ -40,7 +40,7 @@ def _backend(bench: Bench) -> str:
     return "gloo, both on the one GPU" if bench.has_gpu else "gloo, on the CPU"
 
 
-def rank_worker(world: World, bench: Bench) -> None:
+def rank_worker(world: DistContext, bench: Bench) -> None:
     """Do the checks of two processes; rank 0 writes what was found."""
     if bench.has_gpu and world.device.type == "cpu":
         world = replace(world, device=bench.device)
@@ -65,29 +65,29 @@ def _loss(model: nn.Module, clips: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(clips), targets)
 
 
-def _talk(world: World) -> Iterator[Result]:
-    total = world.sum_(torch.tensor([1.0 + world.rank, 10.0], device=world.device)).tolist()
+def _talk(world: DistContext) -> Iterator[Result]:
+    total = world.all_reduce(torch.tensor([1.0 + world.rank, 10.0], device=world.device)).tolist()
     yield holds("sum over two processes", total == [3, 20], str(total), "[3, 20]")
-    said = world.gather(f"rank {world.rank}")
+    said = world.all_gather(f"rank {world.rank}")
     yield holds("gather", said == ["rank 0", "rank 1"], str(said), "in the order of ranks")
-    agreed = [world.agree(world.rank == 0), world.agree(world.rank == 1)]
+    agreed = [world.broadcast(world.rank == 0), world.broadcast(world.rank == 1)]
     yield holds("agree on rank 0's word", agreed == [True, False], str(agreed), "[True, False]")
 
 
-def _buffers(world: World) -> Iterator[Result]:
+def _buffers(world: DistContext) -> Iterator[Result]:
     """Batch norm after a step on other clips in each process, and after averaging."""
     model, parallel = for_processes(_network().to(world.device), world)
     parallel.train()(_clips().chunk(SIZE)[world.rank].to(world.device))
-    before = world.gather(_flat(model.buffers()))
+    before = world.all_gather(_flat(model.buffers()))
     average_buffers(model, world)
-    after = world.gather(_flat(model.buffers()))
+    after = world.all_gather(_flat(model.buffers()))
     is_equal = torch.equal(*after) and not torch.equal(*before)
     yield holds("buffers of batch norm, averaged", is_equal, f"equal: {is_equal}", "equal")
     mean = torch.stack(before).mean(dim=0)
     yield at_most("their mean", relative(after[0], mean), 1e-6)
 
 
-def _gradients(world: World) -> Iterator[Result]:
+def _gradients(world: DistContext) -> Iterator[Result]:
     """Gradients of two processes with two micro-batches each, and that of the joined batch."""
     model = _network().to(world.device).eval()  # batch norm does not mix the clips of a batch
     _loss(model, _clips().to(world.device)).backward()
@@ -98,14 +98,14 @@ def _gradients(world: World) -> Iterator[Result]:
     yield at_most("accumulated gradient beside that of the joined batch", error, 1e-4)
 
 
-def _accumulate(parallel: nn.Module, world: World) -> None:
+def _accumulate(parallel: nn.Module, world: DistContext) -> None:
     parts = _clips().to(world.device).chunk(SIZE)[world.rank].chunk(2)
     for number, part in enumerate(parts):
         parallel.require_backward_grad_sync = number == len(parts) - 1
         (_loss(parallel, part) / len(parts)).backward()
 
 
-def _steps(world: World) -> Iterator[Result]:
+def _steps(world: DistContext) -> Iterator[Result]:
     """Steps with micro-batches leave one set of parameters."""
     model, parallel = for_processes(_network().to(world.device), world)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
@@ -114,13 +114,13 @@ def _steps(world: World) -> Iterator[Result]:
         optimizer.zero_grad(set_to_none=True)
         _accumulate(parallel.train(), world)
         optimizer.step()
-    after = world.gather(_flat(model.parameters()))
+    after = world.all_gather(_flat(model.parameters()))
     is_equal = torch.equal(*after) and not torch.equal(before, after[0])
     name = f"parameters after {STEPS} steps"
     yield holds(name, is_equal, f"equal in both: {is_equal}", "equal, bit by bit")
 
 
-def _synchronized(world: World) -> Iterator[Result]:
+def _synchronized(world: DistContext) -> Iterator[Result]:
     """Batch norm over two processes beside batch norm on the joined batch."""
     names = ["synchronised batch norm, output", "its gradient"]
     if world.device.type != "cuda":
@@ -159,13 +159,13 @@ def failure(bench: Bench) -> Iterator[Result]:
     yield holds("no process is left", not left, f"{len(left)} left", "0")
 
 
-def failing_worker(world: World, folder: Path) -> None:
+def failing_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1; rank 0 waits for it in a sum."""
     (folder / f"{os.getpid()}.pid").touch()
-    world.gather(world.rank)
+    world.all_gather(world.rank)
     if world.rank == 1:
         raise RuntimeError("fails on purpose")
-    world.sum_(torch.zeros(1, device=world.device))
+    world.all_reduce(torch.zeros(1, device=world.device))
     time.sleep(ASLEEP_S)
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from lib.clips import ClipDataset, StreamSampler, Views, load_batches
 from lib.config import PROJECT_ROOT, TrainSettings
+from lib.data.clip_dataset import ClipDataset, StreamSampler, ViewSpec, make_clip_loader
 from lib.data.dataset import read_dataset
 from lib.doctor.check import Bench, Result, at_most, holds, not_run
-from lib.learn import trainer, training
-from lib.learn.streams import paired_batches
 from lib.prepare.synthetic import make_synthetic
-from lib.run.folder import Run
-from lib.run.processes import World
+from lib.runs.distributed import DistContext
+from lib.runs.run_dir import RunDir
+from lib.train import fit, trainer
+from lib.train.streams import paired_batches
 
 PARTS = {"train": 18, "val": 8, "val_swapped": 6}
 INTERRUPTED = 130  # exit status after Ctrl-C or SIGTERM
@@ -32,7 +32,7 @@ def _settings(bench: Bench, name: str, **changes: object) -> TrainSettings:
     if not folder.exists():
         make_synthetic(folder, PARTS, num_processes=1)
     values = {
-        "data_dir": str(folder.parent),
+        "prepared_dir": str(folder.parent),
         "run_dir": str(bench.folder / name),
         "clip_len": 4,
         "frame_interval": 2,
@@ -46,7 +46,7 @@ def _settings(bench: Bench, name: str, **changes: object) -> TrainSettings:
         "num_processes": min(2, torch.cuda.device_count()) if bench.has_gpu else 1,
         "lr": 0.01,
         "epochs": 2,
-        "val_interval": 1,
+        "val_every_epochs": 1,
         "device": bench.device.type,
     }
     return TrainSettings(**values | changes)
@@ -54,12 +54,12 @@ def _settings(bench: Bench, name: str, **changes: object) -> TrainSettings:
 
 def stop_and_resume(bench: Bench) -> Iterator[Result]:
     """A run that is stopped and goes on is the one that never stopped."""
-    expected = training.fit(_settings(bench, "whole", epochs=8))
+    expected = fit.fit(_settings(bench, "whole", epochs=8))
     settings = _settings(bench, "stopped", epochs=8)
-    run = Run(settings.run_dir)
+    run = RunDir(settings.run_dir)
     asking = threading.Thread(target=_ask_when_it_trains, args=(run,), daemon=True)
     asking.start()
-    training.fit(settings)
+    fit.fit(settings)
     asking.join()
     step, epoch = run.saved()
     name = "a run is stopped"
@@ -67,7 +67,7 @@ def stop_and_resume(bench: Bench) -> Iterator[Result]:
         yield not_run(name, "it was over before it could be asked")
         return
     yield holds(name, step > 0, f"at step {step}", "before its end, with a checkpoint")
-    training.fit(settings)
+    fit.fit(settings)
     logs = [part.log_entries() for part in (expected, run)]
     ends = [[entry["step"] for entry in log] for log in logs]
     yield holds("its steps, continued", ends[0] == ends[1], str(ends[1][-1]), "as without a stop")
@@ -75,7 +75,7 @@ def stop_and_resume(bench: Bench) -> Iterator[Result]:
     yield at_most("its next loss, relative to a run without a stop", abs(second / first - 1), 1e-3)
 
 
-def _ask_when_it_trains(run: Run) -> None:
+def _ask_when_it_trains(run: RunDir) -> None:
     while not run.progress_path.exists() and not run.is_asked_to_stop():
         if (run.saved() or (0, 0))[1] >= 1:
             break
@@ -93,7 +93,7 @@ def signal_in_validation(bench: Bench) -> Iterator[Result]:
     process = subprocess.run(
         command, cwd=PROJECT_ROOT, start_new_session=True, capture_output=True, text=True
     )
-    run = Run(settings.run_dir)
+    run = RunDir(settings.run_dir)
     name = "exit status after SIGTERM in a validation"
     problem = "" if process.returncode == INTERRUPTED else f": {process.stderr[-500:]}"
     status = f"{process.returncode}{problem}"
@@ -113,10 +113,10 @@ def score_after_signal(*args: object, **options: object) -> object:
 
 
 _score_videos = trainer.score_videos
-_train_worker = training.train_worker
+_train_worker = fit.train_worker
 
 
-def signalled_worker(world: World, settings: TrainSettings) -> None:
+def signalled_worker(world: DistContext, settings: TrainSettings) -> None:
     """Train, and be signalled in the first validation."""
     trainer.score_videos = score_after_signal
     _train_worker(world, settings)
@@ -129,7 +129,7 @@ def synchronisations(bench: Bench) -> Iterator[Result]:
         yield not_run(name, "there is none")
         return
     settings = _settings(bench, "waits", num_processes=1)
-    one = trainer.Trainer(settings, World(0, 1, bench.device))
+    one = trainer.Trainer(settings, DistContext(0, 1, bench.device))
     batches = paired_batches(settings, one.data, one.clips, one.world, 0, 4, lambda stats: None)
     one._train_step(batches)
     torch.cuda.set_sync_debug_mode("warn")
@@ -142,7 +142,7 @@ def synchronisations(bench: Bench) -> Iterator[Result]:
     waits = [w for w in caught if "synchroniz" in str(w.message)]
     places = sorted({f"{_shorten(w.filename)}:{w.lineno}" for w in waits})
     ours = [place for place in places if place.startswith("lib/")]
-    is_right = all(place.startswith("lib/learn/finite.py") for place in ours)
+    is_right = all(place.startswith("lib/train/non_finite.py") for place in ours)
     yield holds(name, is_right, ", ".join(places) or "nowhere", "in lib/ only in finite.py")
 
 
@@ -157,12 +157,12 @@ def loader(bench: Bench) -> Iterator[Result]:
     size = {"clip_len": bench.clip_len, "crop_size": bench.side, "short_side": bench.side}
     settings = _settings(bench, "loader", **size)
     clips = ClipDataset(
-        read_dataset(bench.folder / "data" / "synthetic"), settings, Views(strong=True), (0,)
+        read_dataset(bench.folder / "data" / "synthetic"), settings, ViewSpec(strong=True), (0,)
     )
-    rows = clips.dataset.read_list("train")
+    rows = clips.dataset.read_split("train")
     workers = min(8, os.cpu_count() or 1)
     sampler = StreamSampler(rows, bench.clips, (0,), 0, LOADED + 1)
-    batches = load_batches(clips, sampler, workers, bench.has_gpu)
+    batches = make_clip_loader(clips, sampler, workers, bench.has_gpu)
     next(batches)
     started = time.perf_counter()
     for batch in batches:

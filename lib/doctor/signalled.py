@@ -3,9 +3,9 @@
 import sys
 
 from lib.doctor import runs
-from lib.learn import training
-from lib.run.processes import leave
+from lib.runs.distributed import exit_now
+from lib.train import fit
 
 if __name__ == "__main__":
-    training.train_worker = runs.signalled_worker
-    leave(training.main(sys.argv[1:]))
+    fit.train_worker = runs.signalled_worker
+    exit_now(fit.main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from lib.prepare.prepare import main
+from lib.prepare.steps import main
 
 if __name__ == "__main__":
     sys.exit(main())

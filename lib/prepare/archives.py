@@ -10,8 +10,8 @@ from typing import IO
 import rarfile
 from tqdm.auto import tqdm
 
-from lib.files import write_atomic
-from lib.prepare.writing import check_room
+from lib.data.dataset import check_room
+from lib.fileio import write_atomic
 
 SUFFIXES = (".zip", ".rar")
 Member = zipfile.ZipInfo | rarfile.RarInfo  # a file, folder or something else in an archive
@@ -40,7 +40,7 @@ def extract(archive: Path, folder: Path) -> list[Path]:
             f"{archive}: no program to unpack rar archives was found; install one of unrar, unar, "
             "7z or bsdtar (Debian: apt install unar; conda: conda install -c conda-forge unrar; "
             "macOS: brew install unar), or unpack the archive yourself and give the folder as "
-            "data_root"
+            "videos_dir"
         ) from error
     except Exception as error:  # a damaged archive fails in many ways
         if str(error).startswith(f"{archive}: "):

@@ -15,7 +15,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.data.folders import prepared_folder
+from lib.data.dataset import prepared_folder
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class PublishedList:
+class PublishedSplit:
     """A published list of videos.
 
     Attributes:
@@ -65,7 +65,7 @@ class CatalogEntry:
         how_to_get: Where the videos are from, for someone who has none.
         archives: Archives of the videos, where they may be downloaded without asking anyone.
         splits: Archive of the official splits.
-        lists: Published lists, in formats of `read_list_file`.
+        lists: Published lists, in formats of `read_split_file`.
         categories: File of class names in label order, where the videos have no class folders.
         videos_gb: Disk that unpacking takes, about; with archives inside of archives, for both.
         warning: What is easily taken for something else.
@@ -78,18 +78,18 @@ class CatalogEntry:
     how_to_get: str
     archives: tuple[RemoteFile, ...] = ()
     splits: RemoteFile | None = None
-    lists: tuple[PublishedList, ...] = ()
+    lists: tuple[PublishedSplit, ...] = ()
     categories: RemoteFile | None = None
     videos_gb: float = 0.0
     warning: str = ""
 
 
-def _published_lists(name: str) -> tuple[PublishedList, ...]:
+def _published_splits(name: str) -> tuple[PublishedSplit, ...]:
     """Return the published lists of a data set: its rows of `published_lists.csv`."""
     with open(Path(__file__).with_name("published_lists.csv"), encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == name]
     return tuple(
-        PublishedList(
+        PublishedSplit(
             row["name"],
             RemoteFile(row["url"], row["sha256"] or None),
             int(row["num_videos"]) if row["num_videos"] else None,
@@ -100,7 +100,7 @@ def _published_lists(name: str) -> tuple[PublishedList, ...]:
 
 _KINETICS = (
     "archives of CVDF (https://github.com/cvdfoundation/kinetics-dataset, with replacements for "
-    "about 1,400 damaged clips); unpack them and give the folder as data_root: "
+    "about 1,400 damaged clips); unpack them and give the folder as videos_dir: "
     "<id>_<start>_<end>.mp4 in one folder or in a folder for each class"
 )
 _KINETICS_LICENCE = "annotations CC BY 4.0; the videos are their uploaders', for research only"
@@ -114,7 +114,7 @@ CATALOG: dict[str, CatalogEntry] = {
         None,
         None,
         "yours",
-        "data_root: <class>/<video> or {train,val}/<class>/<video>",
+        "videos_dir: <class>/<video> or {train,val}/<class>/<video>",
     ),
     "ucf101": CatalogEntry(
         title="UCF-101",
@@ -136,7 +136,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
         ),
         videos_gb=7.0,
-        lists=_published_lists("ucf101"),
+        lists=_published_splits("ucf101"),
     ),
     "hmdb51": CatalogEntry(
         title="HMDB-51",
@@ -162,7 +162,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "sword_exercise); here the folder decides. Its list of 100 % holds the clips that the "
             "official split leaves out"
         ),
-        lists=_published_lists("hmdb51"),
+        lists=_published_splits("hmdb51"),
     ),
     "kinetics100": CatalogEntry(
         title="Kinetics-100",
@@ -174,7 +174,7 @@ CATALOG: dict[str, CatalogEntry] = {
             "these are the 100 classes of the paper's lists, not those of the few-shot benchmark "
             "of the same name"
         ),
-        lists=_published_lists("kinetics100"),
+        lists=_published_splits("kinetics100"),
     ),
     "kinetics400": CatalogEntry(
         title="Kinetics-400",
@@ -182,7 +182,7 @@ CATALOG: dict[str, CatalogEntry] = {
         num_videos=None,
         licence=_KINETICS_LICENCE,
         how_to_get=_KINETICS,
-        lists=_published_lists("kinetics400"),
+        lists=_published_splits("kinetics400"),
     ),
     "mini_ssv2": CatalogEntry(
         title="Mini-Something-Something v2",
@@ -191,24 +191,24 @@ CATALOG: dict[str, CatalogEntry] = {
         licence="for research, under an agreement with Qualcomm that each user accepts",
         how_to_get=(
             "register at https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
-            ", unpack Something-Something v2 and give the folder of its .webm files as data_root"
+            ", unpack Something-Something v2 and give the folder of its .webm files as videos_dir"
         ),
         categories=RemoteFile(
             "https://raw.githubusercontent.com/CVIR/TCL/661076c893120cdf980e10adb4440f773a9979fd/"
             "datasets/Mini-Something-V2/data/category_mini.txt",
             "eceebc79a819987cf7b514d4885b1101356c6df4f493c0f583fc8db18c5454ba",
         ),
-        lists=_published_lists("mini_ssv2"),
+        lists=_published_splits("mini_ssv2"),
     ),
 }
 
 
-def dataset_folder(name: str, data_root: str | None, data_dir: str) -> Path:
+def dataset_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
     """Return where a data set of the catalog is prepared.
 
     Raises:
-        ValueError: If the name is not in the catalog, or `folder` comes without `data_root`.
+        ValueError: If the name is not in the catalog, or `folder` comes without `videos_dir`.
     """
     if name not in CATALOG:
         raise ValueError(f"dataset: no data set {name!r}; there are {list(CATALOG)}")
-    return prepared_folder(name, data_root, data_dir)
+    return prepared_folder(name, videos_dir, prepared_dir)

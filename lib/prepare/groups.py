@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lib.data.video import read_frames
-from lib.files import reading
+from lib.data.video_reader import read_frames
+from lib.fileio import reading
 
 # What numbers the clips of one source at the end of a name: _c02, -clip3; else _000012_000022
 _NUMBERED = re.compile(

@@ -9,24 +9,37 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.config import project_path
-from lib.data.dataset import VideoDataset, is_prepared, read_dataset, read_description
-from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
-from lib.files import check_writable
+from lib.config import PrepareSettings, project_path
+from lib.data.dataset import (
+    VideoDataset,
+    check_room,
+    existing,
+    free_bytes,
+    gigabytes,
+    is_prepared,
+    read_dataset,
+    read_description,
+)
+from lib.data.frame_tables import (
+    NUM_CLASSES,
+    OLD_BOXES_FILE,
+    PERSON_BOXES_FILE,
+    TEACHER_FILE,
+    is_made_with,
+    read_made_with,
+)
+from lib.fileio import check_writable
+from lib.prepare.boxes.detect import motion_made_with, yolox_made_with
+from lib.prepare.boxes.yolox import YOLOX_NANO_URL, detector_path
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile, dataset_folder
-from lib.prepare.detect import motion_made_with, yolox_made_with
 from lib.prepare.download import sha256_of
-from lib.prepare.folder import BROKEN_FILE, find_videos, walk_videos
-from lib.prepare.frames import jpeg_bytes, stores_frames
-from lib.prepare.known import REQUIRED, PublishedFiles, published_files
-from lib.prepare.lists import labeled_lists
-from lib.prepare.reference_files import import_made_with
-from lib.prepare.settings import PrepareSettings
+from lib.prepare.import_reference import import_made_with
+from lib.prepare.jpeg_frames import jpeg_bytes, stores_frames
+from lib.prepare.match_names import labeled_splits
+from lib.prepare.own_folder import BROKEN_FILE, find_videos, walk_videos
+from lib.prepare.parallel import num_cores
+from lib.prepare.public_datasets import REQUIRED, PublishedFiles, published_files
 from lib.prepare.synthetic import PARTS
-from lib.prepare.tables import NUM_CLASSES, OLD_BOXES_FILE, is_made_with, read_made_with
-from lib.prepare.workers import num_cores
-from lib.prepare.writing import check_room, existing, free_bytes, gigabytes
-from lib.prepare.yolox import YOLOX_NANO_URL, detector_path
 
 # Seconds of one core, measured on small videos (320 × 240); large ones take longer.
 SECONDS_PER_VIDEO = 0.04
@@ -94,13 +107,13 @@ def check_folder(settings: PrepareSettings) -> None:
     folder = _folder(settings)
     todo = [line for line in _lines(settings) if line.state == TO_DO and line.part != "folder"]
     if todo:
-        check_writable(folder, "data_dir", "set data_dir to a folder that you may write to")
+        check_writable(folder, "prepared_dir", "set prepared_dir to a folder that you may write to")
     # Frames are left out: `store_frames` checks those not written yet, when all is counted.
-    check_room(folder, sum(line.size for line in todo if line.part != "frames"), "data_dir")
+    check_room(folder, sum(line.size for line in todo if line.part != "frames"), "prepared_dir")
 
 
 def _folder(settings: PrepareSettings) -> Path:
-    return dataset_folder(settings.dataset, settings.data_root, settings.data_dir)
+    return dataset_folder(settings.dataset, settings.videos_dir, settings.prepared_dir)
 
 
 def _lines(settings: PrepareSettings) -> list[Line]:
@@ -150,7 +163,7 @@ def _entry(entry: CatalogEntry) -> Iterator[Line]:
 def _folder_line(folder: Path) -> Line:
     is_effective = os.access in os.supports_effective_ids
     if not os.access(existing(folder), os.W_OK, effective_ids=is_effective):
-        return Line("folder", MISSING, f"{folder}: cannot be written; see data_dir")
+        return Line("folder", MISSING, f"{folder}: cannot be written; see prepared_dir")
     return Line("folder", THERE if folder.is_dir() else TO_DO, str(folder))
 
 
@@ -178,18 +191,18 @@ def _videos(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tup
         details = f"{count} to render, about {_duration(seconds)}"
         return [Line("videos", TO_DO, details, seconds, 21e6)], count
     if settings.dataset == "folder":
-        videos = find_videos(project_path(settings.data_root))
+        videos = find_videos(project_path(settings.videos_dir))
         where = f" in {videos['class'].nunique()} classes"
         return [_to_open(settings, len(videos), where)], len(videos)
-    find = _archives if settings.data_root is None else _root
+    find = _archives if settings.videos_dir is None else _root
     lines, count = find(settings, entry, folder)
     return [*_published(published_files(settings), settings.dataset), *lines], count
 
 
 def _root(settings: PrepareSettings, entry: CatalogEntry, folder: Path) -> tuple[list[Line], int]:
-    root = project_path(settings.data_root)
+    root = project_path(settings.videos_dir)
     if not root.is_dir():
-        return [Line("videos", MISSING, f"data_root: {root} is not a folder")], 0
+        return [Line("videos", MISSING, f"videos_dir: {root} is not a folder")], 0
     count = sum(1 for _ in walk_videos(root))
     return [_to_open(settings, count, f" below {root}")], count
 
@@ -199,7 +212,7 @@ def _archives(
 ) -> tuple[list[Line], int]:
     count = entry.num_videos or 0
     if not entry.archives:
-        return [Line("videos", MISSING, f"set data_root: {entry.how_to_get}")], count
+        return [Line("videos", MISSING, f"set videos_dir: {entry.how_to_get}")], count
     files = published_files(settings)
     lines = [_file("archive", file, files) for file in entry.archives]
     there = sum(p.stat().st_size for p in (folder / "videos").rglob("*") if p.is_file())
@@ -229,7 +242,7 @@ def _file(title: str, file: RemoteFile, files: PublishedFiles) -> Line:
     if files.allowed:
         details = f"download {file.url}{size}{check}"
         return Line(title, TO_DO, details, 0, file.size_gb * 1e9)
-    details = f"{file.url}{size}{check}; set download, or put it into sources_dir"
+    details = f"{file.url}{size}{check}; set download, or put it into downloads_dir"
     return Line(title, MISSING, details)
 
 
@@ -246,7 +259,7 @@ def _made(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Line]:
     missing = (CATALOG[settings.dataset].num_videos or 0) - len(dataset.index) - broken
     if missing > 0:
         details = f"{missing:,} of {CATALOG[settings.dataset].num_videos:,}, named in "
-        details += f"{dataset.folder / 'lists'}/*.problems.csv; when they are there, delete "
+        details += f"{dataset.folder / 'splits'}/*.problems.csv; when they are there, delete "
         yield Line("absent videos", MISSING, f"{details}{dataset.folder / 'dataset.json'}")
     if settings.dataset == "folder":
         yield from _changes(settings, dataset, broken)
@@ -261,7 +274,7 @@ def _changes(settings: PrepareSettings, dataset: VideoDataset, broken: int) -> I
         if name in source and source[name] != value:
             details = f"val was drawn with {name} {source[name]}, not {value}; delete "
             yield Line("changes", MISSING, f"{details}{dataset.folder} to draw it again")
-    root = project_path(settings.data_root)
+    root = project_path(settings.videos_dir)
     if root.is_dir():
         now, then = len(find_videos(root)), len(dataset.index) + broken
         if now != then:
@@ -287,17 +300,17 @@ def _frames(
 
 
 def _lists(settings: PrepareSettings, folder: Path) -> Iterator[Line]:
-    names = [*REQUIRED, *labeled_lists(settings)]
+    names = [*REQUIRED, *labeled_splits(settings)]
     for state in (THERE, TO_DO):
-        if some := [name for name in names if _list_state(folder, name) == state]:
-            yield Line("lists", state, ", ".join(some))
-    for path in map(project_path, settings.list_files):
-        state = _list_state(folder, path.stem) if path.is_file() else MISSING
+        if some := [name for name in names if _split_state(folder, name) == state]:
+            yield Line("splits", state, ", ".join(some))
+    for path in map(project_path, settings.split_files):
+        state = _split_state(folder, path.stem) if path.is_file() else MISSING
         yield Line("your list", state, str(path))
 
 
-def _list_state(folder: Path, name: str) -> str:
-    return THERE if (folder / "lists" / f"{name}.txt").is_file() else TO_DO
+def _split_state(folder: Path, name: str) -> str:
+    return THERE if (folder / "splits" / f"{name}.txt").is_file() else TO_DO
 
 
 def _told(made_with: dict) -> str:
@@ -340,7 +353,7 @@ def _boxes(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Line:
 
 def _detected_boxes(settings: PrepareSettings, folder: Path, told: str, frames: np.ndarray) -> Line:
     part = "person boxes"
-    weights = detector_path(settings.detector_weights, project_path(settings.data_dir))
+    weights = detector_path(settings.detector_weights, project_path(settings.prepared_dir))
     if weights.is_file():
         wanted = yolox_made_with(weights, settings.detector_stride, settings.detector_min_score)
         if is_made_with(folder, wanted):

@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lib.data.dataset import VideoDataset
-from lib.files import write_atomic
-from lib.prepare.tables import write_person_boxes
-from lib.prepare.workers import Outcome, map_in_workers, num_cores
-from lib.prepare.writing import write_dataset, write_list
+from lib.data.dataset import VideoDataset, write_dataset, write_split
+from lib.data.frame_tables import write_person_boxes
+from lib.fileio import write_atomic
+from lib.prepare.parallel import TaskResult, map_in_workers, num_cores
 
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
@@ -263,14 +262,14 @@ def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
     return boxes
 
 
-def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> Iterator[Outcome]:
+def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> Iterator[TaskResult]:
     """Make videos in this process if there is to be one, else in workers."""
     make = partial(make_video, folder=folder)
     if num_processes == 0:
         num_processes = min(num_cores(), max(1, len(videos) // VIDEOS_PER_PROCESS))
     if num_processes > 1:
         return map_in_workers(make, videos, num_processes)
-    return (Outcome(position, make(video)) for position, video in enumerate(videos))
+    return (TaskResult(position, make(video)) for position, video in enumerate(videos))
 
 
 def make_synthetic(
@@ -315,5 +314,5 @@ def make_synthetic(
     source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
     dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
     for part, rows in videos.groupby("part", sort=False).groups.items():
-        write_list(dataset, part, rows)
+        write_split(dataset, part, rows)
     return dataset

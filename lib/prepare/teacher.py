@@ -11,13 +11,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import TEACHER_FILE
-from lib.data.video import iterate_frames
-from lib.learn.inputs import InputSpec
-from lib.prepare.download import download, sha256_of
-from lib.prepare.tables import NO_SCORES, NUM_CLASSES, VideoRows, read_made_with, write_scores
-from lib.prepare.unfinished import UnfinishedRows, rows_of_videos
-from lib.published.classifiers import (
+from lib.data.frame_tables import (
+    NO_SCORES,
+    NUM_CLASSES,
+    TEACHER_FILE,
+    FrameRows,
+    read_made_with,
+    write_scores,
+)
+from lib.data.video_reader import iterate_frames
+from lib.models.classifier import InputSpec
+from lib.models.efficientnet_lite import published_file
+from lib.models.image_classifiers import (
     LITE0,
     build_classifier,
     classifier_spec,
@@ -26,7 +31,8 @@ from lib.published.classifiers import (
     load_classifier,
     torchvision_models,
 )
-from lib.published.efficientnet_lite import published_file
+from lib.prepare.download import download, sha256_of
+from lib.prepare.resumable import UnfinishedRows, rows_of_videos
 
 
 @dataclass(frozen=True)
@@ -167,10 +173,10 @@ def score_frames(
     device = torch.device(device)
     teacher.network.eval().to(device)
 
-    def score(images: np.ndarray) -> VideoRows:
+    def score(images: np.ndarray) -> FrameRows:
         parts = np.array_split(images, -(-len(images) // batch))
         rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
-        return VideoRows(rows, np.arange(len(rows), dtype=np.int32) * stride)
+        return FrameRows(rows, np.arange(len(rows), dtype=np.int32) * stride)
 
     size = {"resize": teacher.spec.short_side, "crop": teacher.spec.crop_size}
     read = partial(images_of_video, stride=stride, **size)

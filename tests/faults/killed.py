@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from lib import files
+from lib import fileio
 from lib.config import TrainSettings
-from lib.learn.training import fit
-from lib.run.folder import Run
-from lib.run.standstill import pulse_path, read_place
+from lib.runs.hang_detector import pulse_path, read_place
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
 
-MOST_STARTS = 20  # of a run that only fails
+MAX_STARTS = 20  # of a run that only fails
 
 
 def train(settings: TrainSettings, share: float | None = None) -> None:
@@ -32,7 +32,7 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
         share: How much of a checkpoint is written when the process is killed; None for not at all.
     """
     if share is not None:
-        real, saves = files._write_atomic, iter(range(10**6))
+        real, saves = fileio._write_atomic, iter(range(10**6))
 
         def write_a_part(path: Path, write: Callable) -> Path:
             def write_and_die(temporary: Path) -> None:
@@ -43,7 +43,7 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
 
             return real(path, write_and_die)
 
-        files._write_atomic = write_a_part
+        fileio._write_atomic = write_a_part
     multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nobody asks
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,16 +52,16 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
 
 def start(settings: TrainSettings, share: float | None = None) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lib.learn.training"])
+    context.set_forkserver_preload(["lib.train.fit"])
     process = context.Process(target=train, args=(settings, share))
     process.start()
     return process
 
 
-Blow = Callable[[BaseProcess, Run], bool]
+Blow = Callable[[BaseProcess, RunDir], bool]
 
 
-def kill(process: BaseProcess, run: Run) -> bool:
+def kill(process: BaseProcess, run: RunDir) -> bool:
     """Kill the training process; whether it was there to be killed."""
     was_there = process.exitcode is None
     process.kill()
@@ -69,13 +69,13 @@ def kill(process: BaseProcess, run: Run) -> bool:
     return was_there and process.exitcode == -signal.SIGKILL
 
 
-def let_it_die(process: BaseProcess, run: Run) -> bool:
+def let_it_die(process: BaseProcess, run: RunDir) -> bool:
     """Wait for a process that kills itself while it saves; whether it came to that."""
     process.join()
     return process.exitcode == -signal.SIGKILL
 
 
-def kill_child(process: BaseProcess, run: Run) -> bool:
+def kill_child(process: BaseProcess, run: RunDir) -> bool:
     """Kill a process that it has started: one of its loaders', or a spawned one."""
     while process.exitcode is None:
         with suppress(psutil.Error):  # one that has just ended
@@ -88,14 +88,14 @@ def kill_child(process: BaseProcess, run: Run) -> bool:
     return False
 
 
-def ask_to_end(process: BaseProcess, run: Run) -> bool:
+def ask_to_end(process: BaseProcess, run: RunDir) -> bool:
     """Send SIGTERM, as a cluster does."""
     process.terminate()
     process.join()
     return process.exitcode not in (0, -signal.SIGTERM)  # a checkpoint was saved
 
 
-def wait_for_step(process: BaseProcess, run: Run, step: int) -> None:
+def wait_for_step(process: BaseProcess, run: RunDir, step: int) -> None:
     """Wait until a process is at a step, or has ended."""
     while process.exitcode is None:
         place = read_place(pulse_path(run.folder, 0))
@@ -104,7 +104,7 @@ def wait_for_step(process: BaseProcess, run: Run, step: int) -> None:
         time.sleep(0.002)
 
 
-def go_on_after(settings: TrainSettings, blow: Blow, times: int, seed: int) -> tuple[Run, int]:
+def go_on_after(settings: TrainSettings, blow: Blow, times: int, seed: int) -> tuple[RunDir, int]:
     """Train a run that is hit again and again, until it is finished.
 
     Args:
@@ -116,8 +116,8 @@ def go_on_after(settings: TrainSettings, blow: Blow, times: int, seed: int) -> t
     Returns:
         The run, and how often it was hit.
     """
-    run, hits, rng = Run(settings.run_dir), 0, np.random.default_rng(seed)
-    for _ in range(MOST_STARTS):
+    run, hits, rng = RunDir(settings.run_dir), 0, np.random.default_rng(seed)
+    for _ in range(MAX_STARTS):
         dies = blow is let_it_die and hits < times
         process = start(settings, rng.uniform(0, 1) if dies else None)
         if hits < times:

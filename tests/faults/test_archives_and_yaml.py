@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from lib.parameters import read_yaml
+from lib.params import read_yaml
 from lib.prepare.archives import extract
 
 

@@ -19,20 +19,23 @@ from mutations import foreign_errors, mutations
 from PIL import Image
 
 from lib.config import TrainSettings
-from lib.data.dataset import read_dataset
-from lib.data.frame_tables import PersonBoxes, TeacherScores
-from lib.data.video import read_frames
-from lib.files import exclusive
-from lib.parameters import make_settings, read_yaml
+from lib.data.dataset import read_dataset, write_dataset
+from lib.data.frame_tables import (
+    FrameRows,
+    PersonBoxes,
+    TeacherScores,
+    write_person_boxes,
+    write_scores,
+)
+from lib.data.video_reader import read_frames
+from lib.fileio import file_lock
+from lib.models.weights import read_tensors
+from lib.params import make_settings, read_yaml
 from lib.prepare.archives import extract
-from lib.prepare.reference_files import import_detections
-from lib.prepare.tables import VideoRows, write_person_boxes, write_scores
-from lib.prepare.workers import map_in_workers
-from lib.prepare.writing import write_dataset
-from lib.published.weights import read_tensors
-from lib.run.folder import Run
-from lib.show.study import machine_of, read_log, read_scores
-from lib.state import read_result, read_state
+from lib.prepare.import_reference import import_detections
+from lib.prepare.parallel import map_in_workers
+from lib.report.results import machine_of, read_log, read_scores
+from lib.runs.run_dir import RunDir, read_result, read_status
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20
 TIMEOUT_S = 20.0
@@ -81,19 +84,19 @@ def _read_params(path: Path) -> None:
     make_settings(TrainSettings, read_yaml(path), str(path))
 
 
-def _read_progress(run: Run) -> None:
-    with exclusive(run.lock_path):  # of a run that nobody trains, it does not count
-        assert read_state(run.folder).share <= 1 or read_state(run.folder).progress
+def _read_progress(run: RunDir) -> None:
+    with file_lock(run.lock_path):  # of a run that nobody trains, it does not count
+        assert read_status(run.folder).share <= 1 or read_status(run.folder).progress
 
 
-def _make_run(folder: Path) -> Run:
-    run = Run(folder)
+def _make_run(folder: Path) -> RunDir:
+    run = RunDir(folder)
     run.folder.mkdir()
     run.params_path.write_text(TrainSettings(dataset="synthetic", run_dir=str(folder)).as_yaml())
     for epoch in (1, 2, 3):
         run.append_log({"epoch": epoch, "step": 9 * epoch, "loss/total": 1.5, "seconds": 2.0})
     numbers = {"top1": 50.0, "top5": 100.0, "mean_class_accuracy": 50.0, "videos": 6}
-    run.metrics_path.write_text(json.dumps({"labels": 9, "lists": {"val": numbers}}))
+    run.metrics_path.write_text(json.dumps({"labels": 9, "splits": {"val": numbers}}))
     known = {"gpus": ["a GPU"], "packages": {"torch": "2.9"}, "cpu_flags": ["avx2"], "cpu_count": 2}
     run.environment_path.write_text(json.dumps(known))
     run.progress_path.write_text(json.dumps({"step": 5, "last_step": 27, "lr": 0.1}))
@@ -111,7 +114,7 @@ def _data_case(kind: str, folder: Path) -> Case:
         path = write_person_boxes(folder, NAMES, boxes, {"method": "a test"})
         return Case(path, lambda: _read_boxes(folder), path.name)
     if kind == "teacher":
-        rows = [VideoRows(np.full((n, 1000), 1e-3), np.arange(n)) for n in (4, 5)]
+        rows = [FrameRows(np.full((n, 1000), 1e-3), np.arange(n)) for n in (4, 5)]
         path = write_scores(folder, NAMES, rows, {"method": "a test"})
         return Case(path, lambda: _read_scores(folder), path.name)
     path = folder / "detections.npy"

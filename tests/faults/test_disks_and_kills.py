@@ -16,13 +16,13 @@ from test_distributed import wait_until
 from torch.multiprocessing import ProcessRaisedException
 
 from lib.config import PROJECT_ROOT
-from lib.files import write_atomic
-from lib.learn.training import fit
-from lib.run import standstill
-from lib.run.folder import Run
-from lib.run.processes import launch
-from lib.run.progress import LogFollower, ProgressFile
-from lib.run.standstill import Standstill
+from lib.fileio import write_atomic
+from lib.runs import hang_detector as standstill
+from lib.runs.distributed import launch
+from lib.runs.hang_detector import Standstill
+from lib.runs.progress import LogFollower, ProgressFile
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
 
 
 def test_a_full_disk_names_the_file_and_the_remedy(tmp_path):
@@ -40,7 +40,7 @@ def test_a_folder_that_cannot_be_made_names_the_file_and_the_remedy(tmp_path):
 
 
 def test_progress_that_cannot_be_written_or_shown_ends_nothing(tmp_path):
-    run = Run(tmp_path)
+    run = RunDir(tmp_path)
     run.progress_path.mkdir()
     follower = LogFollower(run, epochs=2)
     ProgressFile(run, 0, 10, 5).write(1, 0.1, 3.0, {})
@@ -50,7 +50,7 @@ def test_progress_that_cannot_be_written_or_shown_ends_nothing(tmp_path):
 
 def test_a_run_folder_that_is_deleted_is_noticed(tiny_settings, at_forward):
     settings = tiny_settings(epochs=3)
-    folder = Run(settings.run_dir).folder
+    folder = RunDir(settings.run_dir).folder
     at_forward(2, lambda: shutil.rmtree(folder))
     with pytest.raises(FileNotFoundError, match="was deleted while it was trained"):
         fit(settings)
@@ -77,7 +77,7 @@ def test_a_process_that_only_imports_notices_that_its_parent_is_dead(tmp_path):
     script.write_text(
         """
 import sys, types
-from lib.run.processes import launch
+from lib.runs.distributed import launch
 if __name__ == "__main__":
     worker = lambda world: None
     worker.__module__, worker.__qualname__ = "slow_import", "worker"
@@ -105,7 +105,7 @@ def test_shared_memory_that_is_too_small_says_how_to_cure_it(
     at_forward(0, fail)
     with pytest.raises(OSError, match="num_workers: the shared memory is too small.*--shm-size"):
         fit(settings := tiny_settings())
-    assert "--shm-size=8g" in Run(settings.run_dir).error_path.read_text()
+    assert "--shm-size=8g" in RunDir(settings.run_dir).error_path.read_text()
     usage = SimpleNamespace(free=64e6)
     monkeypatch.setattr(standstill.psutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(standstill, "STILL_S", 0.0)
@@ -117,7 +117,7 @@ def test_shared_memory_that_is_too_small_says_how_to_cure_it(
 SHORT_OF_MEMORY = """
 import sys, yaml
 from lib.config import TrainSettings
-from lib.learn.training import fit
+from lib.train.fit import fit
 fit(TrainSettings(**yaml.safe_load(open(sys.argv[1]))))
 """
 

@@ -14,10 +14,9 @@ import pytest
 import torch
 from hostile import F4, array, body, hostile_values, raw, whole, write_weights
 
-from lib.prepare.pickled_arrays import as_array, load_arrays
-from lib.prepare.workers import map_in_workers
-from lib.published.pickles import check_growth
-from lib.published.weights import read_tensors
+from lib.models.weights import check_growth, read_tensors
+from lib.prepare.parallel import map_in_workers
+from lib.prepare.safe_pickle import as_array, load_arrays
 
 TIMEOUT_S, MEMORY = 20.0, 1 << 30  # bytes that a file may ask for
 

@@ -16,30 +16,29 @@ from test_batch import TINY, start_batch, wait_for_epoch, write_study
 from test_runs import RICH
 from test_training import assert_same_weights, log_of
 
-from lib.learn.training import fit
-from lib.run.folder import Run
-from lib.state import read_result
+from lib.runs.run_dir import RunDir, read_result
+from lib.train.fit import fit
 
 FULL = os.environ.get("FAULTS") == "full"
 full_only = pytest.mark.skipif(not FULL, reason="takes minutes; `make faults` runs it")
-OFTEN = RICH | {"checkpoint_minutes": 1e-9}  # a checkpoint after each step
+OFTEN = RICH | {"checkpoint_every_minutes": 1e-9}  # a checkpoint after each step
 
 
 TWO = {"num_processes": 2, "unlabeled_batch": 6}  # which each process has a half of
 
 
 @pytest.fixture(scope="module")
-def whole(data_dir, tmp_path_factory) -> dict[int, Run]:
+def whole(prepared_dir, tmp_path_factory) -> dict[int, RunDir]:
     """Runs that nothing happened to, by their number of processes."""
     made = {}
     for size in (1, 2) if FULL else (1,):
         folder = tmp_path_factory.mktemp("whole")
         changes = OFTEN | (TWO if size == 2 else {})
-        made[size] = fit(make_tiny_settings(data_dir, folder, **changes))
+        made[size] = fit(make_tiny_settings(prepared_dir, folder, **changes))
     return made
 
 
-def num_lost(run: Run, expected: Run) -> int:
+def num_lost(run: RunDir, expected: RunDir) -> int:
     """Return 1 if the run did not come to what another came to."""
     try:
         assert_same_weights(run, expected)
@@ -60,13 +59,13 @@ CASES = [  # fault, blow, runs, times a run, further settings
 
 
 @pytest.mark.parametrize(("name", "blow", "runs", "times", "changes"), CASES)
-def test_nothing_is_lost(data_dir, tmp_path, whole, fault, name, blow, runs, times, changes):
+def test_nothing_is_lost(prepared_dir, tmp_path, whole, fault, name, blow, runs, times, changes):
     if not FULL and changes:
         pytest.skip("takes minutes; `make faults` runs it")
     hits, lost = 0, 0
     expected = whole[changes.get("num_processes", 1)]
     for number in range(runs if FULL else 1):
-        settings = make_tiny_settings(data_dir, tmp_path / str(number), **OFTEN | changes)
+        settings = make_tiny_settings(prepared_dir, tmp_path / str(number), **OFTEN | changes)
         run, hit = go_on_after(settings, blow, times, seed=number)
         hits += hit
         lost += num_lost(run, expected)
@@ -94,11 +93,11 @@ def small_disk(tmp_path):
 
 
 @full_only
-def test_a_full_disk_loses_nothing(data_dir, small_disk, whole, fault, at_forward):
+def test_a_full_disk_loses_nothing(prepared_dir, small_disk, whole, fault, at_forward):
     """Of 8 MB, 0 to 2 are left when the run begins to need them."""
     left, lost = (0, 1_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000), 0
     for number, keep in enumerate(left):
-        settings = make_tiny_settings(data_dir, small_disk / str(number), **OFTEN)
+        settings = make_tiny_settings(prepared_dir, small_disk / str(number), **OFTEN)
         at_forward(4, partial(fill_disk, small_disk, keep))
         try:
             fit(settings)
@@ -116,11 +115,11 @@ def test_a_full_disk_loses_nothing(data_dir, small_disk, whole, fault, at_forwar
 
 @full_only
 @pytest.mark.parametrize("victim", ["batch", "job", "kernel"])
-def test_a_batch_goes_on_whoever_is_killed(tmp_path, data_dir, fault, victim):
-    run_settings = TINY | {"objective": "supervised", "epochs": 60, "val_interval": 60}
-    changes = {"data_dir": str(data_dir), "checkpoint_minutes": 1e-9}
+def test_a_batch_goes_on_whoever_is_killed(tmp_path, prepared_dir, fault, victim):
+    run_settings = TINY | {"objective": "supervised", "epochs": 60, "val_every_epochs": 60}
+    changes = {"prepared_dir": str(prepared_dir), "checkpoint_every_minutes": 1e-9}
     study = write_study(tmp_path / "tiny", run_settings | changes, a={})
-    run, said = Run(tmp_path / "runs" / "a"), ""
+    run, said = RunDir(tmp_path / "runs" / "a"), ""
     for _ in range(2):
         process = start_batch(study)
         wait_for_epoch(run, len(run.log_entries()) + 1, process)

@@ -3,11 +3,11 @@
 import pytest
 
 from lib.data.dataset import read_dataset
-from lib.learn.setup import load_data
-from lib.learn.training import fit
 from lib.prepare.synthetic import make_synthetic
-from lib.run.folder import Run
-from lib.show.sentences import replaced_sentence
+from lib.report.sentences import replaced_sentence
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+from lib.train.setup import load_data
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def settings(tiny_settings, tiny_network, tmp_path):
     """Those of a run on a data set of its own, of which one training video is damaged."""
     folder = tmp_path / "data" / "synthetic"
     make_synthetic(folder, parts={"train": 6, "val": 4, "val_swapped": 4})
-    return tiny_settings(data_dir=str(folder.parent), epochs=2, cache_mb=0)
+    return tiny_settings(prepared_dir=str(folder.parent), epochs=2, frame_cache_mb=0)
 
 
 def damage(settings) -> str:
@@ -60,7 +60,7 @@ def test_a_disk_that_is_gone_is_not_skipped(settings, fault):
 def test_nothing_changes_where_all_can_be_read(settings):
     first = fit(settings)
     skips = settings.model_copy(update={"unreadable": "skip", "run_dir": settings.run_dir + "2"})
-    again = Run(fit(skips).folder)
+    again = RunDir(fit(skips).folder)
     for one, two in zip(first.log_entries(), again.log_entries(), strict=True):
         assert two.pop("data/replaced") == 0
         assert one["loss/total"] == two["loss/total"]

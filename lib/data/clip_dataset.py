@@ -1,0 +1,253 @@
+"""From videos to batches: a record becomes a sample, samples become batches, streams are paired.
+
+A stream is an endless sequence of positions: pass after pass over a list, each in a new order. Step
+s takes the positions s·B … s·B + B − 1 of a stream with global batch B, whatever number of
+processes, micro-batches and loader workers share the work; and everything random in a sample comes
+from a generator seeded by (seed, stream, position). So a sample depends on nothing else, and a run
+can be continued at any step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lib.augment.randaugment import RandAugment
+from lib.augment.temporal import TemporalAugment
+from lib.augment.views import DrawnStrong, StrongTransform, WeakParams, WeakTransform
+from lib.config import ClipSettings
+from lib.data import dataloader
+from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.frame_tables import PersonBoxes, TeacherScores
+from lib.data.video_reader import FrameReader, random_clip_indices
+
+
+def make_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator seeded by a tuple of non-negative integers."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+
+class DrawnClip(NamedTuple):
+    """All that is random in a sample.
+
+    Attributes:
+        frame_indices: Frames of the video, shape (T,).
+        weak: Crop and flip.
+        strong: Operations of the strong view.
+        teacher_frame: The frame whose ImageNet probabilities are taken, one of `frame_indices`.
+    """
+
+    frame_indices: np.ndarray
+    weak: WeakParams
+    strong: DrawnStrong
+    teacher_frame: int
+
+
+class ClipPipeline:
+    """How a sample is drawn, and the transforms that make its views of what was drawn.
+
+    Training, the explorer and the figures all make their samples with it.
+
+    Args:
+        settings: How clips and views are made.
+    """
+
+    def __init__(self, settings: ClipSettings):
+        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.crop_size = settings.crop_size
+        self.weak = WeakTransform(settings.short_side, settings.crop_size, settings.crop_area_min)
+        randaugment = RandAugment(
+            settings.randaugment_num_ops, settings.randaugment_magnitude, settings.randaugment_ops
+        )
+        self.strong = StrongTransform(randaugment, TemporalAugment(settings.temporal_ops))
+
+    def draw(self, record: VideoRecord, generator: torch.Generator) -> DrawnClip:
+        """Draw a sample of a video; reads nothing of it."""
+        indices = random_clip_indices(
+            record.num_frames, self.clip_len, self.frame_interval, generator
+        )
+        weak = self.weak.draw(record.height, record.width, generator)
+        strong = self.strong.draw(self.clip_len, self.crop_size, self.crop_size, generator)
+        teacher = indices[int(torch.randint(self.clip_len, (), generator=generator))]
+        return DrawnClip(indices, weak, strong, int(teacher))
+
+
+class ClipSample(NamedTuple):
+    """One clip and its views, uint8; None where it was not asked for.
+
+    Attributes:
+        weak: Shape (T, 3, H, W).
+        strong: Shape (T, 3, H, W).
+        person_mask: 1 on people in the weak view, shape (T, 1, H, W).
+        teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
+        label: Class index; −1 where it is not known.
+        row: Index row of the video.
+        drawn: What makes the strong view of the weak one, where that is left to the device.
+    """
+
+    weak: Tensor | None
+    strong: Tensor | None
+    person_mask: Tensor | None
+    teacher: Tensor | None
+    label: int
+    row: int
+    drawn: DrawnStrong | None = None
+
+
+class ClipBatch(NamedTuple):
+    """A batch of samples; shapes as in `ClipSample` with B in front, labels and rows (B,) int64."""
+
+    weak: Tensor | None
+    strong: Tensor | None
+    person_mask: Tensor | None
+    teacher: Tensor | None
+    label: Tensor
+    row: Tensor
+    drawn: tuple[DrawnStrong, ...] | None = None
+
+    @classmethod
+    def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
+        """Stack samples."""
+        *views, labels, rows, drawn = zip(*samples, strict=True)
+        stacked = [None if view[0] is None else torch.stack(view) for view in views]
+        left = None if drawn[0] is None else drawn
+        return cls(*stacked, torch.tensor(labels), torch.tensor(rows), left)
+
+    def to(self, device: torch.device | str) -> "ClipBatch":
+        """Return the batch on a device; strong views that were left to it are made there."""
+        moved = (None if x is None else x.to(device, non_blocking=True) for x in self[:-1])
+        batch = ClipBatch(*moved)
+        if self.drawn is None:
+            return batch
+        pairs = zip(batch.weak, self.drawn, strict=True)
+        return batch._replace(strong=torch.stack([StrongTransform.apply(*pair) for pair in pairs]))
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Which views a stream needs; `on_device` leaves the strong one to `ClipBatch.to`."""
+
+    weak: bool = True
+    strong: bool = False
+    person_mask: bool = False
+    teacher: bool = False
+    on_device: bool = False
+
+
+class ClipDataset(Dataset):
+    """Makes the training sample at a position of a stream.
+
+    Args:
+        dataset: The prepared data set.
+        settings: How clips and views are made.
+        views: Which views are made.
+        seed_key: Non-negative integers that tell this stream from others (seed, stream).
+        has_labels: Whether its labels are classes of the network; if not, samples have none.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        settings: ClipSettings,
+        views: ViewSpec,
+        seed_key: tuple[int, ...],
+        has_labels: bool = True,
+    ):
+        self.dataset, self.has_labels = dataset, has_labels
+        self.views, self.seed_key = views, seed_key
+        self.recipe = ClipPipeline(settings)
+        self.min_score = settings.person_min_score
+        self.reader = FrameReader(dataset, settings.frame_cache_mb)
+        self.boxes = PersonBoxes(dataset) if views.person_mask else None
+        self.teacher = TeacherScores(dataset) if views.teacher else None
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        """Return the sample at (position, index row)."""
+        position, row = key
+        record = self.dataset.record(row)
+        drawn = self.recipe.draw(record, make_generator(*self.seed_key, position))
+        frames = self.reader.read(record, drawn.frame_indices)
+        weak = self.recipe.weak.apply(frames, drawn.weak)
+        strong = mask = teacher = None
+        left = drawn.strong if self.views.strong and self.views.on_device else None
+        if self.views.strong and left is None:
+            strong = self.recipe.strong.apply(weak, drawn.strong)
+        if self.boxes is not None:
+            boxes = self.boxes.lookup(row, drawn.frame_indices, self.min_score)
+            mask = self.recipe.weak.mask(boxes, drawn.weak)
+        if self.teacher is not None:
+            teacher = torch.from_numpy(self.teacher.lookup(row, drawn.teacher_frame))
+        label = record.label if self.has_labels else -1
+        if not self.views.weak and left is None:
+            weak = None
+        return ClipSample(weak, strong, mask, teacher, label, row, left)
+
+
+class StreamSampler(Sampler):
+    """Yields the micro-batches of one process: lists of (position, index row).
+
+    Args:
+        rows: Index rows of the list, shape (N,).
+        batch: Global batch B: clips in a step over all processes.
+        seed_key: Key of the orders of the passes.
+        start_step: First step.
+        stop_step: Step after the last one.
+        rank: This process.
+        num_parts: Parts that a step is cut into: processes × micro-batches.
+        parts_per_rank: Micro-batches of one process in a step.
+
+    Raises:
+        ValueError: If the batch cannot be cut into equal parts.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch: int,
+        seed_key: tuple[int, ...],
+        start_step: int,
+        stop_step: int,
+        rank: int = 0,
+        num_parts: int = 1,
+        parts_per_rank: int = 1,
+    ):
+        if batch % num_parts:
+            raise ValueError(f"a batch of {batch} clips cannot be cut into {num_parts} equal parts")
+        self.rows, self.batch, self.seed_key = rows, batch, seed_key
+        self.start_step, self.stop_step = start_step, stop_step
+        self.part_size = batch // num_parts
+        self.first_part, self.parts_per_rank = rank * parts_per_rank, parts_per_rank
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches."""
+        return (self.stop_step - self.start_step) * self.parts_per_rank
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the micro-batches in order."""
+        for step in range(self.start_step, self.stop_step):
+            for part in range(self.first_part, self.first_part + self.parts_per_rank):
+                first = step * self.batch + part * self.part_size
+                yield [(p, self._row(p)) for p in range(first, first + self.part_size)]
+
+    def _row(self, position: int) -> int:
+        number, offset = divmod(position, len(self.rows))
+        if number not in self._orders:
+            rng = np.random.default_rng([*self.seed_key, number])
+            self._orders = {k: v for k, v in self._orders.items() if k >= number - 1}
+            self._orders[number] = rng.permutation(len(self.rows))
+        return int(self.rows[self._orders[number][offset]])
+
+
+def make_clip_loader(
+    clips: Dataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
+) -> Iterator[ClipBatch]:
+    """Load the sampler's micro-batches, pinned for a GPU."""
+    ahead = {"prefetch_factor": 4} if num_workers else {}
+    how = {"collate_fn": ClipBatch.collate, "pin_memory": pin_memory} | ahead
+    return dataloader.start(clips, num_workers, batch_sampler=sampler, **how)

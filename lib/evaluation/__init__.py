@@ -1,1 +1,0 @@
-"""Testing a trained network."""

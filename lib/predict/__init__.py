@@ -1,1 +1,0 @@
-"""What a trained run says of new videos."""

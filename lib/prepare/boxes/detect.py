@@ -1,0 +1,186 @@
+"""Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.frame_tables import (
+    NO_BOXES,
+    PERSON_BOXES_FILE,
+    FrameRows,
+    PersonBoxes,
+    is_made_with,
+    write_box_rows,
+)
+from lib.data.video_reader import iterate_frames
+from lib.prepare.boxes.interpolate import fill_frames, key_frames
+from lib.prepare.boxes.motion import moving_boxes
+from lib.prepare.boxes.yolox import YoloxDetector
+from lib.prepare.download import sha256_of
+from lib.prepare.parallel import num_cores
+from lib.prepare.resumable import UnfinishedRows, rows_of_videos
+
+MAX_VIDEOS, GRID = 2000, 64  # that statistics are taken of; points a side that are looked at
+
+
+def boxes_of_video(
+    record: VideoRecord, find: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
+) -> FrameRows:
+    """Return the boxes of all frames of a video.
+
+    Args:
+        record: The video.
+        find: Finds the boxes in frames (H, W, 3), uint8: for each an array (n, 5), x1, y1, x2, y2
+            in pixels, score.
+        stride: Distance of the frames that it sees.
+    """
+    keys = key_frames(record.num_frames, stride)
+    return fill_frames(keys, find(iterate_frames(record, keys)))
+
+
+def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:
+    """Say what decides the boxes of a detector; plain JSON."""
+    digest = sha256_of(weights)
+    return {"method": "yolox", "weights_sha256": digest, "stride": stride, "min_score": min_score}
+
+
+def motion_made_with(stride: int) -> dict:
+    """Say what decides the boxes of what moves; plain JSON."""
+    return {"method": "motion", "stride": stride}
+
+
+def detect_persons(
+    dataset: VideoDataset,
+    weights: Path,
+    stride: int = 4,
+    min_score: float = 0.1,
+    batch: int = 8,
+    num_processes: int = 0,
+) -> Path:
+    """Detect the people of all videos; continue where an earlier call with the same settings was.
+
+    Args:
+        dataset: The prepared data set.
+        weights: A YOLOX network for COCO as an ONNX file.
+        stride: The detector sees every `stride`-th frame; boxes between are interpolated.
+        min_score: Lowest score of a box that is kept, in [0, 1].
+        batch: Frames in one call of the network, where the file allows more than one.
+        num_processes: Processes; 0 for one per core.
+
+    Returns:
+        The path of `person_boxes.safetensors`.
+
+    Raises:
+        ValueError: If the weights cannot be used, or a video cannot be read; names the file.
+    """
+    processes = num_processes or num_cores()
+    threads = max(1, num_cores() // processes)
+    detector = YoloxDetector(weights, min_score, batch, threads)
+    made_with = yolox_made_with(weights, stride, min_score)
+    if not is_made_with(dataset.folder, made_with):
+        _ = detector.session  # so that a wrong file is reported here, once
+    find = partial(boxes_of_video, find=detector.detect, stride=stride)
+    return _make_boxes(dataset, find, made_with, processes, "detecting people")
+
+
+def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
+    """Box the moving region of all videos; arguments and errors as in `detect_persons`."""
+    find = partial(boxes_of_video, find=moving_boxes, stride=stride)
+    made_with = motion_made_with(stride)
+    return _make_boxes(dataset, find, made_with, num_processes, "finding what moves")
+
+
+def _make_boxes(
+    dataset: VideoDataset,
+    find: Callable[[VideoRecord], FrameRows],
+    made_with: dict,
+    num_processes: int,
+    title: str,
+) -> Path:
+    path = dataset.folder / PERSON_BOXES_FILE
+    if is_made_with(dataset.folder, made_with):
+        return path
+    unfinished = UnfinishedRows(dataset.folder, "boxes", made_with, NO_BOXES)
+    with rows_of_videos(dataset, unfinished, find, num_processes, title) as rows:
+        names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+        return write_box_rows(dataset.folder, names, frames, rows, made_with)
+
+
+def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
+    """Return one row a video: how much of it the boxes cover.
+
+    Args:
+        dataset: The prepared data set, with boxes; of a large one, `MAX_VIDEOS` are drawn.
+        min_score: Boxes must score above this, in [0, 1].
+
+    Returns:
+        Columns name, class, frames_with_person (share of the frames that have a box),
+        boxes_per_frame (mean), box_area (mean share of the frame that the boxes cover, overlaps
+        counted once, over the frames that have a box; 0 where none has), score (mean; NaN without
+        boxes), vanishes (whether frames without a box lie between frames with one), several
+        (whether a frame has more than one).
+    """
+    person_boxes = PersonBoxes(dataset)
+    rows = np.arange(len(dataset.index))
+    if len(rows) > MAX_VIDEOS:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MAX_VIDEOS, replace=False))
+    table = []
+    for row in rows:
+        record = dataset.record(int(row))
+        found = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
+        boxes = [frame[frame[:, 4] > min_score] for frame in found]
+        table.append({"name": record.name} | _statistics_of(boxes, record))
+    frame = pd.DataFrame(table)
+    frame.insert(1, "class", dataset.index["class"].to_numpy()[rows])
+    return frame
+
+
+def _statistics_of(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
+    """Return what `box_statistics` says of the boxes (n, 5) of a video's frames."""
+    counts = np.array([len(frame) for frame in boxes])
+    areas = [_covered(frame[:, :4], record.height, record.width) for frame in boxes if len(frame)]
+    with_box = np.flatnonzero(counts)
+    return {
+        "frames_with_person": (counts > 0).mean(),
+        "boxes_per_frame": counts.mean(),
+        "box_area": float(np.mean(areas)) if areas else 0.0,
+        "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
+        "vanishes": bool((np.diff(with_box) > 1).any()),
+        "several": bool(counts.max() > 1),
+    }
+
+
+def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Return how good the boxes of each class are, the class with the fewest boxes first.
+
+    Args:
+        statistics: From `box_statistics`.
+
+    Returns:
+        A row a class: its videos, mean share of their frames with a box, mean score, and in how
+        many a box vanishes in between, and in how many a frame has several.
+    """
+    classes = statistics.groupby("class")
+    table = pd.DataFrame(
+        {
+            "videos": classes.size(),
+            "frames with a box": classes["frames_with_person"].mean(),
+            "mean score": classes["score"].mean(),
+            "box vanishes": classes["vanishes"].sum(),
+            "several people": classes["several"].sum(),
+        }
+    )
+    return table.sort_values("frames with a box", kind="stable")
+
+
+def _covered(boxes: np.ndarray, height: int, width: int) -> float:
+    """Share of the frame that boxes (n, 4) cover together, on a grid of `GRID`² points."""
+    points = (np.arange(GRID) + 0.5) / GRID
+    x, y = points * width, points * height
+    in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
+    in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
+    return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())

@@ -1,0 +1,165 @@
+"""The reference's pickled files of person boxes and ImageNet scores, read without running code.
+
+Formats: boxes {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}; scores {video:
+{1-based frame: {"prob": array (1000,)}}}. A video is named by its file without ending, in Kinetics
+by the first 11 characters (the YouTube id).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import (
+    NO_BOXES,
+    NO_SCORES,
+    PERSON_BOXES_FILE,
+    TEACHER_FILE,
+    FrameRows,
+    is_made_with,
+    read_made_with,
+    write_box_rows,
+    write_scores,
+)
+from lib.fileio import reading
+from lib.prepare.download import sha256_of
+from lib.prepare.match_names import has_youtube_ids, stem_of, youtube_id
+from lib.prepare.safe_pickle import as_array, load_arrays
+
+MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames
+REMEDY = "use a file from the reference, or make boxes and scores anew"
+
+
+def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
+    """Turn the reference's `detections.npy` into `person_boxes.safetensors`.
+
+    Videos and frames that the file lacks get no boxes; how many is printed.
+
+    Returns:
+        The path of `person_boxes.safetensors`.
+
+    Raises:
+        ValueError: If the file is not what it should be, or has none of the videos.
+    """
+    made_with = import_made_with(path)
+    if is_made_with(dataset.folder, made_with):
+        return dataset.folder / PERSON_BOXES_FILE
+    table = _read_table(path, dataset)
+
+    def boxes_of(frame: int, value: Any) -> np.ndarray:
+        boxes = as_array(value).astype(np.float32)
+        boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
+            raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
+        return boxes
+
+    frames = dataset.index["frames"].tolist()
+    names = dataset.index["name"].tolist()
+    results = _rows_of(dataset, table, path, boxes_of, NO_BOXES)
+    _check_sizes(dataset, results, path)
+    return write_box_rows(dataset.folder, names, frames, results, made_with)
+
+
+def _check_sizes(dataset: VideoDataset, results: list[FrameRows], path: str | Path) -> None:
+    """Refuse boxes that were made for frames of another size."""
+    sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
+    for (name, width, height), result in zip(sizes, results, strict=True):
+        far = result.rows[:, 2:4].max(axis=0, initial=0)
+        if far[0] > 1.05 * width + 2 or far[1] > 1.05 * height + 2:
+            raise ValueError(
+                f"{path}: the boxes of {name} reach to {far.round().tolist()}, its frames are "
+                f"{width} × {height}: they were made for frames of another size; use those frames, "
+                "or detect the people anew"
+            )
+
+
+def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
+    """Turn the reference's file of ImageNet scores into `teacher.safetensors`.
+
+    Returns:
+        The path of `teacher.safetensors`.
+
+    Raises:
+        ValueError: If the file is not what it should be, or lacks a video.
+    """
+    made_with = import_made_with(path)
+    if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
+        return dataset.folder / TEACHER_FILE
+    table = _read_table(path, dataset)
+
+    def row_of(frame: int, value: Any) -> np.ndarray:
+        scores = value.get("prob") if isinstance(value, dict) else None
+        scores = np.zeros(0) if scores is None else as_array(scores).astype(np.float32)
+        if scores.shape != (1000,) or not np.isfinite(scores).all():
+            raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
+        return scores[None].astype(np.float16)
+
+    results = _rows_of(dataset, table, path, row_of, NO_SCORES)
+    lacking = [n for n, r in zip(dataset.index["name"], results, strict=True) if not len(r.rows)]
+    if lacking:
+        raise ValueError(
+            f"{path}: no scores for {len(lacking)} of {len(results)} videos, the first: "
+            f"{lacking[0]}; compute the scores instead (teacher_scores = 'compute')"
+        )
+    names = dataset.index["name"].tolist()
+    return write_scores(dataset.folder, names, results, made_with)
+
+
+def import_made_with(path: str | Path) -> dict:
+    """Say which file was imported; plain JSON.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    with reading(path, REMEDY):
+        return {"method": "import", "file_sha256": sha256_of(Path(path))}
+
+
+def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
+    table = load_arrays(Path(path), REMEDY)
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
+    keys = _reference_names(dataset)
+    missing = [key for key in keys if key not in table]
+    if len(missing) == len(keys):
+        raise ValueError(
+            f"{path}: has none of the {len(keys)} videos of {dataset.folder}, its first name is "
+            f"{next(iter(table), None)!r} and the first of the index {keys[0]!r}; is it the file "
+            "of another data set?"
+        )
+    if missing:
+        print(f"{path}: lacks {len(missing)} of {len(keys)} videos, the first: {missing[:3]}")
+    return table
+
+
+def _reference_names(dataset: VideoDataset) -> list[str]:
+    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
+    return [name_of(name) for name in dataset.index["name"]]
+
+
+def _rows_of(
+    dataset: VideoDataset,
+    table: dict,
+    path: str | Path,
+    convert: Callable[[int, Any], np.ndarray],
+    empty: np.ndarray,
+) -> list[FrameRows]:
+    results, beyond, space = [], 0, MAX_GROWTH * Path(path).stat().st_size
+    videos = dataset.index[["name", "frames"]].itertuples(index=False)
+    for (name, num_frames), key in zip(videos, _reference_names(dataset), strict=True):
+        entry = table.get(key, {})
+        try:
+            numbers = sorted(n for n in entry if 1 <= n <= num_frames)
+            parts = [convert(int(number), entry[number]) for number in numbers]
+            if (space := space - sum(part.nbytes for part in parts)) < 0:
+                raise ValueError("its arrays are far larger than the file")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: video {name}: {error}") from error
+        beyond += len(entry) - len(numbers)
+        frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
+        results.append(FrameRows(np.concatenate([empty, *parts]), frames.astype(np.int32)))
+    if beyond:
+        print(f"{path}: {beyond} frames that the videos do not have were left out")
+    return results

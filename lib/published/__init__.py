@@ -1,1 +1,0 @@
-"""Networks and weights that others have published, opened when a run names one."""

@@ -1,0 +1,163 @@
+"""How a run is followed: a small file for what its log does not say yet, and the log once more.
+
+The log comes as printed lines and, with the optional package `tensorboard`, as its events.
+"""
+
+import json
+import shutil
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
+
+from lib.fileio import write_text
+from lib.runs.hang_detector import Standstill, StandstillError
+from lib.runs.run_dir import RunDir
+
+WRITE_INTERVAL_S = 2.0
+
+
+class ProgressFile:
+    """Writes `progress.json`, every two seconds at most: where the run is within its epoch.
+
+    Args:
+        run: The run.
+        step: Optimiser steps made so far.
+        last_step: Steps of the whole run.
+        steps_per_epoch: Steps of an epoch.
+    """
+
+    def __init__(self, run: RunDir, step: int, last_step: int, steps_per_epoch: int):
+        self.run, self.first_step = run, step
+        self.last_step, self.steps_per_epoch = last_step, steps_per_epoch
+        self.started = time.perf_counter()
+        self.written: float | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time to write again."""
+        return self.written is None or time.perf_counter() - self.written > WRITE_INTERVAL_S
+
+    def write(
+        self, step: int, lr: float, samples_per_s: float, means: dict[str, float | None]
+    ) -> None:
+        """Write the state after a step.
+
+        Args:
+            step: Steps made.
+            lr: Learning rate of the last step.
+            samples_per_s: Clips a second in this epoch, over all processes.
+            means: Statistics of this epoch so far, of this process.
+        """
+        self.written = time.perf_counter()
+        per_step = (self.written - self.started) / max(1, step - self.first_step)
+        state = {
+            "step": step,
+            "last_step": self.last_step,
+            "steps_per_epoch": self.steps_per_epoch,
+            "lr": lr,
+            "samples_per_s": round(samples_per_s, 1),
+            "seconds_left": round(per_step * (self.last_step - step), 1),
+            **means,
+        }
+        with suppress(OSError):  # whoever looks on may miss something, the training goes on
+            self.run.check_is_there()  # one that was deleted is not to come again
+            write_text(self.run.progress_path, json.dumps(state) + "\n")
+
+
+class LogFollower:
+    """Prints a line for each validated epoch of a run as its log grows, and that it is to stop.
+
+    Args:
+        run: The run.
+        epochs: Its number of epochs.
+        num_processes: Processes that train it.
+    """
+
+    def __init__(self, run: RunDir, epochs: int, num_processes: int = 1):
+        self.run, self.epochs = run, epochs
+        self.standstill: Standstill | None = Standstill(run.folder, num_processes)
+        self.has_warned = False
+        self.shown = len(run.log_entries())
+        self.started = time.perf_counter()
+        self.first_epoch = run.log_entries()[-1]["epoch"] if self.shown else 0
+        self.is_stopping = False
+
+    def show(self) -> None:
+        """Print what is new; what cannot be read is left out, for the training goes on.
+
+        Raises:
+            StandstillError: Once, if the run stands still and is asked to end.
+        """
+        with suppress(OSError, ValueError):
+            self._show_log()
+        self._warn()
+
+    def _show_log(self) -> None:
+        entries = self.run.log_entries()
+        for entry in entries[self.shown :]:
+            if "eval/top1_video" in entry:
+                print(self._line(entry), flush=True)
+        self.shown = len(entries)
+        if not self.is_stopping and self.run.is_asked_to_stop():
+            self.is_stopping = True
+            print("asked to end: saves a checkpoint (interrupt again to end at once)", flush=True)
+
+    def _warn(self) -> None:
+        """Say whom a run waits for that makes no step; end it if that was asked for."""
+        problem = self.standstill.problem() if self.standstill else None
+        if problem and not self.has_warned:
+            print(problem, flush=True)
+        self.has_warned = bool(problem)
+        if problem and self.run.is_asked_to_stop():
+            self.standstill = None
+            raise StandstillError(problem)
+
+    def _line(self, entry: dict) -> str:
+        elapsed = time.perf_counter() - self.started
+        left = elapsed / max(1, entry["epoch"] - self.first_epoch) * (self.epochs - entry["epoch"])
+        loss = entry["loss/total"]  # None if every step was left out, in fp16
+        parts = [f"epoch {entry['epoch']}/{self.epochs}"]
+        parts.append("loss -" if loss is None else f"loss {loss:.3f}")
+        if "ssl/mask_rate" in entry:
+            parts.append(f"confident {100 * entry['ssl/mask_rate']:.0f} %")
+            accuracy = entry["ssl/pseudo_label_accuracy"]
+            parts.append("right -" if accuracy is None else f"right {100 * accuracy:.0f} %")
+        parts.append(f"val top-1 {entry['eval/top1_video']:.1f} %")
+        parts.append(f"{entry['samples_per_s']:.0f} clips/s")
+        parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
+        return " | ".join(parts)
+
+
+def check_tensorboard() -> None:
+    """Raise ValueError, with the remedy, if TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        raise ValueError(
+            "tensorboard: true needs the package tensorboard; "
+            "pip install -e '.[tracking]', or set it to false"
+        )
+
+
+class EventWriter:
+    """Writes `tensorboard/` of a run.
+
+    It starts from the log that the run continues, so that no step is there twice.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: RunDir):
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = run.folder / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder))
+        for entry in run.log_entries():
+            self.add(entry)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write one entry of the log, at its step."""
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                self.writer.add_scalar(name, value, entry["step"])
+        self.writer.flush()

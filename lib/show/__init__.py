@@ -1,1 +1,0 @@
-"""Figures, widgets and the report."""

@@ -1,0 +1,1 @@
+"""Training: objectives, the loop and what a run needs."""

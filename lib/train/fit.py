@@ -1,0 +1,197 @@
+"""Starting a run: its checks, its processes, its command line. The loop is in `trainer.py`.
+
+Notebook 3 calls `fit`. The same run from a shell, here or on several machines with a shared disk:
+
+    python -m lib.train.fit params/demo/recipe.yaml params/demo/semi_seed0.yaml
+    torchrun --nproc-per-node 2 -m lib.train.fit params/paper.yaml recipe.yaml run.yaml
+
+On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
+--rdzv-endpoint <first machine>:29400 -m lib.train.fit recipe.yaml run.yaml`.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+from lib.config import TrainSettings
+from lib.fileio import check_writable, file_lock, write_text
+from lib.models.build import check_input
+from lib.runs.device import check_precision, resolve_device
+from lib.runs.distributed import (
+    DistContext,
+    exit_now,
+    is_in_torchrun,
+    launch,
+    resolve_num_processes,
+)
+from lib.runs.hang_detector import CURE, StandstillError, pulse_path
+from lib.runs.progress import LogFollower, check_tensorboard
+from lib.runs.run_dir import RunDir
+from lib.runs.signals import signals_ask
+from lib.train import setup, trainer
+from lib.train.schedule import num_micro_batches
+
+# PyTorch's and Python's words for it, in a traceback.
+SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d|(?s:SemLock.*No space left)"
+LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
+
+
+def train_worker(world: DistContext, settings: TrainSettings) -> None:
+    """Train one run; what every process of it runs. The first failure is kept in `error.txt`."""
+    run = RunDir(settings.run_dir)
+    try:
+        trainer.Trainer(settings, world).fit()
+    except Exception as error:
+        cure = _cure(error)
+        if not run.error_path.exists():  # the other processes fail too, because of the first
+            text = f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}{cure}"
+            _note_error(run, text)
+        if cure:
+            raise OSError(cure) from error
+        raise
+    finally:
+        _forget(run, [world.rank])
+
+
+def _cure(error: Exception) -> str:
+    """Return how to cure shared memory that is too small; empty if it is not, or was named."""
+    text = "".join(traceback.format_exception(error))
+    is_new = re.search(SMALL_SHARED_MEMORY, text) and CURE not in text
+    return f"num_workers: the shared memory is too small; {CURE}\n" if is_new else ""
+
+
+def _forget(run: RunDir, ranks: Sequence[int]) -> None:
+    """Remove what processes that have ended said about where they are."""
+    with suppress(OSError):
+        for rank in ranks:
+            pulse_path(run.folder, rank).unlink(missing_ok=True)
+        if 0 in ranks:
+            run.progress_path.unlink(missing_ok=True)
+
+
+def _note_error(run: RunDir, text: str) -> None:
+    with suppress(OSError):  # a full disk may be the error
+        write_text(run.error_path, text + "\n")
+
+
+def fit(settings: TrainSettings) -> RunDir:
+    """Train a run, or continue it, showing a line per validated epoch.
+
+    Everything is checked before the processes start. A finished run is left as it is, and says so.
+
+    Args:
+        settings: The run.
+
+    Returns:
+        The run, with `last.pt`, `best.pt` and its log.
+
+    Raises:
+        ValueError: If data, lists, boxes, batches or the folder do not fit the settings.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint was saved; the same call
+            continues.
+    """
+    device, num_processes, data = check(settings)
+    run = RunDir(settings.run_dir)
+    is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
+    with file_lock(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
+        if is_first:
+            run.open(settings, num_processes, data)
+        step, epoch = run.saved() or (0, 0)
+        if epoch >= settings.epochs:
+            print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
+            return run
+        if step:
+            print(f"continuing {run.folder} from its last checkpoint")
+        with signals_ask(run.ask_to_stop, again_ends=not is_in_torchrun()) as signals:
+            _train(settings, run, num_processes, device)
+    _raise_asked(run, signals)
+    return run
+
+
+def _raise_asked(run: RunDir, signals: list[int]) -> None:
+    """Pass on a request to end; SIGTERM to a run that is finished has nothing to interrupt."""
+    if signal.SIGINT in signals or (signals and not run.is_finished()):
+        print(f"asked to end ({signal.Signals(signals[0]).name}): the same call continues")
+        raise KeyboardInterrupt
+
+
+def _train(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
+    follow = LogFollower(run, settings.epochs, num_processes).show
+    try:
+        launch(train_worker, (settings,), num_processes, device, follow)
+    except StandstillError as error:
+        run.error_path.unlink(missing_ok=True)  # of processes that were not to wait any longer
+        print(f"{error}; ended at once, the same call goes on from the last checkpoint")
+    except ChildProcessError as error:  # its neighbours have failed only because of it
+        _note_error(run, str(error))
+        raise
+    except Exception as error:  # also of a second loader that died while the first was dealt with
+        if cure := _cure(error):
+            _note_error(run, f"{traceback.format_exc()}{cure}")
+            raise OSError(cure) from error
+        raise
+    finally:
+        _forget(run, () if is_in_torchrun() else range(num_processes))  # there others may go on
+
+
+def check(settings: TrainSettings) -> tuple[str, int, str]:
+    """Check all that can be checked before processes start.
+
+    Returns:
+        Device, number of processes, and what tells the data from others.
+
+    Raises:
+        ValueError: Naming the setting that does not fit.
+    """
+    device = resolve_device(settings.device)
+    num_processes = resolve_num_processes(settings.num_processes, device)
+    num_micro_batches(settings, num_processes)
+    check_precision(settings.precision, device)
+    if device == "cuda" and not settings.num_workers:
+        warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
+    if settings.tensorboard:
+        check_tensorboard()
+    data = setup.load_data(settings)
+    list(
+        map(data.labeled.read_split, settings.test_splits)
+    )  # names a wrong one before it is needed
+    setup.make_clip_datasets(settings, data)
+    setup.load_soft_targets(settings, data)
+    for crop_size in (settings.crop_size, settings.test_crop_size):
+        check_input(settings.model, settings.clip_len, crop_size)
+    setup.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
+    check_writable(RunDir(settings.run_dir).folder, "run_dir", "choose another run_dir")
+    return device, num_processes, data.digest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
+    parser = argparse.ArgumentParser(prog="lib.train.fit", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("files", nargs="+", type=Path, help="shared, recipe, run; later ones win")
+    files = parser.parse_args(arguments).files
+    try:
+        run = fit(setup.read_settings(files))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    if is_in_torchrun() and os.environ["RANK"] != "0":  # rank 0 saves, perhaps a moment later
+        return 0
+    return 0 if run.is_finished() else 1
+
+
+if __name__ == "__main__":
+    from lib.learn import training  # the module that spawned processes import, not `__main__`
+    from lib.runs import spawn_entry as begin
+
+    sys.modules["__main__"] = begin  # which they import first: it is small, and watches
+    exit_now(training.main())

@@ -1,0 +1,466 @@
+"""The batch: its plan, its locks, and a batch that is stopped and killed and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import make_tiny_settings
+from test_training import assert_same_weights, log_of
+
+from lib.batch import __main__ as command_line
+from lib.batch import job
+from lib.batch import local as batch
+from lib.batch.local import make_slots
+from lib.batch.plan import (
+    COMPLETE,
+    REFUSED,
+    TO_CONTINUE,
+    TO_DO,
+    TO_EVALUATE,
+    find_run_files,
+    plan_text,
+    read_plan,
+    state_of,
+)
+from lib.batch.requirements import data_needs, estimate_clips, problems
+from lib.config import PROJECT_ROOT
+from lib.fileio import LockedError, file_lock
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+
+TINY = {
+    "clip_len": 4,
+    "frame_interval": 2,
+    "short_side": 20,
+    "crop_size": 16,
+    "test_crop_size": 20,
+    "test_num_clips": 1,
+    "labeled_fraction": 1.0,
+    "labeled_batch": 4,
+    "unlabeled_batch": 6,
+    "dropout": 0.3,
+    "device": "cpu",
+    "num_processes": 1,
+}
+
+
+def write_study(folder: Path, recipe: dict | str, **runs: dict | str) -> Path:
+    """Write a study whose runs go into `runs/` beside it; a text is written as it is."""
+    folder.mkdir()
+    for name, values in {"recipe": recipe, **runs}.items():
+        if isinstance(values, dict) and name != "recipe":
+            values = {"run_dir": str(folder.parent / "runs" / name)} | values
+        text = values if isinstance(values, str) else yaml.safe_dump(values)
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path, prepared_dir) -> Path:
+    recipe = TINY | {"prepared_dir": str(prepared_dir)}
+    return write_study(tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1})
+
+
+# --- What the arguments mean ----------------------------------------------------------------------
+
+
+def test_a_file_a_folder_and_a_pattern(study):
+    both = [study / "a.yaml", study / "b.yaml"]
+    assert find_run_files(study) == find_run_files(study.parent) == both
+    assert find_run_files(study / "b.yaml") == both[1:]
+    assert find_run_files(str(study / "*.yaml")) == both
+    assert find_run_files(str(study.parent / "ti*")) == both
+    assert [run.name for run in read_plan([study / "b.yaml", study])] == ["b", "a"]
+
+
+def test_run_and_recipe_and_notebook_are_laid_over_each_other(study):
+    run = read_plan([study])[1]
+    assert (run.settings.seed, run.settings.clip_len) == (1, 4)
+    assert run.settings.model == "r3d_small"  # the notebook's
+    assert "model" not in run.parameters
+
+
+def test_several_values_make_a_grid(study):
+    runs = read_plan([study / "a.yaml"], {"seed": [0, 1], "lr": [0.1, 0.2], "epochs": [7]})
+    assert [run.name for run in runs] == [
+        "a_lr0.1_seed0", "a_lr0.2_seed0", "a_lr0.1_seed1", "a_lr0.2_seed1",
+    ]  # fmt: skip
+    assert [run.run_dir.name for run in runs] == [run.name for run in runs]
+    assert (runs[3].settings.seed, runs[3].settings.lr, runs[3].settings.epochs) == (1, 0.2, 7)
+    runs = read_plan([study / "a.yaml"], {"seed": [0, 1], "run_dir": ["outputs/other/b"]})
+    assert [run.settings.run_dir for run in runs] == [
+        "outputs/other/b_seed0", "outputs/other/b_seed1",
+    ]  # fmt: skip
+
+
+def test_a_grid_of_seeds_takes_the_place_of_a_seed_in_the_name(tmp_path):
+    study = write_study(tmp_path / "seeds", TINY, a_seed0={"seed": 0})
+    assert [r.name for r in read_plan([study], {"seed": [3, 4]})] == ["a_seed3", "a_seed4"]
+    assert [r.name for r in read_plan([study], {"lr": [1.0, 2.0]})] == [
+        "a_lr1.0_seed0", "a_lr2.0_seed0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("seed=0,1,2", ("seed", [0, 1, 2])),
+        ("lr=0.1", ("lr", [0.1])),
+        ("test_splits=[val, train]", ("test_splits", [["val", "train"]])),
+        ("videos_dir=/some/videos", ("videos_dir", ["/some/videos"])),
+        ("weights=null", ("weights", [None])),
+    ],
+)
+def test_set_is_yaml(text, expected):
+    assert command_line.parse_set(text) == expected
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "seed=", "seed=[1"])
+def test_set_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="--set"):
+        command_line.parse_set(text)
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "run, message",
+    [
+        ("a:\t1\n\tb: 2\n", "not valid YAML.*line 1.*use spaces, not tabs"),
+        ("seed: 1\nseed: 2\n", "'seed' is set a second time"),
+        ({"epohcs": 3}, "did you mean 'epochs'"),
+        ({"epochs": "3"}, "epochs: .*got '3' .*without quotes"),
+        ({"lr": "1e-4"}, "write 1.0e-4"),
+        ("- a list\n", "must be flat lines"),
+    ],
+)
+def test_a_bad_run_file_is_named(tmp_path, run, message):
+    study = write_study(tmp_path / "bad", TINY, good={}, wrong=run)
+    with pytest.raises(ValueError, match=rf"(?s)wrong\.yaml.*{message}"):
+        read_plan([study])
+
+
+def test_all_bad_files_are_named_at_once(tmp_path):
+    study = write_study(tmp_path / "bad", TINY, one={"epohcs": 1}, two={"lr": 0.0})
+    with pytest.raises(ValueError, match=r"(?s)one\.yaml.*two\.yaml"):
+        read_plan([study])
+
+
+def test_what_is_wrong_in_several_files_is_said_once(tmp_path):
+    study = write_study(tmp_path / "bad", TINY, one={"lr": 0.0}, two={"lr": 0.0}, good={})
+    with pytest.raises(ValueError, match=r"one\.yaml and 1 more: settings.*\n  lr: [^\n]*$"):
+        read_plan([study])
+    with pytest.raises(ValueError, match=r"(?s)^--set: .* seed: .*one\.yaml and 1 more: .* lr: "):
+        read_plan([study / "good.yaml", study], {"seed": ["x"]})
+
+
+def test_a_study_without_recipe_or_runs_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no recipe\.yaml"):
+        read_plan([tmp_path / "empty"])
+    (tmp_path / "empty" / "a.yaml").write_text("seed: 1\n")
+    for path in ("empty", "empty/a.yaml"):
+        with pytest.raises(ValueError, match=r"no recipe\.yaml"):
+            read_plan([tmp_path / path])
+    study = write_study(tmp_path / "alone", TINY)
+    with pytest.raises(ValueError, match="no run file"):
+        read_plan([study])
+    with pytest.raises(ValueError, match="no file or folder"):
+        read_plan([str(tmp_path / "nothing*")])
+
+
+def test_runs_that_share_a_folder_are_refused(tmp_path):
+    place = {"run_dir": str(tmp_path / "same")}
+    study = write_study(tmp_path / "twins", TINY, a=place, b=place)
+    with pytest.raises(ValueError, match="runs a and b share run_dir"):
+        read_plan([study])
+
+
+def test_outputs_that_cannot_be_written_are_refused(study):
+    (study.parent / "runs").write_text("a file in the way")
+    with pytest.raises(ValueError, match="nothing can be written to"):
+        batch.run(study)
+
+
+def test_errors_of_the_command_line_have_their_own_status(study, capsys):
+    assert command_line.main([str(study / "nothing.yaml")]) == 2
+    assert "nothing.yaml" in capsys.readouterr().err
+    assert command_line.main([str(study), "--set", "epohcs=1"]) == 2
+    assert capsys.readouterr().err.splitlines() == [  # once, not once a run
+        "--set: settings that cannot be used",
+        "  epohcs: no such parameter; did you mean 'epochs'?",
+    ]
+
+
+# --- What is to be done ---------------------------------------------------------------------------
+
+
+def test_the_state_of_a_run(study):
+    run = read_plan([study / "a.yaml"], {"epochs": [2]})[0]
+    record = RunDir(run.run_dir)
+    assert state_of(run) == (TO_DO, "")
+    record.open(run.settings)
+    assert state_of(run) == (TO_DO, "")
+    record.append_log({"epoch": 1, "step": 3})
+    record.save(record.last_path, {"model": {}, "step": 3, "epoch": 1})
+    assert state_of(run) == (TO_CONTINUE, "epoch 1")
+    record.append_log({"epoch": 2, "step": 6})
+    assert state_of(run) == (TO_CONTINUE, "epoch 1")  # killed before the checkpoint of its end
+    record.save(record.last_path, {"model": {}, "step": 6, "epoch": 2})
+    assert state_of(run) == (TO_EVALUATE, "")
+    record.metrics_path.touch()
+    assert state_of(run) == (COMPLETE, "")
+    other = read_plan([study / "a.yaml"], {"epochs": [3], "num_workers": [2]})[0]
+    state, why = state_of(other)
+    assert state == REFUSED and "epochs: 2 there, 3 here" in why and "num_workers" not in why
+    assert "set lr_restart_epochs to [2] as well" in why
+    longer = read_plan([study / "a.yaml"], {"epochs": [3], "lr_restart_epochs": [[2]]})[0]
+    assert state_of(longer) == (TO_CONTINUE, "epoch 2")
+
+
+def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):
+    run = read_plan([study / "a.yaml"])[0]
+    RunDir(run.run_dir).open(run.settings)
+    before = RunDir(run.run_dir).params_path.read_text()
+    assert batch.run(study / "a.yaml", {"lr": [0.7]}) == 1
+    assert f"lr: {run.settings.lr} there, 0.7 here" in capsys.readouterr().err
+    assert RunDir(run.run_dir).params_path.read_text() == before
+    assert not (run.run_dir / "3_train.ipynb").exists()
+
+
+def test_the_plan_is_printed_and_nothing_is_done(study, capsys):
+    assert command_line.main([str(study), "--dry-run", "--set", "epochs=5"]) == 0
+    text = capsys.readouterr().out
+    assert "runs: 2 runs" in text and "synthetic" in text and "prepared" in text
+    assert "5 epochs" in text and "[to do]" in text
+    assert not (study.parent / "runs").exists()
+
+
+def test_clips_are_counted(study):
+    supervised, semi = read_plan([study], {"epochs": [5]})
+    assert estimate_clips(supervised.settings) == 5 * 4 * 4  # 18 videos: 4 steps of 4
+    assert estimate_clips(semi.settings) == 5 * 3 * (4 + 6)
+
+
+@pytest.mark.parametrize(
+    "changes, problem, command",
+    [
+        ({"dataset": "ucf101"}, "not prepared", "--dataset ucf101 .*--person_boxes yolox"),
+        ({"dataset": "kinetics100"}, "not prepared", "--videos_dir /path/to/videos"),
+        ({"dataset": "folder"}, "videos_dir is not set", "--set videos_dir"),
+        ({"unlabeled_dataset": "hmdb51"}, "not prepared", "--dataset hmdb51"),
+        ({"val_split": "valid"}, "no list 'valid'", "--split_files"),
+        ({"distillation_weight": 1.0}, "no ImageNet scores", "--teacher_scores compute"),
+    ],
+)
+def test_missing_data_stops_the_batch_and_names_the_command(
+    tmp_path, prepared_dir, changes, problem, command
+):
+    recipe = TINY | {"prepared_dir": str(prepared_dir)}
+    study = write_study(tmp_path / "far", recipe, a={}, b=changes)
+    with pytest.raises(ValueError, match=rf"(?s)nothing was started.*{problem}.*{command}"):
+        batch.run(study)
+    assert not (tmp_path / "runs").exists()
+    assert problem in plan_text(read_plan([study]))
+
+
+def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
+    runs = read_plan([study], {"prepared_dir": [str(tmp_path / "nowhere")]})
+    assert problems(data_needs(run.settings for run in runs)) == []
+
+
+def test_planning_imports_nothing_slow():
+    code = (
+        "import sys, lib.batch.__main__; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_machine_is_shared():
+    assert make_slots(1) == [{}]
+    if not torch.cuda.is_available():
+        assert len(make_slots(3)) == 3 and "OMP_NUM_THREADS" in make_slots(2)[0]
+
+
+# --- Locks ----------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lib.fileio import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = tmp_path / "run" / ".lock"
+    lock_owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert lock_owner.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=f"in use by process {lock_owner.pid} on "):
+            with file_lock(path):
+                pass
+    finally:
+        lock_owner.kill()  # as a machine that runs out of memory
+        lock_owner.communicate()
+    with file_lock(path, wait_s=5):
+        with pytest.raises(LockedError, match=f"process {os.getpid()}"):
+            with file_lock(path):
+                pass
+
+
+# --- Stopped, killed, and gone on -----------------------------------------------------------------
+
+LONG = TINY | {"epochs": 24, "val_every_epochs": 2}
+
+
+def start_batch(study: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lib.batch", study],
+        cwd=PROJECT_ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_epoch(run: RunDir, epoch: int, process: subprocess.Popen) -> None:
+    give_up = time.monotonic() + 120
+    while len(run.log_entries()) < epoch:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < give_up, f"no epoch {epoch} in {run.folder}"
+        time.sleep(0.05)
+
+
+def test_a_batch_that_is_stopped_and_killed_ends_as_if_nothing_had_been(tmp_path, prepared_dir):
+    recipe = LONG | {"prepared_dir": str(prepared_dir)}
+    study = write_study(tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1})
+    first, second = (RunDir(tmp_path / "runs" / name) for name in "ab")
+
+    process = start_batch(study)
+    wait_for_epoch(first, 3, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command goes on" in said
+    assert first.last_path.is_file() and not first.is_finished() and not first.stop_path.exists()
+
+    process = start_batch(study)
+    wait_for_epoch(second, 5, process)
+    process.kill()
+    process.communicate()
+    with file_lock(second.folder / ".train.lock", wait_s=15):  # no kernel goes on behind our back
+        assert first.is_finished() and not second.is_finished()
+
+    process = start_batch(study)
+    said = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, said
+    assert "[1/2] a: complete" in said
+    for run, changes in ((first, {"objective": "supervised"}), (second, {"seed": 1})):
+        settings = run.settings().model_copy(update={"run_dir": str(tmp_path / run.name)})
+        assert settings.seed == changes.get("seed", 0)
+        undisturbed = fit(settings)
+        assert_same_weights(run, undisturbed)
+        ends = [[e for e in log_of(r) if "eval/top1_video" in e][-1] for r in (run, undisturbed)]
+        assert ends[0] == ends[1]
+        assert [e["epoch"] for e in run.log_entries()] == list(range(1, 25))
+        assert json.loads(run.metrics_path.read_text())["splits"]
+    assert (tmp_path / "runs" / "report.html").is_file()
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+def torchrun(files: list[Path], *options: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options, "-m", "lib.train.fit"]
+        + [str(file) for file in files],
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(
+    tmp_path, prepared_dir, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads add in other orders
+    settings = make_tiny_settings(
+        prepared_dir, tmp_path / "spawned", num_processes=2, dropout=0.3, unlabeled_scene_p=0.5
+    )
+    spawned = fit(settings)
+    (tmp_path / "recipe.yaml").write_text(settings.as_yaml())
+    rendezvous = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test")
+    port = 20_000 + os.getpid() % 20_000
+    ways = {
+        "one_node": [("--standalone", "--nproc-per-node=2")],
+        "two_nodes": [(*rendezvous, f"--rdzv-endpoint=localhost:{port}")] * 2,
+    }
+    for name, agents in ways.items():
+        (tmp_path / f"{name}.yaml").write_text(f"run_dir: {tmp_path / name}\n")
+        files = [tmp_path / "recipe.yaml", tmp_path / f"{name}.yaml"]
+        processes = [torchrun(files, *options) for options in agents]
+        said = [process.communicate(timeout=120)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(agents), "\n".join(said)
+        assert any("epoch 2/2" in text for text in said)
+        assert log_of(RunDir(tmp_path / name)) == log_of(spawned), name
+        assert_same_weights(RunDir(tmp_path / name), spawned)
+
+
+def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, prepared_dir):
+    settings = make_tiny_settings(tmp_path / "empty", tmp_path / "run")
+    (tmp_path / "run.yaml").write_text(settings.as_yaml())
+    process = torchrun([tmp_path / "run.yaml"], "--standalone", "--nproc-per-node=1")
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    assert "not prepared" in said and "python -m lib.prepare --dataset synthetic" in said
+
+
+def write_notebook(folder: Path, monkeypatch, code: str) -> None:
+    monkeypatch.setattr(job, "NOTEBOOKS", folder)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(code)],
+            metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+        ),
+        folder / "some.ipynb",
+    )
+
+
+def test_a_kernel_is_reached_by_no_port_that_another_could_take_and_ends(tmp_path, monkeypatch):
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    write_notebook(
+        tmp_path,
+        monkeypatch,
+        "import json; from ipykernel import get_connection_info\n"
+        "print(json.loads(get_connection_info())['transport'])",
+    )
+    job.execute("some.ipynb", tmp_path / "out.ipynb", {})
+    outputs = nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs
+    assert [output.text for output in outputs] == ["ipc\n"]
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_kernel_that_cannot_start_says_so_itself(tmp_path, monkeypatch):
+    write_notebook(tmp_path, monkeypatch, "pass")
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # its interpreter ends at once
+    with pytest.raises(RuntimeError, match="Kernel died before replying"):
+        job.execute("some.ipynb", tmp_path / "out.ipynb", {})

@@ -1,0 +1,245 @@
+"""Batches by submitit: on this machine, and in a Slurm that the test starts on it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_batch import LONG, TINY, wait_for_epoch, write_study
+from test_training import assert_same_weights
+
+from lib.batch import __main__ as command_line
+from lib.batch import slurm as cluster
+from lib.batch.job import run_job
+from lib.batch.plan import read_plan
+from lib.config import PROJECT_ROOT
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+
+SLURM = PROJECT_ROOT / "tests" / "slurm_one_machine.sh"
+
+
+def start_batch(study: Path, *options: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lib.batch", study, *options],
+        cwd=PROJECT_ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def assert_as_if_undisturbed(run: RunDir, epochs: int) -> None:
+    """Compare a run with the same one made in one go."""
+    assert [entry["epoch"] for entry in run.log_entries()] == list(range(1, epochs + 1))
+    elsewhere = run.folder.parent.parent / f"undisturbed_{run.name}"
+    settings = run.settings().model_copy(update={"run_dir": str(elsewhere)})
+    assert_same_weights(run, fit(settings))
+    assert run.metrics_path.is_file() and (run.folder / "3_train.ipynb").is_file()
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path, prepared_dir) -> Path:
+    return write_study(tmp_path / "tiny", TINY | {"prepared_dir": str(prepared_dir)}, a={})
+
+
+def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_line.main([str(study), "--executor", "slurm"]) == 2
+    assert "no Slurm on this machine" in capsys.readouterr().err
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    assert command_line.main([str(study), "--executor", "local"]) == 2
+    assert "pip install -e '.[cluster]'" in capsys.readouterr().err
+    assert not (study.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--gpus", "2"], "--gpus goes with --executor slurm"),
+        (["--executor", "local", "--memory-gb", "2"], "--memory-gb goes with --executor slurm"),
+        (["--sbatch", "qos=long"], "--sbatch goes with --executor slurm"),
+        (["--executor", "pbs"], "invalid choice"),
+    ],
+)
+def test_options_of_the_cluster_are_checked(study, capsys, options, message):
+    with pytest.raises(SystemExit):
+        command_line.main([str(study), *options])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--nodes", "0"], ["--hours", "0"], ["--sbatch", "qos"]])
+def test_impossible_resources_are_refused(study, capsys, options):
+    assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
+    assert options[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "device, gpus, processes", [("cuda", 4, 4), ("auto", 2, 2), ("auto", 0, 3), ("cpu", 4, 3)]
+)
+def test_a_machine_of_several_trains_on_all_its_gpus(
+    study, monkeypatch, tmp_path, device, gpus, processes
+):
+    """Whether or not CUDA_VISIBLE_DEVICES names them; and torchrun waits for the checkpoint."""
+    (planned,) = read_plan([study / "a.yaml"], {"device": [device], "num_processes": [6]})
+    started = {}
+
+    def start(command, cwd, env):
+        started.update(command=command, env=env)
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(cluster.subprocess, "Popen", start)
+    monkeypatch.setattr(cluster.ClusterJob, "_wait", lambda self, process: 0)
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
+    here = SimpleNamespace(num_nodes=2, raw_job_id="7", global_rank=1)
+    cluster.ClusterJob(run_job(planned, "a", 1), {}, tmp_path / "a.yaml")._train_on_all(here)
+    assert f"--nproc-per-node={processes}" in started["command"]
+    assert float(started["env"]["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) >= 120
+
+
+# --- Without Slurm --------------------------------------------------------------------------------
+
+
+def test_the_local_executor_does_a_batch_and_continues_a_preempted_job(tmp_path, prepared_dir):
+    recipe = LONG | {"prepared_dir": str(prepared_dir)}
+    study = write_study(tmp_path / "tiny", recipe, a={})
+    run = RunDir(tmp_path / "runs" / "a")
+    process = start_batch(study / "a.yaml", "--executor", "local", OMP_NUM_THREADS="1")
+    wait_for_epoch(run, 3, process)
+    (submitted,) = run.folder.parent.glob("cluster/*_submitted.pkl")
+    number = submitted.name.split("_")[0]
+    os.kill(int(number), signal.SIGTERM)  # as a cluster that wants its machine back
+    said = process.communicate(timeout=180)[0]
+    assert process.returncode == 0 and "a: done" in said, said
+    assert "saves a checkpoint" in (submitted.parent / f"{number}_0_log.out").read_text()
+    assert "continuing" in (run.folder / "3_train.ipynb").read_text()
+    assert_as_if_undisturbed(run, LONG["epochs"])
+    assert (tmp_path / "runs" / "report.html").is_file()
+
+
+def test_a_failure_by_the_local_executor_costs_one_run(tmp_path, prepared_dir):
+    recipe = TINY | {"prepared_dir": str(prepared_dir), "epochs": 1}
+    missing = {"weights": str(tmp_path / "no.pth")}
+    study = write_study(tmp_path / "tiny", recipe, bad=missing, good={"objective": "supervised"})
+    process = start_batch(study, "--executor", "local", OMP_NUM_THREADS="1")
+    said = process.communicate(timeout=180)[0]
+    assert process.returncode == 1
+    assert "bad: failed" in said and "good: done" in said
+    assert f"bad: to do; see {tmp_path / 'runs' / 'bad' / 'batch.log'}" in said
+    assert "no.pth" in (tmp_path / "runs" / "bad" / "3_train.ipynb").read_text()
+    assert (tmp_path / "runs" / "report.html").is_file()
+
+
+# --- In Slurm -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[dict[str, str]]:
+    """Start a Slurm of this machine, with two nodes, and return its environment; or skip."""
+    command = [str(SLURM), "bash", "-c", "echo conf=$SLURM_CONF; cat"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("conf="):
+            break
+    else:
+        if process.wait() == 77:
+            pytest.skip(f"the test needs a Slurm of its own: {said[-1].strip()}")
+        pytest.fail("".join(said))
+    yield {"SLURM_CONF": said[-1].removeprefix("conf=").strip()}
+    process.stdin.close()  # ends `cat`, and with it Slurm
+    process.wait(timeout=60)
+
+
+def ask(slurm: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        command, env=os.environ | slurm, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+def wait_for_slurm(slurm: dict[str, str], folder: Path) -> None:
+    """Wait until no job is left; on failure show what the jobs printed."""
+    give_up = time.monotonic() + 400
+    while queue := ask(slurm, "squeue", "--noheader"):
+        logs = "".join(path.read_text() for path in folder.glob("cluster/*log*"))
+        assert time.monotonic() < give_up, f"still queued:\n{queue}\n{logs}"
+        time.sleep(0.5)
+
+
+def wait_for_run(run: RunDir, epoch: int) -> None:
+    give_up = time.monotonic() + 200
+    while len(run.log_entries()) < epoch:
+        assert time.monotonic() < give_up, f"no epoch {epoch} in {run.folder}"
+        time.sleep(0.05)
+
+
+def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, prepared_dir, slurm):
+    recipe = LONG | {"prepared_dir": str(prepared_dir)}
+    study = write_study(
+        tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1}, c={"seed": 2}
+    )
+    runs = {name: RunDir(tmp_path / "runs" / name) for name in "abc"}
+    options = ("--executor", "slurm", "--gpus", "0", "--cpus", "1", "--hours", "0.5")
+    process = start_batch(study, *options, **slurm)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    array, _ = said.split("submitted as jobs ")[1].split(";")[0].split(", ")
+    scripts = [path.read_text() for path in (tmp_path / "runs/cluster").glob("*.sh")]
+    assert scripts and all("--cpus-per-task=" in text.split("\nsrun")[1] for text in scripts)
+
+    wait_for_run(runs["b"], 3)
+    ask(slurm, "scontrol", "requeue", f"{array}_1")  # as Slurm preempts
+    wait_for_run(runs["c"], 3)
+    ask(slurm, "scancel", "--signal=TERM", f"{array}_2")  # as Slurm warns of the time limit
+    wait_for_slurm(slurm, tmp_path / "runs")
+
+    logs = {n: (tmp_path / f"runs/cluster/{array}_{n}_0_log.out").read_text() for n in range(3)}
+    assert "saves a checkpoint" not in logs[0]
+    for number, name in ((1, "b"), (2, "c")):
+        assert "Restarts=1 " in ask(slurm, "scontrol", "show", "job", f"{array}_{number}")
+        assert "saves a checkpoint" in logs[number]
+        assert "continuing" in (runs[name].folder / "3_train.ipynb").read_text()
+    for run in runs.values():
+        assert_as_if_undisturbed(run, LONG["epochs"])
+    assert (tmp_path / "runs" / "report.html").is_file()
+
+
+def test_slurm_trains_one_run_on_two_machines(tmp_path, prepared_dir, slurm):
+    """And again after it was preempted; the results are those of two processes here."""
+    recipe = LONG | {"prepared_dir": str(prepared_dir), "num_processes": 2, "epochs": 12}
+    study = write_study(tmp_path / "tiny", recipe, a={})
+    run = RunDir(tmp_path / "runs" / "a")
+    options = ("--executor", "slurm", "--gpus", "0", "--cpus", "1", "--hours", "0.5")
+    process = start_batch(study, *options, "--nodes", "2", **slurm)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, said
+    number = said.split("submitted as jobs ")[1].split(",")[0]
+    wait_for_run(run, 3)
+    ask(slurm, "scontrol", "requeue", number)
+    wait_for_slurm(slurm, tmp_path / "runs")
+    assert "Restarts=1 " in ask(slurm, "scontrol", "show", "job", number)
+    assert_as_if_undisturbed(run, 12)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [(["--partition", "nowhere", "--gpus", "0"], "invalid partition"), ([], "use --gpus 0")],
+)
+def test_what_slurm_refuses_is_reported(study, slurm, monkeypatch, capsys, options, message):
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert ask(slurm, "squeue", "--noheader") == ""

@@ -1,0 +1,208 @@
+"""New videos: clips slide over all of them, and confidence is calibrated."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.config import TrainSettings
+from lib.evaluate.actor_background import decided_by, part_columns
+from lib.evaluate.calibration import Calibration, fit_temperature, reliability
+from lib.evaluate.invariance import PARTS
+from lib.evaluate.predict import (
+    Classifier,
+    clip_table,
+    deciding_clips,
+    find_new_videos,
+    open_video,
+    open_videos,
+    predict_video,
+    remarks,
+    video_table,
+)
+from lib.plots.prediction import deciding_figure, timeline
+from lib.predict import main
+from lib.prepare.synthetic import write_video
+
+
+class Brightness(nn.Module):
+    """Scores `dark` and `bright` by the mean of a clip with values 0 to 255."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        mean = clips.mean(dim=(1, 2, 3, 4)) / 255
+        return 10 * torch.stack([1 - mean, mean], dim=1)
+
+
+class AsTheyAre(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips.transpose(1, 2).float()
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    settings = TrainSettings(
+        clip_len=4, frame_interval=2, short_side=32, crop_size=32, test_crop_size=32
+    )
+    return Classifier(settings, ("dark", "bright"), Brightness().eval(), AsTheyAre())
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    values = np.repeat([20, 230], 40).astype(np.uint8)  # dark for 4 s, then bright
+    frames = np.ascontiguousarray(np.broadcast_to(values[:, None, None, None], (80, 48, 64, 3)))
+    return write_video(tmp_path_factory.mktemp("new") / "day.mp4", frames, fps=10)
+
+
+def test_clips_slide_over_the_whole_video_and_follow_what_changes(classifier, video):
+    found = predict_video(classifier, open_video(video))
+    assert found.starts.tolist() == list(range(0, 73, 4)) and found.span == 8
+    assert found.seconds[0] == pytest.approx(0.4)
+    best = found.clips.argmax(axis=1)
+    assert best.tolist() == [0] * 9 + [int(found.clips[9, 1] > 0.5)] + [1] * 9
+    np.testing.assert_allclose(found.clips.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_video_is_fused_as_in_the_test(classifier, video):
+    found = predict_video(classifier, open_video(video))
+    logits = np.log(found.clips)  # up to a constant a clip, which no difference of classes sees
+    gap = (logits[:, 0] - logits[:, 1]).mean()
+    assert np.log(found.video[0] / found.video[1]) == pytest.approx(gap, abs=1e-3)
+
+
+def test_a_temperature_softens_and_changes_no_class(classifier, video):
+    calibration = Calibration(4.0, np.empty((0, 3)), np.empty((0, 3)), 0)
+    soft, opened = replace(classifier, calibration=calibration), open_video(video)
+    sharp, mild = predict_video(classifier, opened), predict_video(soft, opened)
+    assert (mild.clips.max(axis=1) <= sharp.clips.max(axis=1)).all()
+    np.testing.assert_array_equal(mild.clips.argmax(axis=1), sharp.clips.argmax(axis=1))
+
+
+def test_a_video_shorter_than_a_clip_has_one(classifier, tmp_path):
+    frames = np.full((3, 48, 64, 3), 200, dtype=np.uint8)
+    short = open_video(write_video(tmp_path / "short.mp4", frames, fps=10))
+    found = predict_video(classifier, short)
+    assert found.starts.tolist() == [0] and found.label == 1
+    assert "frames: 3, a clip spans 8" in remarks(classifier, [short])[0]
+
+
+def test_large_frames_make_smaller_batches(classifier, video, monkeypatch):
+    whole = predict_video(classifier, open_video(video))
+    monkeypatch.setattr("lib.evaluate.predict.BATCH_BYTES", 2 * 4 * 3 * 48 * 64)
+    np.testing.assert_allclose(predict_video(classifier, open_video(video)).clips, whole.clips)
+
+
+def test_many_clips_are_announced_with_their_time(classifier, video, monkeypatch):
+    assert remarks(classifier, [open_video(video)]) == []
+    monkeypatch.setattr("lib.evaluate.predict.MANY_CLIPS", 19)
+    assert remarks(classifier, [open_video(video)]) == ["19 clips: about 1 min on this machine"]
+
+
+def test_tables_and_figures(classifier, video):
+    found = predict_video(classifier, open_video(video))
+    row = video_table([found], classifier.classes).iloc[0]
+    assert row["confidence"] == pytest.approx(max(row["p(dark)"], row["p(bright)"]))
+    table = clip_table([found], classifier.classes)
+    assert table["start"].tolist() == pytest.approx([s / 10 for s in found.starts])
+    assert table["class"].iloc[[0, -1]].tolist() == ["dark", "bright"]
+    decided = deciding_clips(found)
+    assert set(decided) == {0, 1} and found.starts[decided[1]] >= 40
+    lines = timeline(found, classifier.classes).axes[0].get_lines()
+    assert [len(line.get_xdata()) for line in lines] == [len(found.starts)] * 2
+    decided = decided_by(classifier, found)
+    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    assert len(axes.images) == 2 * 4
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory) -> Path:
+    """A bright square that walks over a dark picture."""
+    frames = np.full((40, 48, 64, 3), 20, dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        frame[16:32, number : number + 16] = 255
+    return write_video(tmp_path_factory.mktemp("new") / "walk.mp4", frames, fps=10)
+
+
+def test_what_moves_and_the_rest_are_asked_about(classifier, moving):
+    found = predict_video(classifier, open_video(moving))
+    decided = decided_by(classifier, found)
+    whole, actor, background = (decided[0].views[part] for part in PARTS)
+    assert decided[0].label == found.label and decided[0].note == ""
+    place = (whole.amin(dim=1, keepdim=True) > 200).expand_as(whole)
+    assert place.any() and (actor[place] > 200).all() and (background[place] == 0).all()
+    row = part_columns(decided, classifier.classes)
+    table = video_table([found], classifier.classes, [row]).iloc[0]
+    assert table["background_only"] == "dark" and table["background_only_confidence"] > 0.9
+    assert table["actor_only"] == "dark" and table["parts_note"] == ""
+    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert sum("actor only" in label for label in labels) == len(decided)
+
+
+@pytest.mark.parametrize(
+    "name, words", [("still", "nothing moves"), ("noise", "nearly all of the picture moves")]
+)
+def test_a_video_without_parts_says_why(classifier, tmp_path, name, words):
+    frames = np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3)).astype(np.uint8)
+    blocks = frames[:, ::8, ::8].repeat(8, axis=1).repeat(8, axis=2)
+    if name == "still":
+        blocks[:] = blocks[:1]
+    path = write_video(tmp_path / f"{name}.mp4", blocks, fps=10)
+    found = predict_video(classifier, open_video(path))
+    row = part_columns(decided_by(classifier, found), classifier.classes)
+    assert row["actor_only"] == "" and words in row["parts_note"]
+    assert np.isnan(row["background_only_confidence"])
+    unasked = decided_by(classifier, found, with_parts=False)
+    assert unasked[0].note == "" and list(unasked[0].views) == ["whole clip"]
+
+
+def test_what_cannot_be_read_is_said_for_each_file(video, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "noise.avi").write_bytes(bytes(range(256)) * 9)
+    sound = tmp_path / "sound.mp4"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        silence = np.zeros((1, 8000), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    opened, problems = open_videos([*sorted(tmp_path.iterdir()), video])
+    assert [one.record.path for one in opened] == [video]
+    for problem, words in zip(
+        problems, ("is empty", "not a video", "no video stream"), strict=True
+    ):
+        assert words in problem
+
+
+def test_the_temperature_undoes_what_made_scores_too_sure():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 5)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([generator.choice(5, p=p) for p in shares])
+    assert fit_temperature(logits, labels) == pytest.approx(1.0, rel=0.06)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.06)
+    curve = reliability(shares, labels)
+    assert curve[:, 2].sum() == 4000
+    np.testing.assert_allclose(curve[:, 0], curve[:, 1], atol=0.06)
+
+
+def test_videos_are_found_in_files_and_folders(video, tmp_path):
+    assert find_new_videos([video, video.parent]) == [video]
+    with pytest.raises(ValueError, match="holds no video"):
+        find_new_videos([tmp_path])
+    with pytest.raises(ValueError, match="is not there"):
+        find_new_videos([tmp_path / "nothing"])
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(video, tmp_path, capsys):
+    settings = TrainSettings(run_dir=str(tmp_path), epochs=9)
+    (tmp_path / "params.yaml").write_text(settings.as_yaml())
+    assert main([str(tmp_path), str(video)]) == 2
+    assert "not finished, 0 of 9 epochs" in capsys.readouterr().err

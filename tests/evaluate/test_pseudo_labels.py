@@ -1,0 +1,338 @@
+"""Pseudo-labels as a table, what is decided about them, and the labelled list that comes of it."""
+
+import math
+import shlex
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib.batch.__main__ import main as batch_main
+from lib.batch.__main__ import parse_set
+from lib.config import EvaluateSettings
+from lib.data.dataset import parse_split
+from lib.evaluate.calibration import calibrate
+from lib.evaluate.label_review import DECISIONS, TABLE, PseudoLabels, command_to_go_on
+from lib.evaluate.pseudo_labels import main, pseudo_label, write_pseudo_labels
+from lib.evaluate.test import evaluate
+from lib.jupyter.pseudo_label_browser import PseudoLabelBrowser, show_pseudo_labels
+from lib.prepare.match_names import class_counts
+from lib.prepare.synthetic import make_synthetic
+from lib.runs.run_dir import RunDir, read_result
+from lib.train.fit import fit
+from lib.train.setup import load_data, make_clip_datasets
+
+LABELED = 0.3
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> RunDir:
+    """A tested run with its table, on data of its own."""
+    from conftest import make_tiny_settings
+
+    folder = tmp_path_factory.mktemp("pseudo")
+    make_synthetic(folder / "synthetic", parts={"train": 18, "val": 8, "val_swapped": 6})
+    changes = {"labeled_fraction": LABELED, "epochs": 1}
+    run = fit(make_tiny_settings(folder, folder / "study" / "semi_seed0", **changes))
+    evaluate(EvaluateSettings(run_dir=str(run.folder)))
+    assert main([str(run.folder)]) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained):
+    """The run as the fixture above left it, with no decision and no list."""
+    yield trained
+    (trained.folder / DECISIONS).unlink(missing_ok=True)
+    lists = load_data(trained.settings()).labeled.folder / "splits"
+    for path in [*lists.glob("checked*"), *lists.glob("decided/*")]:
+        path.unlink()
+
+
+def decide(run: RunDir, *labels: str) -> PseudoLabels:
+    """Decide about the first videos of the table."""
+    labels_of = PseudoLabels(run)
+    for name, label in zip(labels_of.table["name"], labels, strict=False):
+        labels_of.decide(name, label)
+    return labels_of
+
+
+def another(labels: PseudoLabels, row: int) -> str:
+    """Return a class that neither the network nor the index gives a video of the table."""
+    name, said = labels.table.loc[row, ["name", "label"]]
+    index = labels.data.unlabeled.index.set_index("name")
+    return next(c for c in labels.data.labeled.classes if c not in (said, index.loc[name, "class"]))
+
+
+# --- The table ------------------------------------------------------------------------------------
+
+
+def test_label_confidence_and_agreement_by_hand():
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [4.0, 0.0, 1.0]])
+    label, sure, second, agreement = pseudo_label(logits, "logits", 2.0)
+    share = [math.exp(x / 2) for x in (2.0, 1.0, 1.0)]  # the means of the columns
+    assert (label, second) == (0, 1)
+    assert sure == pytest.approx(share[0] / sum(share)) and agreement == pytest.approx(2 / 3)
+
+
+def test_probabilities_are_averaged_before_the_temperature():
+    logits = torch.log(torch.tensor([[0.9, 0.1], [0.3, 0.7]]))
+    label, sure, second, agreement = pseudo_label(logits, "probabilities", 0.5)
+    assert (label, second, agreement) == (0, 1, 0.5)
+    assert sure == pytest.approx(0.6**2 / (0.6**2 + 0.4**2))
+
+
+def test_the_table_holds_the_unlabelled_videos_by_the_test_protocol(run):
+    data, table = load_data(run.settings()), pd.read_csv(run.folder / TABLE)
+    assert list(table) == ["name", "label", "confidence", "second", "agreement"]
+    names = data.labeled.index["name"]
+    drawn, listed = set(names[data.labeled_rows]), set(names[data.labeled.read_split("train")])
+    assert set(table["name"]) == listed - drawn and drawn and len(table) == len(listed - drawn)
+    assert table["confidence"].is_monotonic_increasing
+    views = run.settings().test_num_clips * run.settings().test_num_crops
+    assert np.allclose((table["agreement"] * views) % 1, 0, atol=2e-3)
+    assert (table["label"] != table["second"]).all()
+
+
+def test_a_video_of_the_table_has_the_scores_that_a_test_gives_it(run, tmp_path):
+    copy = RunDir(shutil.copytree(run.folder, tmp_path / "copy"))
+    text = copy.params_path.read_text().replace("test_splits:\n- val\n", "test_splits:\n- train\n")
+    copy.params_path.write_text(text)
+    result = evaluate(EvaluateSettings(run_dir=str(copy.folder)))["train"]
+    scores = torch.from_numpy(result.scores) / calibrate(run).temperature
+    shares = pd.DataFrame(scores.softmax(dim=1).numpy(), columns=result.dataset.classes)
+    shares.index = result.dataset.index["name"].to_numpy()[result.rows]
+    for _, row in pd.read_csv(run.folder / TABLE).iterrows():
+        assert shares.loc[row["name"]].idxmax() == row["label"]
+        assert shares.loc[row["name"]].max() == pytest.approx(row["confidence"], abs=1e-3)
+
+
+def test_without_a_test_confidence_is_plain_and_that_is_said(run, tmp_path, capsys):
+    copy = RunDir(shutil.copytree(run.folder, tmp_path / "copy"))
+    (copy.folder / "scores_val.npz").unlink()
+    assert len(write_pseudo_labels(copy)) == len(pd.read_csv(run.folder / TABLE))
+    assert "confidence is not calibrated" in capsys.readouterr().out
+
+
+def test_a_video_that_cannot_be_read_is_left_out_and_named(run, tmp_path, capsys):
+    name = pd.read_csv(run.folder / TABLE)["name"].iloc[0]
+    index = load_data(run.settings()).labeled
+    path = index.root / index.index.set_index("name").loc[name, "path"]
+    moved = path.rename(tmp_path / "moved")
+    copy = RunDir(shutil.copytree(run.folder, tmp_path / "copy"))
+    try:
+        table = write_pseudo_labels(copy)
+    finally:
+        moved.rename(path)
+    assert name not in set(table["name"]) and str(path) in capsys.readouterr().err
+
+
+# --- Decisions and the list -----------------------------------------------------------------------
+
+
+def test_decisions_are_kept_at_once(run):
+    labels = PseudoLabels(run)
+    classes = labels.data.labeled.classes
+    decide(run, labels.table["label"][0], "", classes[1])
+    again = PseudoLabels(run)
+    assert list(again.decisions.values()) == [labels.table["label"][0], "", classes[1]]
+    labels.decide(labels.table["name"][3], classes[0])  # a second window forgets nothing
+    assert len(PseudoLabels(run).decisions) == 4
+
+
+def test_the_list_is_learned_from_with_the_labels_that_were_decided(run):
+    labels = PseudoLabels(run)
+    given = [another(labels, 0), "", labels.table["label"][2], another(labels, 3)]
+    path = decide(run, *given).write_split("checked")
+    names, numbers, _ = parse_split(path)
+    old = load_data(run.settings())
+    assert names[: len(old.labeled_rows)] == list(old.labeled.index["name"][old.labeled_rows])
+    wanted = labels.table["name"][[0, 2, 3]].tolist()
+    assert names[len(old.labeled_rows) :] == wanted
+    assert [old.labeled.classes[k] for k in numbers[-3:]] == [given[0], given[2], given[3]]
+
+    settings = run.settings().model_copy(
+        update={"labeled_split": "checked", "labeled_fraction": 1.0}
+    )
+    data = load_data(settings)
+    clips = make_clip_datasets(settings, data)[0]
+    seen = {data.labeled.record(row).name: clips[0, int(row)].label for row in data.labeled_rows}
+    assert seen == dict(zip(names, numbers.tolist(), strict=True))
+    assert data.unlabeled.index["label"].equals(old.unlabeled.index["label"])
+    assert class_counts(data.unlabeled, "checked").sum() == len(names)
+    assert class_counts(data.unlabeled, "checked").tolist() == np.bincount(numbers).tolist()
+
+
+def test_going_on_with_the_list_works_and_so_does_a_second_round(run, capsys):
+    labels = PseudoLabels(run)
+    decide(run, another(labels, 0), another(labels, 1))
+    capsys.readouterr()
+    assert main([str(run.folder), "--list", "checked"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command == command_to_go_on(run, "checked")
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "lib.batch"]
+    assert batch_main(words[3:]) == 0
+    second = RunDir(run.folder.with_name("semi_checked_seed0"))
+    assert (
+        second.is_finished()
+        and read_result(second)["labels"] == len(load_data(run.settings()).labeled_rows) + 2
+    )
+    changed = {"run_dir", "labeled_split", "labeled_fraction"}
+    assert {line.split(":")[0] for line in run.differences(second.settings())} <= changed
+    assert (second.folder.parent / "report.html").is_file()
+
+    table = write_pseudo_labels(second)
+    assert not set(table["name"]) & set(labels.table["name"][:2])
+    path = decide(second, table["label"][0]).write_split("checked2")
+    before, numbers, _ = parse_split(path.with_name("checked.txt"))
+    assert parse_split(path)[0][: len(before)] == before
+    assert parse_split(path)[1][: len(before)].tolist() == numbers.tolist()
+    load_data(second.settings().model_copy(update={"labeled_split": "checked2"}))
+    shutil.rmtree(second.folder)
+
+
+def test_a_label_that_was_not_decided_must_be_that_of_the_index(run):
+    labels = PseudoLabels(run)
+    path = decide(run, another(labels, 0)).write_split("checked")
+    first, *rest = path.read_text().splitlines()
+    name, frames, label = first.rsplit(maxsplit=2)
+    path.write_text("\n".join([f"{name} {frames} {(int(label) + 1) % 4}", *rest]))
+    with pytest.raises(ValueError, match=r"checked\.txt: 1 labels differ from the index"):
+        labels.data.labeled.read_split("checked")
+    path.write_text("\n".join([first, *rest])[:-1] + "9")
+    with pytest.raises(ValueError, match="has 9 here"):
+        labels.data.labeled.read_split("checked")
+
+
+# --- The browser ----------------------------------------------------------------------------------
+
+
+def test_the_browser_accepts_corrects_skips_and_writes(run):
+    browser = PseudoLabelBrowser(run)
+    table = browser.table
+    assert "<video" in browser.clip.value and browser.other.value == table["second"][0]
+    browser.accept.click()
+    browser.correct.click()  # the second class is offered first
+    browser.skip.click()
+    assert list(PseudoLabels(run).decisions.values()) == [table["label"][0], table["second"][1], ""]
+    assert "<b>3</b> of" in browser.count.value and "1 accepted, 1 corrected" in browser.count.value
+    assert browser.videos.value == 3
+    assert PseudoLabelBrowser(run).videos.value == 3  # one goes on where one was
+    browser.split_name.value = "train"
+    browser.write.click()
+    assert "train.txt is there; choose another name" in browser.said.value
+    browser.split_name.value = "checked"
+    browser.write.click()
+    assert "labeled_split=checked" in browser.said.value
+    browser.videos.value = 0
+    browser.skip.click()  # a decision can be changed
+    assert "0 accepted, 1 corrected, 2 skipped" in browser.count.value
+    for _ in range(len(table)):
+        browser.accept.click()
+    assert f"<b>{len(table)}</b> of {len(table)} videos" in browser.count.value
+
+
+def test_the_notebook_says_what_to_do(run, tiny_settings, tmp_path, capsys):
+    show_pseudo_labels(run)
+    said = capsys.readouterr().out
+    assert f"{len(pd.read_csv(run.folder / TABLE))} videos, 0 decided" in said
+    bare = RunDir(shutil.copytree(run.folder, tmp_path / "bare"))
+    (bare.folder / TABLE).unlink()
+    show_pseudo_labels(bare)
+    assert f"python -m lib.evaluate.pseudo_labels {bare.folder}" in capsys.readouterr().out
+    supervised = tiny_settings(objective="supervised")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "params.yaml").write_text(supervised.as_yaml())
+    show_pseudo_labels(RunDir(tmp_path / "run"))
+    assert "'supervised' uses no unlabelled videos" in capsys.readouterr().out
+    (run.folder / DECISIONS).write_text("damaged")
+    show_pseudo_labels(run)
+    assert f"{run.folder / DECISIONS}: damaged" in capsys.readouterr().out
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "supervised"}, "objective 'supervised' uses no unlabelled videos"),
+        ({"labeled_fraction": 1.0}, "all of unlabeled_split 'train' is labelled"),
+        ({"epochs": 3}, "not finished, 0 of 3 epochs"),
+    ],
+)
+def test_runs_without_pseudo_labels_say_why(tiny_settings, tmp_path, capsys, changes, message):
+    settings = tiny_settings(**{"labeled_fraction": LABELED} | changes)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "params.yaml").write_text(settings.as_yaml())
+    assert main([str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unlabelled_videos_of_another_data_set_are_refused(run, tmp_path, prepared_dir, capsys):
+    shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "synthetic")
+    shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "ucf101")
+    changes = {"unlabeled_dataset": "ucf101", "prepared_dir": str(tmp_path / "data")}
+    settings = run.settings().model_copy(update=changes)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "params.yaml").write_text(settings.as_yaml())
+    assert main([str(tmp_path / "run")]) == 2
+    assert "choose a run without unlabeled_dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\n", r"pseudo_decisions\.csv: damaged .*pseudo_label"),
+        ("{0},wlak,{1}\n", r"pseudo_decisions\.csv, line 2: label 'wlak' is no class"),
+        ("no/video,{1},{1}\n", "line 2: name 'no/video' is no unlabelled video of the run"),
+        ("{0},{1},{1}\n{0},{1},{1}\n", "line 3: name .* is there twice; correct that line"),
+    ],
+)
+def test_decisions_that_do_not_fit_are_named(run, text, message):
+    name, label = pd.read_csv(run.folder / TABLE).loc[0, ["name", "label"]]
+    head = "" if text.startswith("name") else "name,label,pseudo_label\n"
+    (run.folder / DECISIONS).write_text(head + text.format(name, label))
+    with pytest.raises(ValueError, match=message):
+        PseudoLabels(run)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "17", "yes", "-x", ".x", "a,b"])
+def test_a_list_name_that_is_not_plain_is_refused(run, name):
+    labels = decide(run, PseudoLabels(run).table["label"][0])
+    with pytest.raises(ValueError, match="list name .*must be a word"):
+        labels.write_split(name)
+
+
+def test_a_list_is_written_of_decisions_only_and_over_no_other(run, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"pseudo_decisions\.csv: no pseudo-label is accepted"):
+        decide(run, "").write_split("checked")
+    labels = decide(run, *PseudoLabels(run).table["label"][:2])
+    labels.write_split("checked")
+    with pytest.raises(ValueError, match="'checked': .* is there; choose another name"):
+        labels.write_split("checked")
+    bare = RunDir(shutil.copytree(run.folder, tmp_path / "bare"))
+    (bare.folder / TABLE).unlink()
+    assert main([str(bare.folder), "--list", "more"]) == 2
+    assert "make it with python -m lib.evaluate.pseudo_labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["labeled_split=checked"], "--set run_dir: with --from and --set"),
+        (["run_dir=a,b"], "--set run_dir: has several values"),
+        (["run_dir=outputs/x", "labeld_list=checked"], "labeld_list"),
+    ],
+)
+def test_a_run_from_another_with_other_settings_needs_a_folder(run, capsys, given, message):
+    assert batch_main(["--from", str(run.folder), *(f"--set={text}" for text in given)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_to_go_on_survives_any_folder(tmp_path):
+    words = shlex.split(command_to_go_on(RunDir(tmp_path / "a, b" / "semi"), "checked"))
+    assert parse_set(words[-1]) == ("run_dir", [str(tmp_path / "a, b" / "semi_checked")])

@@ -1,0 +1,127 @@
+"""The notebooks in JupyterLab, in a real browser."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.evaluate.test import evaluate
+from lib.train.fit import fit
+
+pytest_plugins = ("browser",)
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """A data folder with a small synthetic data set."""
+    from lib.prepare.synthetic import make_synthetic
+
+    folder = tmp_path_factory.mktemp("data")
+    make_synthetic(folder / "synthetic", {"train": 24, "val": 12, "val_swapped": 12})
+    return folder
+
+
+def test_kernel_is_this_environment(open_notebook, lab):
+    notebook = open_notebook("1_prepare_data.ipynb")
+    notebook.page.locator(".jp-CodeCell .cm-content").first.click()
+    notebook.page.keyboard.press("Control+a")
+    notebook.page.keyboard.type("import sys, lib; print(sys.executable, lib.__file__)")
+    notebook.page.keyboard.press("Control+Enter")
+    output = notebook.page.locator(".jp-OutputArea-output").first
+    output.wait_for()
+    assert output.inner_text().split() == [sys.executable, str(PROJECT_ROOT / "lib/__init__.py")]
+
+
+def test_data_preparation(open_notebook, small_data):
+    notebook = open_notebook("1_prepare_data.ipynb", prepared_dir=str(small_data))
+    notebook.run_all()
+    assert notebook.errors() == []
+    assert notebook.cell("plot_contact_sheet(data").locator("img").count() == 1
+    notebook.screenshot("1_prepare_data")
+
+
+PICTURE = ".jp-OutputArea img[alt='the views of the clip, looping']"
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_augmentation_explorer(open_notebook, small_data, width):
+    notebook = open_notebook(
+        "2_look_at_augmentations.ipynb", width=width, prepared_dir=str(small_data)
+    )
+    notebook.run_all()
+    assert notebook.errors() == []
+    explorer = notebook.cell("AugmentationExplorer(")
+    explorer.locator("img").first.wait_for()
+    notebook.screenshot(f"2_explorer_{width}", explorer)
+    is_within = explorer.locator("img").first.evaluate(
+        "image => image.getBoundingClientRect().right <= window.innerWidth"
+    )
+    assert is_within
+    seed = explorer.get_by_label("seed")
+
+    shown = notebook.page.locator(PICTURE).first.get_attribute("src")
+    magnitude = explorer.locator(".widget-hslider", has_text="magnitude").locator(".noUi-handle")
+    magnitude.focus()
+    for _ in range(8):
+        magnitude.press("ArrowRight")
+    notebook.wait_changed(PICTURE, "src", shown)
+    notebook.wait_idle()
+    stronger = notebook.page.locator(PICTURE).first.get_attribute("src")
+    explorer.get_by_role("button", name="reseed").click()
+    notebook.wait_changed(PICTURE, "src", stronger)
+    notebook.wait_idle()
+    assert seed.input_value() == "1"
+
+
+def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
+    notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
+    notebook.run_all()
+    explorer = notebook.cell("AugmentationExplorer(")
+    shown = notebook.page.locator(PICTURE).first.get_attribute("src")
+    explorer.locator("select[multiple]").select_option(["rotate"])
+    notebook.wait_changed(PICTURE, "src", shown)
+    explorer.get_by_role("button", name="copy as YAML").click()
+    copied = notebook.page.evaluate("navigator.clipboard.readText()")
+    assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
+
+    explorer.get_by_text("what the loader gives").click()
+    words = explorer.get_by_text("the two views of unlabelled clips")
+    words.wait_for(timeout=30_000)  # the page shows the first step by itself
+    notebook.screenshot("2_loader", explorer)
+    first = explorer.locator("img").last.get_attribute("src")
+    explorer.get_by_role("button", name="next step").click()
+    notebook.page.wait_for_function(
+        "first => ![...document.images].some(image => image.getAttribute('src') === first)",
+        arg=first,
+        timeout=30_000,
+    )
+
+
+def test_videos_of_the_page_play_offline(small_data, chromium, lab):
+    execute = [sys.executable, "-m", "nbconvert", "--execute", "--to", "html", "--embed-images"]
+    notebook = lab.copy("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
+    subprocess.run([*execute, str(notebook)], check=True, timeout=280, capture_output=True)
+    page = notebook.with_suffix(".html")
+    assert page.stat().st_size < 15e6
+    with chromium.new_context(offline=True, viewport={"width": 1280, "height": 800}) as context:
+        reader = context.new_page()
+        reader.goto(page.as_uri())
+        assert reader.locator("video").count() == 2
+        for video in reader.locator("video").all():
+            video.scroll_into_view_if_needed()
+            seen = "video => new Promise(done => video.requestVideoFrameCallback(() => done(true)))"
+            assert video.evaluate(seen)
+        reader.emulate_media(media="print")
+        assert reader.locator(".movie img").first.is_visible()
+
+
+def test_report(open_notebook, tiny_settings, tmp_path):
+    run_dir = str(tmp_path / "study" / "semi_seed0")
+    fit(tiny_settings(run_dir=run_dir))
+    evaluate(EvaluateSettings(run_dir=run_dir))
+    notebook = open_notebook("5_report.ipynb", study_dir=str(tmp_path / "study"))
+    notebook.run_all()
+    assert notebook.errors() == []
+    notebook.screenshot("5_report")

@@ -1,0 +1,310 @@
+"""The figures and the browser of notebook 4, without a browser, on data of every kind."""
+
+import shutil
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from lib.config import EvaluateSettings
+from lib.data.dataset import read_dataset
+from lib.data.frame_tables import PERSON_BOXES_FILE
+from lib.evaluate.test import SplitResult, evaluate
+from lib.jupyter.browser import CELL, DIFFERENT, EVERYTHING, EvaluationBrowser
+from lib.plots import evaluation as figures
+from lib.plots.clip_regions import part_views, parts_figure
+from lib.plots.evaluation import (
+    class_bars,
+    comparison_figure,
+    confident_mistakes,
+    confused_classes,
+    confusion_matrix,
+    confusions,
+    mistakes_movie,
+    probabilities,
+    shown_part,
+    top5_of_mistakes,
+)
+from lib.report.results import read_results, results_beside
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+
+
+@pytest.fixture(scope="module")
+def tested(prepared_dir, tmp_path_factory):
+    """Two tested runs on the same lists, in one folder."""
+    from conftest import make_tiny_settings
+
+    folder = tmp_path_factory.mktemp("runs")
+    runs = []
+    for name, objective in (("semi", "fixmatch"), ("supervised", "supervised")):
+        changes = {"objective": objective, "epochs": 1, "test_splits": ["val", "val_swapped"]}
+        runs.append(fit(make_tiny_settings(prepared_dir, folder / name, **changes)))
+        evaluate(EvaluateSettings(run_dir=str(runs[-1].folder)))
+    return runs
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def browser(tested) -> EvaluationBrowser:
+    return EvaluationBrowser(tested[0], read_results(tested[0]))
+
+
+def made_up(result: SplitResult, scores: np.ndarray, classes: tuple[str, ...] | None = None):
+    """Return a result with other scores, and with other classes of the same videos."""
+    dataset = result.dataset if classes is None else replace(result.dataset, classes=classes)
+    scores = scores.astype(np.float32)
+    return SplitResult(dataset, result.rows, scores, result.labels, result.fusion)
+
+
+def perfect(result: SplitResult) -> SplitResult:
+    return made_up(result, 5.0 * np.eye(len(result.dataset.classes))[result.labels])
+
+
+def cell_buttons(browser: EvaluationBrowser) -> list:
+    return [button for row in browser.matrix.widget.children[4::3] for button in row.children]
+
+
+# --- The browser ----------------------------------------------------------------------------------
+
+
+def test_results_are_read_as_they_were_written(tested):
+    fresh = evaluate(EvaluateSettings(run_dir=str(tested[0].folder)))
+    for name, result in read_results(tested[0]).items():
+        assert np.array_equal(result.scores, fresh[name].scores)
+        assert np.array_equal(result.rows, fresh[name].rows)
+        assert result.metrics == fresh[name].metrics
+
+
+def test_every_cell_of_the_matrix_opens_into_its_videos(browser):
+    result = browser.result
+    matrix = confusion_matrix(result.scores, result.labels)
+    buttons = cell_buttons(browser)
+    assert [button.description or "0" for button in buttons] == [str(n) for n in matrix.ravel()]
+    for button, (label, predicted) in zip(buttons, np.ndindex(matrix.shape), strict=True):
+        button.click()
+        assert browser.kind.value == CELL
+        assert len(browser.videos.options) == matrix[label, predicted]
+        found = [position for _, position in browser.videos.options]
+        assert (result.labels[found] == label).all()
+        assert (result.scores[found].argmax(axis=1) == predicted).all()
+        assert ("<video" in browser.gallery.value) == bool(found)
+
+
+def test_lists_and_classes_are_chosen(browser):
+    browser.kind.value = EVERYTHING
+    assert len(browser.videos.options) == 8
+    browser.list.value = "val_swapped"
+    assert len(browser.videos.options) == 6
+    browser.around.value = 2
+    labels = browser.result.labels
+    assert len(browser.videos.options) == (labels == 2).sum()
+    assert f"videos of {browser.classes[2]}" in browser.note.value
+
+
+def test_a_video_shows_its_parts_and_the_classes_of_both_runs(browser, tested):
+    browser.kind.value = EVERYTHING
+    browser.videos.value = browser.videos.options[-1][1]
+    assert "actor only" in browser.detail.value and "background only" in browser.detail.value
+    assert "supervised" not in browser.detail.value
+    browser.second_run.value = "supervised"
+    assert ">supervised</div>" in browser.detail.value and ">semi</div>" in browser.detail.value
+    browser.kind.value = DIFFERENT
+    ours, other = browser.result, read_results(tested[1])["val"]
+    differ = np.flatnonzero(ours.scores.argmax(1) != other.scores.argmax(1))
+    assert [position for _, position in browser.videos.options] == differ.tolist()
+
+
+def test_paging_decodes_a_clip_once(browser):
+    browser.kind.value = EVERYTHING
+    for _ in range(2):
+        for _, position in browser.videos.options:
+            browser.videos.value = position
+    info = browser.clips.cache_info()
+    assert info.misses <= len(browser.videos.options) and info.hits > info.misses
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+def test_without_mistakes(tested):
+    results = {name: perfect(result) for name, result in read_results(tested[0]).items()}
+    browser = EvaluationBrowser(tested[0], results)
+    assert "<b>0</b> mistakes" in browser.note.value
+    assert browser.gallery.value == "" and browser.detail.value == ""
+    assert "no such video" in mistakes_movie(results["val"], tested[0].settings())
+    figure = top5_of_mistakes({"semi": results["val"]}, "val")
+    assert figure.axes[0].texts[0].get_text() == "val: no mistakes"
+
+
+def test_a_run_deleted_while_it_is_shown(tested, tmp_path):
+    copy = RunDir(shutil.copytree(tested[0].folder, tmp_path / "semi"))
+    shutil.copytree(tested[1].folder, tmp_path / "other")
+    browser = EvaluationBrowser(copy, read_results(copy))
+    browser.kind.value = EVERYTHING
+    shutil.rmtree(tmp_path / "other")
+    browser.second_run.value = "other"
+    assert "no run here" in browser.note.value and "<video" in browser.gallery.value
+    shutil.rmtree(copy.folder)
+    browser.list.value = "val_swapped"
+    assert len(browser.videos.options) == 6 and "<video" in browser.gallery.value
+    with pytest.raises(ValueError, match="no run here"):
+        EvaluationBrowser(copy, browser.results)
+
+
+def test_a_checkpoint_that_is_gone_is_named(tested, tmp_path):
+    copy = RunDir(shutil.copytree(tested[0].folder, tmp_path / "semi"))
+    copy.last_path.unlink()
+    browser = EvaluationBrowser(copy, read_results(copy))
+    browser.kind.value = EVERYTHING
+    assert "no such checkpoint" in browser.detail.value and "<video" in browser.gallery.value
+
+
+def test_videos_that_are_gone_are_named(tested, tmp_path):
+    results = {}
+    for name, result in read_results(tested[0]).items():
+        moved = replace(result.dataset, root=tmp_path / "moved")
+        results[name] = replace(result, dataset=moved)
+    browser = EvaluationBrowser(tested[0], results)
+    browser.kind.value = EVERYTHING
+    assert "cannot be read" in browser.gallery.value and browser.detail.value
+
+
+def test_data_without_boxes_say_so(tested, tmp_path):
+    result = read_results(tested[0])["val"]
+    folder = tmp_path / "bare"
+    shutil.copytree(result.dataset.folder, folder)
+    (folder / PERSON_BOXES_FILE).unlink()
+    bare = replace(result, dataset=read_dataset(folder))
+    browser = EvaluationBrowser(tested[0], {"val": bare})
+    browser.kind.value = EVERYTHING
+    assert "no person boxes" in browser.detail.value and "<video" in browser.gallery.value
+    figure = parts_figure(tested[0], "last", bare, 0)
+    assert "no person boxes" in figure.get_suptitle()
+
+
+def test_one_video_only(tested):
+    whole = read_results(tested[0])["val"]
+    one = SplitResult(whole.dataset, whole.rows[:1], whole.scores[:1], whole.labels[:1], "logits")
+    browser = EvaluationBrowser(tested[0], {"val": one})
+    browser.kind.value = EVERYTHING
+    assert len(browser.videos.options) == 1 and "<video" in browser.gallery.value
+    matrix = {"val": confusion_matrix(one.scores, one.labels)}
+    bars = class_bars(matrix, one.dataset.classes).axes[0]
+    assert sum(text.get_text() == "no video" for text in bars.texts) == 3  # of four classes
+
+
+def test_400_classes_with_long_names(tested):
+    result = read_results(tested[0])["val"]
+    classes = tuple(f"<a class> with a very long name, {'so ' * 30}{k}" for k in range(400))
+    rng = np.random.default_rng(0)
+    many = made_up(result, rng.normal(size=(len(result.rows), 400)), classes)
+    browser = EvaluationBrowser(tested[0], {"val": many})
+    assert len(cell_buttons(browser)) == 12**2
+    assert len(browser.around.options) == 401
+    browser.around.value = 399
+    tooltips = [button.tooltip for button in cell_buttons(browser)]
+    assert any(f"videos of {classes[399]} taken for" in text for text in tooltips)
+    assert "<a class>" not in browser.note.value + browser.detail.value
+    matrices = {"val": confusion_matrix(many.scores, many.labels)}
+    assert class_bars(matrices, classes).get_size_inches()[1] < 8
+    shown, names, left_out = shown_part(matrices, classes)
+    figure = confusions(shown, names, left_out)
+    assert max(figure.get_size_inches()) < 12 and "20 of 400 classes" in left_out
+    assert max(map(len, names)) <= 22
+
+
+def test_runs_on_other_videos_are_not_set_beside_each_other(tested):
+    results = read_results(tested[0])
+    beside = results_beside(tested[0], results, tested[1], "val")
+    assert list(beside) == ["semi", "supervised"]
+    fewer = {"val": replace(results["val"], rows=results["val"].rows[:-1])}
+    with pytest.raises(ValueError, match="tested on other videos"):
+        results_beside(tested[0], fewer, tested[1], "val")
+
+
+def test_a_run_that_is_not_tested_says_so(tested, tmp_path):
+    copy = RunDir(shutil.copytree(tested[0].folder, tmp_path / "semi"))
+    (copy.folder / "scores_val.npz").unlink()
+    with pytest.raises(ValueError, match="scores_val.npz: not there; test the run first"):
+        read_results(copy)
+
+
+# --- What the figures are made from ---------------------------------------------------------------
+
+
+def test_confused_classes_keep_their_order_and_their_partners():
+    matrix = np.diag([9, 9, 9, 9, 9])
+    matrix[1, 3], matrix[4, 0] = 5, 2
+    assert confused_classes(matrix, 2).tolist() == [1, 3]
+    assert confused_classes(matrix, 2, around=0).tolist() == [0, 4]
+    assert confused_classes(matrix, 3, around=0).tolist()[0] == 0
+    assert confused_classes(matrix, 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_is_left_out_of_a_matrix_is_counted_as_others():
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(0, 5, (30, 30))
+    shown, names, _ = shown_part({"val": matrix}, [f"c{k}" for k in range(30)])
+    kept = [int(name[1:]) for name in names[:-1]]
+    assert names[-1] == "(others)" and len(kept) == 20
+    assert np.array_equal(shown["val"][:-1].sum(axis=1), matrix[kept].sum(axis=1))
+    assert np.array_equal(shown["val"][:-1, :-1], matrix[np.ix_(kept, kept)])
+
+
+def test_mistakes_come_most_confident_first(tested):
+    result = read_results(tested[0])["val"]
+    share = probabilities(result)
+    found = confident_mistakes(result)
+    assert (result.scores[found].argmax(1) != result.labels[found]).all()
+    assert (np.diff(share[found].max(axis=1)) <= 0).all()
+    assert len(found) == (result.scores.argmax(1) != result.labels).sum()
+    fused = replace(result, scores=share, fusion="probabilities")  # `test_average` stores these
+    assert np.array_equal(probabilities(fused), share)
+
+
+@pytest.mark.parametrize("fusion", ["logits", "probabilities"])
+def test_a_figure_and_the_movie_give_a_mistake_the_same_probability(tested, monkeypatch, fusion):
+    """What was averaged as probabilities is no logit: 0.90 is 90 %, not 69 %."""
+    whole = read_results(tested[0])["val"]
+    wrong = (whole.labels[0] + 1) % whole.scores.shape[1]
+    shares = np.full((1, whole.scores.shape[1]), 0.1 / (whole.scores.shape[1] - 1))
+    shares[0, wrong] = 0.9
+    scores = (shares if fusion == "probabilities" else np.log(shares)).astype(np.float32)
+    one = SplitResult(whole.dataset, whole.rows[:1], scores, whole.labels[:1], fusion)
+    settings = tested[0].settings()
+    tiles, rows = [], []
+    monkeypatch.setattr(figures, "tiles_html", lambda shown, _: tiles.extend(shown))
+    monkeypatch.setattr(figures, "clip_rows", lambda shown, _: rows.extend(shown))
+    figures.mistakes(one, settings, "mistakes")
+    figures.mistakes_movie(one, settings)
+    assert "(90 %)" in rows[0] and "90 %" in tiles[0].title
+
+
+def test_the_comparison_counts_every_video_once(tested):
+    pairs = results_beside(tested[0], read_results(tested[0]), tested[1], "val")
+    bars = comparison_figure(pairs).axes[0].patches
+    assert sum(bar.get_width() for bar in bars) == 8
+
+
+def test_parts_of_a_clip():
+    clip = torch.full((2, 3, 4, 4), 200, dtype=torch.uint8)
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    mask[0, :, :2, :2] = 1
+    mask[1, :, 2:, 2:] = 1
+    fill = torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
+    views = part_views(clip, mask, fill)
+    assert (views["actor only"][0, :, :2, :2] == 200).all()
+    assert views["actor only"][0, :, 3, 3].tolist() == [10, 20, 30]
+    background = views["background only"]
+    assert background[0, :, 3, 3].tolist() == [10, 20, 30]  # covered wherever the actor ever is
+    assert (background[:, :, 0, 3] == 200).all()
+    assert "no person was found" in part_views(clip, mask * 0, fill)["actor only"]
+    assert "cover the whole clip" in part_views(clip, mask * 0 + 1, fill)["background only"]

@@ -1,0 +1,275 @@
+"""The augmentation explorer: it shows what the loader gives, decodes once, and bears odd data."""
+
+import shutil
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import write_lossless
+
+from lib.config import ExploreSettings, TrainSettings
+from lib.data.clip_dataset import ClipBatch, ClipDataset, ViewSpec
+from lib.data.dataset import VideoDataset, read_dataset, write_dataset, write_split
+from lib.jupyter import clip_views as explorer_module
+from lib.jupyter.clip_views import ClipExplorer
+from lib.jupyter.explorer import AugmentationExplorer, clip_yaml
+from lib.jupyter.loader_view import known_runs
+from lib.jupyter.tiles import BAR, EMPTY, HEADER, Tile, compose
+from lib.jupyter.training_batch import run_settings, training_settings, view_training_batch
+from lib.jupyter.video_picker import MAX_LISTED
+from lib.params import make_settings
+from lib.plots.augmentations import operation_rows, scene_rows, temporal_rows
+from lib.runs.distributed import DistContext
+from lib.train.objectives import FixMatchObjective
+from lib.train.streams import paired_batches
+from lib.train.trainer import Trainer
+
+SMALL = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "crop_area_min": 0.4}
+
+
+def small_settings(**changes) -> ExploreSettings:
+    return ExploreSettings(**SMALL | changes)
+
+
+@pytest.fixture
+def dataset(prepared_dir) -> VideoDataset:
+    return read_dataset(prepared_dir / "synthetic")
+
+
+def make_dataset(folder, classes, frames) -> VideoDataset:
+    """A data set without boxes: one video a class, of the given numbers of frames."""
+    names = [f"{name}/clip" for name in classes]
+    rng = np.random.default_rng(0)
+    paths = {}
+    for count in set(frames):
+        paths[count] = f"videos/{count}.mkv"
+        pixels = rng.integers(0, 255, (count, 48, 64, 3), dtype=np.uint8)
+        write_lossless(folder / paths[count], pixels)
+    index = pd.DataFrame(
+        {
+            "name": names,
+            "path": [paths[count] for count in frames],
+            "class": classes,
+            "label": range(len(classes)),
+            "frames": frames,
+            "fps": 8,
+            "width": 64,
+            "height": 48,
+        }
+    )
+    dataset = write_dataset(folder, "made", classes, folder, index, {})
+    write_split(dataset, "train", range(len(classes)))
+    return dataset
+
+
+def test_a_long_path_stays_within_its_tile():
+    clip = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+    text = "cannot be read: " + "/a_folder_without_a_blank" * 6
+    frame = compose([Tile("clip", "red", clip), Tile("text", "red", text)], 2)[0]
+    note = frame[HEADER + BAR :, -224:]
+    assert (note != EMPTY).any()
+    assert (note[:, :4] == EMPTY).all() and (note[:, -4:] == EMPTY).all()
+
+
+def test_views_are_those_of_the_loader(dataset):
+    settings = small_settings(seed=5)
+    look = ClipExplorer(dataset).look(settings, 0, 3)
+    clips = ClipDataset(dataset, settings, ViewSpec(True, True, True), (5,))
+    own, partner = clips[(0, 0)], clips[(1, 3)]
+    _, weak, strong, temporal, mask, mixed, partner_weak, _ = (tile.clip for tile in look.tiles)
+    assert torch.equal(weak, own.weak) and torch.equal(strong, own.strong)
+    assert torch.equal(mask, own.person_mask) and torch.equal(partner_weak, partner.weak)
+    people = mask.bool().expand_as(weak)
+    assert torch.equal(mixed[people], weak[people])
+    assert not torch.equal(mixed[~people], weak[~people])
+    assert all(any(torch.equal(frame, other) for other in weak) for frame in temporal)
+    assert 0 < look.label_weight < 1 and look.warnings == []
+
+
+def test_every_frame_is_decoded_once(dataset, monkeypatch):
+    calls = []
+    real = explorer_module.read_frames
+
+    def count(path, indices):
+        calls.append(path)
+        return real(path, indices)
+
+    monkeypatch.setattr(explorer_module, "read_frames", count)
+    explorer = ClipExplorer(dataset)
+    for seed in range(4):
+        for magnitude in (5.0, 20.0):
+            explorer.look(small_settings(seed=seed, randaugment_magnitude=magnitude), 0, 1)
+    assert len(calls) == len(set(calls)) == 2
+    frames = [dataset.record(row).num_frames for row in (0, 1)]
+    tight = explorer_module.DecodedVideos(
+        0
+    )  # no memory: only what is asked for, and it still works
+    again = tight.read(dataset.record(0), np.array([3, frames[0] - 1, 3]))
+    assert np.array_equal(again, real(dataset.record(0).path, np.array([3, frames[0] - 1, 3])))
+
+
+def test_without_boxes_it_says_so_and_shows_the_rest(tmp_path):
+    dataset = make_dataset(tmp_path, ["a", "b"], [20, 20])
+    look = ClipExplorer(dataset).look(small_settings(), 0, 1)
+    assert any("person boxes" in warning for warning in look.warnings)
+    assert [isinstance(tile.clip, str) for tile in look.tiles] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert compose(look.tiles, 4).ndim == 4
+    look = ClipExplorer(dataset).look(small_settings(scene_augmentation="mixup"), 0, 1)
+    assert look.label_weight is not None and look.warnings == []
+
+
+def test_one_video_with_one_frame(tmp_path):
+    dataset = make_dataset(tmp_path, ["only"], [1])
+    shown = AugmentationExplorer(dataset, small_settings(scene_augmentation="cutmix"))
+    said = shown.facts.value
+    assert "one frame" in said and "its own partner" in said
+    assert "<img" in shown.picture.value
+    shown.video.draw.click()
+    assert shown.video.row == 0
+
+
+def test_many_classes_with_long_names(tmp_path):
+    classes = [f"{'a very long name of an action ' * 5}{number:03d}" for number in range(400)]
+    shown = AugmentationExplorer(make_dataset(tmp_path, classes, [4] * 400), small_settings())
+    assert len(shown.video.choice.options) == MAX_LISTED
+    shown.video.search.value = "action 399"
+    assert [row for _, row in shown.video.choice.options] == [399]
+    shown.video.choice.value = 399
+    assert shown.video.row == 399 and "…" in shown.facts.value
+    assert "wraps around" in shown.facts.value
+    shown.video.search.value = "no such video"
+    assert len(shown.video.choice.options) == 0 and shown.video.row == 399
+
+
+def test_knobs_change_the_picture_and_the_yaml(dataset):
+    shown = AugmentationExplorer(dataset, small_settings())
+    pictures = {shown.picture.value}
+    shown.knobs["randaugment_ops"].value = ("rotate",)
+    pictures.add(shown.picture.value)
+    shown.knobs["randaugment_magnitude"].value = 25.0
+    pictures.add(shown.picture.value)
+    shown.reseed.click()
+    pictures.add(shown.picture.value)
+    shown.knobs["temporal_ops"].value = ("reverse",)
+    pictures.add(shown.picture.value)
+    assert len(pictures) == 5
+    assert "rotate " in shown.facts.value and "T-Reverse" in shown.facts.value
+    values = yaml.safe_load(clip_yaml(shown.settings))
+    assert values["randaugment_ops"] == ["rotate"] and values["randaugment_magnitude"] == 25
+    make_settings(TrainSettings, values | {"test_crop_size": 40}, "copied")
+
+
+def test_impossible_knobs_are_explained_and_the_picture_stays(dataset):
+    shown = AugmentationExplorer(
+        dataset, small_settings(clip_len=5, temporal_ops=["none", "reverse"])
+    )
+    before = shown.picture.value
+    shown.knobs["temporal_ops"].value = ("half",)
+    assert "odd" in shown.facts.value and shown.picture.value == before
+    shown.knobs["temporal_ops"].value = ("reverse",)
+    assert "odd" not in shown.facts.value
+
+
+def test_a_video_that_disappeared_is_named(dataset, tmp_path):
+    copy = tmp_path / "synthetic"
+    shutil.copytree(dataset.folder, copy)
+    shown = AugmentationExplorer(read_dataset(copy), small_settings())
+    gone = shown.video.choice.options[7][1]
+    path = read_dataset(copy).record(gone).path
+    path.unlink()
+    shown.video.choose(gone)
+    assert path.name in shown.facts.value and "no such video file" in shown.facts.value
+
+
+def test_another_data_set_can_be_chosen(dataset, tmp_path):
+    shutil.copytree(dataset.folder, tmp_path / "synthetic")
+    make_dataset(tmp_path / "other", ["x", "y"], [12, 12])
+    first = read_dataset(tmp_path / "synthetic")
+    shown = AugmentationExplorer(first, small_settings(prepared_dir=str(tmp_path)))
+    shown.data.value = str(tmp_path / "other")
+    assert [name for name, _ in shown.video.choice.options] == ["x/clip", "y/clip"]
+    assert "x/clip" in shown.facts.value
+
+
+def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatch):
+    settings = tiny_settings(unlabeled_scene_p=1.0, labeled_scene_p=1.0)
+    batches = []
+    real = FixMatchObjective.__call__
+
+    def record(self, model, labeled, unlabeled, generator, labeler):
+        def keep(clips):
+            batches.append(clips.detach())
+            return model(clips)
+
+        return real(self, keep, labeled, unlabeled, generator, labeler)
+
+    fed = view_training_batch(settings, step=1, shown=2)
+    monkeypatch.setattr(FixMatchObjective, "__call__", record)
+    trainer = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
+    trainer.step = 1
+    batches_of = paired_batches(settings, trainer.data, trainer.clips, trainer.world, 1, 2, print)
+    trainer._train_step(batches_of)
+    mean, std = trainer.normalize.mean, trainer.normalize.std
+    labeled, unlabeled = settings.labeled_batch, settings.unlabeled_batch
+    clips = batches[0].transpose(1, 2) * std + mean
+    expected = [clips[k] for k in (0, 1)]
+    expected += [clips[labeled + k] for k in (0, 1)]
+    expected += [clips[labeled + unlabeled + k] for k in (0, 1)]
+    assert len(fed.tiles) == 6 and fed.columns == 2
+    for tile, clip in zip(fed.tiles, expected, strict=True):
+        assert (tile.clip.float() - clip).abs().max() < 2  # zero is 124 here, 123.7 there
+
+
+@pytest.mark.filterwarnings("ignore:.*no labelled video of")
+def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
+    dataset = make_dataset(tmp_path / "data" / "synthetic", ["a", "b", "c"], [20] * 3)
+    write_split(dataset, "train", [0, 1])
+    write_split(dataset, "val", [2])
+    run = training_settings(small_settings(prepared_dir=str(tmp_path / "data")), dataset)
+    assert run.unlabeled_scene_p == 0
+    assert len(view_training_batch(run, shown=2).tiles) == 6
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "recipe.yaml").write_text(f"prepared_dir: {prepared_dir}\nepochs: 3\n")
+    (study / "run.yaml").write_text("run_dir: outputs/x\nobjective: supervised\n")
+    (study / "params.yaml").write_text("seed: 4\n")
+    assert run_settings(study / "run.yaml").objective == "supervised"
+    assert run_settings(study / "run.yaml").epochs == 3
+    assert run_settings(study / "params.yaml").seed == 4
+    with pytest.raises(ValueError, match="nothing.yaml"):
+        run_settings(tmp_path / "nothing.yaml")
+
+
+def test_loader_view_shows_a_step_or_says_why_not(dataset, prepared_dir):
+    shown = AugmentationExplorer(dataset, small_settings(prepared_dir=str(prepared_dir)))
+    view = shown.widget.children[1]
+    source, step, show, following = view.children[0].children
+    result = view.children[1]
+    assert "<img" not in result.value
+    shown.widget.selected_index = 1  # the page is opened, and is not empty
+    assert step.value == 0 and "<img" in result.value
+    following.click()
+    assert step.value == 1 and "<img" in result.value and "unlabelled" in result.value
+    source.value = "no/such/params.yaml"
+    show.click()
+    assert "no/such/params.yaml" in result.value and "<img" not in result.value
+    assert isinstance(shown.widget, widgets.Tab)
+    assert "params/demo/semi_seed0.yaml" in known_runs()
+
+
+def test_contact_sheets_have_every_operation(dataset):
+    settings = small_settings(clip_len=5, temporal_ops=["none"])
+    clips = ClipDataset(dataset, settings, ViewSpec(True, False, True), (0,))
+    weak = clips[(0, 0)].weak
+    sheet = operation_rows(weak[0])
+    assert len(sheet) == 15 and "rotate\n0 to ±30°" in sheet and "posterize\n4 to 8 bits" in sheet
+    assert torch.equal(sheet["rotate\n0 to ±30°"][0], weak[0])
+    assert list(temporal_rows(weak)) == [
+        "none\n0 1 2 3 4", "T-Reverse\n4 3 2 1 0", "T-Drop\n0 0 0 3 3"
+    ]  # fmt: skip
+    batch = ClipBatch.collate([clips[(0, 0)], clips[(1, 3)]])
+    assert len(scene_rows(batch)) == 7
+    assert len(scene_rows(batch._replace(person_mask=None))) == 4

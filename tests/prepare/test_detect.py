@@ -1,0 +1,336 @@
+"""Person boxes: the detector's arithmetic, motion, interpolation, storage and exchange."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.frame_tables import (
+    NO_BOXES,
+    PERSON_BOXES_FILE,
+    FrameRows,
+    PersonBoxes,
+    read_made_with,
+    write_person_boxes,
+)
+from lib.data.video_reader import read_frames
+from lib.prepare import resumable
+from lib.prepare.boxes import detect
+from lib.prepare.boxes.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
+from lib.prepare.boxes.interpolate import fill_frames, giou_matrix, key_frames, match_boxes
+from lib.prepare.boxes.motion import moving_boxes
+from lib.prepare.boxes.yolox import (
+    YoloxDetector,
+    grid_cells,
+    iou_matrix,
+    letterbox,
+    suppress_overlaps,
+)
+from lib.prepare.import_reference import import_detections
+from lib.prepare.own_folder import index_folder
+from lib.prepare.resumable import UnfinishedRows
+from lib.prepare.steps import detector_file
+from lib.prepare.synthetic import render_video, write_video
+
+SHARED = PROJECT_ROOT.parent / "shared"
+WEIGHTS = SHARED / "weights" / "yolox_nano.onnx"
+needs_weights = pytest.mark.skipif(
+    not WEIGHTS.is_file(), reason=f"no detector in {WEIGHTS}; it is not part of the project"
+)
+
+
+def dataset_of(folder, frames=(4, 3), names=("a/one", "b/two"), name="folder") -> VideoDataset:
+    index = pd.DataFrame({"name": names, "path": names, "frames": frames})
+    index["class"] = [text.split("/")[0] for text in names]
+    index["label"], index["fps"], index["width"], index["height"] = range(len(names)), 10, 64, 48
+    return write_dataset(folder, name, sorted(index["class"]), folder, index, {})
+
+
+# --- Detector -------------------------------------------------------------------------------------
+
+
+def test_letterbox_scales_pads_and_turns_to_bgr():
+    frame = np.zeros((10, 20, 3), np.uint8)
+    frame[..., 0] = 200  # red
+    image = letterbox(frame, (40, 40))
+    assert image.shape == (3, 40, 40) and image.dtype == np.float32
+    assert (image[:, 20:] == 114).all()
+    assert (image[2, :20] == 200).all() and (image[:2, :20] == 0).all()
+
+
+def test_grid_has_a_cell_for_every_output():
+    cells, strides = grid_cells((416, 416))
+    assert len(cells) == len(strides) == 3549
+    assert cells[53].tolist() == [1, 1] and strides[53] == 8
+    assert cells[-1].tolist() == [12, 12] and strides[-1] == 32
+
+
+def test_iou_and_suppression_by_hand():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [1, 0, 11, 10], [50, 50, 60, 60]], float)
+    assert iou_matrix(boxes[:1], boxes)[0] == pytest.approx([1, 0.5, 90 / 110, 0])
+    assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.8, 0.1])) == [1, 2, 3]
+    assert suppress_overlaps(boxes, np.array([0.9, 0.5, 0.8, 0.1]), 0.6) == [0, 1, 3]
+    assert suppress_overlaps(np.zeros((0, 4)), np.zeros(0)) == []
+
+
+def test_weights_that_cannot_be_used(tmp_path):
+    with pytest.raises(ValueError, match="detector_weights: .*no such file"):
+        YoloxDetector(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no network")
+    with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
+        _ = YoloxDetector(tmp_path / "bad.onnx").session
+
+
+@needs_weights
+def test_detector_survives_pickling_and_tiny_frames():
+    detector = pickle.loads(pickle.dumps(YoloxDetector(WEIGHTS)))
+    found = detector.detect(np.full((2, 3, 5, 3), 90, np.uint8))
+    assert [boxes.shape[1] for boxes in found] == [5, 5]
+
+
+def test_settings_say_what_goes_together(tmp_path):
+    with pytest.raises(ValueError, match="detections_file go together"):
+        PrepareSettings(person_boxes="import")
+    with pytest.raises(ValueError, match="detector_weights is for person_boxes 'yolox'"):
+        PrepareSettings(detector_weights="x.onnx")
+    with pytest.raises(ValueError, match="teacher_file go together"):
+        PrepareSettings(teacher_file="x.npy")
+    settings = PrepareSettings(person_boxes="yolox", prepared_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there. Set download"):
+        detector_file(settings)
+
+
+# --- Motion ---------------------------------------------------------------------------------------
+
+
+def test_moving_box_is_around_what_moves():
+    frames = np.full((9, 60, 100, 3), 90, np.uint8)
+    for t in range(8):  # the last frame shows nothing
+        frames[t, 20:40, 10 * t : 10 * t + 16] = 200
+    boxes = moving_boxes(frames)
+    assert boxes[8].shape == (0, 5)
+    for t in range(8):
+        assert iou_matrix(boxes[t][:, :4], np.array([[10 * t, 20, 10 * t + 16, 40]]))[0, 0] > 0.6
+        assert 0.5 <= boxes[t][0, 4] <= 1
+    assert moving_boxes(frames[:1])[0].shape == (0, 5)
+
+
+# --- Between key frames ---------------------------------------------------------------------------
+
+
+def test_boxes_move_linearly_between_key_frames():
+    assert key_frames(10, 4).tolist() == [0, 4, 8, 9]
+    assert key_frames(1, 4).tolist() == [0]
+    first = np.array([[0, 0, 10, 10, 0.8], [50, 0, 60, 10, 0.5]])
+    second = np.array([[200, 0, 210, 10, 0.3], [4, 4, 14, 14, 0.4]])
+    result = fill_frames(np.array([0, 4, 5]), [first, second, np.zeros((0, 5))])
+    by_frame = [result.rows[result.frames == t] for t in range(6)]
+    assert by_frame[2][0] == pytest.approx([2, 2, 12, 12, 0.6])
+    assert [len(boxes) for boxes in by_frame] == [2, 2, 2, 2, 2, 0]
+    assert by_frame[1][1] == pytest.approx(first[1]) and by_frame[3][1] == pytest.approx(second[0])
+    assert match_boxes(first, np.zeros((0, 5))).shape == (0, 2)
+
+
+def test_generalised_iou_by_hand_follows_someone_who_left_the_box():
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
+    assert giou_matrix(boxes[:1], boxes)[0] == pytest.approx([1, 0, -1 / 3, -3 / 5])
+    assert match_boxes(boxes[:1], boxes[2:3]).tolist() == [[0, 0]]
+    assert match_boxes(boxes[:1], boxes[3:]).tolist() == []
+
+
+def test_no_boxes_at_all():
+    result = fill_frames(np.array([0, 3]), [np.zeros((0, 5))] * 2)
+    assert result.rows.shape == (0, 5) and result.frames.shape == (0,)
+
+
+# --- Work that continues --------------------------------------------------------------------------
+
+
+def test_unfinished_rows_are_kept_by_settings(tmp_path):
+    result = FrameRows(np.ones((2, 5), np.float32), np.array([0, 2], np.int32))
+    empty = FrameRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES) as rows,
+    ):
+        rows.add("a/ä", result)
+        rows.add("b", empty)
+        raise KeyboardInterrupt
+    again = UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES)
+    assert "a/ä" in again and "c" not in again
+    again.add("c", result)
+    read = list(again.read(["c", "b", "a/ä"]))
+    assert [len(one.rows) for one in read] == [2, 0, 2] and (read[2].frames == [0, 2]).all()
+    assert "b" not in UnfinishedRows(tmp_path, "boxes", {"k": 2}, NO_BOXES)
+    again.remove()
+    assert not again.folder.exists()
+
+
+@pytest.fixture
+def moving_dataset(tmp_path) -> VideoDataset:
+    """Four synthetic videos whose camera and scene stand still enough for `motion`."""
+    for number in range(4):
+        frames, _ = render_video("sway", "lawn", np.random.default_rng(number))
+        write_video(tmp_path / "videos" / "ab"[number % 2] / f"{number}.mp4", frames, 10)
+    return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
+
+
+def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
+    path = detect_motion(moving_dataset, stride=4, num_processes=2)
+    boxes = PersonBoxes(moving_dataset)
+    assert len(boxes.lookup(0, np.arange(32))) == 32
+    written = path.stat().st_mtime_ns
+    detect_motion(moving_dataset, stride=4)
+    assert path.stat().st_mtime_ns == written
+    assert read_made_with(moving_dataset.folder / PERSON_BOXES_FILE) == {
+        "method": "motion",
+        "stride": 4,
+    }
+
+    asked = []
+    real = resumable.map_in_workers
+
+    def stopped_after_two(function, records, *rest):
+        asked.append(len(records))
+        for number, outcome in enumerate(real(function, records, *rest)):
+            if number == 2 and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield outcome
+
+    monkeypatch.setattr(resumable, "map_in_workers", stopped_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        detect_motion(moving_dataset, stride=2, num_processes=1)
+    detect_motion(moving_dataset, stride=2, num_processes=1)
+    assert asked == [4, 2]
+    assert not list(moving_dataset.folder.glob("unfinished-*"))
+
+
+def test_a_video_that_vanished_is_named(moving_dataset):
+    moving_dataset.record(1).path.unlink()
+    with pytest.raises(ValueError, match=r"1 of 4 videos, the first: a/2.*no such video file"):
+        detect_motion(moving_dataset)
+    assert list(moving_dataset.folder.glob("unfinished-*"))
+
+
+def test_statistics_count_overlaps_once(tmp_path):
+    dataset = dataset_of(tmp_path)
+    half = np.array([[0, 0, 32, 48, 0.9], [0, 0, 32, 24, 0.8], [0, 0, 64, 48, 0.2]])
+    none = np.zeros((0, 5))
+    write_person_boxes(tmp_path, ["a/one", "b/two"], [[half, none, none, half], [none] * 3])
+    table = box_statistics(dataset)
+    assert table["frames_with_person"].tolist() == [0.5, 0]
+    assert table["boxes_per_frame"].tolist() == [1, 0]
+    assert table["box_area"].tolist() == [0.5, 0]
+    assert table["vanishes"].tolist() == table["several"].tolist() == [True, False]
+    assert table["score"].tolist() == pytest.approx([0.85, np.nan], nan_ok=True)
+    classes = boxes_by_class(table)
+    assert classes.index.tolist() == ["b", "a"]  # the fewest boxes first
+    assert classes.loc["a"].tolist() == pytest.approx([1, 0.5, 0.85, 1, 1])
+    assert box_statistics(dataset, min_score=0.85)["several"].tolist() == [False, False]
+
+
+# --- The reference's files ------------------------------------------------------------------------
+
+
+def reference_table() -> dict:
+    boxes = np.array([[1, 2, 30, 40, 0.9], [5, 5, 9, 9, 0.2]])
+    return {"one": {1: boxes, 3: np.zeros((0, 5)), 9: boxes}, "two": {2: boxes[:1]}}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_detections_come_in(tmp_path, capsys, protocol):
+    path = tmp_path / "detections.npy"
+    with open(path, "wb") as file:
+        header = {"descr": "|O", "fortran_order": False, "shape": ()}
+        np.lib.format.write_array_header_1_0(file, header)
+        pickle.dump(np.array(reference_table(), dtype=object), file, protocol=protocol)
+    dataset = dataset_of(tmp_path / "data")
+    import_detections(dataset, path)
+    assert "1 frames that the videos do not have" in capsys.readouterr().out
+    boxes = PersonBoxes(dataset).lookup(0, np.arange(4), min_score=0.4)
+    assert [len(frame) for frame in boxes] == [1, 0, 0, 0]
+    assert boxes[0][0].tolist() == [1, 2, 30, 40]
+
+    scored = PersonBoxes(dataset).lookup_scored(0, np.arange(4))
+    assert scored[0] == pytest.approx(reference_table()["one"][1])
+    found = PersonBoxes(dataset).lookup(1, np.arange(3))
+    assert [len(frame) for frame in found] == [0, 1, 0]
+
+
+def test_plain_pickle_and_kinetics_names(tmp_path):
+    names = ("tai_chi/PoolJ8L1re4_000156_000166", "tai_chi/-_CLrgdPvhk_000021_000031")
+    dataset = dataset_of(tmp_path, names=names, name="kinetics100")
+    path = tmp_path / "detections.pkl"
+    path.write_bytes(pickle.dumps({"-_CLrgdPvhk": {1: np.ones((1, 5))}}))
+    import_detections(dataset, path)
+    assert len(PersonBoxes(dataset).lookup(1, np.array([0]))[0]) == 1
+
+
+class Attack:
+    def __reduce__(self):
+        return (print, ("code from a pickle was run",))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pickle.dumps(Attack()), r"asks for builtins.print\); it was not run"),
+        (lambda: pickle.dumps({"a": Attack()})[:-4], "not a pickle of arrays"),
+        (lambda: b"\x93NUMPY\x01", "not a pickle of arrays"),
+        (lambda: b"", "not a pickle of arrays"),
+        (lambda: pickle.dumps([1, 2]), "expected a dictionary"),
+        (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos .* 'one'"),
+        (lambda: pickle.dumps({"one": {1: np.ones((2, 4))}}), r"a/one: frame 1 has shape \(2, 4\)"),
+        (lambda: pickle.dumps({"one": {1: np.array([[0, 0, 99, 9, 1]])}}), "of another size"),
+    ],
+)
+def test_files_that_are_not_detections(tmp_path, capsys, make, message):
+    path = tmp_path / "detections.npy"
+    path.write_bytes(make())
+    with pytest.raises(ValueError, match=message):
+        import_detections(dataset_of(tmp_path / "data"), path)
+    assert "code from a pickle" not in capsys.readouterr().out
+
+
+def test_boxes_that_are_made_need_no_network(tmp_path, monkeypatch):
+    weights = tmp_path / "bad.onnx"
+    weights.write_bytes(b"no network")
+    dataset = dataset_of(tmp_path / "data")
+    with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
+        detect_persons(dataset, weights)
+    monkeypatch.setattr(detect, "is_made_with", lambda *_: True)
+    assert detect_persons(dataset, weights) == dataset.folder / PERSON_BOXES_FILE
+
+
+# --- Real people ----------------------------------------------------------------------------------
+
+
+@needs_weights
+def test_real_people_are_found(tmp_path):
+    source = SHARED / "data" / "weizmann"
+    for action in ("jack", "run"):
+        (tmp_path / "videos" / action).mkdir(parents=True)
+        for person in ("daria", "ido"):
+            name = f"{person}_{action}.avi"
+            shutil.copyfile(source / action / name, tmp_path / "videos" / action / name)
+    dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
+    detect_persons(dataset, WEIGHTS, stride=8, num_processes=2)
+    table = box_statistics(dataset, min_score=0.4)
+    assert (table["frames_with_person"] > 0.8).all()
+    assert table["box_area"].between(0.01, 0.2).all()
+
+    yolox = PersonBoxes(dataset)
+    jack = int(np.flatnonzero(dataset.index["name"] == "jack/daria_jack")[0])
+    record = dataset.record(jack)
+    frames = read_frames(record.path, np.arange(0, record.num_frames, 4))
+    moving = moving_boxes(frames)
+    overlaps = [
+        iou_matrix(box[:1, :4], person[:1])[0, 0]
+        for box, person in zip(moving, yolox.lookup(jack, np.arange(0, 84, 4), 0.4), strict=False)
+        if len(box) and len(person)
+    ]
+    assert len(overlaps) > 10 and np.mean(overlaps) > 0.5

@@ -1,0 +1,239 @@
+"""Own videos: what follows from the footage, and clips of one source on one side of the split."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.batch.plan import (
+    COMPLETE,
+    REFUSED,
+    TO_EVALUATE,
+    notes_of,
+    read_plan,
+    state_of,
+    write_test_settings,
+)
+from lib.config import PROJECT_ROOT, PrepareSettings
+from lib.data.dataset import read_dataset
+from lib.prepare.auto_settings import Footage, Machine, look_at, size_run, warnings_of
+from lib.prepare.groups import groups_by_name, groups_from_file, near_equal_starts, split_groups
+from lib.prepare.own_folder import find_videos
+from lib.prepare.steps import prepare
+from lib.prepare.synthetic import write_video
+from lib.runs.run_dir import RunDir
+
+RECIPE = dict.fromkeys(
+    ("model", "pretrained", "clip_len", "frame_interval", "short_side", "crop_size",
+     "test_crop_size", "labeled_batch", "epochs", "num_processes"), "auto",
+) | {"objective": "fixmatch", "unlabeled_batch": 16, "labeled_fraction": 0.1}  # fmt: skip
+
+
+def test_sizes_follow_the_footage_and_the_machine():
+    footage = Footage(frames=60, fps=25.0, short_side=144, num_train=72)
+    found = size_run(RECIPE, footage, Machine(has_weights=True, cores=4))
+    assert found.values["model"] == "efficientnet_lite0" and found.values["pretrained"] is True
+    assert found.values["frame_interval"] == 11  # 0.75 · 60 frames over 4
+    assert (found.values["short_side"], found.values["crop_size"]) == (160, 140)
+    assert found.values["epochs"] == 75  # 300 steps, 72 // 16 = 4 an epoch
+    assert found.values["num_processes"] == 2
+    assert found.values["unlabeled_batch"] == 16
+    assert any("short_side 160" in line and "weights" in line for line in found.reasons)
+    probe = size_run(
+        RECIPE | {"objective": "linear_probe"}, footage, Machine(has_weights=True)
+    ).values
+    assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
+    learned = {"lr": "auto", "freeze_batch_norm": "auto"}
+    baseline = RECIPE | {"objective": "supervised"} | learned
+    baseline = size_run(baseline, footage, Machine(has_weights=True)).values
+    assert (baseline["lr"], baseline["freeze_batch_norm"]) == (0.001, True)
+    method = size_run(RECIPE | learned, footage, Machine(has_weights=True)).values
+    assert (method["lr"], method["freeze_batch_norm"]) == (0.02, False)
+    small = size_run(RECIPE, footage, Machine()).values
+    assert (small["short_side"], small["crop_size"]) == (96, 84)
+
+
+def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged():
+    found = size_run(RECIPE, Footage(7000, 25.0, 64), Machine(has_gpu=True)).values
+    assert found["frame_interval"] == 8
+    assert (found["short_side"], found["crop_size"], found["test_crop_size"]) == (64, 56, 56)
+    assert (found["model"], found["pretrained"]) == ("r2plus1d_34", False)
+
+
+def test_what_is_given_stays_and_decides_about_the_rest():
+    given = RECIPE | {"short_side": 200, "model": "r2plus1d_small", "frame_interval": 3}
+    found = size_run(given, Footage(), Machine(has_weights=True)).values
+    assert (found["short_side"], found["crop_size"], found["frame_interval"]) == (200, 172, 3)
+    assert found["pretrained"] is False
+
+
+def videos_of(counts: dict[str, int], part: str = "") -> pd.DataFrame:
+    rows = [
+        (part, name, f"{name}/{i}", f"{name}/{i}.avi")
+        for name in counts
+        for i in range(counts[name])
+    ]
+    return pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+
+
+def test_metadata_that_is_no_text_hides_no_header(tmp_path):
+    path, comment = tmp_path / "a.mkv", "comment of thirty characters.."
+    with av.open(str(path), "w") as container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for _ in range(6):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "bgr0")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(comment.encode(), b"\xff" * len(comment)))
+    footage = look_at(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
+    assert (footage.frames, footage.fps, footage.short_side) == (6, 10.0, 48)
+
+
+def test_what_speaks_against_a_run_is_said_before_it():
+    with pytest.raises(ValueError, match="one class, 'walk'.*Add a folder"):
+        warnings_of(videos_of({"walk": 9}), {}, Footage())
+    few, small = warnings_of(
+        videos_of({"walk": 20, "run": 100}), {"short_side": 96}, Footage(short_side=360)
+    )
+    assert few.startswith("only 4 validation videos of 'walk' and 24 in all: one video is 4.2")
+    assert "360 pixels are scaled to 96" in small
+    assert warnings_of(videos_of({"a": 50, "b": 60}), {"short_side": 200}, Footage()) == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("own") / "videos"
+    for name in ("a/s1_c1", "a/s1_c2", "a/s2_c1", "b/s1_c3", "b/s3_c1", "b/s4_c1"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{name}.avi", np.full((6, 48, 64, 3), 90, dtype=np.uint8), fps=10)
+    return folder
+
+
+def test_headers_tell_the_footage(root):
+    footage = look_at(find_videos(root), root)
+    assert footage.frames == 6 and footage.num_train == round(0.8 * 6)
+
+
+def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
+    grid = {"videos_dir": [str(root)], "run_dir": [str(tmp_path)], "model": ["r2plus1d_small"]}
+    runs = read_plan([PROJECT_ROOT / "params/folder/semi_seed0.yaml"], grid)
+    assert runs[0].settings.model == "r2plus1d_small" and runs[0].settings.epochs >= 140
+    assert "auto" not in [v for k, v in runs[0].parameters.items() if k != "device"]
+    assert any("frame_interval 1" in note for note in notes_of(runs))
+    (tmp_path / "params.yaml").write_text(
+        runs[0].settings.model_copy(update={"epochs": 7}).as_yaml()
+    )
+    begun = read_plan([PROJECT_ROOT / "params/folder/semi_seed0.yaml"], grid)
+    assert begun[0].settings.epochs == 7 and begun[0].notes == ()
+
+
+def test_epochs_of_a_study_leave_its_probe_alone(root, tmp_path):
+    grid = {
+        "videos_dir": [str(root)],
+        "epochs": [3],
+        "objective": ["linear_probe"],
+        "pretrained": [True],
+    }
+    (run,) = read_plan([PROJECT_ROOT / "params/folder/probe_seed0.yaml"], grid)
+    assert run.settings.epochs == 1
+    assert "epochs 1: a probe has one; what was set is for the other runs" in run.notes
+
+
+@pytest.mark.parametrize(
+    "stems, sources",
+    [
+        (["v_Dive_g01_c01", "v_Dive_g01_c02", "v_Dive_g02_c01"], 2),
+        (["tape-3_clip1", "tape-3_clip2", "tape-4_clip1"], 2),
+        (["abc_000012_000022", "abc_000032_000042", "xyz_000001_000011"], 2),
+        (["walk_01", "walk_02", "walk_03"], 3),  # they are only counted
+        (["one", "two", "three"], 3),
+        (["1", "2", "3"], 3),
+    ],
+)
+def test_names_tell_the_source(stems, sources):
+    names = pd.Series([f"k/{stem}" for stem in stems])
+    assert groups_by_name(names, pd.Series(["k"] * len(stems))).nunique() == sources
+
+
+def test_groups_stay_together_and_every_class_gets_its_share():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 100)
+    groups = labels * 1000 + generator.integers(0, 20, len(labels))
+    val = split_groups(labels, groups, 0.2, seed=3)
+    assert not set(groups[val]) & set(groups[~val])
+    assert all(14 <= val[labels == label].sum() <= 26 for label in range(3))
+
+
+def test_without_groups_it_is_a_draw_of_so_many_of_each_class():
+    labels = np.repeat([0, 1], [10, 4])
+    val = split_groups(labels, np.arange(14), 0.2, seed=0)
+    order = np.random.default_rng([0, 0]).permutation(10)
+    assert set(np.flatnonzero(val[:10])) == set(order[:2]) and val[10:].sum() == 1
+
+
+def test_a_large_group_is_taken_only_where_there_is_no_other():
+    labels = np.zeros(12, dtype=int)
+    assert split_groups(labels, np.repeat([0, 1], 6), 0.1, seed=0).sum() == 6
+    assert split_groups(labels, np.zeros(12, dtype=int), 0.1, seed=0).sum() == 0
+
+
+def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, capsys):
+    table = tmp_path / "groups.csv"
+    table.write_text(
+        "name,group\na/s1_c1.avi,x\na/s1_c2,x\na/s2_c1,y\nb/s1_c3,x\nb/s3_c1,z\nb/s4_c1,z\n"
+    )
+    settings = PrepareSettings(
+        dataset="folder", videos_dir=str(root), prepared_dir=str(tmp_path / "data"),
+        groups_file=str(table), num_processes=1,
+    )  # fmt: skip
+    dataset = prepare(settings)
+    said = capsys.readouterr().out
+    assert "3 groups of clips" in said and "begin with nearly the same picture" in said
+    sides = [set(dataset.index["name"].iloc[dataset.read_split(part)]) for part in ("train", "val")]
+    assert sorted(map(len, sides)) == [3, 3] and {"a/s1_c1", "a/s1_c2", "b/s1_c3"} in sides
+    again = read_dataset(dataset.folder)
+    assert pd.read_csv(again.folder / "groups.csv")["group"].nunique() == 3
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("video,group\na/x,1\n", "no column"),
+        ("name,group\na/x,1\n", "1 of 2 videos have no group"),
+        ("name,group\na/x,1\na/x.avi,2\n", "twice"),
+    ],
+)
+def test_a_table_of_groups_that_does_not_fit_is_refused(tmp_path, text, problem):
+    path = tmp_path / "groups.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"groups_file.*{problem}"):
+        groups_from_file(path, pd.Series(["a/x", "a/y"]))
+
+
+def test_equal_first_frames_are_found(root):
+    paths = [root / "a/s1_c1.avi", root / "a/s1_c2.avi", root / "missing.avi"]
+    assert near_equal_starts(paths, np.array([True, False, False])) == [tuple(paths[:2])]
+    assert near_equal_starts(paths[1:], np.array([True, False])) == []
+
+
+def test_how_a_run_is_tested_may_change_after_training(tmp_path):
+    file = PROJECT_ROOT / "params/demo/supervised_seed0.yaml"
+    grid = {"run_dir": [str(tmp_path)]}
+    begun = read_plan([file], grid)[0]
+    run = RunDir(tmp_path)
+    run.params_path.write_text(begun.settings.as_yaml())
+    run.save(run.last_path, {"model": {}, "step": 1, "epoch": begun.settings.epochs})
+    result = {"top1": 50.0, "top5": 90.0, "mean_class_accuracy": 50.0, "videos": 4}
+    protocol = {k: v for k, v in begun.settings.model_dump().items() if k.startswith("test_")}
+    metrics = {"protocol": protocol, "labels": 2, "splits": {"val": result}}
+    run.metrics_path.write_text(json.dumps(metrics))
+    assert state_of(begun) == (COMPLETE, "")
+    other = read_plan([file], grid | {"test_splits": [["val", "train"]], "test_num_clips": [7]})[0]
+    assert state_of(other) == (TO_EVALUATE, "")
+    write_test_settings(run, other.parameters | {"lr": 9.0})
+    assert run.settings() == other.settings
+    assert state_of(read_plan([file], grid | {"lr": [9.0]})[0])[0] == REFUSED

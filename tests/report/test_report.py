@@ -1,0 +1,421 @@
+"""The tables of the report: beside the paper's numbers, in Markdown and in LaTeX."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_tiny_settings
+
+from lib.batch.plan import read_plan
+from lib.plots.comparison import class_gains, difference_intervals, invariance_comparison
+from lib.report.build import (
+    CLAIMS,
+    EXPECTED,
+    PAPER_NUMBERS,
+    as_latex,
+    as_markdown,
+    compared_groups,
+    cost_table,
+    export_tables,
+    group_table,
+    invariance_tables,
+    load_confusions,
+    of_study,
+    paper_table,
+    plan_comparisons,
+    summarize,
+    with_verdict,
+)
+from lib.report.page import shown_cells
+from lib.report.results import group_of, read_runs
+from lib.report.sentences import (
+    invariance_html,
+    machine_sentence,
+    page_head,
+    range_sentence,
+    run_links,
+    verdict_html,
+)
+from lib.report.verdict import Pair, compare_groups
+from lib.runs.run_dir import METRICS, RunDir
+
+
+@pytest.fixture
+def summary() -> pd.DataFrame:
+    rows = [
+        ("semi_10percent", "0", "val", 40.0),
+        ("semi_10percent", "1", "val", 41.0),
+        ("supervised_10percent", "0", "val", 20.0),
+        ("semi_10percent", "0", "other", 90.0),
+    ]
+    return pd.DataFrame(rows, columns=["group", "seed", "list", "top1"])
+
+
+def test_ours_stands_beside_the_papers_number(summary):
+    table = paper_table(summary, "ucf101")
+    assert list(table.index) == ["semi_10percent"]  # the supervised number is not confirmed
+    assert table.loc["semi_10percent", ["paper", "ours", "difference"]].tolist() == [
+        40.2,
+        40.5,
+        0.3,
+    ]
+    assert "LEViL" in table.loc["semi_10percent", "source"]
+    assert table.loc["semi_10percent", "± over seeds"] == 0.7
+    assert paper_table(summary, "demo").empty
+
+
+def test_every_number_of_the_paper_belongs_to_a_run():
+    runs = {(run.run_dir.parent.name, run.name) for run in read_plan(["params"])}
+    paper = pd.read_csv(PAPER_NUMBERS)
+    assert set(zip(paper["study"], paper["run"], strict=True)) <= runs
+    assert paper["source"].notna().all() and not paper.duplicated(["study", "run"]).any()
+
+
+def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
+    table = group_table(summary)
+    assert as_markdown(table).splitlines()[:3] == [
+        "| group | seeds | val, top-1 (%) | other, top-1 (%) |",
+        "| --- | --- | --- | --- |",
+        "| semi_10percent | 2 | 40.5 ± 0.7 | 90.0 |",
+    ]
+    latex = as_latex(table)
+    assert r"semi\_10percent & 2 & 40.5 $\pm$ 0.7 & 90.0 \\" in latex and r"top-1 (\%)" in latex
+    study = tmp_path / "ucf101"
+    nothing = compare_groups(summary, [])
+    export_tables(summary, study, nothing, {})
+    lines = (study / "table.md").read_text().splitlines()
+    assert lines[2:] == [
+        "| semi_10percent | 2 | 40.5 ± 0.7 | 90.0 | 40.2 |",
+        "| supervised_10percent | 1 | 20.0 |  |  |",
+    ]
+    assert (study / "table.tex").read_text().startswith(r"\begin{tabular}")
+    assert len((study / "summary.csv").read_text().splitlines()) == 5
+    assert (study / "verdict.csv").read_text().startswith("better,worse,list,seeds,agree")
+
+
+def test_markup_in_a_table_is_no_markup():
+    table = pd.DataFrame({"a|b": ["<img src=x>"]}, index=pd.Index(["*x*"], name="group"))
+    assert as_markdown(table).splitlines() == [
+        "| group | a&#124;b |",
+        "| --- | --- |",
+        "| &#42;x&#42; | &lt;img src=x&gt; |",
+    ]
+
+
+# --- Groups of runs side by side ------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(prepared_dir, tmp_path) -> list[RunDir]:
+    """Two supervised seeds that are right in 4 and 6 of 8 videos, a semi-supervised one in 7."""
+    made = []
+    plan = {
+        "base_seed0": (4, "supervised"),
+        "base_seed1": (6, "supervised"),
+        "semi": (7, "fixmatch"),
+    }
+    for name, (right, objective) in plan.items():
+        run = RunDir(tmp_path / name)
+        run.open(make_tiny_settings(prepared_dir, run.folder, objective=objective))
+        run.append_log(
+            {
+                "epoch": 1,
+                "step": 3,
+                "seconds": 60.0,
+                "samples_per_s": 10.0,
+                "memory_mb": 100 + right,
+            }
+        )
+        run.append_log(
+            {
+                "epoch": 2,
+                "step": 6,
+                "seconds": 90.0,
+                "samples_per_s": 30.0,
+                "memory_mb": 200 + right,
+            }
+        )
+        labels = np.arange(8) % 4
+        predicted = np.where(np.arange(8) < right, labels, (labels + 1) % 4)
+        np.savez(run.folder / "scores_val.npz", scores=np.eye(4)[predicted], labels=labels)
+        values = {"top1": 100 * right / 8, "top5": 100.0, "mean_class_accuracy": 1.0, "videos": 8}
+        run.metrics_path.write_text(json.dumps({"labels": 6, "splits": {"val": values}}))
+        made.append(run)
+    return made
+
+
+def test_the_cost_of_groups(runs):
+    summary = summarize(runs)
+    assert list(summary.columns) == [
+        "run", "group", "list", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
+        "train_minutes", "clips_per_s", "memory_mb", "machine", "clips", "crops",
+    ]  # fmt: skip
+    cost = cost_table(summary)
+    assert list(cost.index) == ["base", "semi"]
+    assert cost.loc["base"].tolist()[:3] == [1.5, 20.0, 206]
+    assert "CPU cores" in cost.loc["base", "machine"] or "×" in cost.loc["base", "machine"]
+    runs[2].log_path.write_text('{"epoch": 2, "step": 6, "seconds": 90.0, "samples_per_s": 30.0}\n')
+    assert np.isnan(summarize(runs)["memory_mb"].iloc[2])  # a run from before memory was logged
+
+
+def test_the_groups_that_are_compared(runs):
+    summary = summarize(runs)
+    asked, baselines = plan_comparisons(summary, "any")
+    assert baselines == {"semi": "base"} and asked == [Pair("semi", "base", "val")]
+    assert compared_groups(summary, [], asked) == ["base", "semi"]
+    assert compared_groups(summary, ["semi", "base"], asked) == ["semi", "base"]
+    assert compared_groups(summary[summary["group"] == "base"], [], []) == ["base"]
+    for wrong in (["semi"], ["semi", "sime"]):
+        with pytest.raises(
+            ValueError, match="compared_groups: .* must be two of the groups base, semi"
+        ):
+            compared_groups(summary, wrong, asked)
+
+
+def test_a_reader_names_the_baseline(runs):
+    asked, baselines = plan_comparisons(summarize(runs), "any", "semi")
+    assert baselines == {"base": "semi"} and asked == [Pair("base", "semi", "val")]
+    with pytest.raises(ValueError, match="baseline: 'sime' is none of the groups base, semi"):
+        plan_comparisons(summarize(runs), "any", "sime")
+
+
+def test_a_study_claims(runs, tmp_path, monkeypatch):
+    path = tmp_path / "claims.csv"
+    path.write_text(
+        "study,better,worse,list\nmine,semi,base,val\nmine,x,y,val\nother,base,semi,val\n"
+    )
+    monkeypatch.setattr("lib.report.build.CLAIMS", path)
+    summary = summarize(runs)
+    assert plan_comparisons(summary, "mine")[0] == [Pair("semi", "base", "val")]
+    summary["objective"] = "fixmatch"  # as in an ablation: what is claimed worse is the baseline
+    asked, baselines = plan_comparisons(summary, "other")
+    assert asked == [Pair("base", "semi", "val")] and baselines == {"base": "semi"}
+
+
+def test_every_claim_and_range_is_of_a_run():
+    groups = {
+        (run.run_dir.parent.name, group_of(run.name)): set(run.settings.test_splits)
+        for run in read_plan(["params"])
+    }
+    claims = pd.read_csv(CLAIMS)
+    for row in claims.itertuples():
+        assert row.list in groups[row.study, row.better] & groups[row.study, row.worse]
+    for row in of_study(EXPECTED, "demo").itertuples():
+        assert row.list in groups["demo", row.group] and 0 <= row.low <= row.high <= 100
+
+
+def test_confusions_are_summed_over_seeds(runs):
+    matrices, classes = load_confusions(runs, "val", ["semi", "base"])
+    assert list(matrices) == ["semi", "base"] and len(classes) == 4
+    assert matrices["base"].sum() == 16 and matrices["base"].trace() == 10
+    figure = class_gains(matrices["base"], matrices["semi"], classes, ("base", "semi"), "val")
+    gains = [bar.get_width() for bar in figure.axes[0].patches]
+    assert gains == pytest.approx([0, 25, 25, 50])  # of classes 3, 0, 1 and 2
+
+
+def test_differences_are_drawn_by_seed(runs):
+    summary = summarize(runs)
+    summary.loc[summary["run"] == "semi", "seed"] = "1"
+    comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
+    axis = difference_intervals(summary, comparisons).axes[0]
+    assert axis.collections[0].get_offsets().tolist() == [[12.5, 0]]  # 7 and 6 of 8 videos
+    assert not axis.patches  # one seed has no interval
+    assert axis.get_title() == ("Of 1 comparisons 0 hold, 1 are not decided, 0 are contradicted")
+    assert "points" in axis.get_xlabel()
+
+
+def test_intervals_are_drawn():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
+    axis = difference_intervals(summary, comparisons).axes[0]
+    (bar,) = axis.patches
+    assert (bar.get_x(), bar.get_width()) == pytest.approx((2.043, 17.915), abs=1e-3)
+    assert axis.get_title().startswith("Of 1 comparisons 1 hold")
+
+
+def test_the_summary_has_the_verdict():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    pairs = [Pair("semi", "base", "val"), Pair("base", "semi", "val")]
+    table = with_verdict(summary, compare_groups(summary, pairs), {"semi": "base"})
+    assert len(table) == len(summary)
+    semi, base = table[table["group"] == "semi"], table[table["group"] == "base"]
+    assert semi["difference"].tolist() == [10, 15, 8]
+    assert semi["mean_difference"].tolist() == [11] * 3 and set(semi["verdict"]) == {"holds"}
+    assert set(semi["seeds_compared"]) == set(semi["seeds_better"]) == {3}
+    assert set(semi["baseline"]) == {"base"} and base["baseline"].isna().all()
+
+
+# --- What the page says ---------------------------------------------------------------------------
+
+HOSTILE = "semi<img src=x onerror=alert(1)>`*|_[a](javascript:b)"
+
+
+def make_summary(groups: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [
+        (f"{group}_seed{seed}", group, str(seed), "val", top1)
+        for group, values in groups.items()
+        for seed, top1 in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=["run", "group", "seed", "list", "top1"])
+
+
+def test_the_page_opens_with_the_verdict():
+    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
+    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]), ["A note."])
+    assert "Asked: Is <b>semi</b> better than <b>base</b> on val?" in page
+    assert "Verdict: <b>holds</b>" in page and "<p>A note.</p>" in page
+    assert (
+        "semi against base on val: +11.0 points (95 % interval +2.0 to +20.0), better in 3 of 3 "
+        "seeds: <b>holds</b>"
+    ) in page
+
+
+def test_one_run_decides_nothing():
+    summary = make_summary({"semi": [90], "base": [10]})
+    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]))
+    assert "Verdict: <b>not decided</b>" in page and "One run decides nothing" in page
+    assert "no seed was run and tested in both" in verdict_html(
+        compare_groups(summary, [Pair("semi", "other", "val")])
+    )
+    assert "nothing to compare" in verdict_html(compare_groups(summary, []))
+
+
+def test_whether_this_machine_lies_in_the_range(tmp_path):
+    summary = make_summary({"semi": [60, 70], "base": [50, 55]})
+    path = tmp_path / "expected.csv"
+    assert range_sentence(summary, of_study(path, "demo")) == ""  # no file, no sentence
+    path.write_text(
+        "study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,51,60\nx,base,val,0,1\n"
+    )
+    assert range_sentence(summary, of_study(path, "demo")) == (
+        "This machine does not lie in README's range: 1 of 4 results of single runs are outside "
+        "(base, seed 0, on val: 50.0 % (51.0 to 60.0))."
+    )
+    path.write_text("study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,50,60\n")
+    assert "lies in README's range: all 4" in range_sentence(summary, of_study(path, "demo"))
+    assert range_sentence(summary, of_study(path, "mine")) == ""
+
+
+def test_runs_of_different_machines_are_named(runs):
+    assert machine_sentence(runs) == ""
+    there = json.loads(runs[1].environment_path.read_text())
+    runs[1].environment_path.write_text(
+        json.dumps(there | {"cpu_model": "<b>Another", "threads": 64})
+    )
+    sentence = machine_sentence(runs)
+    assert "<b>CPU</b>" in sentence and "&lt;b&gt;Another (base_seed1)" in sentence
+    assert "<b>threads of a process</b> 1 (base_seed0 and semi) and 64 (base_seed1)" in sentence
+    runs[1].environment_path.write_text(json.dumps(there | {"torch_config": "x" * 500}))
+    assert "<b>build of PyTorch</b> (base_seed0 and semi) and (base_seed1)" in (
+        machine_sentence(runs)
+    )
+    runs[1].environment_path.write_text(json.dumps(there | {"earlier": [{"CPU": "x"}]}))
+    assert "base_seed1 moved to another machine" in machine_sentence(runs)
+
+
+def test_less_invariance_than_the_baseline_is_said():
+    table = pd.DataFrame({"scene": [70.0, 81.5], "temporal": [90.0, 80.0]}, index=["semi", "base"])
+    pairs = [Pair("semi", "base", "val"), Pair("semi", "base", "test"), Pair("x", "base", "val")]
+    assert invariance_html(table, pairs) == (
+        "<ul><li><b>semi</b> is <b>less</b> invariant to scene augmentation than base: its class "
+        "stays for 70.0 % of the clips, 11.5 points fewer.</li></ul>"
+    )
+    assert "<li>No group is less invariant" in invariance_html(table[["temporal"]], pairs)
+    assert invariance_html(table, pairs[2:]) == "<ul></ul>"
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("log.jsonl", '{"epoch" 1}\n', r"log\.jsonl, line 1: damaged .*; take that line out"),
+        (
+            "log.jsonl",
+            '{"epoch": 1, "step": 2}\n',
+            r"log\.jsonl: damaged, no numbers 'sec",
+        ),
+        ("log.jsonl", "", r"log\.jsonl: damaged, no numbers"),
+        (
+            "metrics.json",
+            '{"labels": 6',
+            r"metrics\.json: damaged .*; test the run again",
+        ),
+        (
+            "metrics.json",
+            '{"labels": 6, "splits": {}}',
+            r"metrics\.json: damaged .*; test",
+        ),
+        ("metrics.json", '{"splits": {"val": {"top1": "a"}}}', r"metrics\.json: damaged .'labels'"),
+        ("metrics.json", '{"labels": 6, "splits": {"val": 3}}', r"metrics\.json: damaged .*; test"),
+        ("scores_val.npz", "PK", r"scores_val\.npz: damaged .*; test the run again"),
+        ("environment.json", "{", r"environment\.json: damaged .*; delete that file"),
+    ],
+)
+def test_a_damaged_run_costs_only_itself(runs, file, content, message):
+    study = runs[0].folder.parent
+    (runs[0].folder / file).write_text(content)
+    sound, problems = read_runs(study)
+    assert [run.name for run in sound] == ["base_seed1", "semi"] and list(problems) == [
+        "base_seed0"
+    ]
+    assert re.search(message, problems["base_seed0"])
+    assert len(summarize(sound)) == 2
+
+
+def test_a_study_without_a_sound_run_says_why(runs):
+    for run in runs:
+        run.metrics_path.write_text("?")
+    with pytest.raises(ValueError, match=r"no evaluated run; (.*\n)+  semi: .*metrics\.json: dam"):
+        read_runs(runs[0].folder.parent)
+
+
+def test_a_page_has_no_empty_sections():
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+
+    output = new_output("stream", text="a")
+    cells = [
+        new_markdown_cell("# 5 · Report", metadata={"tags": ["notebook-only"]}),
+        new_code_cell("display(title)", outputs=[output]),
+        new_markdown_cell("## Empty"),
+        new_code_cell("x = 1"),
+        new_markdown_cell("what nobody sees"),
+        new_markdown_cell("## Full"),
+        new_code_cell("y = 2"),
+        new_code_cell("display(y)", outputs=[output]),
+        new_markdown_cell("## Words"),
+    ]
+    shown = [cell.source for cell in shown_cells(cells)]
+    assert shown == ["display(title)", "## Full", "y = 2", "display(y)", "## Words"]
+
+
+def test_names_are_shown_as_they_are(runs, tmp_path):
+    summary = make_summary({HOSTILE: [60, 70], "base": [50, 55]})
+    expected = pd.DataFrame({"group": [HOSTILE], "list": ["val"], "low": [0], "high": [1]})
+    agreement = pd.DataFrame({"scene": [1.0, 2.0]}, index=[HOSTILE, "base"])
+    texts = [
+        verdict_html(compare_groups(summary, [Pair(HOSTILE, "base", "val")])),
+        range_sentence(summary, expected),
+        invariance_html(agreement, [Pair(HOSTILE, "base", "val")]),
+        run_links([RunDir(tmp_path / HOSTILE)]),
+        page_head(HOSTILE, tmp_path / HOSTILE, runs),
+        as_markdown(agreement.rename_axis("group")),
+    ]
+    for text in texts:
+        assert "semi&lt;img src=x" in text and "<img" not in text and "[a]" not in text
+
+
+def test_invariance_is_a_mean_over_seeds(runs):
+    assert all(table.empty for table in invariance_tables(runs))
+    for run, value in zip(runs, (50.0, 60.0, 80.0), strict=True):
+        families = f"family,agreement,kl,draws\nphotometric,{value},0.1,9\ntemporal,90,0.1,9\n"
+        (run.folder / "invariance_families.csv").write_text(families)
+        (run.folder / "invariance_inputs.csv").write_text(
+            f"input,top1,videos\nwhole clip,{value},9\n"
+        )
+    agreement, accuracy = invariance_tables(runs)
+    assert agreement["photometric"].to_dict() == {"base": 55.0, "semi": 80.0}
+    assert accuracy["whole clip"].to_dict() == {"base": 55.0, "semi": 80.0}
+    figure = invariance_comparison(agreement, accuracy)
+    assert len(figure.axes) == 2
+    assert figure.axes[0].get_title() == "photometric augmentation changes the class most often"

@@ -1,0 +1,626 @@
+"""A run on disk: continuing it, refusing it, reading it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import make_tiny_settings
+from test_training import assert_same_weights, log_of
+
+from lib.config import PROJECT_ROOT, project_path
+from lib.fileio import write_text
+from lib.report.results import machine_of, read_log
+from lib.runs import progress
+from lib.runs.distributed import DistContext
+from lib.runs.environment import arithmetic, cpu
+from lib.runs.run_dir import RunDir, read_result
+from lib.train import resume, trainer
+from lib.train.fit import fit
+from lib.train.objectives import OBJECTIVES, FixMatchObjective
+from lib.train.setup import load_data
+
+# Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
+RICH = {
+    "labeled_view": "strong",
+    "labeled_scene_p": 0.5,
+    "dropout": 0.3,
+    "unlabeled_batch": 3,  # 6 steps an epoch
+    "unlabeled_rampup_epochs": 1.0,
+    "warmup_epochs": 0.5,
+    "epochs": 3,
+    "val_every_epochs": 2,
+}
+
+
+class PowerCut(BaseException):
+    """Ends a run at once: only errors, which are `Exception`, leave time for a checkpoint."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared_dir, tmp_path_factory) -> RunDir:
+    return fit(make_tiny_settings(prepared_dir, tmp_path_factory.mktemp("uninterrupted"), **RICH))
+
+
+# --- Continuing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [3, 13])  # in the first epoch, and in the last
+def test_a_run_stopped_within_an_epoch_continues_exactly(
+    tiny_settings, uninterrupted, at_forward, monkeypatch, number
+):
+    settings = tiny_settings(**RICH)
+    run = RunDir(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    at_forward(number, run.stop_path.touch)
+    fit(settings)
+    assert run.load(run.last_path)["step"] == number + 1 and not run.is_finished()
+    fit(settings)
+    assert run.is_finished()
+    assert_same_weights(run, uninterrupted)
+    for entry, expected in zip(log_of(run), log_of(uninterrupted), strict=True):
+        assert entry == expected
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(
+    tiny_settings, uninterrupted, at_forward, capsys
+):
+    """It was killed in the last epoch, after a log entry that the checkpoint does not have."""
+    settings = tiny_settings(**RICH)
+    run = RunDir(settings.run_dir)
+
+    def power_cut():
+        raise PowerCut
+
+    at_forward(14, power_cut)
+    with pytest.raises(PowerCut):
+        fit(settings)
+    assert run.load(run.last_path)["step"] == 12  # the validation after the second epoch
+    with open(run.log_path, "a") as log:
+        log.write(json.dumps({"epoch": 3, "step": 18}) + "\n" + '{"epoch": 4, "st')
+    fit(settings)
+    assert "continuing" in capsys.readouterr().out
+    assert_same_weights(run, uninterrupted)
+    assert log_of(run) == log_of(uninterrupted)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    tiny_settings, uninterrupted, at_forward
+):
+    settings = tiny_settings(**RICH)
+
+    def power_cut():
+        raise PowerCut
+
+    at_forward(8, power_cut)
+    with pytest.raises(PowerCut):
+        fit(settings)
+    run = RunDir(settings.run_dir)
+    assert len(run.log_entries()) == 1 and not run.last_path.exists()
+    fit(settings)
+    assert log_of(run) == log_of(uninterrupted)
+    assert_same_weights(run, uninterrupted)
+
+
+@pytest.mark.parametrize("lost", ["best_path", "last_path"])
+def test_a_run_killed_while_it_saves_its_end_is_not_finished(
+    tiny_settings, uninterrupted, monkeypatch, lost
+):
+    settings = tiny_settings(**RICH)
+    run, real = RunDir(settings.run_dir), RunDir.save
+
+    def save(self, path, state):
+        if state["step"] == 18 and path == getattr(run, lost):
+            raise OSError("disk full")
+        real(self, path, state)
+
+    monkeypatch.setattr(RunDir, "save", save)
+    try:
+        fit(settings)
+    except OSError:
+        assert not run.is_finished()
+    monkeypatch.setattr(RunDir, "save", real)
+    fit(settings)
+    assert run.is_finished()
+    assert_same_weights(run, uninterrupted)
+    assert log_of(run) == log_of(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [8, 5, 17])  # within an epoch, at its end, and at the very end
+def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward, number):
+    settings = tiny_settings(**RICH)
+    handler = signal.getsignal(signal.SIGINT)
+    at_forward(number, lambda: signal.raise_signal(signal.SIGINT))  # Ctrl-C, "interrupt kernel"
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    assert signal.getsignal(signal.SIGINT) is handler
+    run = RunDir(settings.run_dir)
+    assert run.load(run.last_path)["step"] == number + 1  # the step was made to its end
+    fit(settings)
+    assert run.is_finished()
+    assert_same_weights(run, uninterrupted)
+    assert [entry["epoch"] for entry in run.log_entries()] == [1, 2, 3]
+
+
+def test_a_run_that_is_killed_while_it_validates_has_saved_its_steps(
+    tiny_settings, uninterrupted, monkeypatch
+):
+    def cut(*args, **options):
+        raise PowerCut
+
+    settings = tiny_settings(**RICH, checkpoint_every_minutes=60)
+    run = RunDir(settings.run_dir)
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(trainer, "MAX_UNSAVED_S", 0)
+        patch.setattr(trainer, "score_videos", cut)
+        fit(settings)
+    assert run.saved() == (12, 1)  # two epochs are made, the second is not yet in the log
+    fit(settings)
+    assert_same_weights(run, uninterrupted)
+    without_time = [{k: e[k] for k in ("epoch", "step", "loss/total")} for e in run.log_entries()]
+    expected = [{k: e[k] for k in ("epoch", "step", "loss/total")} for e in log_of(uninterrupted)]
+    assert without_time == expected
+
+
+def test_processes_that_find_different_checkpoints_are_refused(tmp_path):
+    world = SimpleNamespace(gather=lambda step: [step, 7])
+    process = SimpleNamespace(world=world, step=0, run=RunDir(tmp_path))
+    with pytest.raises(ValueError, match=r"steps \[0, 7\]; put run_dir on a disk"):
+        resume.check_same_step(process)
+    process.step = 7
+    resume.check_same_step(process)
+
+
+@pytest.mark.parametrize("number", [8, 17])
+def test_sigterm_saves_and_continues_exactly(
+    tiny_settings, uninterrupted, at_forward, capsys, number
+):
+    settings = tiny_settings(**RICH)
+    run = RunDir(settings.run_dir)
+    at_forward(number, lambda: signal.raise_signal(signal.SIGTERM))
+    if number < 17:
+        with pytest.raises(KeyboardInterrupt):
+            fit(settings)
+        assert run.load(run.last_path)["step"] == number + 1
+        assert "asked to end (SIGTERM)" in capsys.readouterr().out
+    fit(settings)  # in its last step a run has nothing left to continue
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and run.is_finished()
+    assert_same_weights(run, uninterrupted)
+
+
+@dataclass(frozen=True)
+class RememberingObjective(FixMatchObjective):
+    """Its threshold is the mean confidence of all steps so far: it matters what went before."""
+
+    def confident(self, logits, rows):
+        confidence = logits.softmax(1).amax(1)
+        steps = self.state.get("steps", torch.zeros(()))
+        mean = self.state.get("mean", torch.zeros(()))
+        self.state["steps"] = steps + 1
+        self.state["mean"] = mean + (confidence.mean() - mean) / (steps + 1)
+        return (confidence >= self.state["mean"]).to(logits.dtype)
+
+
+@pytest.mark.parametrize("number", [4, 11])  # during the ramp-up, when it is replaced, and after
+def test_what_an_objective_remembers_continues_exactly(
+    tiny_settings, tmp_path, at_forward, monkeypatch, number
+):
+    monkeypatch.setitem(OBJECTIVES, "fixmatch", RememberingObjective)
+    expected = fit(tiny_settings(**RICH, run_dir=tmp_path / "expected"))
+    settings = tiny_settings(**RICH, run_dir=tmp_path / "stopped")
+    run = RunDir(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    at_forward(number, run.stop_path.touch)
+    fit(settings)
+    state = run.load(run.last_path)["ranks"][0]["objective"]  # of its one process
+    assert state["steps"] == number + 1 and 0 < state["mean"] < 1
+    fit(settings)
+    assert_same_weights(run, expected)
+    ends = [r.load(r.last_path)["ranks"][0]["objective"] for r in (run, expected)]
+    assert ends[0] == ends[1]
+    masks = [read_log(run)["ssl/mask_rate"].iloc[-1] for run in (run, expected)]
+    assert masks[0] == masks[1] and 0 < masks[0] < 1
+
+
+def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypatch):
+    def of_rank(rank: int, size: int) -> trainer.Trainer:
+        world = DistContext(0, 1, torch.device("cpu"))  # set up alone, without a process group
+        made = trainer.Trainer(tiny_settings(run_dir=tmp_path / "run", ema_decay=0.5), world)
+        made.world = DistContext(rank, size, world.device)
+        return made
+
+    def mean_of_norm(network: torch.nn.Module) -> float:
+        return float(next(b for n, b in network.named_buffers() if "running_mean" in n).mean())
+
+    first = of_rank(0, 2)
+    states = [
+        resume.own_state(first)
+        | {
+            "objective": {"mean": torch.tensor(float(rank))},
+            "meter": {"sums": {"loss": torch.tensor([3.0 + rank, 1])}, "clips": 4, "seconds": 1.0},
+            "buffers": {n: torch.full_like(b, 5 + rank) for n, b in first.model.named_buffers()},
+        }
+        for rank in range(2)
+    ]
+    monkeypatch.setattr(DistContext, "gather", lambda self, value: states)
+    monkeypatch.setattr(first.run, "save", lambda path, state: saved.update(state))
+    saved: dict = {}
+    first._save(tmp_path / "last.pt")
+    for rank, size, expected, loss in ((0, 2, 0, 3), (1, 2, 1, 4), (0, 1, 0, 3.5), (3, 4, 1, None)):
+        again = of_rank(rank, size)
+        resume.load(again, saved)
+        assert again.objective.state == states[expected]["objective"]
+        assert again.meter.means(DistContext(0, 1, torch.device("cpu"))) == {"loss": loss}
+        means = [mean_of_norm(network) for network in (again.model, again.average.network)]
+        assert means == ([5 + rank] * 2 if size == 2 else [0, 0])
+    old = of_rank(0, 1)
+    resume.load(old, {name: value for name, value in saved.items() if name != "ranks"})
+    assert old.objective.state == {}  # checkpoints of before still open
+
+
+@pytest.mark.parametrize("num_processes, num_workers", [(1, 1), (2, 0)])
+def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
+    tiny_settings, tmp_path, monkeypatch, num_processes, num_workers
+):
+    """As a cluster sends it: to the spawned processes and the loaders' too."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(num_processes))
+    changes = {"num_processes": num_processes, "num_workers": num_workers, "unlabeled_batch": 6}
+    changes |= {"epochs": 12, "val_every_epochs": 12}
+    settings = tiny_settings(**RICH | changes)
+    path = tmp_path / "run.yaml"
+    path.write_text(settings.as_yaml())
+    run = RunDir(settings.run_dir)
+    command = [sys.executable, "-m", "lib.train.fit", str(path)]
+    options = {"cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    while len(run.log_entries()) < 1:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "asked to end (SIGTERM)" in said, said
+    assert "Traceback" not in said and run.last_path.is_file() and not run.is_finished()
+    fit(settings)
+    whole = settings.model_copy(update={"run_dir": str(tmp_path / "whole"), "num_workers": 0})
+    assert_same_weights(run, fit(whole))
+
+
+def test_sigterm_may_come_again_and_again(tiny_settings, at_forward):
+    """A batch repeats it, since a run that only starts takes no notice."""
+
+    def twice():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    settings = tiny_settings(epochs=1)
+    at_forward(1, twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    run = RunDir(settings.run_dir)
+    assert run.load(run.last_path)["step"] == 2
+
+
+def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    settings = tiny_settings(epochs=1)
+    at_forward(1, twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings)
+    assert not RunDir(settings.run_dir).last_path.exists()  # nothing half-done was saved
+
+
+def test_a_finished_run_is_left_alone(tiny_settings, capsys):
+    settings = tiny_settings(epochs=1)
+    run = fit(settings)
+    before = {path.name: path.read_bytes() for path in run.folder.glob("*.*")}
+    again = fit(settings)
+    assert "is finished (1 epochs): nothing is trained" in capsys.readouterr().out
+    after = {path.name: path.read_bytes() for path in run.folder.glob("*.*")}
+    assert again.folder == run.folder and before.keys() == after.keys()
+    assert all(before[name] == after[name] for name in ("last.pt", "best.pt", "log.jsonl"))
+
+
+@pytest.mark.parametrize("number", [None, 8, 20])  # finished, stopped before its end, and after it
+def test_a_run_that_is_trained_longer_is_one_that_was_meant_to_be(
+    tiny_settings, tmp_path, at_forward, monkeypatch, number
+):
+    longer = RICH | {"epochs": 4, "lr_restart_epochs": [2]}
+    whole = fit(tiny_settings(**longer, run_dir=str(tmp_path / "whole")))
+    settings = tiny_settings(**RICH | {"epochs": 2})
+    run = RunDir(settings.run_dir)
+    monkeypatch.setattr(trainer, "STOP_CHECK_STEPS", 1)
+    if number is not None:
+        at_forward(number, run.stop_path.touch)
+    fit(settings)
+    run.metrics_path.write_text("{}")
+    fit(tiny_settings(**longer))
+    fit(tiny_settings(**longer))  # where it was stopped after its first end
+    assert run.is_finished()
+    assert_same_weights(run, whole)
+    assert log_of(run) == log_of(whole)
+    rates = [entry["lr"] for entry in run.log_entries()]
+    assert rates[2:] == pytest.approx([rates[0], rates[0] / 2]) and rates[0] > rates[1]
+    assert not run.metrics_path.exists() and (run.folder / "metrics_2_epochs.json").exists()
+
+
+def test_a_run_may_be_trained_longer_only_where_its_end_was(tiny_settings):
+    run = RunDir(tiny_settings(epochs=2).run_dir)
+    run.open(tiny_settings(epochs=2))
+    with pytest.raises(
+        ValueError, match=r"to train it longer, set lr_restart_epochs to \[2\] as well"
+    ):
+        run.open(tiny_settings(epochs=4))
+    with pytest.raises(ValueError, match=r"lr_restart_epochs: \[\] there, \[1\] here"):
+        run.open(tiny_settings(epochs=4, lr_restart_epochs=[1]))
+    run.open(tiny_settings(epochs=4, lr_restart_epochs=[2]))
+    with pytest.raises(ValueError, match=r"set lr_restart_epochs to \[2, 4\] as well"):
+        run.open(tiny_settings(epochs=9, lr_restart_epochs=[2]))
+    run.open(tiny_settings(epochs=9, lr_restart_epochs=[2, 4, 6]))
+    with pytest.raises(ValueError, match="epochs: 9 there, 4 here"):
+        run.open(tiny_settings(epochs=4, lr_restart_epochs=[2]))
+
+
+def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
+    run = fit(tiny_settings(epochs=4, lr=0.2))
+    top1 = read_log(run)["eval/top1_video"]
+    best = run.load(run.best_path)
+    assert best["best_top1"] == top1.max()
+    assert best["step"] == read_log(run)["step"][top1.argmax()]
+
+
+def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward):
+    def power_cut():
+        raise PowerCut
+
+    settings = tiny_settings(epochs=2)
+    at_forward(4, power_cut)  # in the second of two epochs of 3 steps
+    with pytest.raises(PowerCut):
+        fit(settings)
+    run = RunDir(settings.run_dir)
+    state = run.load(run.last_path)
+    run.save(run.last_path, state | {"best_top1": 101.0})  # a result that cannot be beaten
+    best = run.best_path.read_bytes()
+    fit(settings)
+    assert run.is_finished() and run.best_path.read_bytes() == best
+    assert run.load(run.last_path)["best_top1"] == 101
+
+
+# --- Other settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.5), ("seed", 3), ("val_every_epochs", 3), ("dropout", 0.3)]
+)
+def test_other_settings_in_the_same_folder_are_refused_by_name(tiny_settings, name, value):
+    settings = tiny_settings(epochs=1)
+    run = RunDir(settings.run_dir)
+    run.open(settings)
+    other = tiny_settings(**{"epochs": 1, name: value})
+    with pytest.raises(ValueError) as error:
+        run.open(other)
+    lines = str(error.value).splitlines()
+    assert str(run.folder) in lines[0] and "delete that folder" in lines[-1]
+    assert [line.strip() for line in lines[1:-1]] == [
+        f"{name}: {getattr(settings, name)!r} there, {value!r} here"
+    ]
+    assert run.settings() == settings  # still the first ones
+
+
+def test_data_may_move_where_they_are_the_same(tiny_settings, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir(), new.mkdir()
+    settings = tiny_settings(epochs=1, videos_dir=str(old))
+    run = fit(settings)
+    moved = tiny_settings(epochs=1, videos_dir=str(new))
+    with pytest.raises(ValueError, match=f"videos_dir: '{old}' there, '{new}' here"):
+        fit(moved)  # the earlier place is still there: it may be a mistake
+    old.rmdir()
+    assert fit(moved).settings().videos_dir == str(new)
+    run.metrics_path.write_text("{}")
+    longer = moved.model_copy(update={"epochs": 2, "lr_restart_epochs": [1]})
+    with pytest.raises(ValueError, match="videos_dir has other videos, lists or labels"):
+        run.open(longer, data="another")
+    assert run.metrics_path.exists()  # what is refused changes nothing
+    run.open(moved, data=load_data(moved).digest)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"labeled_seed": 1, "labeled_fraction": 0.5}, {"objective": "supervised"}], ids=str
+)
+def test_what_tells_data_apart(tiny_settings, changes):
+    same = load_data(tiny_settings(lr=0.3, seed=5)).digest
+    assert load_data(tiny_settings()).digest == same != load_data(tiny_settings(**changes)).digest
+
+
+def test_settings_that_change_no_result_may_change(tiny_settings, tmp_path, prepared_dir):
+    run = RunDir(tiny_settings().run_dir)
+    run.open(tiny_settings())
+    run.open(tiny_settings(num_workers=3, frame_cache_mb=100))
+    assert run.settings().num_workers == 3
+    moved = run.folder.rename(tmp_path / "moved")
+    RunDir(moved).open(tiny_settings(run_dir=str(moved)))
+
+
+def test_wrong_settings_leave_no_folder_behind(tiny_settings):
+    settings = tiny_settings(val_split="gone")
+    with pytest.raises(ValueError, match="no such list"):
+        fit(settings)
+    assert not RunDir(settings.run_dir).folder.exists()
+
+
+# --- The folder -----------------------------------------------------------------------------------
+
+
+def test_a_run_folder_explains_itself(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    assert run.settings() == tiny_settings(epochs=1)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or (
+        environment["packages"]["torch"] == torch.__version__
+    )
+    assert {"python", "system", "cpu_count", "gpus", "commit"} <= set(environment)
+    assert run.name == run.folder.name
+    names = {path.name for path in run.folder.glob("[!.]*")}
+    assert names == {"params.yaml", "environment.json", "log.jsonl", "last.pt", "best.pt"}
+
+
+def test_what_decides_how_a_run_computes_is_kept(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    known = run.environment()
+    assert known["threads"] == torch.get_num_threads() == 1 and known["num_processes"] == 1
+    assert known["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert known["torch_config"] == torch.__config__.show()
+    assert known["cpu_model"] and known["earlier"] == []
+    words = arithmetic(known)
+    assert words["threads of a process"] == "1" and words["PyTorch"] == version("torch")
+
+
+def test_cpu_is_read_from_linux_words(tmp_path, monkeypatch):
+    path = tmp_path / "cpuinfo"
+    path.write_text(
+        "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Some CPU\n"
+        "flags\t\t: fpu avx sse avx2 fma avx512f\n\nprocessor\t: 1\nmodel name\t: Other\n"
+    )
+    monkeypatch.setattr("lib.runs.environment.CPUINFO", path)
+    assert cpu() == ("Some CPU, cpu family 6, model 85", ["avx", "avx2", "fma", "avx512f"])
+    path.write_text("processor : 0\nFeatures : fp asimd sve\n")
+    assert cpu()[1] == ["asimd", "sve"]
+    path.unlink()
+    assert cpu()[1] == []
+
+
+def test_a_run_that_moved_remembers_how_it_computed_before(tiny_settings):
+    run, settings = RunDir(tiny_settings().run_dir), tiny_settings()
+    run.open(settings)
+    run.append_log({"step": 1, "epoch": 1})
+    there = run.environment() | {"cpu_model": "Another CPU", "threads": 7}
+    run.environment_path.write_text(json.dumps(there))
+    run.open(settings)  # continued here
+    run.open(settings)  # and here again
+    now = run.environment()
+    assert now["threads"] == 1 and now["cpu_model"] != "Another CPU"
+    assert [how["CPU"] for how in now["earlier"]] == ["Another CPU"]
+    assert now["earlier"][0]["threads of a process"] == "7"
+
+
+def test_a_finished_run_stays_where_it_was_trained(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    run.environment_path.write_text('{"cpu_model": "Another CPU"}')
+    fit(tiny_settings(epochs=1))
+    assert run.environment() == {"cpu_model": "Another CPU"}
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    run = RunDir(tmp_path / "semi")
+    assert run.environment() == {} and machine_of(run) == "unknown"
+    run.folder.mkdir()
+    run.log_path.write_text('{"epoch": 1, "step": 1}\n{"epoch" 2}\n{"epoch": 3}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 2: damaged .*take that line"):
+        run.log_entries()
+    run.environment_path.write_text("[]")
+    with pytest.raises(ValueError, match=r"environment\.json: damaged .a JSON object.*delete"):
+        machine_of(run)
+    with pytest.raises(ValueError, match=r"metrics\.json: cannot be read .*4_evaluate"):
+        read_result(run)
+    for damaged in (b"", b"\xff\xfe", b"{", b"[" * 100_000):
+        run.metrics_path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"metrics\.json: damaged .*test the run"):
+            read_result(run)
+
+
+def test_a_line_that_is_half_written_is_not_read(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.log_entries() == [] and read_log(run).empty
+    run.append_log({"epoch": 1, "step": 5, "loss": 0.5})
+    run.append_log({"epoch": 2, "step": 10, "loss": None})
+    with open(run.log_path, "a") as log:
+        log.write('{"epoch": 3, "ste')
+    assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
+    run.truncate_log(1)
+    assert run.log_path.read_text() == '{"epoch": 1, "step": 5, "loss": 0.5}\n'
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match="no run here.*3_train.ipynb"):
+        RunDir(tmp_path).settings()
+    with pytest.raises(ValueError, match="last.pt: no such checkpoint; train the run first"):
+        RunDir(tmp_path).load(RunDir(tmp_path).last_path)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
+    run = RunDir(tmp_path)
+    write_text(run.last_path, "not a checkpoint")
+    with pytest.raises(ValueError, match="last.pt: cannot be read as a checkpoint"):
+        run.load(run.last_path)
+    torch.save({"weights": 1}, run.last_path)
+    with pytest.raises(ValueError, match="last.pt: not a checkpoint of this project"):
+        run.load(run.last_path)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "evil"), "w"))
+
+    run = RunDir(tmp_path)
+    torch.save({"model": Evil()}, run.last_path)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        run.load(run.last_path)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_run_is_found_from_the_project(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert RunDir("outputs/x").folder == project_path("outputs/x")
+
+
+# --- TensorBoard ----------------------------------------------------------------------------------
+
+
+def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_forward):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    settings = tiny_settings(**RICH, tensorboard=True)
+    run = RunDir(settings.run_dir)
+
+    def power_cut():
+        raise PowerCut
+
+    at_forward(16, power_cut)
+    with pytest.raises(PowerCut):
+        fit(settings)
+    fit(settings)
+    written = {}
+    for path in sorted((run.folder / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                written.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    entries = run.log_entries()
+    expected = [(entry["step"], entry["loss/total"]) for entry in entries]
+    assert [step for step, _ in written["loss/total"]] == [step for step, _ in expected]
+    for (_, seen), (_, logged) in zip(written["loss/total"], expected, strict=True):
+        assert seen == pytest.approx(logged)
+    assert [step for step, _ in written["eval/top1_video"]] == [12, 18]
+
+
+def test_a_missing_tensorboard_is_named_before_training(tiny_settings, monkeypatch):
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    settings = tiny_settings(tensorboard=True)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[tracking\]'"):
+        fit(settings)
+    assert not RunDir(settings.run_dir).folder.exists()
+
+
+def test_memory_is_logged(tiny_settings):
+    assert all(entry["memory_mb"] > 50 for entry in fit(tiny_settings(epochs=1)).log_entries())

@@ -1,0 +1,75 @@
+"""How far a run is: one answer, whoever asks."""
+
+import json
+
+import pytest
+import torch
+
+from lib.batch.local import Progress
+from lib.batch.plan import TO_CONTINUE, PlannedRun, state_of
+from lib.fileio import file_lock
+from lib.jupyter.monitor import TrainingMonitor
+from lib.runs.run_dir import RunDir, read_status
+from lib.train.fit import fit
+
+
+@pytest.fixture
+def killed(tiny_settings) -> RunDir:
+    """A run of 2 epochs that was killed between its last log line and its last checkpoint."""
+    run = RunDir(tiny_settings(epochs=2).run_dir)
+    run.open(tiny_settings(epochs=2))
+    run.append_log({"epoch": 1, "step": 3, "loss/total": 1.0})
+    run.save(run.last_path, {"model": {}, "step": 3, "epoch": 1})
+    run.append_log({"epoch": 2, "step": 6, "loss/total": 1.0})
+    return run
+
+
+def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(killed):
+    state = read_status(killed.folder)
+    assert (state.phase, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
+    assert not killed.is_finished()
+    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    assert state_of(planned) == (TO_CONTINUE, "epoch 1")
+    assert Progress([planned]).share() == 0.5
+    monitor = TrainingMonitor(killed.folder)
+    assert "stopped with 1 of 2 epochs saved" in monitor.headline.value
+    assert monitor.bar.value == 0.5 and not monitor.state.is_tested
+
+
+def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
+    with file_lock(killed.lock_path):
+        state = read_status(killed.folder)
+        assert (state.phase, state.epoch, state.share) == ("starting", 1, 1.0)
+        killed.progress_path.write_text(json.dumps({"step": 4, "last_step": 6}))
+        state = read_status(killed.folder)
+        assert (state.phase, state.epoch, state.share) == ("training", 1, 4 / 6)
+
+
+def test_the_end_counts_when_it_is_saved(killed):
+    killed.save(killed.last_path, {"model": {}, "step": 6, "epoch": 2})
+    state = read_status(killed.folder)
+    assert (state.phase, state.epoch, state.share) == ("finished", 2, 1.0)
+    killed.log_path.unlink()
+    assert read_status(killed.folder).phase == "finished" and killed.is_finished()
+
+
+def test_a_checkpoint_of_before_does_not_say_how_far_it_is(killed):
+    torch.save({"model": {}, "step": 3}, killed.last_path)
+    assert read_status(killed.folder).epoch == 1
+    torch.save({"model": {}, "step": 6}, killed.last_path)
+    assert read_status(killed.folder).phase == "finished"
+
+
+def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
+    lines = killed.log_path.read_text().splitlines()
+    killed.log_path.write_text("\n".join([lines[0].replace(":", "", 1), lines[1], ""]))
+    state = read_status(killed.folder)
+    assert state.phase == "missing" and "log.jsonl, line 1: damaged" in state.error
+    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    assert state_of(planned) == ("refused", state.error)
+
+
+def test_the_state_of_a_trained_run(tiny_settings):
+    run = fit(tiny_settings(epochs=1))
+    state = read_status(run.folder)
+    assert (state.phase, state.epoch, state.step, state.lock_owner) == ("finished", 1, 3, "")

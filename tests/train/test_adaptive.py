@@ -1,0 +1,286 @@
+"""Thresholds that adapt, by the formulas of their papers; the averaged network; soft targets."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from lib.config import EvaluateSettings
+from lib.data.soft_targets import read_soft_targets
+from lib.evaluate.test import evaluate, load_trained
+from lib.runs.run_dir import RunDir
+from lib.train.adaptive import (
+    flexmatch_weights,
+    freematch_fairness,
+    freematch_weights,
+    softmatch_weights,
+)
+from lib.train.ema import Average
+from lib.train.fit import fit
+from lib.train.objectives import FixMatchObjective, FlexMatchObjective, FreeMatchObjective
+from lib.train.setup import load_data
+from lib.train.step import ClipTensors
+
+
+def logits_of(*probabilities) -> torch.Tensor:
+    return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+# --- FlexMatch ------------------------------------------------------------------------------------
+
+
+def test_flexmatch_by_hand():
+    objective = FlexMatchObjective(confidence_threshold=0.8)
+    objective.begin(np.array([1, 2, 4, 5, 7, 8]))  # rows of six videos; 0, 3 and 6 are of others
+    sure = logits_of([0.9, 0.05, 0.05], [0.85, 0.1, 0.05], [0.02, 0.95, 0.03], [0.5, 0.4, 0.1])
+    keep = objective.confident(sure, torch.tensor([1, 2, 4, 5]))
+    # Nothing was confident before: every β is 0, so that every threshold is.
+    assert keep.tolist() == [1, 1, 1, 1]
+    assert objective.state["selected"].tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
+    # σ = (2, 1, 0), three videos are not confident yet: β = (2/3, 1/3, 0), β / (2 − β) = (1/2,
+    # 1/5, 0), thresholds (0.4, 0.16, 0).
+    keep = objective.confident(
+        logits_of([0.41, 0.3, 0.29], [0.39, 0.31, 0.3], [0.33, 0.34, 0.33], [0.3, 0.3, 0.4]),
+        torch.tensor([5, 7, 8, 1]),
+    )
+    assert keep.tolist() == [1, 0, 1, 1]
+    assert objective.state["selected"].tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
+    objective.confident(logits_of([0.05, 0.05, 0.9]), torch.tensor([1]))  # it changed its mind
+    assert objective.state["selected"].tolist() == [-2, 2, 0, -2, 1, -1, -2, -1, -1]
+
+
+def test_flexmatch_ends_with_the_threshold_itself_for_the_class_that_is_learned_best():
+    state = {"selected": torch.tensor([0, 0, 0, 1])}
+    logits = logits_of([0.81, 0.19], [0.79, 0.21], [0.17, 0.83], [0.801, 0.199])
+    keep = flexmatch_weights(logits, torch.tensor([0, 1, 3, 2]), state, 0.8)
+    assert keep.tolist() == [1, 0, 1, 1]
+
+
+# --- FreeMatch ------------------------------------------------------------------------------------
+
+
+def test_freematch_by_hand():
+    state = {}
+    first = logits_of([0.6, 0.3, 0.1], [0.2, 0.5, 0.3])
+    keep = freematch_weights(first, state, momentum=0.9)
+    level = 0.9 / 3 + 0.1 * (0.6 + 0.5) / 2
+    classes = [0.9 / 3 + 0.1 * p for p in (0.4, 0.4, 0.2)]
+    histogram = [0.9 / 3 + 0.1 * p for p in (0.5, 0.5, 0)]
+    assert state["confidence"].item() == pytest.approx(level)
+    assert state["probabilities"].tolist() == pytest.approx(classes)
+    assert state["histogram"].tolist() == pytest.approx(histogram)
+    assert keep.tolist() == [1, 1]
+    second = logits_of([0.34, 0.33, 0.33], [0.3, 0.3, 0.4])
+    keep = freematch_weights(second, state, momentum=0.9)
+    level = 0.9 * level + 0.1 * (0.34 + 0.4) / 2
+    classes = [
+        0.9 * old + 0.1 * new for old, new in zip(classes, (0.32, 0.315, 0.365), strict=True)
+    ]
+    limits = [level * p / max(classes) for p in classes]
+    assert keep.tolist() == [float(0.34 > limits[0]), float(0.4 > limits[2])] == [0, 1]
+
+
+def test_fairness_by_hand():
+    state = {
+        "probabilities": torch.tensor([0.5, 0.3, 0.2]),
+        "histogram": torch.tensor([0.5, 0.25, 0.25]),
+    }
+    strong = logits_of([0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.6, 0.3, 0.1])
+    keep = torch.tensor([1.0, 1, 0, 1])
+    expected = np.array([0.5 / 0.5, 0.3 / 0.25, 0.2 / 0.25])
+    mean, histogram = np.array([1.4, 1.3, 0.3]) / 3, np.array([2, 1, 0]) / 3
+    found = np.array([mean[0] / histogram[0], mean[1] / histogram[1], 0])
+    expected, found = expected / expected.sum(), found / found.sum()
+    value = (expected * np.log(found + 1e-12)).sum()
+    assert freematch_fairness(strong, keep, state).item() == pytest.approx(value, rel=1e-5)
+    assert freematch_fairness(strong, 0 * keep, state).item() == 0
+    objective = FreeMatchObjective(fairness_weight=0.5)
+    objective.state.update(state)
+    targets = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
+    plain = FixMatchObjective().consistency(strong, targets, keep)
+    loss = objective.consistency(strong, targets, keep)
+    assert loss.item() == pytest.approx(plain.item() + 0.5 * value, rel=1e-5)
+
+
+# --- SoftMatch ------------------------------------------------------------------------------------
+
+
+def test_softmatch_by_hand():
+    state = {}
+    logits = logits_of([0.8, 0.2], [0.6, 0.4], [0.3, 0.7])
+    weights = softmatch_weights(logits, state, momentum=0.9)
+    classes = [0.9 / 2 + 0.1 * 1.7 / 3, 0.9 / 2 + 0.1 * 1.3 / 3]
+    aligned = []
+    for row in ((0.8, 0.2), (0.6, 0.4), (0.3, 0.7)):
+        ratio = [p / c for p, c in zip(row, classes, strict=True)]
+        aligned.append(max(ratio) / sum(ratio))
+    mean = 0.9 / 2 + 0.1 * sum(aligned) / 3
+    variance = 0.9 + 0.1 * sum((a - sum(aligned) / 3) ** 2 for a in aligned) / 2
+    assert state["mean"].item() == pytest.approx(mean)
+    assert state["variance"].item() == pytest.approx(variance)
+    expected = [math.exp(-(min(a - mean, 0) ** 2) / (2 * variance)) for a in aligned]
+    assert weights.tolist() == pytest.approx(expected)
+    state |= {"mean": torch.tensor(0.9), "variance": torch.tensor(0.01)}
+    weights = softmatch_weights(logits, state, momentum=0.999)
+    assert weights[0] > weights[2] > weights[1] and weights.max() < 1
+
+
+def test_one_clip_has_no_variance():
+    state = {}
+    softmatch_weights(logits_of([0.8, 0.2]), state, momentum=0.5)
+    assert state["variance"].item() == 0.5
+
+
+@pytest.mark.parametrize("objective", ["flexmatch", "freematch", "softmatch"])
+def test_what_they_remember_continues_exactly(tiny_settings, tmp_path, at_forward, objective):
+    settings = {"objective": objective, "threshold_momentum": 0.8, "ema_decay": 0.7}
+    settings |= {"ema_teacher": True, "head_init": "linear_probe"}
+    expected = fit(tiny_settings(**settings, run_dir=tmp_path / "expected"))
+    stopped = tiny_settings(**settings, run_dir=tmp_path / "stopped")
+    run = RunDir(stopped.run_dir)
+    at_forward(4, run.stop_path.touch)
+    fit(stopped)
+    assert not run.is_finished()
+    fit(stopped)
+    states = [one.load(one.last_path) for one in (run, expected)]
+    for part in ("model", "average"):
+        for name, value in states[0][part].items():
+            assert torch.equal(value, states[1][part][name]), name
+    ours, theirs = (state["ranks"][0]["objective"] for state in states)
+    assert ours.keys() == theirs.keys() and len(ours)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+# --- The averaged network -------------------------------------------------------------------------
+
+
+def test_average_by_hand():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = Average(model, decay=0.75)
+    values = []
+    for value in (1.0, 2.0, 4.0):
+        nn.init.constant_(model[0].weight, value)
+        model[1].running_mean.fill_(10 * value)
+        average.update()
+        values.append(average.network[0].weight.item())
+        assert average.network[1].running_mean.item() == 10 * value
+    assert values == [1, 1.25, 0.75 * 1.25 + 1]
+    assert not average.network.training
+
+
+def test_without_decay_the_average_is_the_network():
+    model = nn.Linear(1, 1)
+    average = Average(model, decay=0.0)
+    average.update()
+    assert average.network is model and average.state_dict() == {}
+
+
+def test_the_average_is_what_is_tested(tiny_settings):
+    settings = tiny_settings(ema_decay=0.9)
+    run = fit(settings)
+    state = run.load(run.last_path)
+    classes = load_data(settings).labeled.classes
+    tested = load_trained(run, "last", classes).state_dict()
+    moved = [name for name in tested if not torch.equal(tested[name], state["model"][name])]
+    assert "head.weight" in moved
+    for name, value in tested.items():
+        assert torch.equal(value, state["average"][f"module.{name}"])
+    results = evaluate(EvaluateSettings(run_dir=settings.run_dir, num_processes=1))
+    assert "top1" in results["val"].metrics
+
+
+def test_an_average_is_not_continued_from_a_run_without(tiny_settings):
+    fit(tiny_settings(epochs=1))
+    with pytest.raises(ValueError, match=r"(?s)other settings.*ema_decay: 0.0 there, 0.9 here"):
+        fit(tiny_settings(epochs=2, ema_decay=0.9))
+    with pytest.raises(ValidationError, match="ema_teacher needs an averaged network; set ema"):
+        tiny_settings(ema_teacher=True)
+
+
+class Fixed(nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, clips):
+        return self.logits[: len(clips)]
+
+
+def test_labels_by_the_average_and_soft_targets_in_them():
+    clips = torch.zeros(2, 3, 1, 2, 2)
+    labels = torch.eye(2)[[0, 1]]
+    soft = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    labeled = ClipTensors(clips, None, None, labels)
+    unlabeled = ClipTensors(clips, clips, None, labels, soft=soft)
+    objective = FixMatchObjective(scene_p=0.0, confidence_threshold=0.9, soft_target_weight=0.25)
+    own = torch.zeros(6, 2)  # the network itself is never sure
+    teacher = Fixed(torch.tensor([[0.0, 9.0], [9.0, 0.0]]))
+    step = objective(Fixed(own), labeled, unlabeled, torch.Generator(), teacher)
+    assert step.stats["ssl/mask_rate"][0].item() == 2
+    own[4:] = torch.tensor([[1.0, 0.0], [0.0, 2.0]])  # the strong views
+    step = objective(Fixed(own), labeled, unlabeled, torch.Generator(), teacher)
+    targets = torch.tensor([[0.125, 0.875], [0.75, 0.25]])
+    expected = -(targets * own[4:].log_softmax(1)).sum(1).mean()
+    assert step.stats["loss/unlabeled"][0].item() == pytest.approx(expected.item())
+
+
+# --- Soft targets ---------------------------------------------------------------------------------
+
+
+def write_table(path, dataset, rows, **changes):
+    names = dataset.index["name"].to_numpy()[rows]
+    share = 1 / len(dataset.classes)
+    table = pd.DataFrame({"name": names} | {name: share for name in dataset.classes[::-1]})
+    table.assign(**changes).to_csv(path, index=False)
+
+
+def test_soft_targets_are_read_by_name(tiny_settings, tmp_path):
+    data = load_data(tiny_settings())
+    dataset, rows = data.unlabeled, data.unlabeled_rows
+    write_table(tmp_path / "soft.csv", dataset, rows)
+    table = pd.read_csv(tmp_path / "soft.csv")
+    table.loc[3, list(dataset.classes)] = [0, 0, 1, 0]
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "soft.csv", index=False)
+    soft = read_soft_targets(tmp_path / "soft.csv", dataset, rows)
+    assert soft.shape == (len(dataset.index), 4)
+    assert soft[rows[3]].tolist() == [0, 0, 1, 0]
+    assert soft[rows[2]] == pytest.approx(1 / 4)
+    others = np.setdiff1d(np.arange(len(dataset.index)), rows)
+    assert not soft[others].any()
+
+
+def test_soft_targets_change_what_is_learned(tiny_settings, tmp_path):
+    data = load_data(tiny_settings())
+    write_table(tmp_path / "soft.csv", data.unlabeled, data.unlabeled_rows)
+    losses = []
+    for number, changes in enumerate(
+        ({}, {"soft_targets": str(tmp_path / "soft.csv")}, {"soft_target_weight": 1.0})
+    ):
+        changes = changes if number < 2 else changes | {"soft_targets": str(tmp_path / "soft.csv")}
+        run = fit(tiny_settings(run_dir=tmp_path / str(number), **changes))
+        losses.append(run.log_entries()[-1]["loss/unlabeled"])
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[1:], "has no row for 1 of 18 videos, the first: "),
+        (lambda t: t.rename(columns={t.columns[1]: "juggling"}), "missing: .*; others: juggling"),
+        (lambda t: t.drop(columns="name"), "missing: name; others: –"),
+        (lambda t: t.replace(t.iloc[0, 1], 0.9), "are no probabilities"),
+    ],
+)
+def test_soft_targets_of_others_are_refused(tiny_settings, tmp_path, change, message):
+    data = load_data(tiny_settings())
+    path = tmp_path / "soft.csv"
+    write_table(path, data.unlabeled, data.unlabeled_rows)
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=f"soft_targets: .*{message}"):
+        fit(tiny_settings(soft_targets=str(path)))
+    with pytest.raises(ValueError, match="soft_targets: .*gone.csv cannot be read"):
+        fit(tiny_settings(soft_targets=str(tmp_path / "gone.csv")))

@@ -1,0 +1,364 @@
+"""The probe, the head that starts as one, and layers that are kept as they are."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from lib.batch.requirements import data_needs
+from lib.config import EvaluateSettings
+from lib.evaluate.label_review import unlabeled_rows
+from lib.evaluate.test import evaluate
+from lib.models.build import build_model
+from lib.models.video_resnet import VideoResNet
+from lib.runs.run_dir import RunDir
+from lib.train import ema, trainer
+from lib.train import linear_probe as probe
+from lib.train.fit import fit
+from lib.train.linear_probe import logistic_regression, self_train
+from lib.train.setup import build_run_model, load_data, load_soft_targets, make_clip_datasets
+
+
+def test_regression_is_the_minimum_of_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 3
+    features = torch.randn(30, 4, generator=generator) * torch.tensor([1.0, 10.0, 0.1, 1.0]) + 5
+    features[:, 3] = 2.0  # a feature that never changes
+    features[:, 0] += labels
+    weight, bias = logistic_regression(features, labels, 3, l2=0.1)
+    mean, std = features.double().mean(dim=0), features.double().std(dim=0, correction=0)
+    std[3] = 1
+    scaled = ((features - mean) / std).double()
+    probabilities = (features.double() @ weight.T + bias).softmax(dim=1)
+    residual = (probabilities - nn.functional.one_hot(labels, 3)) / 30
+    # The gradient of mean CE + l2 / 2 · |W|² is zero at its only minimum.
+    gradient = residual.T @ scaled + 0.1 * weight * std
+    assert gradient.abs().max() < 1e-6
+    assert residual.sum(dim=0).abs().max() < 1e-6
+    assert (weight[:, 3] == 0).all()
+
+
+def test_regression_separates_what_can_be_separated():
+    labels = torch.arange(12) % 4
+    features = nn.functional.one_hot(labels, 6).float() + torch.arange(6)
+    weight, bias = logistic_regression(features, labels, 4, l2=1e-4)
+    assert ((features.double() @ weight.T + bias).argmax(dim=1) == labels).all()
+
+
+def test_a_probe_is_a_run_like_others(tiny_settings):
+    settings = tiny_settings(
+        objective="linear_probe", epochs=1, model="efficientnet_lite0", crop_size=16
+    )
+    settings = settings.model_copy(update={"temporal_std_pooling": True})
+    run = fit(settings)
+    assert run.is_finished()
+    (entry,) = run.log_entries()
+    assert entry["epoch"] == 1 and "eval/top1_video" in entry and entry["seconds"] > 0
+    state = run.load(run.last_path)["model"]
+    assert state["head.weight"].shape == (4, 2 * 1280)
+    start = build_run_model_of(run)
+    for name, tensor in start.backbone.state_dict().items():
+        assert torch.equal(state[f"backbone.{name}"], tensor), name
+    results = evaluate(EvaluateSettings(run_dir=settings.run_dir, num_processes=1))
+    assert results["val"].scores.shape == (8, 4)
+    assert json.loads(run.metrics_path.read_text())["labels"] == 18
+    fit(settings)  # finished: nothing is done again
+    assert len(RunDir(settings.run_dir).log_entries()) == 1
+
+
+def build_run_model_of(run: RunDir):
+    settings = run.settings()
+    torch.manual_seed(settings.seed)
+    return build_run_model(settings, 4)
+
+
+def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):
+    """With a step size of almost nothing, the trained network is the probe."""
+    network = {"model": "efficientnet_lite0", "freeze_fraction": 1.0, "epochs": 1}
+    settings = tiny_settings(objective="supervised", head_init="linear_probe", lr=1e-9, **network)
+    run = fit(settings)
+    trained = run.load(run.last_path)["model"]
+    again = settings.model_copy(
+        update={"objective": "linear_probe", "run_dir": settings.run_dir + "_probe"}
+    )
+    probe = fit(again)
+    expected = probe.load(probe.last_path)["model"]
+    torch.testing.assert_close(trained["head.weight"], expected["head.weight"], rtol=0, atol=1e-5)
+    assert trained["head.weight"].abs().max() > 1e-3
+
+
+def test_frozen_layers_keep_their_weights_and_their_batch_norms():
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3)
+    model.freeze(0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    model.train()
+    model(torch.randn(2, 3, 2, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    convolutions = [
+        n for n, m in model.backbone.network.named_modules() if isinstance(m, nn.Conv2d)
+    ]
+    for position, name in enumerate(convolutions):
+        assert (f"backbone.network.{name}.weight" in changed) == (position >= 10), name
+    assert "backbone.network.bn1.running_mean" not in changed
+    assert "backbone.network.layer4.1.bn2.running_mean" in changed
+    assert {"head.weight", "head.bias"} <= changed
+
+
+def test_frozen_norms_keep_their_statistics_and_use_them():
+    torch.manual_seed(0)
+    model = build_model("resnet18", 3)
+    model.freeze(0.0, norm=True)
+    clips, before = torch.randn(2, 3, 2, 32, 32), dict(model.named_buffers())
+    before = {name: value.clone() for name, value in before.items()}
+    model.train()
+    trained = model.features(clips)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert torch.equal(model.eval().features(clips), trained)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_all_is_frozen_but_the_head():
+    model = build_model("vit_b_32", 3)
+    model.freeze(1.0)
+    learned = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert learned == ["head.weight", "head.bias"]
+    model = build_model("r2plus1d_small", 3)
+    model.freeze(0.0)
+    assert all(value.requires_grad for value in model.parameters())
+
+
+def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
+    with pytest.raises(ValidationError, match="epochs: it must be 1 for a probe"):
+        tiny_settings(objective="linear_probe", epochs=2)
+    with pytest.raises(
+        ValidationError, match="distillation_weight acts on .*objective is 'linear_probe'"
+    ):
+        tiny_settings(objective="linear_probe", epochs=1, distillation_weight=1.0)
+    with pytest.raises(
+        ValueError, match="temporal_std_pooling are for image networks, and 'r2plus1d_s"
+    ):
+        fit(tiny_settings(temporal_std_pooling=True))
+    with pytest.raises(
+        ValueError, match="vit_b_16 takes clips of at least 1 frames and crops of e"
+    ):
+        fit(tiny_settings(model="vit_b_16"))
+
+
+def rows_whose_features_are_asked_for(monkeypatch) -> list[list[int]]:
+    seen, real = [], trainer.score_videos
+
+    def scored(model, normalize, dataset, rows, *args, **kwargs):
+        if isinstance(model, VideoResNet):  # validation is of the whole network
+            seen.append(sorted(rows.tolist()))
+        return real(model, normalize, dataset, rows, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "score_videos", scored)
+    return seen
+
+
+def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    settings = tiny_settings(
+        objective="linear_probe", epochs=1, labeled_fraction=0.4, self_training_rounds=0
+    )
+    fit(settings)
+    assert seen == [sorted(load_data(settings).labeled_rows)] and len(seen[0]) < 18
+
+
+def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    settings = tiny_settings(
+        objective="linear_probe", epochs=1, labeled_fraction=0.4, self_training_rounds=2
+    )
+    run = fit(settings)
+    data = load_data(settings)
+    others = sorted(set(data.unlabeled_rows) - set(data.labeled_rows))
+    assert seen == [sorted(data.labeled_rows), others] and others
+    (entry,) = run.log_entries()
+    assert entry["train/top1_clip"] > 0.5 and "eval/top1_video" in entry
+    again = settings.model_copy(
+        update={"run_dir": settings.run_dir + "_0", "self_training_rounds": 0}
+    )
+    alone = fit(again)
+    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (run, alone)]
+    assert (weights[0] - weights[1]).abs().max() > 1e-3
+
+
+def test_rounds_have_nothing_to_add_where_every_video_is_labelled(tiny_settings):
+    settings = tiny_settings(objective="linear_probe", epochs=1, self_training_rounds=2)
+    assert len(load_data(settings).other_rows) == 0
+    self_trained = fit(settings)
+    again = settings.model_copy(
+        update={"run_dir": settings.run_dir + "_0", "self_training_rounds": 0}
+    )
+    alone = fit(again)
+    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (self_trained, alone)]
+    assert torch.equal(*weights)
+
+
+def test_a_video_of_another_data_set_is_never_the_labelled_one(tiny_settings):
+    data = load_data(tiny_settings(labeled_fraction=0.4))
+    other = replace(data.labeled, folder=data.labeled.folder / "other")
+    elsewhere = replace(data, unlabeled=other)
+    assert np.array_equal(elsewhere.other_rows, data.unlabeled_rows)
+    assert len(data.other_rows) == len(data.unlabeled_rows) - len(data.labeled_rows)
+    assert len(replace(data, unlabeled=None, unlabeled_rows=None).other_rows) == 0
+
+
+def test_one_round_learns_from_the_surest_of_each_class():
+    """Two classes, one of them three times as frequent among the labels."""
+    features = torch.tensor([[0.0, 0.0], [0.2, 1.0], [0.1, 0.5], [4.0, 0.3]])
+    labels = torch.tensor([0, 0, 0, 1])
+    place = torch.tensor([-3.0, -2.0, -1.0, 0.0, 0.5, 6.0, 5.0, 4.5, 4.2, 4.1])
+    unlabeled = torch.stack([place, torch.linspace(0, 1, 10)], dim=1)
+    self_trained = self_train(features, labels, unlabeled, 2, l2=0.1, rounds=1)
+    # 0.8 of 10 videos, shared as 3 + 5 to 1 + 5: the 5 surest of class 0 and the 4 surest of 1.
+    before = logistic_regression(features, labels, 2, l2=0.1)
+    logits = unlabeled.double() @ before[0].T + before[1]
+    assert logits.argmax(dim=1).tolist() == [0] * 5 + [1] * 5
+    surest = logits.softmax(dim=1)[:, 1].topk(4).indices
+    used = torch.cat([torch.arange(5), surest])
+    said = torch.tensor([0] * 5 + [1] * 4)
+    together = torch.cat([features, unlabeled[used]]), torch.cat([labels, said])
+    expected = logistic_regression(*together, 2, l2=0.1)
+    for value, wanted in zip(self_trained, expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_rounds_follow_the_clusters_that_few_labels_only_touch():
+    """Two long clusters side by side; the labels, one of each, lie apart along them."""
+    generator = torch.Generator().manual_seed(0)
+    along = torch.rand(200, generator=generator) * 10
+    truth = torch.arange(200) % 2
+    across = truth + 0.1 * torch.randn(200, generator=generator)
+    unlabeled = torch.stack([along, across], dim=1)
+    features, labels = torch.tensor([[3.0, 0.0], [7.0, 1.0]]), torch.tensor([0, 1])
+
+    def accuracy(rounds: int) -> float:
+        weight, bias = self_train(features, labels, unlabeled, 2, l2=0.01, rounds=rounds)
+        said = (unlabeled.double() @ weight.T + bias).argmax(dim=1)
+        return float((said == truth).double().mean())
+
+    assert accuracy(0) < 0.8 and accuracy(8) > accuracy(0) + 0.1
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path, rounds):
+    settings = {
+        "objective": "linear_probe",
+        "epochs": 1,
+        "labeled_fraction": 0.7,
+        "self_training_rounds": rounds,
+    }
+    one = fit(tiny_settings(**settings, run_dir=tmp_path / "one"))
+    two = fit(tiny_settings(**settings, run_dir=tmp_path / "two", num_processes=2))
+    for name, value in one.load(one.last_path)["model"].items():
+        there = two.load(two.last_path)["model"][name]
+        torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-2)  # of weights up to 100
+
+
+def test_a_probe_with_an_average_is_tested_as_it_is(tiny_settings):
+    """The average begins with the fitted head; before, it kept nine tenths of the first one."""
+    run = fit(tiny_settings(objective="linear_probe", epochs=1, ema_decay=0.9))
+    state = run.load(run.last_path)
+    assert torch.equal(ema.tested_weights(state)["head.weight"], state["model"]["head.weight"])
+    assert state["model"]["head.weight"].abs().max() > 0.1
+
+
+def test_a_probe_that_was_killed_while_it_was_validated_is_not_fitted_again(
+    tiny_settings, monkeypatch
+):
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*args):
+        raise PowerCut
+
+    settings = tiny_settings(
+        objective="linear_probe", epochs=1, labeled_fraction=0.4, self_training_rounds=1
+    )
+    whole = fit(settings.model_copy(update={"run_dir": settings.run_dir + "_whole"}))
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(trainer, "MAX_UNSAVED_S", 0)
+        patch.setattr(trainer.Trainer, "validate", cut)
+        fit(settings)
+    assert RunDir(settings.run_dir).saved() == (RunDir(settings.run_dir).saved()[0], 0)
+    seen = rows_whose_features_are_asked_for(monkeypatch)
+    run = fit(settings)
+    assert seen == []
+    (entry,), (expected,) = run.log_entries(), whole.log_entries()
+    names = set(entry) - {"seconds", "samples_per_s", "memory_mb"}
+    assert {name: entry[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_a_class_without_a_label_is_no_answer():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.tensor([[0.0], [1.0], [0.1]]), torch.tensor([0, 2, 0])
+    unlabeled = torch.rand(30, 1, generator=generator)
+    weight, bias = self_train(features, labels, unlabeled, 3, l2=0.1, rounds=3)
+    said = (unlabeled.double() @ weight.T + bias).argmax(dim=1)
+    assert set(said.tolist()) == {0, 2}
+
+
+def test_a_class_without_a_label_takes_no_share_from_the_others(monkeypatch):
+    seen, real = [], probe.logistic_regression
+    monkeypatch.setattr(
+        probe, "logistic_regression", lambda x, *rest: seen.append(len(x)) or real(x, *rest)
+    )
+    features, labels = torch.tensor([[0.0], [1.0], [0.1]]), torch.tensor([0, 2, 0])
+    unlabeled = torch.tensor([0.0] * 5 + [1.0] * 5)[:, None]
+    self_train(features, labels, unlabeled, 3, l2=0.1, rounds=1)
+    assert seen == [3, 3 + 5 + 4]  # 0.8 · 10 · 7 / 13 and · 6 / 13, rounded up
+
+
+def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
+    settings = tiny_settings(
+        objective="freematch",
+        head_init="linear_probe",
+        ema_decay=0.9,
+        ema_teacher=True,
+        num_processes=2,
+    )
+    run = fit(settings)
+    assert run.is_finished()
+    state = run.load(run.last_path)
+    kept = [part["objective"] for part in state["ranks"]]
+    assert len(kept) == 2 and all(kept) and state["average"]["n_averaged"] > 0
+
+
+def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxes(tiny_settings):
+    changes = {"labeled_fraction": 0.4, "unlabeled_scene_p": 0.5}
+    settings = tiny_settings(objective="linear_probe", epochs=1, self_training_rounds=2, **changes)
+    assert settings.reads_unlabeled and not settings.is_semi_supervised
+    (need,) = data_needs([settings.model_copy(update={"unlabeled_split": "train_more"})])
+    assert "train_more" in need.lists and not need.person_boxes
+    (need,) = data_needs(
+        [settings.model_copy(update={"self_training_rounds": 0, "unlabeled_split": "x"})]
+    )
+    assert "x" not in need.lists
+    data = load_data(settings)
+    assert make_clip_datasets(settings, data)[1] is None
+    assert len(data.epoch_rows(settings)) == len(data.labeled_rows) < len(data.unlabeled_rows)
+    nowhere = settings.model_copy(update={"soft_targets": "nowhere.csv"})
+    assert load_soft_targets(nowhere, data) is None
+    start = settings.model_copy(update={"objective": "supervised", "head_init": "linear_probe"})
+    assert start.reads_unlabeled
+
+
+def test_pseudo_labels_of_a_self_trained_probe_may_be_asked_for(tiny_settings):
+    run = fit(
+        tiny_settings(
+            objective="linear_probe", epochs=1, self_training_rounds=1, labeled_fraction=0.4
+        )
+    )
+    data = load_data(run.settings())
+    assert np.array_equal(unlabeled_rows(run, data), data.other_rows)
