@@ -66,7 +66,7 @@ class ClipSettings(DataSettings):
         temporal_ops: What the temporal operation is drawn from (`lib.augment.temporal`).
         scene_augmentation: What is done to a batch for invariance to the scene.
         person_min_score: Person boxes must score above this.
-        frame_cache_mb: Largest decoded copy of a data set, used by all processes, megabytes; 0: none.
+        frame_cache_mb: Largest cache of decoded frames, shared by all processes, in MB; 0: none.
     """
 
     clip_len: Count = 8
@@ -141,16 +141,17 @@ class TrainSettings(ClipSettings):
         pretrained: Start from the network's published weights (Kinetics, or ImageNet).
         weights: Start from this file: an image network's, or one of the reference or MMAction2.
         tsm_fraction: Share of an image network's channels that move by one frame (TSM: 0.25).
-        temporal_std_pooling: Let its features be mean and deviation over the frames, not the mean alone.
+        temporal_std_pooling: Pool its features to mean and deviation over the frames.
         freeze_fraction: Share of the backbone's layers, the first ones, that are not trained.
         freeze_batch_norm: Keep the statistics of all batch norms as the weights came with them.
         head_init: How the head starts: `random`, or as a logistic regression (`linear_probe`).
         probe_l2: L2 of that regression's weights.
-        self_training_rounds: Rounds in which it also learns from its own answers on the unlabelled list,
-            more of them in each; 0 for the labels alone.
+        self_training_rounds: Rounds of self-training on the unlabelled split, each with more
+            pseudo-labels; 0 uses the labels alone.
         dropout: Dropout before the last layer.
         epochs: Passes over the unlabelled list (supervised: over the labelled list).
-        lr_restart_epochs: Epochs after which the learning rate begins anew: how a run is trained longer.
+        lr_restart_epochs: Epochs at which the cosine schedule restarts; to extend a finished run,
+            add its old `epochs`.
         labeled_batch: Labelled clips in a step, over all processes.
         unlabeled_batch: Unlabelled clips in a step, over all processes.
         micro_batch: Clips of a stream in one pass, then gradients are accumulated; 0 for no bound.
@@ -163,7 +164,7 @@ class TrainSettings(ClipSettings):
         val_every_epochs: Epochs between validations (and checkpoints).
         unreadable: At a video that cannot be read: `stop`, or in training `skip` to the next
             (`data/replaced`); a probe, and every test, needs all of its videos.
-        checkpoint_every_minutes: Also save after so many minutes, within an epoch too; 0 for only then.
+        checkpoint_every_minutes: Also save at this interval within an epoch; 0 for never.
         test_splits: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
         test_num_crops: Its crops per clip: 1 (centre) or 3 (along the longer side).
@@ -282,7 +283,8 @@ class TrainSettings(ClipSettings):
             ),
             (
                 (ends := [*self.lr_restart_epochs, self.epochs]) != sorted(set(ends)),
-                f"lr_restart_epochs: {self.lr_restart_epochs} must grow and stay below epochs, {self.epochs}",
+                f"lr_restart_epochs: {self.lr_restart_epochs} must increase and stay below epochs, "
+                f"{self.epochs}",
             ),
             (
                 self.weights and self.pretrained,

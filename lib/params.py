@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from lib.config import Settings
+from lib.registry import did_you_mean
 
 AUTO = "auto"  # left to the footage and the machine (`lib.prepare.auto_settings`)
 AnySettings = TypeVar("AnySettings", bound=Settings)

@@ -1,7 +1,7 @@
 """Decoding exactly the wanted frames of a video file.
 
 A frame's number is its place in a plain decode of the whole file. Preparation decodes it so once
-and keeps what a reader needs to find a frame without that: a `FrameIndex`. Reading then seeks to the
+and keeps what a reader needs to find a frame without that: a `FrameIndex`. Reading seeks to the
 key frame before, leaves out frames that no other one needs, and converts only the wanted ones. A
 file in which that does not find the same frames has no table, and is decoded from its start.
 """

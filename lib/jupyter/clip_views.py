@@ -1,7 +1,7 @@
 """All views of one clip and its partner, and what was drawn for them: what notebook 2 looks at.
 
-Clips are drawn by the recipe of `lib.data.clip_dataset`: what is shown here for (seed, position, video) is what
-a loader with these settings gives.
+Clips are sampled as in `lib.data.clip_dataset`: for (seed, position, video) the views are those
+of a loader with these settings.
 """
 
 from collections import OrderedDict

@@ -149,7 +149,7 @@ def build_model(
             own.
         teacher_classes: Number of classes of a distilled teacher; 0 for none.
         tsm_fraction: Share of an image network's channels that move by one frame, in [0, 1].
-        temporal_std_pooling: Let an image network's features hold their deviation over the frames too.
+        temporal_std_pooling: Append the deviation over the frames to an image network's features.
 
     Raises:
         ValueError: If there is no such network, or its weights cannot be had or do not fit.
@@ -184,8 +184,8 @@ def check_has_frames_alone(name: str, tsm_fraction: float, temporal_std_pooling:
     """Raise ValueError if a video network is given settings that are for image networks."""
     if tsm_fraction or temporal_std_pooling:
         raise ValueError(
-            f"tsm_fraction and temporal_std_pooling are for image networks, and {name!r} is none; set "
-            "them to 0 and false"
+            f"tsm_fraction and temporal_std_pooling are for image networks, and {name!r} is none; "
+            "set them to 0 and false"
         )
 
 
