@@ -1,7 +1,7 @@
 """Networks by name: R(2+1)D and R3D in several sizes, and what each is fed.
 
 Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W). Those of
-torchvision and timm, and files of weights, are asked of `lib.published`.
+torchvision and timm, and files of weights, are asked of `lib.models.published`.
 """
 
 from collections.abc import Callable, Sequence
@@ -175,9 +175,9 @@ def build_model(
 
 
 def _published() -> ModuleType:
-    from lib.published import networks  # only where a run names what others have published
+    from lib.models import published  # only where a run names what others have published
 
-    return networks
+    return published
 
 
 def check_has_frames_alone(name: str, tsm_fraction: float, temporal_std_pooling: bool) -> None:

@@ -129,8 +129,8 @@ def check_root(dataset: VideoDataset, settings: PrepareSettings) -> None:
     wanted = project_path(settings.videos_dir).resolve()
     if Path(source["root"]).resolve() != wanted:
         raise ValueError(
-            f"videos_dir: {dataset.folder} was made from {source['root']}, not from {wanted}; leave "
-            f"videos_dir out, or delete {dataset.folder / 'dataset.json'} to make it anew"
+            f"videos_dir: {dataset.folder} was made from {source['root']}, not from {wanted}; "
+            f"leave videos_dir out, or delete {dataset.folder / 'dataset.json'} to make it anew"
         )
 
 

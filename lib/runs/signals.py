@@ -1,8 +1,8 @@
 """Ending a run before its end: everything that may ask for it becomes the one stop request.
 
-The request is a file in the run's folder (`RunDir.ask_to_stop`), which its processes look for between
-two steps; they save a checkpoint then and end. Ctrl-C, SIGTERM (a cluster's, torchrun's, `kill`'s)
-and the button of a notebook all make it; nothing else knows of signals.
+The request is a file in the run's folder (`RunDir.ask_to_stop`), which its processes look for
+between two steps; they save a checkpoint then and end. Ctrl-C, SIGTERM (a cluster's, torchrun's,
+`kill`'s) and the button of a notebook all make it; nothing else knows of signals.
 """
 
 import signal

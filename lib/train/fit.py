@@ -190,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from lib.learn import training  # the module that spawned processes import, not `__main__`
     from lib.runs import spawn_entry as begin
+    from lib.train import fit  # the module that spawned processes import, not `__main__`
 
     sys.modules["__main__"] = begin  # which they import first: it is small, and watches
-    exit_now(training.main())
+    exit_now(fit.main())

@@ -19,8 +19,8 @@ def count_steps(num_videos: int, settings: TrainSettings) -> int:
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> float:
     """Return the learning rate of a step: linear warm-up, then cosine to 0, stepped per epoch.
 
-    At each of `lr_restart_epochs` the cosine begins anew. What a step has does not depend on later restarts
-    and epochs, so that a run can be trained longer.
+    At each of `lr_restart_epochs` the cosine restarts. A step does not depend on later
+    restarts and epochs, so that a run can be trained longer.
 
     Source: Zou et al., section 4.1 (no warm-up there); restarts: Loshchilov and Hutter, SGDR, 2017.
     """
