@@ -155,15 +155,12 @@ class TrainSettings(ClipSettings):
         labeled_batch: Labelled clips in a step, over all processes.
         unlabeled_batch: Unlabelled clips in a step, over all processes.
         micro_batch: Clips of a stream in one pass, then gradients are accumulated; 0 for no bound.
-        checkpoint_blocks: Compute each residual block again going backward, which saves memory.
         lr: Peak learning rate at this global batch.
         warmup_epochs: Epochs of linear warm-up.
         momentum: SGD momentum.
         weight_decay: SGD weight decay.
         grad_clip: Largest L2 norm of the gradient.
         val_every_epochs: Epochs between validations (and checkpoints).
-        unreadable: At a video that cannot be read: `stop`, or in training `skip` to the next
-            (`data/replaced`); a probe, and every test, needs all of its videos.
         checkpoint_every_minutes: Also save at this interval within an epoch; 0 for never.
         test_splits: Lists that notebook 4 evaluates on.
         test_num_clips: Its clips per video, evenly spaced.
@@ -177,7 +174,6 @@ class TrainSettings(ClipSettings):
         channels_last: Keep channels last in memory, as the small networks always do.
         num_processes: Training processes; 0 for one per GPU, or one on a CPU.
         num_workers: Loader processes per training process and stream; 0 loads in place.
-        augment_on: Where strong views are made, with equal pixels: `cpu` (the loader) or `device`.
         tensorboard: Also write the log as TensorBoard events, into `tensorboard/` of the run.
     """
 
@@ -225,14 +221,12 @@ class TrainSettings(ClipSettings):
     labeled_batch: Count = 40
     unlabeled_batch: Count = 40
     micro_batch: Natural = 0
-    checkpoint_blocks: bool = False
     lr: Positive = 0.2
     warmup_epochs: NonNegative = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-4
     grad_clip: Positive = 40.0
     val_every_epochs: Count = 5
-    unreadable: Literal["stop", "skip"] = "stop"
     checkpoint_every_minutes: NonNegative = 10.0
     test_splits: Annotated[list[str], Field(min_length=1)] = ["val"]
     test_num_clips: Count = 10
@@ -246,7 +240,6 @@ class TrainSettings(ClipSettings):
     channels_last: bool = False
     num_processes: Natural = 0
     num_workers: Natural = 0
-    augment_on: Literal["cpu", "device"] = "cpu"
     tensorboard: bool = False
 
     @property

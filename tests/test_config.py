@@ -204,7 +204,7 @@ def test_comments_and_empty_files_are_fine(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("# nothing but a comment\n")
     assert read_yaml(path) == {}
-    path.write_text("lr: 0.1  # peak\ntest_lists: [val, val_swapped]\n")
+    path.write_text("lr: 0.1  # peak\ntest_splits: [val, val_swapped]\n")
     assert read_yaml(path) == {"lr": 0.1, "test_splits": ["val", "val_swapped"]}
 
 

@@ -177,7 +177,7 @@ def test_the_studies_are_known(runs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
-    of_the_machine = {"run_dir", "prepared_dir", "augment_on", "tensorboard"}
+    of_the_machine = {"run_dir", "prepared_dir", "tensorboard"}
     not_of_the_paper = {
         "threshold_momentum",
         "soft_targets",

@@ -48,11 +48,9 @@ FREE_SETTINGS = {
     "prepared_dir",
     "frame_cache_mb",
     "num_workers",
-    "augment_on",
     "tensorboard",
 }
-FREE_SETTINGS |= {"checkpoint_every_minutes", "unreadable", "cudnn_benchmark", "channels_last"}
-FREE_SETTINGS |= {"checkpoint_blocks"}
+FREE_SETTINGS |= {"checkpoint_every_minutes", "cudnn_benchmark", "channels_last"}
 ROOTS = ("videos_dir", "unlabeled_videos_dir")  # may differ too where the earlier one is gone
 
 

@@ -18,7 +18,6 @@ from lib.data.clip_dataset import ClipBatch, ClipDataset, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.data.soft_targets import read_soft_targets
 from lib.models.build import build_model, input_spec
-from lib.models.video_resnet import checkpoint_blocks
 from lib.params import make_settings, notebook_defaults, read_layers
 from lib.runs.device import to_channels_last
 from lib.train.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
@@ -148,9 +147,8 @@ def make_clip_datasets(
     uses_masks = settings.scene_needs_person_mask
     scene_p = settings.labeled_scene_p
     strong = settings.labeled_view == "strong"
-    on_device = settings.augment_on == "device"
     needs_weak, needs_person_mask = not strong or scene_p > 0, uses_masks and scene_p > 0
-    views = ViewSpec(needs_weak, strong, needs_person_mask, on_device=on_device)
+    views = ViewSpec(needs_weak, strong, needs_person_mask)
     labeled = ClipDataset(data.labeled, settings, views, (settings.seed, LABELED))
     if not settings.is_semi_supervised:
         return labeled, None
@@ -159,7 +157,6 @@ def make_clip_datasets(
         strong=True,
         person_mask=uses_masks and settings.unlabeled_scene_p > 0,
         teacher=settings.distillation_weight > 0,
-        on_device=on_device,
     )
     has_labels = data.unlabeled.classes == data.labeled.classes
     key = (settings.seed, UNLABELED)
@@ -239,8 +236,6 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         temporal_std_pooling=settings.temporal_std_pooling,
     )
     model.freeze(settings.freeze_fraction, settings.freeze_batch_norm)
-    if settings.checkpoint_blocks:
-        checkpoint_blocks(model)
     if settings.channels_last:
         to_channels_last(model)
     return model

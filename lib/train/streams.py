@@ -46,7 +46,7 @@ class ReadableClips(Dataset):
             except UnreadableVideoError as error:
                 problem = str(error)
                 if not self.skips:
-                    remedy = "prepare the data set again, or set unreadable to 'skip'"
+                    remedy = "prepare the data set again"
                     raise UnreadableVideoError(f"{problem}; {remedy}") from error
         raise ValueError(f"{problem}; neither can those after it: is the disk there?")
 
@@ -99,10 +99,8 @@ def paired_batches(
     def stream(source: ClipDataset, rows: np.ndarray, batch: int, key: int) -> Iterator[ClipBatch]:
         seeds, size = (settings.seed, ORDER, key), world.world_size * parts
         sampler = StreamSampler(rows, batch, seeds, start, stop, world.rank, size, parts)
-        skips = settings.unreadable == "skip"
-        readable, is_pinned = ReadableClips(source, rows, skips), world.device.type == "cuda"
-        batches = make_clip_loader(readable, sampler, settings.num_workers, is_pinned)
-        return _noted(sampler, batches, source.dataset, note) if skips else batches
+        readable, is_pinned = ReadableClips(source, rows, skips=False), world.device.type == "cuda"
+        return make_clip_loader(readable, sampler, settings.num_workers, is_pinned)
 
     labeled = stream(clips[0], data.labeled_rows, settings.labeled_batch, LABELED)
     if clips[1] is None:

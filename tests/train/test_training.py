@@ -332,9 +332,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
     [
         {"frame_cache_mb": 50},
         {"num_workers": 1},
-        {"augment_on": "device"},
         {"device": "auto"},
-        {"checkpoint_blocks": True},
     ],
     ids=str,
 )
@@ -441,14 +439,11 @@ ELSEWHERE = {
     "tf32": "test_devices.py",
     "cudnn_benchmark": "test_devices.py",
     "channels_last": "test_devices.py",
-    "checkpoint_blocks": "test_what_must_not_matter_does_not",
     "tensorboard": "test_runs.py",
     "checkpoint_every_minutes": "test_checkpoints.py",
     "lr_restart_epochs": "test_runs.py",
-    "unreadable": "faults/test_unreadable_videos.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
     "num_workers": "test_what_must_not_matter_does_not",
-    "augment_on": "test_what_must_not_matter_does_not",
 }
 
 
