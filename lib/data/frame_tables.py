@@ -137,6 +137,11 @@ def has_person_boxes(dataset: VideoDataset) -> bool:
     return (dataset.folder / PERSON_BOXES_FILE).is_file()
 
 
+def open_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
+    """Open the person boxes of a data set; None if it has none."""
+    return PersonBoxes(dataset) if has_person_boxes(dataset) else None
+
+
 class TeacherScores:
     """Looks up the ImageNet class probabilities of frames.
 

@@ -21,7 +21,7 @@ from lib.augment.views import EvalTransform, boxes_to_mask, eval_crops, resized_
 from lib.config import ClipSettings, EvaluateSettings
 from lib.data.clip_dataset import make_generator
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import PersonBoxes, has_person_boxes
+from lib.data.frame_tables import open_person_boxes
 from lib.data.video_reader import FrameReader, uniform_clip_indices
 from lib.evaluate.test import SplitResult, load_trained
 from lib.fileio import write_text
@@ -31,11 +31,6 @@ from lib.train.setup import run_normalize
 
 FAMILIES = (*OPERATION_GROUPS, "temporal", "scene")
 PARTS = ("whole clip", "actor only", "background only")
-
-
-def open_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
-    """Return the person boxes of a data set; None where none were made."""
-    return PersonBoxes(dataset) if has_person_boxes(dataset) else None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lib.augment.views import WeakParams, WeakTransform
 from lib.config import ExploreSettings
 from lib.data.clip_dataset import ClipPipeline, make_generator
 from lib.data.dataset import VideoDataset, VideoRecord
+from lib.data.frame_tables import open_person_boxes
 from lib.data.video_reader import read_frames
-from lib.evaluate.invariance import open_person_boxes
 from lib.jupyter.tiles import Tile, shrink
 from lib.plots.augmentations import describe, temporal_title, with_boxes
 from lib.plots.clips import mix_clips

@@ -15,9 +15,8 @@ from lib.augment.views import DrawnStrong
 from lib.config import ExploreSettings
 from lib.data.clip_dataset import ClipBatch, ClipDataset, ClipPipeline, ViewSpec, make_generator
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import has_person_boxes
+from lib.data.frame_tables import has_person_boxes, open_person_boxes
 from lib.data.video_reader import read_frames, uniform_clip_indices
-from lib.evaluate.invariance import open_person_boxes
 from lib.plots.clips import mix_clips
 from lib.plots.style import BOX, shorten
 

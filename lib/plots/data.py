@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 from pandas.io.formats.style import Styler
 
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import open_person_boxes
 from lib.data.video_reader import read_frames
-from lib.evaluate.invariance import open_person_boxes
 from lib.plots.style import BLUE, BOX, COLORS, GRAY, VERMILLION, shorten, styled
 from lib.prepare.match_names import class_counts
 
