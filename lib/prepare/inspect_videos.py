@@ -1,8 +1,6 @@
 """Opening every video once: how many frames, how large, or why it cannot be read."""
 
-import base64
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +15,9 @@ from tqdm.auto import tqdm
 
 from lib.data.frame_index import (
     FrameIndex,
+    checksum,
     decode_all,
     fingerprint,
-    iterate_file,
     open_stream,
     to_rgb,
 )
@@ -28,7 +26,7 @@ from lib.fileio import reading, write_text
 from lib.prepare.parallel import map_in_workers
 
 TIMEOUT_S = 900.0  # a decoder that has not answered by then has frozen
-NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames, and key frames, that prove a table
+NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames and key frames that verify a frame index
 SAVE_EVERY_S = 30.0
 FRAME_PREFIX = "img_"  # folders of frames: img_00001.jpg, ..., as in MMAction2's rawframes trees
 
@@ -175,7 +173,8 @@ def _probe_file(path: Path) -> VideoInfo:
         note = (
             f"truncated or damaged: {frames} of the {decoded.promised} frames its header promises"
         )
-    seek = "" if decoded.num_damaged else _proved_table(path, decoded)
+    index = None if decoded.num_damaged else FrameIndex.build(decoded.times, decoded.keys)
+    seek = index.pack() if index and index.verify(path, decoded.checksums) else ""
     return VideoInfo(frames, decoded.fps, width, height, None, note, fingerprint(path), seek)
 
 
@@ -198,7 +197,7 @@ def _decode(path: Path) -> _Decoded:
             is_turned = frame.rotation % 180 != 0
             decoded.sizes.append((frame.height, frame.width)[:: -1 if is_turned else 1])
             if number in to_check:
-                decoded.checksums[number] = _checksum(to_rgb(frame, reformatter))
+                decoded.checksums[number] = checksum(to_rgb(frame, reformatter))
     return decoded
 
 
@@ -209,36 +208,6 @@ def _frames_to_check(is_key: np.ndarray) -> set[int]:
     some_keys = keys[np.linspace(0, len(keys) - 1, min(len(keys), NUM_KEY_CHECKS)).astype(int)]
     pairs = {number + near for number in spread for near in (0, 1)}
     return pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}
-
-
-def _checksum(pixels: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels))
-
-
-def _proved_table(path: Path, decoded: _Decoded) -> str:
-    """Return where the frames are, packed, if seeking finds what decoding from the start finds."""
-    times, keys = decoded.times, decoded.keys
-    if None in times or len(set(times)) < len(times) or keys[:1] != [0]:
-        return ""
-    table = FrameIndex(np.array(times), np.array(keys))
-    numbers = np.array(sorted(decoded.checksums))
-    for wanted in (numbers, numbers[::2], numbers[1::2]):
-        if not len(wanted):
-            continue
-        try:
-            found = [_checksum(frame) for frame in iterate_file(path, wanted, table)]
-        except (av.FFmpegError, ValueError):
-            return ""
-        if found != [decoded.checksums[number] for number in wanted]:
-            return ""
-    return pack(table)
-
-
-def pack(table: FrameIndex) -> str:
-    """Return a table as text, about 60 characters where the frame rate is constant."""
-    parts = [len(table.times)], np.diff(table.times, prepend=0), np.diff(table.keys, prepend=0)
-    packed = zlib.compress(np.concatenate(parts).astype("<i8").tobytes(), 9)
-    return base64.b64encode(packed).decode()
 
 
 def _key(path: Path) -> str:

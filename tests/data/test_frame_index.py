@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lib.config import PROJECT_ROOT
+from lib.data import frame_index
 from lib.data.dataset import VideoRecord
 from lib.data.frame_index import FrameIndex, fingerprint, iterate_file
 from lib.data.video_reader import iterate_frames, read_frames
-from lib.prepare.inspect_videos import inspect_video, pack
+from lib.prepare.inspect_videos import inspect_video
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 needs_real_videos = pytest.mark.skipif(
@@ -130,10 +131,8 @@ def test_a_file_without_a_table_of_frames_is_decoded_from_its_start(tmp_path):
         )
 
 
-def test_a_proof_that_fails_leaves_no_table(tmp_path, monkeypatch):
-    """A reader that finds the wrong frame of one key frame's neighborhood is not trusted."""
-    from lib.prepare import inspect_videos as probe
-
+def test_a_failed_verification_leaves_no_index(tmp_path, monkeypatch):
+    """An index that gives a wrong frame near one key frame is not stored."""
     path = write_coded(tmp_path / "video.mp4", noise(40), "libx264", **X264)
     assert inspect_video(path).seek
 
@@ -142,7 +141,7 @@ def test_a_proof_that_fails_leaves_no_table(tmp_path, monkeypatch):
         times[[12, 13]] = times[[13, 12]]
         return iterate_file(path, wanted, table._replace(times=times))
 
-    monkeypatch.setattr(probe, "iterate_file", wrong)
+    monkeypatch.setattr(frame_index, "iterate_file", wrong)
     found = inspect_video(path)
     assert found.frames == 40 and found.seek == ""
 
@@ -221,20 +220,22 @@ def test_a_table_of_other_frames_is_refused(tmp_path):
     table = FrameIndex(10**9 + np.arange(30), np.array([0]))
     with pytest.raises(ValueError, match="not where they were"):
         list(iterate_file(path, np.array([4]), table))
-    with pytest.raises(ValueError, match="frame 30 was asked for, the video has 30"):
+    with pytest.raises(ValueError, match="frame 30 does not exist, the video has 30"):
         list(iterate_file(path, np.array([30]), table))
 
 
 @pytest.mark.parametrize("times", [[0], [5, 3, 4, -7], 512 * np.arange(18_000)], ids=len)
 def test_tables_are_packed_and_unpacked(times):
     table = FrameIndex(np.array(times), np.arange(0, len(times), 3))
-    text = pack(table)
+    text = table.pack()
     assert text.isascii() and not set(text) & set(',"\n') and len(text) < 9000
     for before, after in zip(table, FrameIndex.unpack(text), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("text", ["", "no table", "AAAA", pack(FrameIndex(np.arange(9), [0]))[:-8]])
+@pytest.mark.parametrize(
+    "text", ["", "no table", "AAAA", FrameIndex(np.arange(9), [0]).pack()[:-8]]
+)
 def test_a_damaged_table_is_named(tmp_path, text):
     with pytest.raises(ValueError, match="its entry in the column seek is damaged"):
         FrameIndex.unpack(text)
@@ -243,12 +244,14 @@ def test_a_damaged_table_is_named(tmp_path, text):
 # --- Real videos ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_real_videos
 @pytest.mark.parametrize("path", sorted(SHARED.glob("clips/*")), ids=lambda path: path.name[:24])
 def test_real_clips_are_read_exactly(path):
     assert assert_exact(path, 3).seek
 
 
+@pytest.mark.slow
 @needs_real_videos
 @pytest.mark.parametrize("folder", ["ucf101_avi", "weizmann", "ucf101_10"])
 def test_real_sets_are_read_exactly(folder):

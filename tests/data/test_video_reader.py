@@ -153,7 +153,7 @@ def test_frames_one_after_the_other_are_the_same(coded, tmp_path, indices):
 def test_walking_through_what_cannot_be_read_names_it(coded, tmp_path):
     with pytest.raises(ValueError, match="none.mp4: no such video file"):
         list(iterate_frames(tmp_path / "none.mp4", np.array([0])))
-    with pytest.raises(ValueError, match="frame 40 was asked for, the video has 40"):
+    with pytest.raises(ValueError, match="frame 40 does not exist, the video has 40"):
         list(iterate_frames(coded.record(0).path, np.array([0, 40])))
 
 
@@ -215,7 +215,7 @@ def test_a_truncated_video_is_named(tmp_path):
 
 def test_a_frame_beyond_the_end_is_refused(coded):
     path = coded.record(0).path
-    with pytest.raises(ValueError, match=r"v0\.mkv.*frame 40 was asked for, the video has 40"):
+    with pytest.raises(ValueError, match=r"v0\.mkv.*frame 40 does not exist, the video has 40"):
         read_frames(path, np.array([0, 40]))
 
 
