@@ -1,6 +1,7 @@
 """ImageNet class probabilities of frames, for distillation, made with an image classifier."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import (
-    NO_SCORES,
     NUM_CLASSES,
     TEACHER_FILE,
     FrameRows,
@@ -32,7 +32,7 @@ from lib.models.image_classifiers import (
     torchvision_models,
 )
 from lib.prepare.download import download, sha256_of
-from lib.prepare.resumable import UnfinishedRows, rows_of_videos
+from lib.prepare.parallel import map_videos, results_folder
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def score_frames(
 
     size = {"resize": teacher.spec.short_side, "crop": teacher.spec.crop_size}
     read = partial(images_of_video, stride=stride, **size)
-    unfinished = UnfinishedRows(dataset.folder, "scores", made_with, NO_SCORES)
-    how = (num_processes, "ImageNet classes", score)
-    with rows_of_videos(dataset, unfinished, read, *how) as rows:
-        return write_scores(dataset.folder, dataset.index["name"].tolist(), rows, made_with)
+    results = results_folder(dataset.folder, "scores", made_with)
+    rows = map_videos(dataset, read, results, "ImageNet classes", num_processes, finish=score)
+    write_scores(dataset.folder, dataset.index["name"].tolist(), rows, made_with)
+    shutil.rmtree(results)
+    return path

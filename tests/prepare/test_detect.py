@@ -10,15 +10,13 @@ import pytest
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.frame_tables import (
-    NO_BOXES,
     PERSON_BOXES_FILE,
-    FrameRows,
     PersonBoxes,
     read_made_with,
     write_person_boxes,
 )
 from lib.data.video_reader import read_frames
-from lib.prepare import resumable
+from lib.prepare import parallel
 from lib.prepare.boxes import detect
 from lib.prepare.boxes.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
 from lib.prepare.boxes.interpolate import fill_frames, giou_matrix, key_frames, match_boxes
@@ -32,7 +30,6 @@ from lib.prepare.boxes.yolox import (
 )
 from lib.prepare.import_reference import import_detections
 from lib.prepare.own_folder import index_folder
-from lib.prepare.resumable import UnfinishedRows
 from lib.prepare.steps import detector_file
 from lib.prepare.synthetic import render_video, write_video
 
@@ -150,26 +147,6 @@ def test_no_boxes_at_all():
 # --- Work that continues --------------------------------------------------------------------------
 
 
-def test_unfinished_rows_are_kept_by_settings(tmp_path):
-    result = FrameRows(np.ones((2, 5), np.float32), np.array([0, 2], np.int32))
-    empty = FrameRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32))
-    with (
-        pytest.raises(KeyboardInterrupt),
-        UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES) as rows,
-    ):
-        rows.add("a/ä", result)
-        rows.add("b", empty)
-        raise KeyboardInterrupt
-    again = UnfinishedRows(tmp_path, "boxes", {"k": 1}, NO_BOXES)
-    assert "a/ä" in again and "c" not in again
-    again.add("c", result)
-    read = list(again.read(["c", "b", "a/ä"]))
-    assert [len(one.rows) for one in read] == [2, 0, 2] and (read[2].frames == [0, 2]).all()
-    assert "b" not in UnfinishedRows(tmp_path, "boxes", {"k": 2}, NO_BOXES)
-    again.remove()
-    assert not again.folder.exists()
-
-
 @pytest.fixture
 def moving_dataset(tmp_path) -> VideoDataset:
     """Four synthetic videos whose camera and scene stand still enough for `motion`."""
@@ -192,7 +169,7 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
     }
 
     asked = []
-    real = resumable.map_in_workers
+    real = parallel.map_in_workers
 
     def stopped_after_two(function, records, *rest):
         asked.append(len(records))
@@ -201,7 +178,7 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
                 raise KeyboardInterrupt
             yield outcome
 
-    monkeypatch.setattr(resumable, "map_in_workers", stopped_after_two)
+    monkeypatch.setattr(parallel, "map_in_workers", stopped_after_two)
     with pytest.raises(KeyboardInterrupt):
         detect_motion(moving_dataset, stride=2, num_processes=1)
     detect_motion(moving_dataset, stride=2, num_processes=1)
@@ -211,7 +188,7 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
 
 def test_a_video_that_vanished_is_named(moving_dataset):
     moving_dataset.record(1).path.unlink()
-    with pytest.raises(ValueError, match=r"1 of 4 videos, the first: a/2.*no such video file"):
+    with pytest.raises(ValueError, match=r"1 of 4 .*the first: a/2.*no such video file"):
         detect_motion(moving_dataset)
     assert list(moving_dataset.folder.glob("unfinished-*"))
 

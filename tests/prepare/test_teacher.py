@@ -17,7 +17,7 @@ from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.frame_tables import FrameRows, TeacherScores, write_scores
 from lib.data.video_reader import read_frames
 from lib.models.classifier import InputSpec
-from lib.prepare import resumable
+from lib.prepare import parallel
 from lib.prepare.import_reference import import_scores
 from lib.prepare.own_folder import index_folder
 from lib.prepare.steps import make_teacher_scores, prepare
@@ -78,7 +78,7 @@ def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
 
 def test_an_interrupted_call_continues(videos, monkeypatch):
     asked = []
-    real = resumable.map_in_workers
+    real = parallel.map_in_workers
 
     def first_only(function, records, *rest):
         asked.append(len(records))
@@ -87,7 +87,7 @@ def test_an_interrupted_call_continues(videos, monkeypatch):
             if len(asked) == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(resumable, "map_in_workers", first_only)
+    monkeypatch.setattr(parallel, "map_in_workers", first_only)
     with pytest.raises(KeyboardInterrupt):
         score_frames(videos, brightness_teacher(), stride=5, num_processes=1)
     score_frames(videos, brightness_teacher(), stride=5, num_processes=1)

@@ -1,5 +1,6 @@
 """Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,6 @@ import pandas as pd
 
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import (
-    NO_BOXES,
     PERSON_BOXES_FILE,
     FrameRows,
     PersonBoxes,
@@ -21,8 +21,7 @@ from lib.prepare.boxes.interpolate import fill_frames, key_frames
 from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.boxes.yolox import YoloxDetector
 from lib.prepare.download import sha256_of
-from lib.prepare.parallel import num_cores
-from lib.prepare.resumable import UnfinishedRows, rows_of_videos
+from lib.prepare.parallel import map_videos, num_cores, results_folder
 
 MAX_VIDEOS, GRID = 2000, 64  # that statistics are taken of; points a side that are looked at
 
@@ -104,10 +103,12 @@ def _make_boxes(
     path = dataset.folder / PERSON_BOXES_FILE
     if is_made_with(dataset.folder, made_with):
         return path
-    unfinished = UnfinishedRows(dataset.folder, "boxes", made_with, NO_BOXES)
-    with rows_of_videos(dataset, unfinished, find, num_processes, title) as rows:
-        names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-        return write_box_rows(dataset.folder, names, frames, rows, made_with)
+    results = results_folder(dataset.folder, "boxes", made_with)
+    rows = map_videos(dataset, find, results, title, num_processes)
+    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    write_box_rows(dataset.folder, names, frames, rows, made_with)
+    shutil.rmtree(results)
+    return path
 
 
 def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
