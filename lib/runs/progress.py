@@ -8,13 +8,55 @@ import shutil
 import time
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.fileio import write_text
 from lib.runs.hang_detector import Standstill, StandstillError
 from lib.runs.run_dir import RunDir
 
 WRITE_INTERVAL_S = 2.0
+
+
+class LogColumn(NamedTuple):
+    """Name and format of an entry of the log for people.
+
+    Attributes:
+        label: Name.
+        format: Format of the scaled value.
+        unit: Unit, with a space in front.
+        scale: Factor from the logged value to that unit.
+    """
+
+    label: str
+    format: str
+    unit: str = ""
+    scale: float = 1
+
+    def text(self, value: float | None) -> str:
+        """Return a value with its unit; a dash if there is none."""
+        return "–" if value is None else f"{value * self.scale:{self.format}}{self.unit}"
+
+    def labeled(self, value: float | None) -> str:
+        """Return the label and the value with its unit."""
+        return f"{self.label} {self.text(value)}"
+
+
+LOG_COLUMNS = {
+    "loss/total": LogColumn("loss", ".3f"),
+    "loss/labeled": LogColumn("labeled", ".3f"),
+    "loss/unlabeled": LogColumn("unlabeled", ".3f"),
+    "loss/distillation": LogColumn("distillation", ".3f"),
+    "ssl/mask_rate": LogColumn("confident", ".0f", " %", 100),
+    "ssl/pseudo_label_accuracy": LogColumn("of these right", ".0f", " %", 100),
+    "train/top1_clip": LogColumn("labeled clips", ".0f", " %", 100),
+    "eval/top1_video": LogColumn("validation top-1", ".1f", " %"),
+    "lr": LogColumn("learning rate", ".3g"),
+    "samples_per_s": LogColumn("clips/s", ".0f"),
+    "memory_mb": LogColumn("memory", ".2f", " GB", 1e-3),
+}
+PRINTED = (
+    "loss/total", "ssl/mask_rate", "ssl/pseudo_label_accuracy", "eval/top1_video", "samples_per_s",
+)  # fmt: skip
 
 
 class ProgressFile:
@@ -115,15 +157,8 @@ class LogFollower:
     def _line(self, entry: dict) -> str:
         elapsed = time.perf_counter() - self.started
         left = elapsed / max(1, entry["epoch"] - self.first_epoch) * (self.epochs - entry["epoch"])
-        loss = entry["loss/total"]  # None if every step was left out, in fp16
-        parts = [f"epoch {entry['epoch']}/{self.epochs}"]
-        parts.append("loss -" if loss is None else f"loss {loss:.3f}")
-        if "ssl/mask_rate" in entry:
-            parts.append(f"confident {100 * entry['ssl/mask_rate']:.0f} %")
-            accuracy = entry["ssl/pseudo_label_accuracy"]
-            parts.append("right -" if accuracy is None else f"right {100 * accuracy:.0f} %")
-        parts.append(f"val top-1 {entry['eval/top1_video']:.1f} %")
-        parts.append(f"{entry['samples_per_s']:.0f} clips/s")
+        parts = [f"epoch {entry['epoch']}/{self.epochs}"]  # a loss of skipped fp16 steps is None
+        parts += [LOG_COLUMNS[key].labeled(entry[key]) for key in PRINTED if key in entry]
         parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
         return " | ".join(parts)
 
