@@ -33,7 +33,7 @@ def expand_operations(names: Sequence[str]) -> list[str]:
     return [name for name in RANDAUGMENT_OPS if name in chosen]
 
 
-class DrawnOperation(NamedTuple):
+class OperationParams(NamedTuple):
     """One operation of RandAugment as drawn: the value in its own unit, the cutout's centre."""
 
     name: str
@@ -63,7 +63,7 @@ class RandAugment:
         self.magnitude = magnitude
         self.operations = expand_operations(operations)
 
-    def draw(self, height: int, width: int, generator: torch.Generator) -> list[DrawnOperation]:
+    def draw(self, height: int, width: int, generator: torch.Generator) -> list[OperationParams]:
         """Draw the operations for frames of this size."""
         if not self.operations:
             return []
@@ -76,11 +76,11 @@ class RandAugment:
             if name == "cutout":
                 value *= min(height, width) / CUTOUT_SIDE
             x, y = centers[2 * position : 2 * position + 2]
-            drawn.append(DrawnOperation(name, value, (x * width, y * height)))
+            drawn.append(OperationParams(name, value, (x * width, y * height)))
         return drawn
 
     @staticmethod
-    def apply(clip: Tensor, drawn: Sequence[DrawnOperation]) -> Tensor:
+    def apply(clip: Tensor, drawn: Sequence[OperationParams]) -> Tensor:
         """Apply drawn operations in their order to a clip (T, 3, H, W), uint8."""
         for operation in drawn:
             clip = RANDAUGMENT_OPS[operation.name].apply(

@@ -93,7 +93,7 @@ def scene_cutout(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClip
     """
     mask = person_mask.to(weak.dtype)
     ratio = mask.mean(dim=(1, 2, 3, 4), keepdim=True)
-    return unmixed(torch.where((ratio == 0) | (ratio == 1), strong, weak * mask))
+    return identity_mix(torch.where((ratio == 0) | (ratio == 1), strong, weak * mask))
 
 
 def cutmix(
@@ -138,7 +138,7 @@ def mixup(weak: Tensor, strong: Tensor, person_mask: Tensor | None, kept: float)
     return _with_partner(kept * weak + (1 - kept) * weak.flip(0), kept)
 
 
-def unmixed(clips: Tensor) -> MixedClips:
+def identity_mix(clips: Tensor) -> MixedClips:
     """Return clips whose labels stay their own."""
     own = torch.arange(len(clips), device=clips.device)
     return MixedClips(clips, own, clips.new_ones(len(clips)))
@@ -182,7 +182,9 @@ class SceneAugmentation:
     ) -> MixedClips:
         """Return the batch after what was drawn; the strong views where that is None."""
         return (
-            unmixed(strong) if drawn is None else self.function(weak, strong, person_mask, *drawn)
+            identity_mix(strong)
+            if drawn is None
+            else self.function(weak, strong, person_mask, *drawn)
         )
 
 

@@ -62,7 +62,7 @@ def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
     return clip.index_select(0, order.to(clip.device))
 
 
-class DrawnTemporal(NamedTuple):
+class TemporalParams(NamedTuple):
     """A temporal operation as drawn.
 
     Attributes:
@@ -83,7 +83,7 @@ class TemporalOperation:
     Attributes:
         title: Its name in figures.
         apply: (clip, number, frame_numbers) -> clip of the same shape; the numbers are those of
-            `DrawnTemporal`.
+            `TemporalParams`.
         variants: What figures tell apart; the number of the clip chooses one of them.
         needs_even: Whether the clip must have an even number of frames.
     """
@@ -121,13 +121,13 @@ class TemporalAugment:
     def __init__(self, operations: Sequence[str] = ("none", "half", "reverse", "drop")):
         self.operations = list(operations)
 
-    def draw(self, clip_len: int, generator: torch.Generator) -> DrawnTemporal:
+    def draw(self, clip_len: int, generator: torch.Generator) -> TemporalParams:
         """Draw the operation for a clip of `clip_len` frames."""
         name = self.operations[int(torch.randint(len(self.operations), (), generator=generator))]
         numbers = torch.rand(1 + clip_len, generator=generator)
-        return DrawnTemporal(name, float(numbers[0]), numbers[1:])
+        return TemporalParams(name, float(numbers[0]), numbers[1:])
 
     @staticmethod
-    def apply(clip: Tensor, drawn: DrawnTemporal) -> Tensor:
+    def apply(clip: Tensor, drawn: TemporalParams) -> Tensor:
         """Apply it to anything with frames in dimension 0."""
         return TEMPORAL_OPS[drawn.name].apply(clip, drawn.number, drawn.frame_numbers)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.augment.randaugment import DrawnOperation, RandAugment
-from lib.augment.temporal import DrawnTemporal, TemporalAugment
+from lib.augment.randaugment import OperationParams, RandAugment
+from lib.augment.temporal import TemporalAugment, TemporalParams
 
 
 def boxes_to_mask(boxes: Sequence[np.ndarray | Tensor], height: int, width: int) -> Tensor:
@@ -192,11 +192,11 @@ def _whole_pixels(start: int, stop: int, scale: float, limit: int) -> tuple[int,
     return first, max(first + 1, min(round(stop * scale), limit))
 
 
-class DrawnStrong(NamedTuple):
+class StrongParams(NamedTuple):
     """What was drawn for a strong view."""
 
-    operations: list[DrawnOperation]
-    temporal: DrawnTemporal
+    operations: list[OperationParams]
+    temporal: TemporalParams
 
 
 class StrongTransform:
@@ -213,13 +213,13 @@ class StrongTransform:
 
     def draw(
         self, clip_len: int, height: int, width: int, generator: torch.Generator
-    ) -> DrawnStrong:
+    ) -> StrongParams:
         """Draw both parts for a clip of this size."""
         operations = self.randaugment.draw(height, width, generator)
-        return DrawnStrong(operations, self.temporal.draw(clip_len, generator))
+        return StrongParams(operations, self.temporal.draw(clip_len, generator))
 
     @staticmethod
-    def apply(clip: Tensor, drawn: DrawnStrong) -> Tensor:
+    def apply(clip: Tensor, drawn: StrongParams) -> Tensor:
         """Return the strong view of a weak view (T, 3, H, W), uint8, on any device."""
         return TemporalAugment.apply(RandAugment.apply(clip, drawn.operations), drawn.temporal)
 

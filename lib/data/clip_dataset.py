@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
-from lib.augment.views import DrawnStrong, StrongTransform, WeakParams, WeakTransform
+from lib.augment.views import StrongParams, StrongTransform, WeakParams, WeakTransform
 from lib.config import ClipSettings
 from lib.data import dataloader
 from lib.data.dataset import VideoDataset, VideoRecord
@@ -32,7 +32,7 @@ def make_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
 
-class DrawnClip(NamedTuple):
+class ClipParams(NamedTuple):
     """All that is random in a sample.
 
     Attributes:
@@ -44,7 +44,7 @@ class DrawnClip(NamedTuple):
 
     frame_indices: np.ndarray
     weak: WeakParams
-    strong: DrawnStrong
+    strong: StrongParams
     teacher_frame: int
 
 
@@ -66,7 +66,7 @@ class ClipPipeline:
         )
         self.strong = StrongTransform(randaugment, TemporalAugment(settings.temporal_ops))
 
-    def draw(self, record: VideoRecord, generator: torch.Generator) -> DrawnClip:
+    def draw(self, record: VideoRecord, generator: torch.Generator) -> ClipParams:
         """Draw a sample of a video; reads nothing of it."""
         indices = random_clip_indices(
             record.num_frames, self.clip_len, self.frame_interval, generator
@@ -74,7 +74,7 @@ class ClipPipeline:
         weak = self.weak.draw(record.height, record.width, generator)
         strong = self.strong.draw(self.clip_len, self.crop_size, self.crop_size, generator)
         teacher = indices[int(torch.randint(self.clip_len, (), generator=generator))]
-        return DrawnClip(indices, weak, strong, int(teacher))
+        return ClipParams(indices, weak, strong, int(teacher))
 
 
 class ClipSample(NamedTuple):
@@ -96,7 +96,7 @@ class ClipSample(NamedTuple):
     teacher: Tensor | None
     label: int
     row: int
-    drawn: DrawnStrong | None = None
+    drawn: StrongParams | None = None
 
 
 class ClipBatch(NamedTuple):
@@ -108,7 +108,7 @@ class ClipBatch(NamedTuple):
     teacher: Tensor | None
     label: Tensor
     row: Tensor
-    drawn: tuple[DrawnStrong, ...] | None = None
+    drawn: tuple[StrongParams, ...] | None = None
 
     @classmethod
     def collate(cls, samples: list[ClipSample]) -> "ClipBatch":

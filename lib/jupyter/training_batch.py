@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.augment.randaugment import FILL
-from lib.augment.scene import MixedClips, unmixed
+from lib.augment.scene import MixedClips, identity_mix
 from lib.config import ClipSettings, ExploreSettings, TrainSettings
 from lib.data.clip_dataset import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.data.dataset import VideoDataset
@@ -112,7 +112,7 @@ def view_training_batch(
     view = getattr(labeled, settings.labeled_view)
     words += _coin(settings.labeled_scene_p, mixed, view, scene, "labelled")
     if unlabeled is not None:
-        tiles += _tiles(["unlabelled, weak"] * shown, unmixed(unlabeled.weak), scene, WEAK)
+        tiles += _tiles(["unlabelled, weak"] * shown, identity_mix(unlabeled.weak), scene, WEAK)
         tiles += _tiles(["unlabelled, strong"] * shown, other, scene, STRONG)
         words.append("Second and third row: the two views of unlabelled clips.")
         words += _coin(settings.unlabeled_scene_p, other, unlabeled.strong, scene, "unlabelled")

@@ -8,10 +8,10 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import DrawnOperation, RandAugment
+from lib.augment.randaugment import OperationParams, RandAugment
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.temporal import TEMPORAL_OPS, DrawnTemporal
-from lib.augment.views import DrawnStrong
+from lib.augment.temporal import TEMPORAL_OPS, TemporalParams
+from lib.augment.views import StrongParams
 from lib.config import ExploreSettings
 from lib.data.clip_dataset import ClipBatch, ClipDataset, ClipPipeline, ViewSpec, make_generator
 from lib.data.dataset import VideoDataset
@@ -25,7 +25,7 @@ MAGNITUDES = (0, 5, 10, 20, 30)  # of 30
 UNITS = {"rotate": "°", "posterize": " bits", "cutout": " px of 224"}
 
 
-def temporal_title(drawn: DrawnTemporal) -> str:
+def temporal_title(drawn: TemporalParams) -> str:
     """Return how figures call a drawn operation."""
     operation = TEMPORAL_OPS[drawn.name]
     if not operation.variants:
@@ -91,7 +91,7 @@ def draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:
         frame[top:bottom, max(right - line, 0) : right] = BOX_RGB
 
 
-def describe(drawn: DrawnStrong) -> str:
+def describe(drawn: StrongParams) -> str:
     """Return the drawn operations with their values in words."""
     names = [_name_and_value(operation) for operation in drawn.operations]
     if drawn.temporal.name != "none":
@@ -109,7 +109,7 @@ def operation_range(name: str) -> str:
     return f"{operation.min:g} to {sign}{operation.max:g}{unit}"
 
 
-def _name_and_value(operation: DrawnOperation) -> str:
+def _name_and_value(operation: OperationParams) -> str:
     has_value = bool(RANDAUGMENT_OPS[operation.name].takes)
     return f"{operation.name} {operation.value:.3g}" if has_value else operation.name
 
@@ -155,7 +155,7 @@ def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
             continue
         count = max(1, len(operation.variants))
         for variant in range(count):
-            drawn = DrawnTemporal(name, (variant + 0.5) / count, frame_numbers)
+            drawn = TemporalParams(name, (variant + 0.5) / count, frame_numbers)
             order = " ".join(str(int(k)) for k in operation.apply(numbers, *drawn[1:]))
             rows[f"{temporal_title(drawn)}\n{order}"] = operation.apply(weak, *drawn[1:])
     return rows
