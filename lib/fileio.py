@@ -1,40 +1,32 @@
-"""Files that several processes use: written so that no reader sees half of one, and locks.
+"""Files shared by several processes: atomic writes, locks, and read errors that name the file."""
 
-Small ones are read with errors that name the file, what is wrong and the remedy.
-"""
-
-import errno
 import json
 import os
-import re
 import secrets
 import socket
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a file system
-
 
 class LockedError(ValueError):
-    """Another process holds the lock."""
+    """The lock is held by another process."""
 
 
 def check_writable(folder: Path, field: str, remedy: str) -> None:
-    """Make a folder.
+    """Create a folder and check that files can be written there.
 
     Args:
         folder: The folder.
-        field: The setting that named it.
-        remedy: What to change if nothing can be written there.
+        field: The setting that names it.
+        remedy: The last part of the error message.
 
     Raises:
-        ValueError: If files cannot be written there; says what to change.
+        ValueError: If nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,62 +38,50 @@ def check_writable(folder: Path, field: str, remedy: str) -> None:
         ) from error
 
 
-# PyTorch reports a full disk as a RuntimeError.
-_FULL_DISK_OF_PYTORCH = re.compile("inline_container|PytorchStreamWriter|iostream error")
-
-
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then move it into place.
+    """Call `write` with a temporary file in the same folder, then rename that file to `path`.
 
     Args:
-        path: The file to make; its folder is created.
-        write: Called with the temporary path (same suffix), writes the whole file.
+        path: The file to create or replace; its folder is created.
+        write: Writes the complete file to the path that it is given, which has the same suffix.
 
     Returns:
         `path`.
 
     Raises:
-        OSError: If it cannot be written; names the file, what is wrong and the remedy.
+        OSError: If it cannot be written; the old file is left as it was.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _write_atomic(path, write)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _FULL_DISK_OF_PYTORCH.search(str(error)):
-            raise
-        number = getattr(error, "errno", None) or errno.EIO
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        remedy = "make room there, or make it writable, and call the same again"
-        raise OSError(number, f"cannot be written: {reason}; {remedy}", str(path)) from error
-
-
-def _write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        temporary.touch(exist_ok=False)
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch(exist_ok=False)
+            write(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error}); free space or change permissions"
+        raise OSError(error.errno, f"{reason}, then run again", str(path)) from error
     return path
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text with `write_atomic` and return the path."""
+    """Write UTF-8 text with `write_atomic`."""
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
 def reading(source: Path | str, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into one error; libraries fail in many ways.
+    """Convert any exception raised while a file is read into one ValueError.
 
     Args:
-        source: The file, and where in it.
-        remedy: What to do if it cannot be read.
+        source: The file, or a place in it.
+        remedy: The last part of the error message.
 
     Raises:
-        ValueError: If the body fails; names the file, what is wrong and the remedy.
+        ValueError: If the body fails; names the source, the problem and the remedy.
     """
     try:
         yield
@@ -114,91 +94,67 @@ def reading(source: Path | str, remedy: str) -> Iterator[None]:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in a file; arguments and errors as those of `reading`."""
+    """Return the JSON object in a file; errors as in `reading`."""
     with reading(path, remedy):
-        content = path.read_bytes()
-    return parse_json(content, str(path), remedy)
+        return parse_json_object(path.read_bytes())
 
 
-def parse_json(content: bytes, source: str, remedy: str) -> dict[str, Any]:
-    """Return the JSON object in UTF-8 text; further arguments and errors as those of `reading`."""
-    with reading(source, remedy):
-        value = json.loads(content)
-        if not isinstance(value, dict):
-            raise ValueError("a JSON object is expected")
-        return value
-
-
-def check_numbers(values: dict[str, Any], needed: Iterable[str]) -> None:
-    """Raise ValueError unless all values are numbers, or None, and the needed ones are numbers."""
-    for name in {*needed, *values}:
-        value = values.get(name)
-        if not isinstance(value, int | float) and (value is not None or name in needed):
-            raise ValueError(f"numbers {name!r} are missing")
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Return the JSON object in UTF-8 text."""
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object is expected")
+    return value
 
 
 @contextmanager
 def file_lock(path: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold a lock while the body runs, so that never two batches or notebooks write one run.
+    """Hold an operating system lock while the body runs, so that one process writes a run.
 
-    The lock is the operating system's: it ends with the process that holds it, however that one
-    ends. Who holds it stands in a file beside it.
+    The lock ends with its process, however that ends. The owner is recorded in a file next to it.
 
     Args:
-        path: The lock file; it is made, and stays.
-        wait_s: How long to wait for a process that holds it, seconds.
+        path: The lock file; it is created and not deleted.
+        wait_s: Time to wait for another process that holds the lock, seconds.
 
     Raises:
-        LockedError: If it is still held then; names the process and its machine.
+        LockedError: If another process still holds it then; names the process and its machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(path, wait_s)
-    name = _holder_path(path)
-    try:
-        write_text(name, f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        name.unlink(missing_ok=True)
-        lock.release()
-
-
-def lock_owner(path: Path) -> str | None:
-    """Return who holds the lock of a file, None if nobody does."""
-    if not _holder_path(path).is_file():
-        return None
-    try:
-        with FileLock(path, timeout=0.2):
-            return None
-    except (Timeout, OSError):  # someone else's folder cannot be locked: what stands there counts
-        return _name_of_holder(path)
-
-
-def _acquire(path: Path, wait_s: float) -> FileLock:
-    """Take a lock; where the file system has none, warn and go on."""
     lock = FileLock(path, timeout=wait_s)
     try:
         lock.acquire()
     except Timeout:
-        remedy = "wait for it, or choose another run_dir"
-        name = _name_of_holder(path)
-        raise LockedError(f"{path.parent} is in use by {name}; {remedy}") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        warnings.warn(
-            f"{path}: this file system has no locks ({error.strerror}); see to it yourself that "
-            "only one process writes here",
-            stacklevel=5,
-        )
-    return lock
-
-
-def _holder_path(path: Path) -> Path:
-    return path.with_suffix(".holder")
-
-
-def _name_of_holder(path: Path) -> str:
+        owner = _read_owner(path)
+        raise LockedError(
+            f"{path.parent}: in use by {owner}; wait until it ends, or choose another run_dir"
+        ) from None
+    owner_path = _owner_path(path)
     try:
-        return _holder_path(path).read_text(encoding="utf-8")
+        write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        owner_path.unlink(missing_ok=True)
+        lock.release()
+
+
+def lock_owner(path: Path) -> str | None:
+    """Return the process that holds the lock of a file, None if the lock is free."""
+    if not _owner_path(path).is_file():
+        return None
+    try:
+        with FileLock(path, timeout=0.2):
+            return None  # its owner was killed
+    except (Timeout, OSError):  # a lock file of another user cannot be opened
+        return _read_owner(path)
+
+
+def _owner_path(path: Path) -> Path:
+    return path.with_suffix(".owner")
+
+
+def _read_owner(path: Path) -> str:
+    try:
+        return _owner_path(path).read_text(encoding="utf-8")
     except OSError:
         return "another process"

@@ -132,7 +132,7 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
     folder, out = study
     assert batch.run(folder) == 0
     for name in ("a_seed0", "b_seed0"):
-        for file in ("params.yaml", "environment.json", "log.jsonl", "last.pt", "metrics.json"):
+        for file in ("params.yaml", "environment.json", "log.jsonl", "checkpoints", "metrics.json"):
             assert (out / name / file).is_file(), file
         assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
         log = (out / name / "batch.log").read_text()
@@ -145,10 +145,10 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?://", page)
     capsys.readouterr()
 
-    before = (out / "a_seed0" / "last.pt").stat().st_mtime_ns
+    before = RunDir(out / "a_seed0").checkpoint_path().stat().st_mtime_ns
     assert batch.run(folder) == 0
     assert capsys.readouterr().out.count("complete") == 2
-    assert (out / "a_seed0" / "last.pt").stat().st_mtime_ns == before
+    assert RunDir(out / "a_seed0").checkpoint_path().stat().st_mtime_ns == before
 
 
 def test_batch_goes_on_after_a_failure(study, tmp_path, capsys):

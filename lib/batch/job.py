@@ -249,8 +249,8 @@ def train(run: RunDir, parameters: dict[str, Any]) -> bool:
     except PapermillExecutionError as error:
         if error.ename != "KeyboardInterrupt":
             raise
-    saved = run.saved()  # `is_finished` would load PyTorch, to check settings that were checked
-    return saved is not None and saved[1] >= values["epochs"]
+    progress = run.saved_progress()  # `is_finished` would load PyTorch
+    return progress is not None and progress.epoch >= values["epochs"]
 
 
 def make_report(folder: Path) -> int:

@@ -11,7 +11,7 @@ from lib.batch.local import do_here, make_batch
 from lib.batch.plan import Grid, PlannedRun
 from lib.config import TrainSettings, project_path
 from lib.params import make_settings, read_yaml
-from lib.runs.environment import arithmetic
+from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir
 
 MAX_LOSSES = 100
@@ -65,7 +65,7 @@ def difference(first: RunDir, second: RunDir) -> str:
         before, now = one["loss/total"], other["loss/total"]
         if before != now:
             text = f"epoch {one['epoch']}: the loss was {before!r} and is {now!r}"
-            computed = [arithmetic(run.environment()) for run in (first, second)]
+            computed = [numerics_summary(run.environment()) for run in (first, second)]
             if computed[0] == computed[1]:
                 return f"{text}, on machines that compute alike: code or data have changed"
             return f"{text}; the machines or PyTorch differ: {computed[0]}, now {computed[1]}"

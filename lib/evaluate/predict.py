@@ -112,7 +112,7 @@ def load_classifier(run: RunDir) -> Classifier:
     """
     check_finished(run)
     settings = run.settings().model_copy(update={"pretrained": False, "weights": None})
-    state = run.load(run.last_path)
+    state = run.load()
     model = build_run_model(settings, len(state["classes"]))
     model.load_state_dict(tested_weights(state))
     normalize = run_normalize(settings)
@@ -122,7 +122,7 @@ def load_classifier(run: RunDir) -> Classifier:
 def check_finished(run: RunDir) -> None:
     """Raise ValueError if a run is not finished; says how far it is."""
     if not run.is_finished():
-        epoch, epochs = (run.saved() or (0, 0))[1], run.settings().epochs
+        epoch, epochs = (run.saved_progress() or (0, 0))[1], run.settings().epochs
         raise ValueError(
             f"{run.folder}: not finished, {epoch} of {epochs} epochs are trained; the command that "
             "trains it goes on"

@@ -55,13 +55,12 @@ def load_trained(run: RunDir, checkpoint: str, classes: tuple[str, ...]) -> nn.M
     Raises:
         ValueError: If the checkpoint is missing or was trained on other classes.
     """
-    path = run.last_path if checkpoint == "last" else run.best_path
-    state = run.load(path)
+    state = run.load(checkpoint)
     if state["classes"] != list(classes):
+        trained, tested = (f"{len(c)} ({', '.join(c[:3])}, …)" for c in (state["classes"], classes))
         raise ValueError(
-            f"{path}: trained on {len(state['classes'])} classes ({', '.join(state['classes'][:3])}"
-            f", …), the data set has {len(classes)} ({', '.join(classes[:3])}, …); test it on the "
-            "data set that it was trained on"
+            f"{run.checkpoint_path(checkpoint)}: trained on classes {trained}, the data set has "
+            f"{tested}; test it on the data set that it was trained on"
         )
     began_with = {"pretrained": False, "weights": None}  # which is not needed again
     model = build_run_model(run.settings().model_copy(update=began_with), len(classes))

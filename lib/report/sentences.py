@@ -9,7 +9,7 @@ from lib.jupyter.html import escape, escape_url
 from lib.plots.style import GRAY, GREEN, VERMILLION
 from lib.report.results import read_log
 from lib.report.verdict import CONTRADICTED, HOLDS, Pair, outside_of, overall
-from lib.runs.environment import arithmetic
+from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir
 
 MAX_NAMED, MAX_OUTSIDE = 3, 6  # runs in a sentence; results outside of a range
@@ -126,11 +126,7 @@ def range_sentence(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
 
 def machine_sentence(runs: Sequence[RunDir]) -> str:
     """Return in what the machines of the runs differ, as HTML; empty if they compute alike."""
-    known = {run.name: run.environment() for run in runs}
-    parts = _differences({name: arithmetic(values) for name, values in known.items()})
-    moved = [name for name, values in known.items() if values.get("earlier")]
-    if moved:
-        parts.append(f"{name_some(moved)} moved to another machine while it was trained")
+    parts = _differences({run.name: numerics_summary(run.environment()) for run in runs})
     if not parts:
         return ""
     return (

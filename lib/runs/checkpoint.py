@@ -1,53 +1,68 @@
-"""Checkpoints: written whole, the one before kept, checked when they are read.
+"""Checkpoints: written atomically, checksummed, the two newest kept.
 
-A checkpoint is PyTorch's own file, a zip archive with a checksum (CRC-32) of each of its parts. The
-comment of the archive says how far it is, so that a batch is planned without loading PyTorch.
+A checkpoint is PyTorch's own file, a zip archive with a checksum (CRC-32) for each of its parts.
+Its name is its progress: `epoch_0012_step_00003456.pt`, 12 complete epochs and 3456 steps.
 """
 
-import json
 import os
+import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.fileio import write_atomic
 
-
-def previous_path(path: Path) -> Path:
-    """Return where the checkpoint before the one at `path` is kept."""
-    return path.with_suffix(".previous.pt")
+FILE_NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.pt")
+NUM_KEPT = 2
 
 
-def write_checkpoint(path: Path, state: dict[str, Any], keep_previous: bool) -> None:
-    """Write a checkpoint; it is on the disk, whole, before it takes the place of the one before.
+class Progress(NamedTuple):
+    """Optimizer steps and complete epochs of a checkpoint."""
+
+    step: int
+    epoch: int
+
+
+def read_progress(path: Path) -> Progress | None:
+    """Return the progress in a checkpoint's file name, None for another file."""
+    match = FILE_NAME.fullmatch(path.name)
+    return Progress(int(match[2]), int(match[1])) if match else None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder by progress, newest first."""
+    paths = [path for path in folder.glob("*.pt") if read_progress(path)]
+    return sorted(paths, key=read_progress, reverse=True)
+
+
+def save_newest(folder: Path, state: dict[str, Any]) -> Path:
+    """Write the newest checkpoint of a folder and delete all but the newest `NUM_KEPT`.
 
     Args:
-        path: The file.
-        state: What is saved; with the entries `model`, `step` and `epoch` (whole ones).
-        keep_previous: Whether the checkpoint that was there is kept, at `previous_path`.
+        folder: The folder.
+        state: The content, with the entries `model`, `step` and `epoch` (complete epochs).
     """
+    path = folder / f"epoch_{state['epoch']:04d}_step_{state['step']:08d}.pt"
+    write_checkpoint(path, state)
+    for old in list_checkpoints(folder)[NUM_KEPT:]:
+        old.unlink()
+    return path
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; it is completely on the disk before it gets its name."""
     import torch
 
     def write(temporary: Path) -> None:
-        torch.save(state, temporary)
-        with zipfile.ZipFile(temporary, "a") as archive:
-            how_far = {"step": state["step"], "epoch": state["epoch"]}
-            archive.comment = json.dumps(how_far).encode()
-        _sync(temporary)
-        if keep_previous and path.exists():
-            path.replace(previous_path(path))
+        with open(temporary, "wb") as file:  # a full disk is an OSError here, unlike with a path
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     write_atomic(path, write)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)  # the new name is on the disk too
+    os.close(folder)
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -58,64 +73,45 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         mmap: Leave the tensors in the file until they are used.
 
     Raises:
-        ValueError: If it is missing, damaged or not a checkpoint of this project.
+        ValueError: If it is damaged or not a checkpoint of this project.
     """
     import torch
 
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such checkpoint; train the run first (notebooks/3_train.ipynb)"
-        )
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         raise ValueError(
             f"{path}: cannot be read as a checkpoint ({str(error) or type(error).__name__}); "
-            "train the run again, from the checkpoint before it if there is one"
+            "train the run again, it continues from the checkpoint before if there is one"
         ) from error
     if not isinstance(state, dict) or "model" not in state:
         raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
     return state
 
 
-def how_far(path: Path) -> tuple[int, int | None] | None:
-    """Return the steps and the whole epochs made when a checkpoint was saved.
+def restore_newest(folder: Path) -> dict[str, Any] | None:
+    """Return the newest readable checkpoint of a folder, None if there is no checkpoint.
 
-    Returns:
-        None if there is no whole checkpoint; older ones do not tell the epochs.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            said = archive.comment
-        known = json.loads(said) if said else read_checkpoint(path, mmap=True)
-        return known["step"], known.get("epoch")
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
-        return None
-
-
-def restore_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`, None if there never was one; its tensors stay in the file.
-
-    The one before takes the place of one that is damaged, or was lost; says so.
+    Its tensors stay in the file. Damaged newer checkpoints are deleted, with a message.
 
     Raises:
-        ValueError: If it is damaged and there is none before it.
+        ValueError: If checkpoints exist and none can be read.
     """
-    problem = f"{path} is not there"
-    if path.exists():
+    problems: dict[Path, str] = {}
+    for path in list_checkpoints(folder):
         try:
-            return read_checkpoint(path, mmap=True)
+            state = read_checkpoint(path, mmap=True)
         except ValueError as error:
-            problem = str(error)
-    previous = previous_path(path)
-    if previous.exists():
-        state = read_checkpoint(previous, mmap=True)
-        print(f"{problem}\ngoing on from the checkpoint before it, of step {state['step']}")
-        previous.replace(path)
+            problems[path] = str(error)
+            continue
+        for damaged, problem in problems.items():
+            print(f"{problem}\ncontinuing from the checkpoint before it, {path.name}")
+            damaged.unlink()
         return state
-    if path.exists():
-        raise ValueError(f"{problem}; here there is none: delete the file to start anew")
+    if problems:
+        text = "\n  ".join(problems.values())
+        raise ValueError(f"{text}; no earlier one is left: delete {folder} to train from the start")
     return None

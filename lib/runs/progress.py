@@ -102,7 +102,7 @@ class ProgressFile:
             **means,
         }
         with suppress(OSError):  # whoever looks on may miss something, the training goes on
-            self.run.check_is_there()  # one that was deleted is not to come again
+            self.run.check_exists()  # one that was deleted is not to come again
             write_text(self.run.progress_path, json.dumps(state) + "\n")
 
 

@@ -90,7 +90,7 @@ def fit(settings: TrainSettings) -> RunDir:
         settings: The run.
 
     Returns:
-        The run, with `last.pt`, `best.pt` and its log.
+        The run, with its checkpoints and its log.
 
     Raises:
         ValueError: If data, lists, boxes, batches or the folder do not fit the settings.
@@ -102,8 +102,9 @@ def fit(settings: TrainSettings) -> RunDir:
     is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
     with file_lock(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
         if is_first:
-            run.open(settings, num_processes, data)
-        step, epoch = run.saved() or (0, 0)
+            run.check_compatible(settings, data)
+            run.start(settings, num_processes)
+        step, epoch = run.saved_progress() or (0, 0)
         if epoch >= settings.epochs:
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")
             return run

@@ -108,7 +108,7 @@ def save_before_the_error(trainer: "Trainer") -> None:
             if trainer.undo is not None:
                 trainer.undo()
             saved = state(trainer, [own_state(trainer)])
-            return trainer.run.save(trainer.run.last_path, saved)
+            return trainer.run.save(saved)
         except Exception as error:  # the first error is the one to show
             problem = error
     print(f"no checkpoint could be saved after the error below: {problem}")

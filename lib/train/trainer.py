@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ class Trainer:
                 self._end_epoch()
             is_to_stop, is_to_save = self._requests()
             if is_to_save and self.saved_step != self.step:
-                self._save(self.run.last_path)
+                self._save()
             if is_to_stop:
                 return
 
@@ -198,10 +198,10 @@ class Trainer:
         if self.scaler.is_enabled() and not whose[0] and self.scaler.get_scale() >= MIN_SCALE:
             return False
         problem = describe(*whose, taken, (self.data.labeled, self.data.unlabeled), self.world)
-        saved = self.run.saved()
-        kept = f"the last good checkpoint stays: {self.run.last_path}, step {(saved or [0])[0]}"
+        saved = self.run.saved_progress()
+        kept = f"the last good checkpoint is kept (step {saved.step})" if saved else ""
         raise FloatingPointError(
-            f"step {self.step + 1}: {problem}; {kept if saved else 'there is no checkpoint yet'}; "
+            f"step {self.step + 1}: {problem}; {kept or 'there is no checkpoint yet'}; "
             "a lower lr or a warm-up may help, and bf16 in place of fp16"
         )
 
@@ -222,7 +222,7 @@ class Trainer:
         is_validated = is_end or epoch % settings.val_every_epochs == 0
         if is_validated:
             if self.world.broadcast(time.perf_counter() - self.saved_at > MAX_UNSAVED_S):
-                self._save(self.run.last_path)
+                self._save()
             entry |= self.validate()
         self.is_sound = False
         if self.world.rank == 0:
@@ -233,8 +233,8 @@ class Trainer:
         if is_validated:
             if entry["eval/top1_video"] > self.best_top1:
                 self.best_top1 = entry["eval/top1_video"]
-                self._save(self.run.best_path)
-            self._save(self.run.last_path)
+                self._save("best")
+            self._save()
         self.is_sound = True
 
     def validate(self) -> dict[str, float]:
@@ -270,23 +270,23 @@ class Trainer:
         is_due = self.world.world_size == 1 or self.step % STOP_CHECK_STEPS == 0
         if not is_due and self.step % self.steps_per_epoch:
             return False, False
-        self.run.check_is_there()
+        self.run.check_exists()
         is_to_stop = self.run.is_asked_to_stop()
         wait_s = 60 * self.settings.checkpoint_every_minutes
         is_old = wait_s > 0 and time.perf_counter() - self.saved_at > wait_s
         return self.world.broadcast((is_to_stop, is_old or is_to_stop))
 
-    def _save(self, path: Path) -> None:
+    def _save(self, which: Literal["last", "best"] = "last") -> None:
         ranks = self.world.all_gather(resume.own_state(self))
         if self.world.rank == 0:
-            self.run.save(path, resume.state(self, ranks))
-        if path == self.run.last_path:
+            self.run.save(resume.state(self, ranks), which)
+        if which == "last":
             self.saved_step, self.saved_at = self.step, time.perf_counter()
 
     def _resume(self) -> None:
         """Go on from the last checkpoint; without one what is logged is made again."""
-        if self.run.last_path.exists():
-            resume.load(self, self.run.load(self.run.last_path))
+        if self.run.saved_progress():
+            resume.load(self, self.run.load())
         else:
             if "linear_probe" in (self.settings.head_init, self.settings.objective):
                 self._fit_head()

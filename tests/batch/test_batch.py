@@ -209,14 +209,14 @@ def test_the_state_of_a_run(study):
     run = read_plan([study / "a.yaml"], {"epochs": [2]})[0]
     record = RunDir(run.run_dir)
     assert state_of(run) == (TO_DO, "")
-    record.open(run.settings)
+    record.start(run.settings)
     assert state_of(run) == (TO_DO, "")
     record.append_log({"epoch": 1, "step": 3})
-    record.save(record.last_path, {"model": {}, "step": 3, "epoch": 1})
+    record.save({"model": {}, "step": 3, "epoch": 1})
     assert state_of(run) == (TO_CONTINUE, "epoch 1")
     record.append_log({"epoch": 2, "step": 6})
     assert state_of(run) == (TO_CONTINUE, "epoch 1")  # killed before the checkpoint of its end
-    record.save(record.last_path, {"model": {}, "step": 6, "epoch": 2})
+    record.save({"model": {}, "step": 6, "epoch": 2})
     assert state_of(run) == (TO_EVALUATE, "")
     record.metrics_path.touch()
     assert state_of(run) == (COMPLETE, "")
@@ -230,7 +230,7 @@ def test_the_state_of_a_run(study):
 
 def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):
     run = read_plan([study / "a.yaml"])[0]
-    RunDir(run.run_dir).open(run.settings)
+    RunDir(run.run_dir).start(run.settings)
     before = RunDir(run.run_dir).params_path.read_text()
     assert batch.run(study / "a.yaml", {"lr": [0.7]}) == 1
     assert f"lr: {run.settings.lr} there, 0.7 here" in capsys.readouterr().err
@@ -360,7 +360,7 @@ def test_a_batch_that_is_stopped_and_killed_ends_as_if_nothing_had_been(tmp_path
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "the same command goes on" in said
-    assert first.last_path.is_file() and not first.is_finished() and not first.stop_path.exists()
+    assert first.saved_progress() and not first.is_finished() and not first.stop_path.exists()
 
     process = start_batch(study)
     wait_for_epoch(second, 5, process)

@@ -324,7 +324,7 @@ def test_validation_in_the_log_equals_scoring_the_checkpoint(trained):
     settings = trained.settings()
     data = load_data(settings)
     model = build_run_model(settings, 4)
-    model.load_state_dict(trained.load(trained.last_path)["model"])
+    model.load_state_dict(trained.load()["model"])
     scores = score_videos(
         model, run_normalize(settings), data.labeled, data.val_rows, val_protocol(settings), HERE
     )
@@ -350,7 +350,7 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
     results = evaluate(EvaluateSettings(run_dir=str(trained.folder)))
     data = load_data(settings)
     model = build_run_model(settings, 4)
-    model.load_state_dict(trained.load(trained.last_path)["model"])
+    model.load_state_dict(trained.load()["model"])
     written = json.loads(trained.metrics_path.read_text())
     assert list(results) == ["val", "val_swapped"] == list(written["splits"])
     for name, result in results.items():
@@ -372,9 +372,9 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
 
 
 def test_the_best_checkpoint_can_be_tested(trained):
-    state = trained.load(trained.best_path)
+    state = trained.load("best")
     state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0])  # always class 2
-    trained.save(trained.best_path, state)
+    trained.save(state, "best")
     results = evaluate(EvaluateSettings(run_dir=str(trained.folder), checkpoint="best"))
     assert (results["val"].scores.argmax(axis=1) == 2).all()
     assert json.loads(trained.metrics_path.read_text())["checkpoint"] == "best"
@@ -382,10 +382,10 @@ def test_the_best_checkpoint_can_be_tested(trained):
 
 def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
     run = RunDir(tmp_path / "other")
-    run.open(trained.settings())
-    state = trained.load(trained.last_path)
-    run.save(run.last_path, state | {"classes": ["x", "y"]})
-    with pytest.raises(ValueError, match=r"last\.pt: trained on 2 classes \(x, y.* has 4"):
+    run.start(trained.settings())
+    state = trained.load()
+    run.save(state | {"classes": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"06\.pt: trained on classes 2 \(x, y.* has 4"):
         evaluate(EvaluateSettings(run_dir=str(run.folder)))
 
 
@@ -393,7 +393,7 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
 def test_a_run_is_tested_without_the_weights_that_it_began_with(trained, tmp_path, began_with):
     run = RunDir(shutil.copytree(trained.folder, tmp_path / "copy"))
     run.params_path.write_text(run.settings().model_copy(update=began_with).as_yaml())
-    state = run.load(run.last_path)
+    state = run.load()
     model = load_trained(run, "last", tuple(state["classes"]))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, state["model"][name], rtol=0, atol=0)
@@ -403,8 +403,8 @@ def test_a_run_that_was_not_trained_is_refused(tmp_path, tiny_settings):
     with pytest.raises(ValueError, match="no run here"):
         evaluate(EvaluateSettings(run_dir=str(tmp_path / "gone")))
     run = RunDir(tmp_path / "begun")
-    run.open(tiny_settings(run_dir=str(run.folder)))
-    with pytest.raises(ValueError, match="no such checkpoint; train the run first"):
+    run.start(tiny_settings(run_dir=str(run.folder)))
+    with pytest.raises(ValueError, match="no last checkpoint; train the run first"):
         evaluate(EvaluateSettings(run_dir=str(run.folder)))
 
 

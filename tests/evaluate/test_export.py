@@ -28,7 +28,7 @@ def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, shift, caps
     run.folder.mkdir()
     run.params_path.write_text(settings.as_yaml())
     state = {"model": network.state_dict(), "step": 1, "epoch": 1, "classes": classes}
-    run.save(run.last_path, state)
+    run.save(state)
     assert main([str(run.folder), str(tmp_path / "out")]) == 0, capsys.readouterr().err
 
     out = tmp_path / "out"

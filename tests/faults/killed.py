@@ -32,7 +32,7 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
         share: How much of a checkpoint is written when the process is killed; None for not at all.
     """
     if share is not None:
-        real, saves = fileio._write_atomic, iter(range(10**6))
+        real, saves = fileio.write_atomic, iter(range(10**6))
 
         def write_a_part(path: Path, write: Callable) -> Path:
             def write_and_die(temporary: Path) -> None:
@@ -43,7 +43,7 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
 
             return real(path, write_and_die)
 
-        fileio._write_atomic = write_a_part
+        fileio.write_atomic = write_a_part
     multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nobody asks
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,12 +122,15 @@ def go_on_after(settings: TrainSettings, blow: Blow, times: int, seed: int) -> t
         process = start(settings, rng.uniform(0, 1) if dies else None)
         if hits < times:
             if not dies and rng.integers(5):  # else at once, while it begins
-                step, last = (run.saved() or (0, 0))[0], 18 * 3 // settings.unlabeled_batch - 1
+                step, last = (
+                    (run.saved_progress() or (0, 0))[0],
+                    18 * 3 // settings.unlabeled_batch - 1,
+                )
                 wait_for_step(process, run, int(rng.integers(step, max(step, last) + 1)))
             time.sleep(rng.uniform(0, 0.2))
             hits += blow(process, run)
         process.join()
-        if run.saved() and run.is_finished():
+        if run.saved_progress() and run.is_finished():
             break
     return run, hits
 

@@ -56,7 +56,7 @@ def test_training_is_watched_stopped_and_continued(open_notebook, small_data, tm
     wait_says(notebook, r"stopped with \d+ of 400 epochs saved")
     notebook.wait_idle(END_S)  # the cells below ran on what there is
     assert notebook.errors() == []
-    assert run.last_path.exists() and not run.is_finished()
+    assert run.saved_progress() and not run.is_finished()
     stopped_at = run.log_entries()[-1]["epoch"]
     notebook.screenshot("3_train_stopped")
 
@@ -86,7 +86,7 @@ def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path)
     notebook.screenshot("3_train_after_reload")
     view_of(notebook).get_by_role("button", name="Stop").click()
     wait_says(notebook, r"stopped with \d+ of 400 epochs saved")
-    assert run.last_path.exists() and not run.is_finished()
+    assert run.saved_progress() and not run.is_finished()
 
 
 @pytest.fixture(scope="module")

@@ -161,10 +161,10 @@ def test_a_run_deleted_while_it_is_shown(tested, tmp_path):
 
 def test_a_checkpoint_that_is_gone_is_named(tested, tmp_path):
     copy = RunDir(shutil.copytree(tested[0].folder, tmp_path / "semi"))
-    copy.last_path.unlink()
+    shutil.rmtree(copy.checkpoint_dir)
     browser = EvaluationBrowser(copy, read_results(copy))
     browser.kind.value = EVERYTHING
-    assert "no such checkpoint" in browser.detail.value and "<video" in browser.gallery.value
+    assert "no last checkpoint" in browser.detail.value and "<video" in browser.gallery.value
 
 
 def test_videos_that_are_gone_are_named(tested, tmp_path):

@@ -98,7 +98,7 @@ def hostile_study(prepared_dir, tmp_path_factory):
         changes = {"objective": objective, "epochs": 1, "test_splits": [PAYLOADS[0]]}
         fit(make_tiny_settings(data, run_dir, **changes))
         evaluate(EvaluateSettings(run_dir=str(run_dir)))
-    RunDir(study / f"{PAYLOADS[2]}_seed0").open(make_tiny_settings(data, study / "other"))
+    RunDir(study / f"{PAYLOADS[2]}_seed0").start(make_tiny_settings(data, study / "other"))
     return study
 
 

@@ -92,7 +92,7 @@ def test_progress_is_written_every_two_seconds_at_most(tiny_settings, tmp_path, 
 def test_the_stop_button_asks_a_run_that_is_trained_and_no_other(tmp_path, tiny_settings):
     settings = tiny_settings()
     run = RunDir(settings.run_dir)
-    run.open(settings)
+    run.start(settings)
     monitor = TrainingMonitor(run.folder)
     assert monitor.state.phase == "waiting" and monitor.stop.disabled
     monitor.stop.click()
@@ -116,7 +116,7 @@ def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_sett
         return await cell
 
     run = asyncio.run(press_stop())
-    done = run.load(run.last_path)["step"]
+    done = run.load()["step"]
     assert 0 < done < 90 and not run.is_finished()
     assert "run the training cell again to continue" in watched[-1].data
 
@@ -159,7 +159,7 @@ def test_an_interrupted_cell_saves_and_ends(watched, tiny_settings):
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(interrupt())
     run = RunDir(settings.run_dir)
-    assert run.last_path.exists() and not run.is_finished() and lock_owner(run.lock_path) is None
+    assert run.saved_progress() and not run.is_finished() and lock_owner(run.lock_path) is None
 
 
 def test_a_failed_worker_shows_its_traceback(watched, tiny_settings, monkeypatch):
@@ -188,7 +188,7 @@ def test_the_traceback_goes_when_the_run_is_continued(fast, tiny_settings):
 def test_a_run_of_another_process_is_followed_and_not_trained(watched, tiny_settings, capsys):
     settings = tiny_settings(epochs=1)
     run = RunDir(settings.run_dir)
-    run.open(settings)
+    run.start(settings)
 
     async def follow():
         with file_lock(run.lock_path):
@@ -198,7 +198,7 @@ def test_a_run_of_another_process_is_followed_and_not_trained(watched, tiny_sett
             await asyncio.sleep(0.1)
             assert not cell.done()
             run.append_log({"epoch": 1, "step": 3, "loss/total": 1.0})
-            run.save(run.last_path, {"model": {}, "step": 3, "epoch": 1})
+            run.save({"model": {}, "step": 3, "epoch": 1})
         return await cell
 
     assert asyncio.run(follow()).folder == run.folder
@@ -231,7 +231,7 @@ def test_a_folder_deleted_while_it_is_shown(fast, tiny_settings):
 def test_a_run_without_validation_is_shown_as_far_as_it_is(tmp_path, tiny_settings):
     settings = tiny_settings()
     run = RunDir(settings.run_dir)
-    run.open(settings)
+    run.start(settings)
     assert curves(run).axes[0].texts[0].get_text() == "no epoch of this run has ended yet"
     assert validations(run).empty
     run.append_log({"epoch": 1, "step": 3, "lr": 0.1, "loss/total": 1.0, "loss/labeled": 1.0})

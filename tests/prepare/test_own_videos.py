@@ -226,7 +226,7 @@ def test_how_a_run_is_tested_may_change_after_training(tmp_path):
     begun = read_plan([file], grid)[0]
     run = RunDir(tmp_path)
     run.params_path.write_text(begun.settings.as_yaml())
-    run.save(run.last_path, {"model": {}, "step": 1, "epoch": begun.settings.epochs})
+    run.save({"model": {}, "step": 1, "epoch": begun.settings.epochs})
     result = {"top1": 50.0, "top5": 90.0, "mean_class_accuracy": 50.0, "videos": 4}
     protocol = {k: v for k, v in begun.settings.model_dump().items() if k.startswith("test_")}
     metrics = {"protocol": protocol, "labels": 2, "splits": {"val": result}}

@@ -14,7 +14,7 @@ from lib.runs.run_dir import RunDir
 def make_run(tiny_settings, tmp_path):
     def make(name: str, top1: float, labels: int, **changes) -> RunDir:
         run = RunDir(tmp_path / name)
-        run.open(tiny_settings(run_dir=tmp_path / name, **changes))
+        run.start(tiny_settings(run_dir=tmp_path / name, **changes))
         values = {"top1": top1, "top5": 90.0, "mean_class_accuracy": 50.0, "videos": 3783}
         run.metrics_path.write_text(json.dumps({"labels": labels, "splits": {"val": values}}))
         run.append_log({"epoch": 2, "step": 9, "seconds": 60.0, "samples_per_s": 5.0})

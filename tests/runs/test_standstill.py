@@ -104,7 +104,9 @@ def test_a_stop_is_honoured_although_a_process_is_stopped(
     thread.start()
     fit(settings)
     thread.join()
-    assert (run.saved() is not None) == (num_processes == 1)  # two were in the middle of a step
+    assert (run.saved_progress() is not None) == (
+        num_processes == 1
+    )  # two were in the middle of a step
     said = capsys.readouterr().out
     assert f"no step for 3 s: waiting for process {num_processes - 1} of {num_processes}" in said
     assert f"{stopped[0].pid} is stopped (kill -CONT)" in said
@@ -120,8 +122,10 @@ def test_what_a_killed_process_said_is_taken_away(tiny_settings, tiny_network):
 
     def kill_one():
         place, path = standstill.read_place, pulse_path(run.folder, 1)
-        wait_until(lambda: run.saved() and (found := place(path)) and found.step > 5, "some steps")
-        saved.append(len(run.load(run.last_path)["ranks"]))
+        wait_until(
+            lambda: run.saved_progress() and (found := place(path)) and found.step > 5, "some steps"
+        )
+        saved.append(len(run.load()["ranks"]))
         os.kill(place(path).pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill_one)
@@ -129,7 +133,7 @@ def test_what_a_killed_process_said_is_taken_away(tiny_settings, tiny_network):
     with pytest.raises(ChildProcessError, match="process 1 of 2 was ended by SIGKILL"):
         fit(settings)
     thread.join()
-    assert saved == [2] and len(run.load(run.last_path)["ranks"]) == 2
+    assert saved == [2] and len(run.load()["ranks"]) == 2
     assert not list(run.folder.glob(".pulse.*")) and not run.progress_path.exists()
 
 

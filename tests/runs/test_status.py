@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from lib.batch.local import Progress
 from lib.batch.plan import TO_CONTINUE, PlannedRun, state_of
@@ -17,9 +16,9 @@ from lib.train.fit import fit
 def killed(tiny_settings) -> RunDir:
     """A run of 2 epochs that was killed between its last log line and its last checkpoint."""
     run = RunDir(tiny_settings(epochs=2).run_dir)
-    run.open(tiny_settings(epochs=2))
+    run.start(tiny_settings(epochs=2))
     run.append_log({"epoch": 1, "step": 3, "loss/total": 1.0})
-    run.save(run.last_path, {"model": {}, "step": 3, "epoch": 1})
+    run.save({"model": {}, "step": 3, "epoch": 1})
     run.append_log({"epoch": 2, "step": 6, "loss/total": 1.0})
     return run
 
@@ -46,18 +45,11 @@ def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
 
 
 def test_the_end_counts_when_it_is_saved(killed):
-    killed.save(killed.last_path, {"model": {}, "step": 6, "epoch": 2})
+    killed.save({"model": {}, "step": 6, "epoch": 2})
     state = read_status(killed.folder)
     assert (state.phase, state.epoch, state.share) == ("finished", 2, 1.0)
     killed.log_path.unlink()
     assert read_status(killed.folder).phase == "finished" and killed.is_finished()
-
-
-def test_a_checkpoint_of_before_does_not_say_how_far_it_is(killed):
-    torch.save({"model": {}, "step": 3}, killed.last_path)
-    assert read_status(killed.folder).epoch == 1
-    torch.save({"model": {}, "step": 6}, killed.last_path)
-    assert read_status(killed.folder).phase == "finished"
 
 
 def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):

@@ -146,7 +146,7 @@ def test_what_they_remember_continues_exactly(tiny_settings, tmp_path, at_forwar
     fit(stopped)
     assert not run.is_finished()
     fit(stopped)
-    states = [one.load(one.last_path) for one in (run, expected)]
+    states = [one.load() for one in (run, expected)]
     for part in ("model", "average"):
         for name, value in states[0][part].items():
             assert torch.equal(value, states[1][part][name]), name
@@ -182,7 +182,7 @@ def test_without_decay_the_average_is_the_network():
 def test_the_average_is_what_is_tested(tiny_settings):
     settings = tiny_settings(ema_decay=0.9)
     run = fit(settings)
-    state = run.load(run.last_path)
+    state = run.load()
     classes = load_data(settings).labeled.classes
     tested = load_trained(run, "last", classes).state_dict()
     moved = [name for name in tested if not torch.equal(tested[name], state["model"][name])]

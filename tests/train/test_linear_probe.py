@@ -58,7 +58,7 @@ def test_a_probe_is_a_run_like_others(tiny_settings):
     assert run.is_finished()
     (entry,) = run.log_entries()
     assert entry["epoch"] == 1 and "eval/top1_video" in entry and entry["seconds"] > 0
-    state = run.load(run.last_path)["model"]
+    state = run.load()["model"]
     assert state["head.weight"].shape == (4, 2 * 1280)
     start = build_run_model_of(run)
     for name, tensor in start.backbone.state_dict().items():
@@ -81,12 +81,12 @@ def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):
     network = {"model": "efficientnet_lite0", "freeze_fraction": 1.0, "epochs": 1}
     settings = tiny_settings(objective="supervised", head_init="linear_probe", lr=1e-9, **network)
     run = fit(settings)
-    trained = run.load(run.last_path)["model"]
+    trained = run.load()["model"]
     again = settings.model_copy(
         update={"objective": "linear_probe", "run_dir": settings.run_dir + "_probe"}
     )
     probe = fit(again)
-    expected = probe.load(probe.last_path)["model"]
+    expected = probe.load()["model"]
     torch.testing.assert_close(trained["head.weight"], expected["head.weight"], rtol=0, atol=1e-5)
     assert trained["head.weight"].abs().max() > 1e-3
 
@@ -189,7 +189,7 @@ def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
         update={"run_dir": settings.run_dir + "_0", "self_training_rounds": 0}
     )
     alone = fit(again)
-    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (run, alone)]
+    weights = [one.load()["model"]["head.weight"] for one in (run, alone)]
     assert (weights[0] - weights[1]).abs().max() > 1e-3
 
 
@@ -201,7 +201,7 @@ def test_rounds_have_nothing_to_add_where_every_video_is_labelled(tiny_settings)
         update={"run_dir": settings.run_dir + "_0", "self_training_rounds": 0}
     )
     alone = fit(again)
-    weights = [one.load(one.last_path)["model"]["head.weight"] for one in (self_trained, alone)]
+    weights = [one.load()["model"]["head.weight"] for one in (self_trained, alone)]
     assert torch.equal(*weights)
 
 
@@ -261,15 +261,15 @@ def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path, rounds):
     }
     one = fit(tiny_settings(**settings, run_dir=tmp_path / "one"))
     two = fit(tiny_settings(**settings, run_dir=tmp_path / "two", num_processes=2))
-    for name, value in one.load(one.last_path)["model"].items():
-        there = two.load(two.last_path)["model"][name]
+    for name, value in one.load()["model"].items():
+        there = two.load()["model"][name]
         torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-2)  # of weights up to 100
 
 
 def test_a_probe_with_an_average_is_tested_as_it_is(tiny_settings):
     """The average begins with the fitted head; before, it kept nine tenths of the first one."""
     run = fit(tiny_settings(objective="linear_probe", epochs=1, ema_decay=0.9))
-    state = run.load(run.last_path)
+    state = run.load()
     assert torch.equal(ema.tested_weights(state)["head.weight"], state["model"]["head.weight"])
     assert state["model"]["head.weight"].abs().max() > 0.1
 
@@ -291,7 +291,10 @@ def test_a_probe_that_was_killed_while_it_was_validated_is_not_fitted_again(
         patch.setattr(trainer, "MAX_UNSAVED_S", 0)
         patch.setattr(trainer.Trainer, "validate", cut)
         fit(settings)
-    assert RunDir(settings.run_dir).saved() == (RunDir(settings.run_dir).saved()[0], 0)
+    assert RunDir(settings.run_dir).saved_progress() == (
+        RunDir(settings.run_dir).saved_progress()[0],
+        0,
+    )
     seen = rows_whose_features_are_asked_for(monkeypatch)
     run = fit(settings)
     assert seen == []
@@ -330,7 +333,7 @@ def test_two_processes_go_on_from_a_probe_with_an_average(tiny_settings):
     )
     run = fit(settings)
     assert run.is_finished()
-    state = run.load(run.last_path)
+    state = run.load()
     kept = [part["objective"] for part in state["ranks"]]
     assert len(kept) == 2 and all(kept) and state["average"]["n_averaged"] > 0
 

@@ -43,7 +43,7 @@ def log_of(run: RunDir) -> list[dict]:
 
 
 def weights_of(run: RunDir) -> dict[str, torch.Tensor]:
-    return run.load(run.last_path)["model"]
+    return run.load()["model"]
 
 
 def assert_same_weights(first: RunDir, second: RunDir) -> None:
@@ -56,7 +56,7 @@ def assert_same_weights(first: RunDir, second: RunDir) -> None:
 def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
     """All that a run comes to: its log and its last weights, with those that are tested."""
     run = fit(settings)
-    tested = ema.tested_weights(run.load(run.last_path))
+    tested = ema.tested_weights(run.load())
     values = [v.numpy().tobytes() for v in (*weights_of(run).values(), *tested.values())]
     return log_of(run), b"".join(values)
 
@@ -104,8 +104,8 @@ def test_every_mode_trains_and_logs(tiny_settings, changes, names):
     assert set(log.columns) == common | names
     assert log["epoch"].tolist() == [1, 2]
     assert np.isfinite(log[["loss/total", "loss/labeled", "grad_norm"]]).all(axis=None)
-    assert run.last_path.is_file() and run.best_path.is_file()
-    state = run.load(run.last_path)
+    assert run.checkpoint_path().is_file() and run.best_path.is_file()
+    state = run.load()
     assert state["step"] == log["step"].iloc[-1]
     assert state["classes"] == list(
         read_dataset(Path(run.settings().prepared_dir) / "synthetic").classes
@@ -314,7 +314,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
 
     settings = tiny_settings(**EQUAL, run_dir=tmp_path / "two", micro_batch=1, num_processes=2)
     two = RunDir(settings.run_dir)
-    two.open(settings)
+    two.start(settings)
     fit_module.launch(
         fit_module.train_worker,
         (settings,),
@@ -323,7 +323,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
         follow=two.stop_path.touch,  # asks them to stop, from the first moment on
     )
     assert [entry["epoch"] for entry in two.log_entries()] == [1]
-    assert two.load(two.last_path)["step"] == 4 and not two.is_finished()
+    assert two.load()["step"] == 4 and not two.is_finished()
     assert_agree(one, fit(settings))  # they continue
 
 
