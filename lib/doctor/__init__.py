@@ -1,1 +1,0 @@
-"""What this machine is, what would fail on it, and whether its GPU computes what the CPU does."""
