@@ -1,6 +1,6 @@
 """What a step of training costs, and what trades time for memory or arithmetic; prints a table.
 
-    python -m benchmarks.bench_step --model r2plus1d_small --clips 12 --side 56
+    python -m benchmarks.bench_step --model r3d_small --clips 12 --side 56
     python -m benchmarks.bench_step --processes 2
 
 Ways of making the same step take turns in one process with one thread; CPU time, the shortest.
@@ -152,7 +152,7 @@ def compare_processes(world: DistContext, given: argparse.Namespace) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="r2plus1d_small")
+    parser.add_argument("--model", default="r3d_small")
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--side", type=int, default=56)
     parser.add_argument("--rounds", type=int, default=10)

@@ -72,7 +72,7 @@ def make_tiny_settings(prepared_dir: Path, run_dir: Path, **changes) -> TrainSet
             "crop_size": 16,
             "test_crop_size": 20,
             "test_num_clips": 2,
-            "model": "r2plus1d_small",
+            "model": "r3d_small",
             "dropout": 0.0,
             "confidence_threshold": 0.26,  # four classes: some clips are above it from the start
             "labeled_batch": 4,

@@ -1,4 +1,4 @@
-"""What spawned processes of the tests import: a network without batch norm, and workers."""
+"""What spawned processes of the tests import: small networks, and workers."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
 from lib.models.build import VideoClassifier
+from lib.models.video_resnet import VideoResNet, conv2plus1d
 from lib.runs.distributed import DistContext
 from lib.train import fit, setup
 from lib.train.scoring import EvalProtocol, score_videos
@@ -27,6 +28,22 @@ class TinyBackbone(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         return torch.relu(self.conv2(torch.relu(self.conv1(clips)))).mean(dim=(2, 3, 4))
+
+
+def tiny_r2plus1d(
+    num_classes: int, dropout: float = 0.5, teacher_classes: int = 0
+) -> VideoClassifier:
+    """A network with the names and the batch norm of the reference's R(2+1)D-34, but small."""
+    backbone = VideoResNet(
+        conv2plus1d,
+        layers=(2, 1, 1, 1),
+        widths=(4, 8, 8, 12),
+        stem_width=4,
+        stem_kernel=(3, 7, 7),
+        spatial_strides=(1, 2, 2, 2),
+        temporal_strides=(1, 2, 2, 2),
+    )
+    return VideoClassifier(backbone, 12, num_classes, dropout, teacher_classes)
 
 
 def build_tiny(settings: TrainSettings, num_classes: int) -> VideoClassifier:

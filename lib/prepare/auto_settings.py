@@ -92,7 +92,7 @@ def size_run(parameters: Mapping[str, Any], footage: Footage, machine: Machine) 
 
 
 def _choose_network(sizes: Sizes, machine: Machine) -> None:
-    small = "r2plus1d_34" if machine.has_gpu else "r2plus1d_small"
+    small = "r2plus1d_34" if machine.has_gpu else "r3d_small"
     place = "a GPU" if machine.has_gpu else "no GPU"
     if machine.has_weights:
         model = sizes.choose("model", NETWORK, "its ImageNet weights are at hand")

@@ -64,7 +64,7 @@ def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged
 
 
 def test_what_is_given_stays_and_decides_about_the_rest():
-    given = RECIPE | {"short_side": 200, "model": "r2plus1d_small", "frame_interval": 3}
+    given = RECIPE | {"short_side": 200, "model": "r3d_small", "frame_interval": 3}
     found = size_run(given, Footage(), Machine(has_weights=True)).values
     assert (found["short_side"], found["crop_size"], found["frame_interval"]) == (200, 172, 3)
     assert found["pretrained"] is False
@@ -119,9 +119,9 @@ def test_headers_tell_the_footage(root):
 
 
 def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
-    grid = {"videos_dir": [str(root)], "run_dir": [str(tmp_path)], "model": ["r2plus1d_small"]}
+    grid = {"videos_dir": [str(root)], "run_dir": [str(tmp_path)], "model": ["r3d_small"]}
     runs = read_plan([PROJECT_ROOT / "params/folder/semi_seed0.yaml"], grid)
-    assert runs[0].settings.model == "r2plus1d_small" and runs[0].settings.epochs >= 140
+    assert runs[0].settings.model == "r3d_small" and runs[0].settings.epochs >= 140
     assert "auto" not in [v for k, v in runs[0].parameters.items() if k != "device"]
     assert any("frame_interval 1" in note for note in notes_of(runs))
     (tmp_path / "params.yaml").write_text(

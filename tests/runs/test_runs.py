@@ -30,6 +30,7 @@ from lib.train.setup import load_data
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
+    "model": "timm/test_resnet",  # a small one with batch norm
     "labeled_view": "strong",
     "labeled_scene_p": 0.5,
     "dropout": 0.3,
@@ -233,7 +234,8 @@ def test_what_an_objective_remembers_continues_exactly(
 def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypatch):
     def of_rank(rank: int, size: int) -> trainer.Trainer:
         world = DistContext(0, 1, torch.device("cpu"))  # set up alone, without a process group
-        made = trainer.Trainer(tiny_settings(run_dir=tmp_path / "run", ema_decay=0.5), world)
+        settings = tiny_settings(model=RICH["model"], run_dir=tmp_path / "run", ema_decay=0.5)
+        made = trainer.Trainer(settings, world)
         made.world = DistContext(rank, size, world.device)
         return made
 

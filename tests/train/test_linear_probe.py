@@ -131,7 +131,7 @@ def test_all_is_frozen_but_the_head():
     model.freeze(1.0)
     learned = [name for name, value in model.named_parameters() if value.requires_grad]
     assert learned == ["head.weight", "head.bias"]
-    model = build_model("r2plus1d_small", 3)
+    model = build_model("r3d_small", 3)
     model.freeze(0.0)
     assert all(value.requires_grad for value in model.parameters())
 
@@ -144,7 +144,7 @@ def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
     ):
         tiny_settings(objective="linear_probe", epochs=1, distillation_weight=1.0)
     with pytest.raises(
-        ValueError, match="temporal_std_pooling are for image networks, and 'r2plus1d_s"
+        ValueError, match="temporal_std_pooling are for image networks, and 'r3d_small'"
     ):
         fit(tiny_settings(temporal_std_pooling=True))
     with pytest.raises(
