@@ -17,8 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import print_table
-from lib.batch.plan import PlannedRun, read_plan
-from lib.batch.requirements import estimate_clips
+from lib.batch.plan import PlannedRun, estimate_clips, read_plan
 from lib.config import TrainSettings
 from lib.models.build import build_model
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from lib.batch.plan import by_hand, plan_text, read_plan
-from lib.batch.requirements import data_needs
 from lib.config import PROJECT_ROOT
 from lib.models.published import model_names
 from lib.params import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
+from lib.prepare.requirements import data_requirements
 from lib.report.build import CLAIMS, EXPECTED, of_study
 from lib.report.results import group_of
 
@@ -164,9 +164,9 @@ def test_every_list_is_published(runs):
     for name, run in runs.items():
         if name.split("/")[0] not in STUDIES:
             continue
-        for need in data_needs([run.settings]):
+        for need in data_requirements([run.settings]):
             known = {entry.name for entry in CATALOG[need.dataset].lists}
-            assert need.lists <= known, name
+            assert need.splits <= known, name
 
 
 def test_the_studies_are_known(runs):

@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lib.batch.plan import COMPLETE, NOTEBOOKS, PlannedRun, state_of, write_test_settings
-from lib.batch.requirements import data_needs
 from lib.config import PROJECT_ROOT, EvaluateSettings, PrepareSettings, ReportSettings
 from lib.fileio import LockedError, file_lock
 from lib.params import make_settings, notebook_defaults
+from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import ROOTS, RunDir
 from lib.runs.signals import signal_name, signals_ask
 
@@ -155,8 +155,8 @@ def run_job(planned: PlannedRun, title: str, tries: int) -> Job:
 def prepare_jobs(runs: Iterable[PlannedRun], folder: Path) -> list[Job]:
     """Return the jobs of making the data sets that the batch makes by itself."""
     jobs = []
-    for need in data_needs(run.settings for run in runs):
-        if not need.is_prepared or need.lacks_boxes:
+    for need in data_requirements(run.settings for run in runs):
+        if not need.is_complete:
             request = {"step": "prepare", "folder": str(folder), "parameters": need.parameters()}
             jobs.append(Job(f"prepare {need.dataset}", folder, request))
     return jobs

@@ -28,13 +28,14 @@ from lib.batch.plan import (
     REFUSED,
     Grid,
     PlannedRun,
+    estimate_clips,
     notes_of,
     read_plan,
     state_of,
 )
-from lib.batch.requirements import data_needs, estimate_clips, problems
 from lib.batch.slurm import Resources, check_executor, do_locally, submit_to_slurm
 from lib.fileio import check_writable
+from lib.prepare.requirements import missing_data
 from lib.runs.run_dir import RunDir, format_duration, read_result, read_status
 
 
@@ -90,7 +91,7 @@ def make_batch(runs: Sequence[PlannedRun], retry: int = 0) -> Batch:
     titles = {run.run_dir: f"[{i}/{len(runs)}] {run.name}" for i, run in enumerate(runs, 1)}
     states = {run.run_dir: state_of(run) for run in runs}
     to_do = [run for run in runs if states[run.run_dir][0] not in (COMPLETE, REFUSED)]
-    if missing := problems(data_needs(run.settings for run in to_do)):
+    if missing := missing_data(run.settings for run in to_do):
         raise ValueError("\n".join(["data is missing; nothing was started", *missing]))
     counts = Counter(run.run_dir.parent for run in runs)
     batch = Batch(runs, list(counts))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.batch.requirements import data_needs, estimate_clips
 from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.fileio import write_text
 from lib.params import (
@@ -30,7 +29,10 @@ from lib.params import (
     read_layers,
     read_yaml,
 )
+from lib.prepare.catalog import CATALOG, dataset_folder
+from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import ROOTS, RunDir, is_gone, read_result, read_status
+from lib.train.schedule import count_steps
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -281,6 +283,30 @@ def write_test_settings(run: RunDir, values: Mapping[str, Any]) -> None:
     write_text(run.params_path, now.as_yaml())
 
 
+def estimate_clips(s: TrainSettings) -> int | None:
+    """Return the number of clips that a run trains on; None if a split's length is not known."""
+    source, name, share, batch = (s.dataset, s.videos_dir), s.labeled_split, s.labeled_fraction, 0
+    if s.is_semi_supervised:
+        name, share, batch = s.unlabeled_split, 1.0, s.unlabeled_batch
+        if s.unlabeled_dataset is not None:
+            source = (s.unlabeled_dataset, s.unlabeled_videos_dir)
+    length = split_length(*source, s.prepared_dir, name)
+    if length is None:
+        return None
+    return s.epochs * count_steps(round(length * share), s) * (s.labeled_batch + batch)
+
+
+def split_length(dataset: str, root: str | None, prepared_dir: str, name: str) -> int | None:
+    """Return the videos of a split, from its file, else from the catalog; None if not known."""
+    if dataset == "folder" and root is None:
+        return None
+    path = dataset_folder(dataset, root, prepared_dir) / "splits" / f"{name}.txt"
+    path = Path(name) if name.endswith(".txt") else path
+    if path.is_file():
+        return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+    return {split.name: split.num_videos for split in CATALOG[dataset].lists}.get(name)
+
+
 # --- Showing --------------------------------------------------------------------------------------
 
 
@@ -330,11 +356,11 @@ def by_hand(run_file: Path) -> str:
 
 
 def _data_lines(runs: Iterable[TrainSettings]) -> Iterator[str]:
-    for need in data_needs(runs):
-        where = f" ({need.folder})" if need.folder else ""
+    for need in data_requirements(runs):
+        place = f" ({need.folder})" if need.folder else ""
         missing = need.missing()
-        state = ", ".join(missing) or ("prepared" if need.is_prepared else "made on demand")
-        yield f"  {need.dataset}{where}: {state}; lists {', '.join(sorted(need.lists))}"
+        state = ", ".join(missing) or ("prepared" if need.is_prepared else "prepared by the batch")
+        yield f"  {need.dataset}{place}: {state}; splits {', '.join(sorted(need.splits))}"
         if missing:
             yield f"    {need.command()}"
 

@@ -26,14 +26,15 @@ from lib.batch.plan import (
     TO_CONTINUE,
     TO_DO,
     TO_EVALUATE,
+    estimate_clips,
     find_run_files,
     plan_text,
     read_plan,
     state_of,
 )
-from lib.batch.requirements import data_needs, estimate_clips, problems
 from lib.config import PROJECT_ROOT
 from lib.fileio import LockedError, file_lock
+from lib.prepare.requirements import missing_data
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
@@ -259,7 +260,7 @@ def test_clips_are_counted(study):
         ({"dataset": "kinetics100"}, "not prepared", "--videos_dir /path/to/videos"),
         ({"dataset": "folder"}, "videos_dir is not set", "--set videos_dir"),
         ({"unlabeled_dataset": "hmdb51"}, "not prepared", "--dataset hmdb51"),
-        ({"val_split": "valid"}, "no list 'valid'", "--split_files"),
+        ({"val_split": "valid"}, "no split 'valid'", "--split_files"),
         ({"distillation_weight": 1.0}, "no ImageNet scores", "--teacher_scores compute"),
     ],
 )
@@ -276,17 +277,7 @@ def test_missing_data_stops_the_batch_and_names_the_command(
 
 def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
     runs = read_plan([study], {"prepared_dir": [str(tmp_path / "nowhere")]})
-    assert problems(data_needs(run.settings for run in runs)) == []
-
-
-def test_planning_imports_nothing_slow():
-    code = (
-        "import sys, lib.batch.__main__; print({'torch', 'pandas', 'papermill'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
+    assert missing_data(run.settings for run in runs) == []
 
 
 def test_the_machine_is_shared():

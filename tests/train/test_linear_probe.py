@@ -9,12 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lib.batch.requirements import data_needs
 from lib.config import EvaluateSettings
 from lib.evaluate.label_review import unlabeled_rows
 from lib.evaluate.test import evaluate
 from lib.models.build import build_model
 from lib.models.video_resnet import VideoResNet
+from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import RunDir
 from lib.train import ema, trainer
 from lib.train import linear_probe as probe
@@ -342,12 +342,12 @@ def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxe
     changes = {"labeled_fraction": 0.4, "unlabeled_scene_p": 0.5}
     settings = tiny_settings(objective="linear_probe", epochs=1, self_training_rounds=2, **changes)
     assert settings.reads_unlabeled and not settings.is_semi_supervised
-    (need,) = data_needs([settings.model_copy(update={"unlabeled_split": "train_more"})])
-    assert "train_more" in need.lists and not need.person_boxes
-    (need,) = data_needs(
+    (need,) = data_requirements([settings.model_copy(update={"unlabeled_split": "train_more"})])
+    assert "train_more" in need.splits and not need.person_boxes
+    (need,) = data_requirements(
         [settings.model_copy(update={"self_training_rounds": 0, "unlabeled_split": "x"})]
     )
-    assert "x" not in need.lists
+    assert "x" not in need.splits
     data = load_data(settings)
     assert make_clip_datasets(settings, data)[1] is None
     assert len(data.epoch_rows(settings)) == len(data.labeled_rows) < len(data.unlabeled_rows)
