@@ -174,7 +174,7 @@ def bench_feeding(work: Path) -> None:
     settings = read_settings([recipe]).model_copy(update=changes)
     own = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
     given = settings, own.data, own.clips, own.world
-    loaded = paired_batches(*given, 0, 10**6, lambda stats: None)
+    loaded = paired_batches(*given, 0, 10**6)
     in_memory = itertools.repeat(next(loaded))
     for _ in range(40):  # every video is in the decoded copy then
         next(loaded)

@@ -37,7 +37,7 @@ settings = read_settings([Path(path) for path in sys.argv[2:]]).model_copy(
     update={"prepared_dir": str(folder / "data"), "run_dir": str(folder / "run")}
 )
 own = trainer.Trainer(settings, World(0, 1, torch.device("cpu")))
-batches = paired_batches(settings, own.data, own.clips, own.world, 0, 1, lambda stats: None)
+batches = paired_batches(settings, own.data, own.clips, own.world, 0, 1)
 batch = next(batches)
 """
 STEP = f"{BATCH}own._train_step(iter([batch]))\n"

@@ -22,7 +22,6 @@ from lib.models.video_resnet import checkpoint_blocks
 from lib.runs.device import autocast
 from lib.runs.distributed import DistContext, launch
 from lib.train.batch_norm import for_processes
-from lib.train.sgd import SGD
 
 CPU = torch.device("cpu")
 
@@ -32,7 +31,7 @@ def make_step(
 ) -> Callable[[], None]:
     """Return a step of SGD."""
     options = {"momentum": 0.9, "weight_decay": 1e-4, "fused": is_fused}
-    optimizer = SGD(model.parameters(), 1e-3, **options)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, **options)
     targets = torch.arange(len(clips)) % 10
 
     def step() -> None:

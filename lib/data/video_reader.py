@@ -157,7 +157,9 @@ def _iterate_video(
         yield from iterate_file(path, wanted, table)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableVideoError(f"{path}: cannot be read as a video ({reason})") from error
+        remedy = "" if record is None or PREPARE_AGAIN in reason else f"; {PREPARE_AGAIN}"
+        problem = f"{path}: cannot be read as a video ({reason}){remedy}"
+        raise UnreadableVideoError(problem) from error
 
 
 def _iterate_jpegs(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:

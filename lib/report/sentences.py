@@ -7,7 +7,6 @@ import pandas as pd
 
 from lib.jupyter.html import escape, escape_url
 from lib.plots.style import GRAY, GREEN, VERMILLION
-from lib.report.results import read_log
 from lib.report.verdict import CONTRADICTED, HOLDS, Pair, outside_of, overall
 from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir
@@ -148,16 +147,6 @@ def _differences(words: Mapping[str, Mapping[str, str]]) -> list[str]:
             ]
             parts.append(f"<b>{field}</b> {join_words([text.strip() for text in shown])}")
     return parts
-
-
-def replaced_sentence(runs: Sequence[RunDir]) -> str:
-    """Return which runs had videos that could not be read, as HTML; empty if none had."""
-    logs = {run.name: read_log(run) for run in runs}
-    shares = {n: log["data/replaced"].mean() for n, log in logs.items() if "data/replaced" in log}
-    found = [f"{escape(n)} {100 * share:.3g} %" for n, share in shares.items() if share > 0]
-    if not found:
-        return ""
-    return f"Clips of videos that could not be read, replaced by others: {'; '.join(found)}."
 
 
 def left_out_html(problems: Mapping[str, str]) -> str:

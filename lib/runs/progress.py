@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from lib.fileio import write_text
-from lib.runs.hang_detector import Standstill, StandstillError
 from lib.runs.run_dir import RunDir
 
 WRITE_INTERVAL_S = 2.0
@@ -112,27 +111,19 @@ class LogFollower:
     Args:
         run: The run.
         epochs: Its number of epochs.
-        num_processes: Processes that train it.
     """
 
-    def __init__(self, run: RunDir, epochs: int, num_processes: int = 1):
+    def __init__(self, run: RunDir, epochs: int):
         self.run, self.epochs = run, epochs
-        self.standstill: Standstill | None = Standstill(run.folder, num_processes)
-        self.has_warned = False
         self.shown = len(run.log_entries())
         self.started = time.perf_counter()
         self.first_epoch = run.log_entries()[-1]["epoch"] if self.shown else 0
         self.is_stopping = False
 
     def show(self) -> None:
-        """Print what is new; what cannot be read is left out, for the training goes on.
-
-        Raises:
-            StandstillError: Once, if the run stands still and is asked to end.
-        """
+        """Print new lines; entries that cannot be read are left out, for the training continues."""
         with suppress(OSError, ValueError):
             self._show_log()
-        self._warn()
 
     def _show_log(self) -> None:
         entries = self.run.log_entries()
@@ -143,16 +134,6 @@ class LogFollower:
         if not self.is_stopping and self.run.is_asked_to_stop():
             self.is_stopping = True
             print("asked to end: saves a checkpoint (interrupt again to end at once)", flush=True)
-
-    def _warn(self) -> None:
-        """Say whom a run waits for that makes no step; end it if that was asked for."""
-        problem = self.standstill.problem() if self.standstill else None
-        if problem and not self.has_warned:
-            print(problem, flush=True)
-        self.has_warned = bool(problem)
-        if problem and self.run.is_asked_to_stop():
-            self.standstill = None
-            raise StandstillError(problem)
 
     def _line(self, entry: dict) -> str:
         elapsed = time.perf_counter() - self.started

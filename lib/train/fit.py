@@ -11,7 +11,6 @@ On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend 
 
 import argparse
 import os
-import re
 import signal
 import sys
 import traceback
@@ -31,15 +30,12 @@ from lib.runs.distributed import (
     launch,
     resolve_num_processes,
 )
-from lib.runs.hang_detector import CURE, StandstillError, pulse_path
 from lib.runs.progress import LogFollower, check_tensorboard
 from lib.runs.run_dir import RunDir
 from lib.runs.signals import signals_ask
 from lib.train import setup, trainer
 from lib.train.schedule import num_micro_batches
 
-# PyTorch's and Python's words for it, in a traceback.
-SMALL_SHARED_MEMORY = r"shared memory|Bus error|/torch_\d|(?s:SemLock.*No space left)"
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
@@ -48,31 +44,14 @@ def train_worker(world: DistContext, settings: TrainSettings) -> None:
     run = RunDir(settings.run_dir)
     try:
         trainer.Trainer(settings, world).fit()
-    except Exception as error:
-        cure = _cure(error)
+    except Exception:
         if not run.error_path.exists():  # the other processes fail too, because of the first
-            text = f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}{cure}"
-            _note_error(run, text)
-        if cure:
-            raise OSError(cure) from error
+            _note_error(
+                run, f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}"
+            )
         raise
     finally:
-        _forget(run, [world.rank])
-
-
-def _cure(error: Exception) -> str:
-    """Return how to cure shared memory that is too small; empty if it is not, or was named."""
-    text = "".join(traceback.format_exception(error))
-    is_new = re.search(SMALL_SHARED_MEMORY, text) and CURE not in text
-    return f"num_workers: the shared memory is too small; {CURE}\n" if is_new else ""
-
-
-def _forget(run: RunDir, ranks: Sequence[int]) -> None:
-    """Remove what processes that have ended said about where they are."""
-    with suppress(OSError):
-        for rank in ranks:
-            pulse_path(run.folder, rank).unlink(missing_ok=True)
-        if 0 in ranks:
+        if world.rank == 0:
             run.progress_path.unlink(missing_ok=True)
 
 
@@ -124,22 +103,15 @@ def _raise_asked(run: RunDir, signals: list[int]) -> None:
 
 
 def _train(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
-    follow = LogFollower(run, settings.epochs, num_processes).show
+    follow = LogFollower(run, settings.epochs).show
     try:
         launch(train_worker, (settings,), num_processes, device, follow)
-    except StandstillError as error:
-        run.error_path.unlink(missing_ok=True)  # of processes that were not to wait any longer
-        print(f"{error}; ended at once, the same call goes on from the last checkpoint")
-    except ChildProcessError as error:  # its neighbours have failed only because of it
+    except ChildProcessError as error:  # the other processes have failed only because of it
         _note_error(run, str(error))
         raise
-    except Exception as error:  # also of a second loader that died while the first was dealt with
-        if cure := _cure(error):
-            _note_error(run, f"{traceback.format_exc()}{cure}")
-            raise OSError(cure) from error
-        raise
     finally:
-        _forget(run, () if is_in_torchrun() else range(num_processes))  # there others may go on
+        if not is_in_torchrun():  # a process that was killed has left it
+            run.progress_path.unlink(missing_ok=True)
 
 
 def check(settings: TrainSettings) -> tuple[str, int, str]:

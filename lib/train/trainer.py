@@ -16,7 +16,6 @@ from lib.data.dataset import VideoDataset
 from lib.data.video_reader import FrameReader
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
-from lib.runs.hang_detector import Pulse
 from lib.runs.progress import EventWriter, ProgressFile
 from lib.runs.run_dir import RunDir
 from lib.train import resume, setup
@@ -28,7 +27,6 @@ from lib.train.non_finite import MicroStep, are_finite, describe
 from lib.train.objectives import Objective
 from lib.train.schedule import at_step, count_steps, learning_rate, num_micro_batches
 from lib.train.scoring import metrics, score_videos
-from lib.train.sgd import SGD
 from lib.train.streams import paired_batches
 
 STOP_CHECK_STEPS = 20
@@ -49,7 +47,6 @@ class Trainer:
         self.settings, self.world = settings, world
         set_kernels(settings.cudnn_benchmark, settings.tf32)
         self.run = RunDir(settings.run_dir)
-        self.pulse = Pulse(self.run.folder, world.rank)
         self.data = setup.load_data(settings)
         self.objective = setup.make_objective(settings)
         self.objective.begin(self.data.epoch_rows(settings))
@@ -64,7 +61,7 @@ class Trainer:
         self.model = setup.build_run_model(settings, self.num_classes).to(world.device)
         self.model, self.parallel = for_processes(self.model, world)
         self.average = Average(self.model, settings.ema_decay)
-        self.optimizer = SGD(
+        self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,
@@ -107,7 +104,7 @@ class Trainer:
         if self.settings.objective == "linear_probe":
             self.step = last_step
             return self._end_epoch()
-        where = self.world, self.step, last_step, lambda stats: self.meter.update(stats)
+        where = self.world, self.step, last_step
         batches = paired_batches(self.settings, self.data, self.clips, *where)
         progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
         if self.step // self.steps_per_epoch > self.epoch:  # it failed at the end of an epoch
@@ -128,7 +125,7 @@ class Trainer:
 
     def _fit_head(self) -> None:
         """Let the head be a logistic regression on the features of the videos."""
-        score = functools.partial(self._score, self.model.backbone, phase="makes a probe")
+        score = functools.partial(self._score, self.model.backbone)
         stats = fit_head(self.model.head, score, self.data, self.settings, self.world)
         if self.settings.objective == "linear_probe":  # that was its epoch
             self.meter.update(stats)
@@ -147,7 +144,7 @@ class Trainer:
             make_generator(settings.seed, setup.DROPOUT, self.step, self.world.rank).initial_seed()
         )
         objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
-        pairs = (self.pulse.next(batches, self.step) for _ in range(self.num_micro))
+        pairs = (next(batches) for _ in range(self.num_micro))
         taken = [self._micro_step(pair, micro, objective) for micro, pair in enumerate(pairs)]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
@@ -245,12 +242,12 @@ class Trainer:
         batch = self.settings.labeled_batch // (self.world.world_size * self.num_micro)
         how = {"precision": self.settings.precision, "reader": self.val_reader}
         network = self.average.network
-        scores = self._score(network, dataset, rows, "validates", batch_clips=batch, **how)
+        scores = self._score(network, dataset, rows, batch_clips=batch, **how)
         labels = dataset.index["label"].to_numpy()[rows]
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
     def _score(
-        self, network: nn.Module, dataset: VideoDataset, rows: np.ndarray, phase: str, **how: object
+        self, network: nn.Module, dataset: VideoDataset, rows: np.ndarray, **how: object
     ) -> np.ndarray:
         """Return what a network gives for videos, one view each; the processes share them."""
         return score_videos(
@@ -261,7 +258,6 @@ class Trainer:
             setup.val_protocol(self.settings),
             self.world,
             num_workers=self.settings.num_workers,
-            progress=lambda _: self.pulse.at(self.step, phase),
             **how,
         )
 

@@ -17,7 +17,6 @@ import psutil
 
 from lib import fileio
 from lib.config import TrainSettings
-from lib.runs.hang_detector import pulse_path, read_place
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
@@ -96,11 +95,8 @@ def ask_to_end(process: BaseProcess, run: RunDir) -> bool:
 
 
 def wait_for_step(process: BaseProcess, run: RunDir, step: int) -> None:
-    """Wait until a process is at a step, or has ended."""
-    while process.exitcode is None:
-        place = read_place(pulse_path(run.folder, 0))
-        if place is not None and place.step >= step:
-            return
+    """Wait until a process has saved a step, which it does after each, or has ended."""
+    while process.exitcode is None and (run.saved() or (0, 0))[0] < step:
         time.sleep(0.002)
 
 

@@ -210,7 +210,7 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
     monkeypatch.setattr(FixMatchObjective, "__call__", record)
     trainer = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
     trainer.step = 1
-    batches_of = paired_batches(settings, trainer.data, trainer.clips, trainer.world, 1, 2, print)
+    batches_of = paired_batches(settings, trainer.data, trainer.clips, trainer.world, 1, 2)
     trainer._train_step(batches_of)
     mean, std = trainer.normalize.mean, trainer.normalize.std
     labeled, unlabeled = settings.labeled_batch, settings.unlabeled_batch

@@ -180,7 +180,7 @@ def test_the_scaler_of_fp16_leaves_steps_out_until_it_cannot_go_lower(tiny_setti
     settings = tiny_settings(epochs=9)
     made = trainer.Trainer(settings, DistContext(0, 1, HERE))
     made.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9, print)
+    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9)
     made._train_step(batches)
     norm = made.meter.means(made.world)["grad_norm"]
     weights = {name: value.clone() for name, value in made.model.state_dict().items()}

@@ -290,7 +290,7 @@ def test_the_streams_of_one_list_have_orders_of_their_own(tiny_settings):
     data = load_data(settings)
     world = DistContext(0, 1, torch.device("cpu"))
     clips = make_clip_datasets(settings, data)
-    pairs = list(paired_batches(settings, data, clips, world, 0, 3, print))
+    pairs = list(paired_batches(settings, data, clips, world, 0, 3))
     orders = [[pair[stream].row.tolist() for pair in pairs] for stream in (0, 1)]
     assert sorted(sum(orders[0], [])) == sorted(sum(orders[1], [])) == sorted(data.labeled_rows)
     assert orders[0] != orders[1]
@@ -651,7 +651,7 @@ def test_every_part_of_a_step_has_a_scene_augmentation_drawn_for_it(tiny_setting
         seeds.append(generator.initial_seed())
         return StepLoss(torch.zeros((), requires_grad=True), {})
 
-    pair = next(trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 1, print))
+    pair = next(trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 1))
     made.num_micro = 2
     for made.step in (0, 1):
         for rank in (0, 1):
