@@ -57,13 +57,6 @@ def killed_worker(world: DistContext, folder: Path) -> None:
     world.all_reduce(torch.zeros(1))
 
 
-def late_worker(world: DistContext, folder: Path) -> None:
-    """Fail in both processes, in rank 1 first."""
-    world.all_reduce(torch.zeros(1))
-    time.sleep(1 - world.rank)
-    raise RuntimeError("the first" if world.rank else "the second")
-
-
 def failing_loader_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
@@ -77,7 +70,7 @@ def failing_loader_worker(world: DistContext, folder: Path) -> None:
 def absent_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 before what rank 0 waits for, and say if a group is taken down."""
     real = dist.destroy_process_group
-    dist.destroy_process_group = lambda: ((folder / "torn down").touch(), real())
+    dist.destroy_process_group = lambda: ((folder / "destroyed").touch(), real())
     if world.rank == 1:
         raise RuntimeError("rank 1 has a bad day")
     world.all_reduce(torch.zeros(1))

@@ -25,7 +25,7 @@ from lib.fileio import LockedError, file_lock
 from lib.params import make_settings, notebook_defaults
 from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import ROOTS, RunDir
-from lib.runs.signals import signal_name, signals_ask
+from lib.runs.signals import signal_name, stop_on_signals
 
 FAILED, STOPPED, LOCKED = 1, 3, 4  # statuses of the process
 POLL_S = 0.2
@@ -218,7 +218,7 @@ def train_and_evaluate(folder: Path, parameters: dict[str, Any]) -> int:
     """Execute notebooks 3 and 4 for one run; `STOPPED` if it was asked to stop before its end."""
     run = RunDir(folder)
     with file_lock(folder / ".batch.lock"):
-        with signals_ask(run.ask_to_stop):  # only who holds the lock may
+        with stop_on_signals(run.ask_to_stop):  # only who holds the lock may
             is_over = train(run, parameters)
         run.stop_path.unlink(missing_ok=True)
         if not is_over:

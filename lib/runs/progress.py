@@ -1,7 +1,4 @@
-"""How a run is followed: a small file for what its log does not say yet, and the log once more.
-
-The log comes as printed lines and, with the optional package `tensorboard`, as its events.
-"""
+"""Progress of a run for people: `progress.json`, printed lines, TensorBoard events."""
 
 import json
 import shutil
@@ -11,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from lib.fileio import write_text
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, format_duration
 
 WRITE_INTERVAL_S = 2.0
 
@@ -59,11 +56,11 @@ PRINTED = (
 
 
 class ProgressFile:
-    """Writes `progress.json`, every two seconds at most: where the run is within its epoch.
+    """Writer of `progress.json`, the position of a run within its epoch.
 
     Args:
         run: The run.
-        step: Optimiser steps made so far.
+        step: Optimizer steps made so far.
         last_step: Steps of the whole run.
         steps_per_epoch: Steps of an epoch.
     """
@@ -75,18 +72,18 @@ class ProgressFile:
         self.written: float | None = None
 
     def is_due(self) -> bool:
-        """Whether it is time to write again."""
+        """Return True if the file is older than two seconds."""
         return self.written is None or time.perf_counter() - self.written > WRITE_INTERVAL_S
 
     def write(
         self, step: int, lr: float, samples_per_s: float, means: dict[str, float | None]
     ) -> None:
-        """Write the state after a step.
+        """Write the state after a step; if that fails, the training continues.
 
         Args:
             step: Steps made.
             lr: Learning rate of the last step.
-            samples_per_s: Clips a second in this epoch, over all processes.
+            samples_per_s: Clips per second in this epoch, over all processes.
             means: Statistics of this epoch so far, of this process.
         """
         self.written = time.perf_counter()
@@ -100,13 +97,13 @@ class ProgressFile:
             "seconds_left": round(per_step * (self.last_step - step), 1),
             **means,
         }
-        with suppress(OSError):  # whoever looks on may miss something, the training goes on
-            self.run.check_exists()  # one that was deleted is not to come again
+        with suppress(OSError):
+            self.run.check_exists()  # a deleted folder must not be created again
             write_text(self.run.progress_path, json.dumps(state) + "\n")
 
 
-class LogFollower:
-    """Prints a line for each validated epoch of a run as its log grows, and that it is to stop.
+class LogPrinter:
+    """Printer of one line per validated epoch, read from the log of a run.
 
     Args:
         run: The run.
@@ -115,37 +112,33 @@ class LogFollower:
 
     def __init__(self, run: RunDir, epochs: int):
         self.run, self.epochs = run, epochs
-        self.shown = len(run.log_entries())
+        self.num_printed = len(run.log_entries())
+        self.first_epoch = run.log_entries()[-1]["epoch"] if self.num_printed else 0
         self.started = time.perf_counter()
-        self.first_epoch = run.log_entries()[-1]["epoch"] if self.shown else 0
         self.is_stopping = False
 
-    def show(self) -> None:
-        """Print new lines; entries that cannot be read are left out, for the training continues."""
+    def update(self) -> None:
+        """Print new entries and a new stop request; files that cannot be read are skipped."""
         with suppress(OSError, ValueError):
-            self._show_log()
-
-    def _show_log(self) -> None:
-        entries = self.run.log_entries()
-        for entry in entries[self.shown :]:
-            if "eval/top1_video" in entry:
-                print(self._line(entry), flush=True)
-        self.shown = len(entries)
+            entries = self.run.log_entries()
+            for entry in entries[self.num_printed :]:
+                if "eval/top1_video" in entry:
+                    print(self._line(entry), flush=True)
+            self.num_printed = len(entries)
         if not self.is_stopping and self.run.is_asked_to_stop():
             self.is_stopping = True
-            print("asked to end: saves a checkpoint (interrupt again to end at once)", flush=True)
+            print("stopping: saving a checkpoint (interrupt again to end at once)", flush=True)
 
-    def _line(self, entry: dict) -> str:
+    def _line(self, entry: dict[str, Any]) -> str:
         elapsed = time.perf_counter() - self.started
         left = elapsed / max(1, entry["epoch"] - self.first_epoch) * (self.epochs - entry["epoch"])
-        parts = [f"epoch {entry['epoch']}/{self.epochs}"]  # a loss of skipped fp16 steps is None
-        parts += [LOG_COLUMNS[key].labeled(entry[key]) for key in PRINTED if key in entry]
-        parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
-        return " | ".join(parts)
+        columns = [LOG_COLUMNS[key].labeled(entry[key]) for key in PRINTED if key in entry]
+        first = f"epoch {entry['epoch']}/{self.epochs}"
+        return " | ".join([first, *columns, f"{format_duration(left)} left"])
 
 
 def check_tensorboard() -> None:
-    """Raise ValueError, with the remedy, if TensorBoard is not installed."""
+    """Raise ValueError if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise ValueError(
             "tensorboard: true needs the package tensorboard; "
@@ -154,9 +147,7 @@ def check_tensorboard() -> None:
 
 
 class EventWriter:
-    """Writes `tensorboard/` of a run.
-
-    It starts from the log that the run continues, so that no step is there twice.
+    """Writer of TensorBoard events, in `tensorboard/` of a run; starts with the existing log.
 
     Args:
         run: The run.

@@ -1,8 +1,7 @@
-"""Ending a run before its end: everything that may ask for it becomes the one stop request.
+"""Stop requests: Ctrl-C, SIGTERM and the notebook's button all create one stop file.
 
-The request is a file in the run's folder (`RunDir.ask_to_stop`), which its processes look for
-between two steps; they save a checkpoint then and end. Ctrl-C, SIGTERM (a cluster's, torchrun's,
-`kill`'s) and the button of a notebook all make it; nothing else knows of signals.
+The processes of a run look for that file (`RunDir.ask_to_stop`) between two steps; they save a
+checkpoint and end.
 """
 
 import signal
@@ -10,50 +9,59 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextmanager
-def signals_ask(ask: Callable[[], None], again_ends: bool = True) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM ask for the end while the body runs, instead of ending it at once.
+def stop_on_signals(
+    ask_to_stop: Callable[[], None], second_interrupts: bool = True
+) -> Iterator[list[int]]:
+    """Call `ask_to_stop` on Ctrl-C and SIGTERM while the body runs, instead of ending it at once.
 
-    A signal that already has another meaning keeps it, and so do both outside the main thread.
+    A signal that has a handler already keeps it. Outside of the main thread nothing changes.
 
     Args:
-        ask: Makes the request.
-        again_ends: Whether a second Ctrl-C does end the body at once. Not where the signals come
-            to each process from the terminal and from a parent too, as under torchrun.
+        ask_to_stop: Creates the request.
+        second_interrupts: Raise KeyboardInterrupt on the second Ctrl-C. False under torchrun, where
+            a process receives each signal twice, from the terminal and from torchrun.
 
     Yields:
-        The signals that came.
+        The signals received so far.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def catch(number: int, frame: object) -> None:
-        if again_ends and number == signal.SIGINT and number in came:
+    def handle(number: int, frame: object) -> None:
+        if second_interrupts and number == signal.SIGINT and number in received:
             raise KeyboardInterrupt
-        came.append(number)
-        ask()
+        received.append(number)
+        ask_to_stop()
 
-    caught = [number for number, usual in USUAL.items() if signal.getsignal(number) is usual]
-    if threading.current_thread() is not threading.main_thread():
-        caught = []
-    for number in caught:
-        signal.signal(number, catch)
+    is_main = threading.current_thread() is threading.main_thread()
+    replaced = [
+        number
+        for number, default in DEFAULT_HANDLERS.items()
+        if is_main and signal.getsignal(number) is default
+    ]
+    for number in replaced:
+        signal.signal(number, handle)
     try:
-        yield came
+        yield received
     finally:
-        for number in caught:
-            signal.signal(number, USUAL[number])
+        for number in replaced:
+            signal.signal(number, DEFAULT_HANDLERS[number])
 
 
-def ignore_signals() -> None:
-    """Leave Ctrl-C and SIGTERM, which may reach all processes of a job, to the parent process."""
-    for number in USUAL:
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def block_signals() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM while the body runs; processes that it starts never get them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFAULT_HANDLERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal that ended a process, with what it often means."""
-    hint = ", as the system does when memory is short" if number == signal.SIGKILL else ""
-    return signal.Signals(number).name + hint
+    """Return the name of a signal that ended a process, and its usual cause."""
+    cause = ", as the system does when memory is short" if number == signal.SIGKILL else ""
+    return signal.Signals(number).name + cause

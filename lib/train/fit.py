@@ -30,9 +30,9 @@ from lib.runs.distributed import (
     launch,
     resolve_num_processes,
 )
-from lib.runs.progress import LogFollower, check_tensorboard
+from lib.runs.progress import LogPrinter, check_tensorboard
 from lib.runs.run_dir import RunDir
-from lib.runs.signals import signals_ask
+from lib.runs.signals import stop_on_signals
 from lib.train import setup, trainer
 from lib.train.schedule import num_micro_batches
 
@@ -40,15 +40,14 @@ LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
 def train_worker(world: DistContext, settings: TrainSettings) -> None:
-    """Train one run; what every process of it runs. The first failure is kept in `error.txt`."""
+    """Train one run in each of its processes; the first error is kept in `error.txt`."""
     run = RunDir(settings.run_dir)
     try:
         trainer.Trainer(settings, world).fit()
     except Exception:
-        if not run.error_path.exists():  # the other processes fail too, because of the first
-            _note_error(
-                run, f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}"
-            )
+        if not run.error_path.exists():  # the other processes fail because of the first one
+            text = f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}"
+            _note_error(run, text)
         raise
     finally:
         if world.rank == 0:
@@ -89,7 +88,7 @@ def fit(settings: TrainSettings) -> RunDir:
             return run
         if step:
             print(f"continuing {run.folder} from its last checkpoint")
-        with signals_ask(run.ask_to_stop, again_ends=not is_in_torchrun()) as signals:
+        with stop_on_signals(run.ask_to_stop, second_interrupts=not is_in_torchrun()) as signals:
             _train(settings, run, num_processes, device)
     _raise_asked(run, signals)
     return run
@@ -103,10 +102,10 @@ def _raise_asked(run: RunDir, signals: list[int]) -> None:
 
 
 def _train(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
-    follow = LogFollower(run, settings.epochs).show
+    printer = LogPrinter(run, settings.epochs)
     try:
-        launch(train_worker, (settings,), num_processes, device, follow)
-    except ChildProcessError as error:  # the other processes have failed only because of it
+        launch(train_worker, (settings,), num_processes, device, printer.update)
+    except ChildProcessError as error:  # the other processes failed only because of it
         _note_error(run, str(error))
         raise
     finally:
@@ -163,8 +162,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from lib.runs import spawn_entry as begin
-    from lib.train import fit  # the module that spawned processes import, not `__main__`
+    from lib.train.fit import main as imported_main  # spawned processes import `lib.train.fit`
 
-    sys.modules["__main__"] = begin  # which they import first: it is small, and watches
-    exit_now(fit.main())
+    exit_now(imported_main())

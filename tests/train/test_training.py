@@ -320,7 +320,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
         (settings,),
         2,
         "cpu",
-        follow=two.stop_path.touch,  # asks them to stop, from the first moment on
+        on_poll=two.stop_path.touch,  # asks them to stop, from the first moment on
     )
     assert [entry["epoch"] for entry in two.log_entries()] == [1]
     assert two.load()["step"] == 4 and not two.is_finished()
