@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from lib import fileio
 from lib.config import TrainSettings
+from lib.runs import checkpoint
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
@@ -31,18 +31,18 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
         share: How much of a checkpoint is written when the process is killed; None for not at all.
     """
     if share is not None:
-        real, saves = fileio.write_atomic, iter(range(10**6))
+        real, saves = checkpoint.write_atomic, iter(range(10**6))
 
         def write_a_part(path: Path, write: Callable) -> Path:
             def write_and_die(temporary: Path) -> None:
                 write(temporary)
-                if path.name == "last.pt" and next(saves) == 3:
+                if path.name != "best.pt" and next(saves) == 3:
                     os.truncate(temporary, int(share * temporary.stat().st_size))
                     os.kill(os.getpid(), signal.SIGKILL)
 
             return real(path, write_and_die)
 
-        fileio.write_atomic = write_a_part
+        checkpoint.write_atomic = write_a_part
     multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nobody asks
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -96,7 +96,7 @@ def ask_to_end(process: BaseProcess, run: RunDir) -> bool:
 
 def wait_for_step(process: BaseProcess, run: RunDir, step: int) -> None:
     """Wait until a process has saved a step, which it does after each, or has ended."""
-    while process.exitcode is None and (run.saved() or (0, 0))[0] < step:
+    while process.exitcode is None and (run.saved_progress() or (0, 0))[0] < step:
         time.sleep(0.002)
 
 

@@ -102,7 +102,7 @@ def test_a_full_disk_loses_nothing(prepared_dir, small_disk, whole, fault, at_fo
         try:
             fit(settings)
         except OSError as error:
-            assert "make room there" in str(error)
+            assert "free space" in str(error)
         finally:
             (small_disk / "ballast").unlink(missing_ok=True)
         at_forward(10**9, lambda: None)

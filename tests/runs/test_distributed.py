@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import processes
+import psutil
 import pytest
 import torch
 
@@ -151,10 +152,11 @@ def test_killed_process_is_named_and_not_the_one_that_lost_its_connection(
 def test_signals_during_the_start_of_processes_do_not_end_them(tmp_path):
     """As a cluster sends them: to all processes, while the spawned ones import PyTorch."""
     process = start_launch(tmp_path, "talk_worker", start_new_session=True)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(lambda: len(children.read_text().split()) >= 3, "the start of two processes")
-    for pid in children.read_text().split():
-        os.kill(int(pid), signal.SIGTERM)
+    children = []
+    while len(children) < 3:  # the resource tracker and two processes
+        children = psutil.Process(process.pid).children()
+    for child in children:
+        child.terminate()
     assert process.wait() == 0
     assert {path.name for path in tmp_path.glob("*.txt")} == {"0.txt", "1.txt"}
 
@@ -165,6 +167,17 @@ def test_torchrun_gets_the_error_of_a_failed_process(tmp_path):
     said = process.communicate(timeout=120)[1]
     assert process.returncode and "rank 1 has a bad day" in said
     wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
+
+
+def test_processes_that_still_import_end_when_their_parent_is_killed(tmp_path):
+    parent = start_launch(tmp_path, "sleep_worker")
+    children = []
+    while len(children) < 3:  # the resource tracker and two processes
+        children = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert not (tmp_path / "0.started").exists()
 
 
 def test_processes_end_when_their_parent_is_killed(tmp_path):
