@@ -35,7 +35,7 @@ from lib.train import setup
 from lib.train.fit import fit
 
 OUTPUTS = PROJECT_ROOT / "outputs" / "bench_claim"
-COLUMNS = ["seed", "arithmetic", "group", "list", "top1"]
+COLUMNS = ["seed", "arithmetic", "group", "split", "top1"]
 PERTURBATION = 1e-6  # relative, standard deviation
 
 
@@ -145,26 +145,26 @@ def report(study: str, path: Path) -> None:
     """Print the distribution, and in how many pairs of seed and arithmetic each claim holds."""
     results = read_results(path)
     print(describe_machine())
-    top1 = results.groupby(["group", "list", "arithmetic"])["top1"]
+    top1 = results.groupby(["group", "split", "arithmetic"])["top1"]
     spread = top1.agg(["count", "mean", "std", "min", "max"]).reset_index()
     print_table("Top-1 (%)", list(spread.columns), spread.to_numpy().tolist())
 
     wide = results.pivot_table(
-        index=["seed", "arithmetic"], columns=["group", "list"], values="top1"
+        index=["seed", "arithmetic"], columns=["group", "split"], values="top1"
     )
     rows, holds = [], []
     claims = pd.read_csv(PROJECT_ROOT / "params" / "claims.csv")
     for claim in claims[claims["study"] == study].itertuples():
-        better, worse = (claim.better, claim.list), (claim.worse, claim.list)
+        better, worse = (claim.better, claim.split), (claim.worse, claim.split)
         if better not in wide or worse not in wide:
             continue
         gain = (wide[better] - wide[worse]).dropna()
         holds.append(gain > 0)
         rows.append(
-            [f"{claim.better} > {claim.worse}", claim.list, f"{(gain > 0).sum()} of {len(gain)}"]
+            [f"{claim.better} > {claim.worse}", claim.split, f"{(gain > 0).sum()} of {len(gain)}"]
             + [float(value) for value in (gain.mean(), gain.min(), gain.max())]
         )
-    print_table("Claims", ["claim", "list", "holds", "mean gain", "least", "most"], rows)
+    print_table("Claims", ["claim", "split", "holds", "mean gain", "least", "most"], rows)
     if holds:
         together = pd.concat(holds, axis=1).dropna().all(axis=1)
         print(f"\nall claims hold in {together.sum()} of {len(together)} pairs")
@@ -172,15 +172,15 @@ def report(study: str, path: Path) -> None:
 
 def draw_figure(results: pd.DataFrame, path: Path) -> None:
     """Draw every run as a dot and the mean of each group as a line, a panel a test list."""
-    lists = list(results["list"].unique())
-    order = results[results["list"] == lists[-1]].groupby("group")["top1"].mean().sort_values()
+    lists = list(results["split"].unique())
+    order = results[results["split"] == lists[-1]].groupby("group")["top1"].mean().sort_values()
     size = (4.5 * len(lists), 1.2 + 0.3 * len(order))
     figure, panels = plt.subplots(
         1, len(lists), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
     for panel, name in zip(panels[0], lists, strict=True):
         for height, group in enumerate(order.index):
-            top1 = results[(results["list"] == name) & (results["group"] == group)]["top1"]
+            top1 = results[(results["split"] == name) & (results["group"] == group)]["top1"]
             panel.plot(top1, [height] * len(top1), "o", color="C0", alpha=0.5, markersize=5)
             panel.plot([top1.mean()] * 2, [height - 0.35, height + 0.35], "k-")
         panel.set(title=name, xlabel="top-1 (%)", xlim=(-2, 102))

@@ -20,9 +20,9 @@ ORDER = [
     ["runs"],
     ["train"],
     ["prepare"],
-    ["evaluate", "predict"],
+    ["evaluate"],
     ["plots"],
-    ["jupyter", "report", "batch"],
+    ["predict", "jupyter", "report", "batch"],
 ]
 ROW = {room: row for row, rooms in enumerate(ORDER) for room in rooms}
 # The settings check names against the tables of augmentations and objectives.

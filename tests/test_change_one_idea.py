@@ -28,7 +28,7 @@ from lib.train.setup import build_run_model
 from lib.train.fit import fit
 from lib.runs.run_dir import Run
 from lib.plots.augmentations import load_batch, scene_rows, temporal_rows
-from lib.report.results import read_log
+from lib.evaluate.run_results import read_log
 from lib.config import LookSettings
 from lib.jupyter.explorer import AugmentationExplorer
 

@@ -138,7 +138,7 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
         log = (out / name / "batch.log").read_text()
         assert "unknown parameter" not in log and "WARNING" not in log
     summary = (out / "summary.csv").read_text().splitlines()
-    assert summary[0].startswith("run,group,list,top1,top5,mean_class_accuracy")
+    assert summary[0].startswith("run,group,split,top1,top5,mean_class_accuracy")
     assert len(summary) == 1 + 2 * 2
     page = (out / "report.html").read_text()
     assert "data:image/png;base64" in page

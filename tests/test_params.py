@@ -10,12 +10,12 @@ import pytest
 
 from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
+from lib.evaluate.run_results import group_of
 from lib.models.published import model_names
 from lib.params import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 from lib.prepare.requirements import data_requirements
-from lib.report.build import CLAIMS, EXPECTED, of_study
-from lib.report.results import group_of
+from lib.report.verdict import CLAIMS, EXPECTED, of_study
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8
@@ -264,9 +264,9 @@ def test_what_is_claimed_and_expected_is_of_groups_and_lists_that_are_run(runs):
     claims = of_study(CLAIMS, "demo")
     expected = of_study(EXPECTED, "demo")
     assert len(claims) == 3 and len(expected) == 6
-    named = [(row.better, row.list) for row in claims.itertuples()]
-    named += [(row.worse, row.list) for row in claims.itertuples()]
-    for group, test_list in named + list(zip(expected["group"], expected["list"], strict=True)):
+    named = [(row.better, row.split) for row in claims.itertuples()]
+    named += [(row.worse, row.split) for row in claims.itertuples()]
+    for group, test_list in named + list(zip(expected["group"], expected["split"], strict=True)):
         assert test_list in groups["demo"][group]
     assert ((0 <= expected["low"]) & (expected["low"] < expected["high"])).all()
     assert (expected["high"] <= 100).all()

@@ -5,7 +5,7 @@ A data set is a folder with
 - `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and what a
   reader needs: fingerprint, seek),
 - `splits/*.txt`: which videos belong to a part, lines `class/name frames label`; a list of the same
-  name in `splits/decided` names those whose label may differ (`lib.evaluate.label_review`),
+  name in `splits/decided` names those whose label may differ (`lib.evaluate.pseudo_labels`),
 - `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
 - `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.
 

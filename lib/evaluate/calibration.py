@@ -1,4 +1,4 @@
-"""Confidence that means something: a temperature fitted on the validation list.
+"""Class probabilities of fused scores, and their calibration by a temperature.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), section 4.2.
 """
@@ -7,23 +7,38 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from torch import Tensor
 
-from lib.report.results import read_scores
-from lib.runs.run_dir import RunDir
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+SMALLEST = 1e-12  # probability whose logarithm is taken
 
-NOT_CALIBRATED = "confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)"
+
+def as_logits(fused: Tensor, fusion: str) -> Tensor:
+    """Return fused logits as they are, and the logarithm of fused probabilities.
+
+    Args:
+        fused: Means over the views of a video, shape (..., K).
+        fusion: The averaged quantity, `logits` or `probabilities` (`test_average`).
+    """
+    return fused.clamp(min=SMALLEST).log() if fusion == "probabilities" else fused
+
+
+def fused_probabilities(fused: Tensor, fusion: str, temperature: float = 1.0) -> Tensor:
+    """Return class probabilities softmax(z / temperature), z as in `as_logits`, shape (..., K)."""
+    return (as_logits(fused, fusion) / temperature).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the validation videos say about confidence.
+    """A temperature and the reliability of probabilities without and with it.
 
     Attributes:
-        temperature: What scores are divided by.
-        before: Reliability without it, columns confidence, accuracy, videos.
-        after: With it.
-        videos: How many videos it rests on.
+        temperature: Minimizer of the cross-entropy on the validation split.
+        before: Reliability at temperature 1, columns confidence, accuracy, videos.
+        after: Reliability at `temperature`.
+        videos: Number of validation videos.
     """
 
     temperature: float
@@ -32,50 +47,49 @@ class Calibration:
     videos: int
 
 
-def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature with the smallest cross-entropy, in [0.05, 20].
+def calibrate(fused: np.ndarray, labels: np.ndarray, fusion: str) -> Calibration:
+    """Fit a temperature to the fused scores of a split.
 
     Args:
-        scores: Logits, shape (N, K).
+        fused: Fused scores, shape (N, K).
         labels: Class indices, shape (N,).
+        fusion: The averaged quantity, `logits` or `probabilities`.
     """
-    logits, targets = torch.from_numpy(scores).double(), torch.from_numpy(labels).long()
-    low, high = np.log(0.05), np.log(20)
-    for _ in range(4):  # the loss has one minimum in the inverse temperature
-        grid = np.linspace(low, high, 41)
-        losses = [float(F.cross_entropy(logits / np.exp(t), targets)) for t in grid]
-        best = int(np.argmin(losses))
-        low, high = grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)]
-    return float(np.exp(grid[best]))
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return mean confidence, accuracy and number of videos of five equal parts by confidence.
-
-    Args:
-        probabilities: Shape (N, K).
-        labels: Shape (N,).
-    """
-    confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(5, len(labels)))
-    return np.array([(confidence[p].mean(), is_right[p].mean(), len(p)) for p in parts])
-
-
-def calibrate(run: RunDir) -> Calibration | None:
-    """Return the calibration of a tested run; None where its validation list was not tested.
-
-    Raises:
-        ValueError: If the file of its scores is damaged; names it and the remedy.
-    """
-    settings = run.settings()
-    if (known := read_scores(run, settings.val_split)) is None:
-        return None
-    scores, labels = known
-    if settings.test_average == "probabilities":
-        scores = np.log(np.maximum(scores, 1e-12))
-    temperature = fit_temperature(scores, labels)
+    scores = torch.from_numpy(fused)
+    temperature = fit_temperature(as_logits(scores, fusion).numpy(), labels)
     before, after = (
-        reliability(torch.from_numpy(scores / t).softmax(dim=1).numpy(), labels)
+        reliability(fused_probabilities(scores, fusion, t).numpy(), labels)
         for t in (1.0, temperature)
     )
     return Calibration(temperature, before, after, len(labels))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature with the smallest cross-entropy, in [0.05, 20].
+
+    Args:
+        logits: Shape (N, K).
+        labels: Class indices, shape (N,).
+    """
+    rows = np.arange(len(labels))
+    margins = logits.astype(np.float64) - logits[rows, labels, None]
+    margins[rows, labels] = -np.inf
+
+    def cross_entropy(log_temperature: float) -> float:  # has one minimum
+        others = logsumexp(margins / np.exp(log_temperature), axis=1)
+        return float(np.logaddexp(0, others).mean())
+
+    bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, options={"xatol": 1e-6}).x))
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return mean confidence, accuracy and number of videos of five equal groups by confidence.
+
+    Args:
+        probabilities: Shape (N, K).
+        labels: Class indices, shape (N,).
+    """
+    confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    groups = np.array_split(np.argsort(confidence, kind="stable"), min(5, len(labels)))
+    return np.array([(confidence[g].mean(), is_right[g].mean(), len(g)) for g in groups])

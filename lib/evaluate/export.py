@@ -1,11 +1,11 @@
-"""A trained network as a folder that others can use without this project.
+"""Export of a trained network as a folder that can be used without this project.
 
     python -m lib.evaluate.export outputs/folder/semi_seed0 exported/
 
 weights.safetensors  the network's tensors
-model.onnx           uint8 clips (N, T, 3, H, W) -> scores (N, K), normalisation inside
-preprocessing.json   how a clip is made of a video, and the temperature of its probabilities
-classes.json         class names in the order of the scores
+model.onnx           uint8 clips (N, T, 3, H, W) -> logits (N, K), normalization included
+preprocessing.json   how clips are cut from a video, and the temperature of their probabilities
+classes.json         class names in the order of the logits
 params.yaml          all settings of the run
 README.md            the model card
 """
@@ -22,66 +22,72 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.config import project_path
-from lib.evaluate.predict import Classifier, load_classifier
+from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import check_writable, read_json, write_atomic, write_text
 from lib.runs.run_dir import RunDir
 
 CARD = """# {name}
 
-Action recognition in {num} classes: {classes}.
+Action recognition in {num_classes} classes: {classes}.
 
 - **Network** {s.model}, trained with the objective `{s.objective}` for {s.epochs} epochs, seed {s.seed}. All settings: `params.yaml`.
-- **Data** {s.dataset}, {percent:g} % of the labels of list `{s.labeled_split}`. The licence of the videos holds for what may be done with this model: state it here before you pass it on.
+- **Data** {s.dataset}, {percent:g} % of the labels of split `{s.labeled_split}`. The license of the videos limits the use of this model: state it here before you share the model.
 - **Results** {results}. One seed; differences between seeds can be several points.
-- **Confidence** probabilities are softmax(scores / {temperature:.3f}).
-- **Input** {s.clip_len} frames, every {s.frame_interval}, short side {s.short_side}, centre crop {s.test_crop_size}: `preprocessing.json`.
+- **Confidence** probabilities are {probabilities}.
+- **Input** {s.clip_len} frames, every {s.frame_interval}, short side {s.short_side}, center crop {s.test_crop_size}: `preprocessing.json`.
 
-## What it is not for
+## Limits
 
-It always answers with one of its classes, also where nothing of them is to be seen. It may have learned places and objects instead of the actions. Do not decide about people by it, and test it on videos of the camera and place where it is used.
+The model always returns one of its classes, also if the video shows none of them. It may have learned places and objects instead of actions. Do not decide about people by it, and test it on videos of the camera and place where it is used.
 """  # noqa: E501
+PROBABILITIES = {
+    "logits": "softmax(z / {:.3f}), z the mean of the logits over the clips of a video",
+    "probabilities": "softmax(log(p) / {:.3f}), p the mean of softmax(logits) over the clips of a "
+    "video",
+}
 
 
 class ForExport(nn.Module):
-    """The network with its normalisation: uint8 clips (N, T, 3, H, W) -> scores (N, K)."""
+    """The network with its normalization: uint8 clips (N, T, 3, H, W) -> logits (N, K)."""
 
-    def __init__(self, classifier: Classifier):
+    def __init__(self, model: TrainedModel):
         super().__init__()
-        self.model = classifier.model
-        self.register_buffer("mean", classifier.normalize.mean[..., None])
-        self.register_buffer("std", classifier.normalize.std[..., None])
+        self.network = model.network
+        self.register_buffer("mean", model.normalize.mean[..., None])
+        self.register_buffer("std", model.normalize.std[..., None])
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return the scores of clips."""
-        return self.model((clips.transpose(1, 2).float() - self.mean) / self.std)
+        """Return the logits of clips."""
+        return self.network((clips.transpose(1, 2).float() - self.mean) / self.std)
 
 
 def export(run: RunDir, out: Path) -> Path:
-    """Write a finished run's network as a folder; returns it.
+    """Write the network of a finished run to a folder, and return that.
 
     Raises:
-        ValueError: If the run is not finished, ONNX cannot be written here, or the folder not.
+        ValueError: If the run is not finished, or ONNX or the folder cannot be written.
     """
     if find_spec("onnxscript") is None:
-        raise ValueError("ONNX needs the package onnxscript; pip install -e '.[export]'")
-    classifier = load_classifier(run)
+        raise ValueError("ONNX: the package onnxscript is missing; pip install -e '.[export]'")
+    check_finished(run)
+    model = TrainedModel.load(run, device="cpu")
     check_writable(out, "out", "choose another folder")
-    tensors = {name: value.contiguous() for name, value in classifier.model.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
     write_atomic(out / "weights.safetensors", lambda path: save_file(tensors, path))
-    write_atomic(out / "model.onnx", lambda path: write_onnx(classifier, path))
-    write_text(out / "classes.json", json.dumps(classifier.classes, indent=1) + "\n")
-    write_text(out / "preprocessing.json", json.dumps(preprocessing(classifier), indent=1) + "\n")
-    write_text(out / "params.yaml", run.settings().as_yaml())
-    write_text(out / "README.md", model_card(run, classifier))
+    write_atomic(out / "model.onnx", lambda path: write_onnx(model, path))
+    write_text(out / "classes.json", json.dumps(model.classes, indent=1) + "\n")
+    write_text(out / "preprocessing.json", json.dumps(preprocessing(model), indent=1) + "\n")
+    write_text(out / "params.yaml", model.settings.as_yaml())
+    write_text(out / "README.md", model_card(run, model))
     return out
 
 
-def write_onnx(classifier: Classifier, path: Path) -> None:
+def write_onnx(model: TrainedModel, path: Path) -> None:
     """Write the network for clips of the run's size, any number of them at once."""
-    s = classifier.settings
+    s = model.settings
     clips = torch.zeros(2, s.clip_len, 3, s.test_crop_size, s.test_crop_size, dtype=torch.uint8)
     program = torch.onnx.export(
-        ForExport(classifier).eval(),
+        ForExport(model).eval(),
         (clips,),
         input_names=["clips"],
         output_names=["scores"],
@@ -92,40 +98,40 @@ def write_onnx(classifier: Classifier, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def preprocessing(classifier: Classifier) -> dict:
-    """Return how a clip is made of a video."""
-    s = classifier.settings
+def preprocessing(model: TrainedModel) -> dict:
+    """Return the preprocessing of clips and the fusion of their logits."""
+    s = model.settings
     return {
         "clip_len": s.clip_len,
         "frame_interval": s.frame_interval,
         "short_side": s.short_side,
         "crop_size": s.test_crop_size,
-        "crop": "centre, after the short side was scaled (bilinear)",
+        "crop": "center, after the short side was scaled (bilinear)",
         "colors": "RGB, uint8, clips (N, T, 3, H, W)",
-        "mean": classifier.normalize.mean.flatten().tolist(),
-        "std": classifier.normalize.std.flatten().tolist(),
+        "mean": model.normalize.mean.flatten().tolist(),
+        "std": model.normalize.std.flatten().tolist(),
         "fusion": f"mean of {s.test_average} over the clips of a video",
-        "temperature": classifier.temperature,
+        "temperature": model.temperature,
     }
 
 
-def model_card(run: RunDir, classifier: Classifier) -> str:
-    """Return what a reader of the folder should know, Markdown."""
-    s, results = run.settings(), "not tested"
+def model_card(run: RunDir, model: TrainedModel) -> str:
+    """Return the model card, Markdown."""
+    s, results = model.settings, "not tested"
     if run.metrics_path.is_file():
-        lists = read_json(run.metrics_path, "test the run again")["splits"]
+        splits = read_json(run.metrics_path, "test the run again")["splits"]
         results = "; ".join(
             f"{name}: top-1 {values['top1']:.1f} % of {values['videos']} videos"
-            for name, values in lists.items()
+            for name, values in splits.items()
         )
     return CARD.format(
         name=run.name,
-        num=len(classifier.classes),
-        classes=", ".join(classifier.classes),
+        num_classes=len(model.classes),
+        classes=", ".join(model.classes),
         s=s,
         percent=100 * s.labeled_fraction,
         results=results,
-        temperature=classifier.temperature,
+        probabilities=PROBABILITIES[s.test_average].format(model.temperature),
     )
 
 

@@ -1,138 +1,262 @@
-"""What a run says of the unlabelled videos that it used, as a table to look through.
+"""Pseudo-labels of a run's unlabeled videos, decisions about them, and the split that results.
 
     python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0
-    python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0 --list checked
+    python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0 --split checked
 
-The first writes `pseudo_labels.csv` into the run's folder: a row for each video of its unlabelled
-list that has no label in the run, those that most need a look first. The browser at the end of
-notebook 4 pages through it. The second writes the labelled list that comes of what was decided
-there, and says how to go on with it.
+The first command writes `pseudo_labels.csv` to the run's folder: a row for each video of its
+unlabeled split that has no label in the run, the least confident first. The browser of notebook 4
+writes the decisions about them to `pseudo_decisions.csv`, columns name, label (empty: skipped) and
+pseudo_label. The second command writes the labeled videos of the run and the decided ones as
+`splits/<name>.txt` of the data set (`splits/decided/<name>.txt` names the videos whose label then
+differs from the index), and prints the command that trains with them.
 
 name        the video
 label       the class of its fused score, by the run's test protocol
-confidence  its probability, calibrated on the validation list where that was tested
+confidence  its probability, calibrated if the validation split is tested
 second      the second class
 agreement   share of the video's views (clips x crops) whose own best class is `label`
 """
 
 import argparse
+import json
+import re
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lib.config import PROJECT_ROOT
+from lib.data.dataset import write_split
 from lib.data.video_reader import FrameReader, UnreadableVideoError
-from lib.evaluate.calibration import NOT_CALIBRATED, calibrate
-from lib.evaluate.label_review import (
-    COLUMNS,
-    TABLE,
-    PseudoLabels,
-    command_to_go_on,
-    unlabeled_rows,
-)
-from lib.evaluate.predict import BATCH_CLIPS, check_finished
-from lib.evaluate.test import load_trained
-from lib.fileio import write_text
-from lib.runs.device import autocast, resolve_test_device
+from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
+from lib.fileio import reading, write_text
 from lib.runs.run_dir import RunDir
-from lib.train.scoring import VideoViews, fuse
-from lib.train.setup import Data, load_data, run_normalize, test_protocol
+from lib.train.scoring import VideoViews
+from lib.train.setup import Data, load_data
 
+TABLE, DECISIONS = "pseudo_labels.csv", "pseudo_decisions.csv"
+COLUMNS = {"name": str, "label": str, "confidence": float, "second": str, "agreement": float}
+DECISION_COLUMNS = {"name": str, "label": str, "pseudo_label": str}
+SPLIT_NAME, PLAIN_VALUE = r"[^\W\d][\w.+-]*", r"[\w./+-]+"
+BATCH_CLIPS = 16
 MAX_SHOWN = 10  # rows that the command prints
 
 
-def pseudo_label(
-    logits: Tensor, fusion: str, temperature: float = 1.0
-) -> tuple[int, float, int, float]:
+# --- The table ------------------------------------------------------------------------------------
+
+
+def unlabeled_rows(run: RunDir, data: Data) -> np.ndarray:
+    """Return the index rows of the videos that a run used without a label, in the split's order.
+
+    Raises:
+        ValueError: If there are none, or they are in another data set than the labels.
+    """
+    settings = run.settings()
+    if not settings.reads_unlabeled:
+        problem = f"objective {settings.objective!r} uses no unlabeled videos; choose another run"
+    elif data.unlabeled.folder != data.labeled.folder:
+        problem = (
+            f"unlabeled_dataset is {settings.unlabeled_dataset!r}, and a labeled split has videos "
+            f"of {settings.dataset!r} only; choose a run without unlabeled_dataset"
+        )
+    elif not len(data.other_rows):
+        problem = (
+            f"all of unlabeled_split {settings.unlabeled_split!r} is labeled in this run; choose "
+            "one with a smaller labeled_fraction"
+        )
+    else:
+        return data.other_rows
+    raise ValueError(f"{run.params_path}: {problem}")
+
+
+def pseudo_label(model: TrainedModel, logits: Tensor) -> tuple[int, float, int, float]:
     """Return the class of a video, its probability, the second class, and the agreement.
 
     Args:
-        logits: Of its views, shape (V, K).
-        fusion: What is averaged over them: `scores` or `probabilities`.
-        temperature: What the fused score (the logarithm of a probability) is divided by.
+        model: The trained network.
+        logits: Logits of the views of the video, shape (V, K).
     """
-    fused = fuse(logits[None], fusion)[0]
-    if fusion == "probabilities":
-        fused = fused.clamp(min=1e-12).log()
-    share = (fused / temperature).softmax(dim=0)
+    share = model.probabilities(logits[None])[0]
     first, second = share.argsort(descending=True, stable=True)[:2].tolist()
     agreement = (logits.argmax(dim=1) == first).double().mean()
     return first, float(share[first]), second, float(agreement)
 
 
 def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
-    """Score the unlabelled videos of a run and write `pseudo_labels.csv` into its folder.
+    """Score the unlabeled videos of a run and write `pseudo_labels.csv` to its folder.
 
     Returns:
-        The table; videos that cannot be read are left out and named on the screen.
+        The table; unreadable videos are left out and printed.
 
     Raises:
-        ValueError: If the run uses no unlabelled videos, is not finished, or none can be read.
+        ValueError: If the run uses no unlabeled videos, is not finished, or none can be read.
     """
     settings = run.settings()
     data = load_data(settings)
-    rows = unlabeled_rows(run, data)
+    rows, dataset = unlabeled_rows(run, data), data.labeled
     check_finished(run)
-    calibration = calibrate(run)
-    if calibration is None:
+    model = TrainedModel.load(run, classes=dataset.classes)
+    if model.calibration is None:
         print(NOT_CALIBRATED)
-    temperature = 1.0 if calibration is None else calibration.temperature
-    classes, found = data.labeled.classes, []
-    for name, logits in _views(run, data, rows):
-        label, sure, second, agreement = pseudo_label(logits, settings.test_average, temperature)
-        found.append((name, classes[label], sure, classes[second], agreement))
-    if not found:
-        raise ValueError(f"{data.labeled.root}: none of {len(rows)} unlabelled videos can be read")
-    table = pd.DataFrame(found, columns=list(COLUMNS)).round({"confidence": 4, "agreement": 4})
-    table = table.sort_values(["confidence", "agreement", "name"], ignore_index=True)
-    write_text(run.folder / TABLE, table.to_csv(index=False))
-    return table
-
-
-@torch.inference_mode()
-def _views(run: RunDir, data: Data, rows: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name of each video that can be read, and the logits (V, K) of its views."""
-    settings, dataset = run.settings(), data.labeled
-    device = torch.device(resolve_test_device(settings.device))
-    precision = settings.precision if device.type == "cuda" else "fp32"
-    model = load_trained(run, "last", dataset.classes).to(device).eval()
-    normalize = run_normalize(settings).to(device)
     reader = FrameReader(dataset, settings.frame_cache_mb)
-    views = VideoViews(dataset, rows, test_protocol(settings), reader)
+    views, labeled = VideoViews(dataset, rows, model.protocol, reader), []
     for position, row in enumerate(tqdm(rows.tolist(), unit="video", disable=None)):
         try:
             clips = views[position]
         except UnreadableVideoError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        with autocast(device, precision):
-            parts = [model(normalize(part.to(device))) for part in clips.split(BATCH_CLIPS)]
-        yield dataset.record(row).name, torch.cat(parts).float().cpu()
+        logits = torch.cat([model.view_logits(part) for part in clips.split(BATCH_CLIPS)])
+        label, confidence, second, agreement = pseudo_label(model, logits)
+        names = dataset.record(row).name, model.classes[label], model.classes[second]
+        labeled.append((names[0], names[1], confidence, names[2], agreement))
+    if not labeled:
+        raise ValueError(f"{dataset.root}: none of {len(rows)} unlabeled videos can be read")
+    table = pd.DataFrame(labeled, columns=list(COLUMNS)).round({"confidence": 4, "agreement": 4})
+    table = table.sort_values(["confidence", "agreement", "name"], ignore_index=True)
+    write_text(run.folder / TABLE, table.to_csv(index=False))
+    return table
+
+
+# --- Decisions ------------------------------------------------------------------------------------
+
+
+class PseudoLabels:
+    """The pseudo-labels of a run and the decisions about them.
+
+    Args:
+        run: The run.
+
+    Attributes:
+        data: The data of the run.
+        table: The pseudo-labels, columns `COLUMNS`.
+        labels: Video -> pseudo-label.
+        decisions: Video -> decided class, empty if it was skipped.
+
+    Raises:
+        ValueError: If a file is missing or damaged, or has other videos or classes.
+    """
+
+    def __init__(self, run: RunDir):
+        self.run, self.data = run, load_data(run.settings())
+        names = self.data.labeled.index["name"].to_numpy()[unlabeled_rows(run, self.data)]
+        self.table = self._read(TABLE, COLUMNS, names, f"create it with {labeling_command(run)}")
+        self.labels = dict(zip(self.table["name"], self.table["label"], strict=True))
+        self.decisions = self._read_decisions()
+
+    def decide(self, name: str, label: str) -> None:
+        """Save the class of a video; an empty one skips it."""
+        decisions = self._read_decisions() | {name: label}  # another window may have written
+        rows = [(video, decided, self.labels[video]) for video, decided in decisions.items()]
+        text = pd.DataFrame(rows, columns=list(DECISION_COLUMNS)).to_csv(index=False)
+        write_text(self.run.folder / DECISIONS, text)
+        self.decisions = decisions
+
+    def write_split(self, split_name: str) -> Path:
+        """Write the labeled videos of the run and the decided ones as a split of the data set.
+
+        Raises:
+            ValueError: If nothing was decided, or the name exists or is not plain.
+        """
+        dataset = self.data.labeled
+        decided = {name: label for name, label in self.decisions.items() if label}
+        if not decided:
+            raise ValueError(
+                f"{self.run.folder / DECISIONS}: no pseudo-label is accepted or corrected yet; do "
+                f"so in notebooks/4_evaluate.ipynb with run_dir = {_short(self.run.folder)!r}"
+            )
+        if not re.fullmatch(SPLIT_NAME, split_name) or yaml.safe_load(split_name) != split_name:
+            raise ValueError(
+                f"split name {split_name!r}: must be a word that begins with a letter and has "
+                "letters, digits, '_', '.', '+' and '-' only; choose one like 'checked'"
+            )
+        if (path := dataset.folder / "splits" / f"{split_name}.txt").exists():
+            raise ValueError(f"split name {split_name!r}: {path} exists; choose another name")
+        rows = pd.Index(dataset.index["name"]).get_indexer(list(decided))
+        relabeled = dataset.relabeled(rows, [dataset.classes.index(c) for c in decided.values()])
+        labels = relabeled.index["label"].to_numpy()
+        rows = np.concatenate([self.data.labeled_rows, rows])
+        differ = rows[labels[rows] != self.data.unlabeled.index["label"].to_numpy()[rows]]
+        if len(differ):  # written first: without it the split would be refused
+            write_split(relabeled, str(path.parent / "decided" / path.name), differ)
+        return write_split(relabeled, str(path), rows)
+
+    def _read_decisions(self) -> dict[str, str]:
+        if not (self.run.folder / DECISIONS).is_file():
+            return {}
+        remedy = "correct that line, or delete the file and decide again"
+        table = self._read(DECISIONS, DECISION_COLUMNS, self.table["name"], remedy)
+        return dict(zip(table["name"], table["label"], strict=True))
+
+    def _read(self, file: str, columns: dict, names: Sequence[str], remedy: str) -> pd.DataFrame:
+        """Read a table of the run's folder; ValueError if a name or a class does not fit."""
+        with reading(path := self.run.folder / file, remedy):
+            table = pd.read_csv(path, dtype=columns, keep_default_na=False)[list(columns)]
+        classes = {*self.data.labeled.classes, *([""] if file == DECISIONS else [])}
+        checks = [
+            ("name", ~table["name"].isin(names), "is no unlabeled video of the run"),
+            ("name", table["name"].duplicated(), "occurs twice"),
+        ]
+        for name in {"label", "second"} & columns.keys():
+            checks.append((name, ~table[name].isin(classes), "is no class of the data set"))
+        for name, is_wrong, problem in checks:
+            if is_wrong.any():
+                line = int(is_wrong.to_numpy().argmax())
+                text = f"{name} {table[name].iloc[line]!r} {problem}"
+                raise ValueError(f"{path}, line {line + 2}: {text}; {remedy}")
+        return table
+
+
+# --- Commands -------------------------------------------------------------------------------------
+
+
+def labeling_command(run: RunDir) -> str:
+    """Return the command that creates a run's table of pseudo-labels."""
+    return f"python -m lib.evaluate.pseudo_labels {shlex.quote(_short(run.folder))}"
+
+
+def training_command(run: RunDir, split_name: str) -> str:
+    """Return the command that trains a run like this one with another labeled split."""
+    base, mark, seed = run.name.rpartition("_seed")
+    name = f"{base}_{split_name}{mark}{seed}" if mark else f"{run.name}_{split_name}"
+    folder = _short(run.folder.with_name(name))
+    if not re.fullmatch(PLAIN_VALUE, folder):
+        folder = json.dumps(folder, ensure_ascii=False)  # as YAML
+    values = (f"labeled_split={split_name}", "labeled_fraction=1.0", f"run_dir={folder}")
+    words = ["python -m lib.batch --from", shlex.quote(_short(run.folder))]
+    return " ".join([*words, *(f"--set {shlex.quote(value)}" for value in values)])
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.evaluate.pseudo_labels")
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", help="folder of a finished run that used unlabelled videos")
-    parser.add_argument("--list", metavar="NAME", help="write what was decided as a labelled list")
+    parser.add_argument("run", help="folder of a finished run that used unlabeled videos")
+    parser.add_argument("--split", metavar="NAME", help="write the decisions as a labeled split")
     options = parser.parse_args(arguments)
     run = RunDir(options.run)
     try:
-        if options.list is not None:
-            print(f"written: {PseudoLabels(run).write_split(options.list)}; to go on with it:")
-            print(command_to_go_on(run, options.list))
+        if options.split is not None:
+            print(f"written: {PseudoLabels(run).write_split(options.split)}; to train with it:")
+            print(training_command(run, options.split))
             return 0
         table = write_pseudo_labels(run)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table.head(MAX_SHOWN).round(2).to_string(index=False))
-    print(f"{len(table)} videos: {run.folder / TABLE}; look through them at the end of")
+    print(f"{len(table)} videos: {run.folder / TABLE}; review them at the end of")
     print(f"notebooks/4_evaluate.ipynb, with run_dir = {str(run.folder)!r}")
     return 0
 

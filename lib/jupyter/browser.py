@@ -7,20 +7,18 @@ import ipywidgets as widgets
 import numpy as np
 from torch import Tensor
 
-from lib.evaluate.invariance import CenterClips
-from lib.evaluate.test import SplitResult
+from lib.evaluate.clip_regions import CenterClips, boxes_note, predict_regions
+from lib.evaluate.run_results import SplitResult, paired_results
+from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.confusion_grid import SHOWN, ConfusionGrid
 from lib.jupyter.html import FADED, escape
-from lib.plots.clip_regions import part_predictor
 from lib.plots.evaluation import (
     RIGHT,
     clip_tile,
     confident_mistakes,
-    probabilities,
     tiles_html,
 )
 from lib.plots.style import BLUE, GRAY, ORANGE, shorten
-from lib.report.results import results_beside
 from lib.runs.run_dir import RunDir
 
 PAGE = 4  # clips that play at once
@@ -52,7 +50,7 @@ class EvaluationBrowser:
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
         self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, run.settings()))
-        self._predict = None
+        self._model: TrainedModel | None = None
         self._cell: tuple[int, int] | None = None
         self._build_controls(second_run_dir)
         self.matrix.fill(self.result, self._class)
@@ -123,14 +121,14 @@ class EvaluationBrowser:
         self.beside, self.trouble = {self.run.name: self.result}, ""
         try:
             other = self._runs.get(self.second_run.value)
-            self.beside = results_beside(self.run, self.results, other, self.list.value)
+            self.beside = paired_results(self.run, self.results, other, self.list.value)
         except (ValueError, OSError) as error:
             self.trouble = str(error)
 
     def _choose(self) -> None:
         """List the chosen videos and show the first."""
         found, words = self._found()
-        self._positions, self._shares = found, probabilities(self.result)
+        self._positions, self._shares = found, self.result.probabilities
         why = f'<br><span style="{FADED}">{escape(self.trouble)}</span>' * bool(self.trouble)
         self.note.value = f"<b>{len(found)}</b> {escape(words)}{why}"
         self.videos.unobserve(self._on_video, names="value")
@@ -198,7 +196,7 @@ class EvaluationBrowser:
         """Return HTML of one video: its parts, and the five best classes by part and run."""
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
         name = escape(self.result.dataset.index["name"].iloc[row])
-        bars = {run: probabilities(result)[position] for run, result in self.beside.items()}
+        bars = {run: result.probabilities[position] for run, result in self.beside.items()}
         movie, parts = self._parts(row, label)
         colors = [BLUE, ORANGE][: len(bars)] + [GRAY] * (len(parts) - 1)
         bars |= {part: share for part, share in parts.items() if part != "whole clip"}
@@ -216,20 +214,23 @@ class EvaluationBrowser:
     def _parts(self, row: int, label: int) -> tuple[str, dict[str, np.ndarray]]:
         """Return a movie of the actor alone and the background alone, and what they look like."""
         try:
-            if self._predict is None:
-                self._predict = part_predictor(self.run, self.checkpoint, self.classes, self.clips)
-            views, shares = self._predict(row)
+            if self._model is None:
+                load = TrainedModel.load
+                self._model = load(self.run, self.checkpoint, classes=self.classes)
+            clip, mask = self.clips(row)
+            regions = predict_regions(self._model, clip, mask, boxes_note(mask))
         except (OSError, ValueError, RuntimeError) as error:
             return f"<p>no network to ask: {escape(shorten(str(error), 160))}</p>", {}
-        if len(shares) == 1:
-            return f'<p style="{FADED}">{escape(views["actor only"])}</p>', {}
+        if regions.note:
+            return f'<p style="{FADED}">{escape(regions.note)}</p>', {}
         tiles = []
-        for part, share in shares.items():
+        for part, share in regions.probabilities.items():
             best = int(share.argmax())
-            tile = clip_tile(views[part], label, share, self.classes)
+            tile = clip_tile(regions.clips[part], label, share, self.classes)
             title = f"{part.split()[0]}: {shorten(self.classes[best], 12)}"
             tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
-        return tiles_html(tiles, "the whole clip, its actor alone, its background alone"), shares
+        movie = tiles_html(tiles, "the whole clip, its actor alone, its background alone")
+        return movie, regions.probabilities
 
 
 def readable_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) -> Tensor | str:

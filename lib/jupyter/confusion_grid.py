@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from lib.evaluate.test import SplitResult
+from lib.evaluate.run_results import SplitResult
 from lib.jupyter.html import FADED, escape
 from lib.plots.evaluation import RIGHT, confused_classes, confusion_matrix, recall
 from lib.plots.style import shorten

@@ -1,14 +1,15 @@
-"""Accepting and correcting the pseudo-labels of a run, in JupyterLab."""
+"""Review of the pseudo-labels of a run in JupyterLab: accept, correct or skip them."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import ipywidgets as widgets
 import pandas as pd
 
-from lib.evaluate.invariance import CenterClips
-from lib.evaluate.label_review import TABLE, PseudoLabels, command_to_go_on, table_command
+from lib.evaluate.clip_regions import CenterClips
+from lib.evaluate.pseudo_labels import TABLE, PseudoLabels, labeling_command, training_command
 from lib.jupyter.browser import CLIPS_KEPT, readable_clip
-from lib.jupyter.html import FADED, escape, show, wrapping
+from lib.jupyter.html import FADED, error_html, escape, show, wrapping
 from lib.jupyter.tiles import Tile
 from lib.plots.evaluation import tiles_html
 from lib.plots.style import BLUE, shorten
@@ -16,7 +17,7 @@ from lib.runs.run_dir import RunDir
 
 
 class PseudoLabelBrowser:
-    """Go through the pseudo-labels, accept, correct or skip them, and write the labelled list.
+    """A list of the pseudo-labels with buttons to decide about each, and to write the split.
 
     Args:
         run: A run with a table of pseudo-labels.
@@ -31,16 +32,18 @@ class PseudoLabelBrowser:
         self._list_videos(0)
 
     def _build(self, classes: tuple[str, ...]) -> None:
-        self.count, self.clip, self.said = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.count, self.clip, self.message = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.videos = widgets.Select(rows=16, layout=widgets.Layout(width="98%"))
         self.videos.observe(self._on_video, names="value")
         self.other = widgets.Dropdown(options=[(shorten(name, 40), name) for name in classes])
-        self.split_name = widgets.Text(value="checked", description="list name")
+        self.split_name = widgets.Text(value="checked", description="split name")
         self.other.layout.width, self.split_name.layout.width = "150px", "260px"
-        self.accept = _button("accept", "check", lambda: self._decide(self._shown["label"]))
-        self.skip = _button("skip", "step-forward", lambda: self._decide(""))
-        self.correct = _button("take this class", "pencil", lambda: self._decide(self.other.value))
-        self.write = _button("write the list", "save", self._write)
+        self.accept = self._button("accept", "check", lambda: self._decide(self._shown["label"]))
+        self.skip = self._button("skip", "step-forward", lambda: self._decide(""))
+        self.correct = self._button(
+            "take this class", "pencil", lambda: self._decide(self.other.value)
+        )
+        self.write = self._button("write the split", "save", self._write)
         buttons = [self.accept, self.skip, widgets.HBox([self.other, self.correct])]
         right = [self.clip, widgets.HBox(buttons, layout=wrapping())]
         columns = [
@@ -49,84 +52,80 @@ class PseudoLabelBrowser:
         ]
         below = widgets.HBox([self.split_name, self.write], layout=wrapping())
         top = widgets.HBox(columns, layout=wrapping())
-        self.widget = widgets.VBox([top, below, self.said])
+        self.widget = widgets.VBox([top, below, self.message])
+
+    def _button(self, description: str, icon: str, act: Callable[[], None]) -> widgets.Button:
+        button = widgets.Button(description=description, icon=icon, layout={"width": "130px"})
+
+        def on_click(_: widgets.Button) -> None:
+            try:
+                act()
+            except (ValueError, OSError) as error:
+                self.message.value = error_html(error)
+
+        button.on_click(on_click)
+        return button
 
     @property
     def _shown(self) -> pd.Series:
-        """The table's row of the video that is shown."""
+        """The table's row of the shown video."""
         return self.table.iloc[self.videos.value]
 
     def _list_videos(self, start: int) -> None:
-        """Write list and counts anew; show the first open video from a position on."""
+        """Rewrite list and counts; show the first undecided video from a position on."""
         decisions, names = self.labels.decisions, self.table["name"].tolist()
         order = [*range(start, len(names)), *range(start)]
         skipped = sum(not label for label in decisions.values())
-        accepted = sum(self.labels.said[name] == label for name, label in decisions.items())
+        accepted = sum(self.labels.labels[name] == label for name, label in decisions.items())
         self.videos.unobserve(self._on_video, names="value")
         self.videos.options = [(self._line(row), k) for k, row in self.table.iterrows()]
         self.videos.value = next((k for k in order if names[k] not in decisions), order[0])
         self.videos.observe(self._on_video, names="value")
         self._on_video()
-        self.count.value = (  # last: who sees it may go on
+        self.count.value = (  # last: it tells a test that the buttons are ready
             f"<b>{len(decisions)}</b> of {len(names)} videos: {accepted} accepted, "
             f"{len(decisions) - accepted - skipped} corrected, {skipped} skipped"
         )
 
     def _line(self, row: pd.Series) -> str:
-        given, said = self.labels.decisions.get(row["name"]), shorten(row["label"], 24)
-        mark = {None: "·", "": "skipped:", row["label"]: "✓"}.get(given)
-        mark = f"{shorten(given, 24)} ←" if mark is None else mark
-        return f"{mark} {said} {100 * row['confidence']:.0f} %, {shorten(row['name'], 40)}"
+        decision, label = self.labels.decisions.get(row["name"]), shorten(row["label"], 24)
+        mark = {None: "·", "": "skipped:", row["label"]: "✓"}.get(decision)
+        mark = f"{shorten(decision, 24)} ←" if mark is None else mark
+        return f"{mark} {label} {100 * row['confidence']:.0f} %, {shorten(row['name'], 40)}"
 
     def _on_video(self, _: object = None) -> None:
         row = self._shown
-        sure = f"{100 * row['confidence']:.0f} %"
+        confidence = f"{100 * row['confidence']:.0f} %"
         clip = readable_clip(self.clips, self.rows[self.videos.value])
-        tile = Tile(f"{shorten(row['label'], 20)} {sure}", BLUE, clip)
+        tile = Tile(f"{shorten(row['label'], 20)} {confidence}", BLUE, clip)
         self.other.value = row["second"]
         self.clip.value = (
-            f"<b>{escape(row['label'])}</b> with confidence {sure}, "
+            f"<b>{escape(row['label'])}</b> with confidence {confidence}, "
             f"{100 * row['agreement']:.0f} % of the views agree; second: {escape(row['second'])}"
             f"{tiles_html([tile], 'a clip of the video')}"
             f'<div style="{FADED};overflow-wrap:anywhere">{escape(row["name"])}</div>'
         )
 
     def _decide(self, label: str) -> None:
-        """Write a decision down, and go on to the next video without one."""
-        try:
-            self.labels.decide(self._shown["name"], label)
-        except (ValueError, OSError) as error:
-            self.said.value = f'<div role="alert">{escape(error)}</div>'
-            return
+        """Save a decision and show the next undecided video."""
+        self.labels.decide(self._shown["name"], label)
         self._list_videos((self.videos.value + 1) % len(self.table))
 
     def _write(self) -> None:
-        try:
-            path = self.labels.write_split(self.split_name.value)
-        except (ValueError, OSError) as error:
-            self.said.value = f'<div role="alert">{escape(error)}</div>'
-            return
-        command = escape(command_to_go_on(self.run, self.split_name.value))
-        self.said.value = (
-            f"written: {escape(path)}; to go on with it:"
-            f'<pre style="white-space:pre-wrap">{command}</pre>'
+        path = self.labels.write_split(self.split_name.value)
+        self.message.value = (
+            f"written: {escape(path)}; to train with it:<pre style='white-space:pre-wrap'>"
+            f"{escape(training_command(self.run, self.split_name.value))}</pre>"
         )
 
 
-def _button(description: str, icon: str, do: object) -> widgets.Button:
-    button = widgets.Button(description=description, icon=icon)
-    button.layout.width = "130px"
-    button.on_click(lambda _: do())
-    return button
-
-
 def show_pseudo_labels(run: RunDir) -> None:
-    """Show the browser of a run's pseudo-labels, or say why there is none and what to do."""
+    """Show the browser of a run's pseudo-labels; without a table, print how to create it."""
     settings = run.settings()
     if not settings.reads_unlabeled:
-        print(f"no pseudo-labels: objective {settings.objective!r} uses no unlabelled videos")
+        print(f"no pseudo-labels: objective {settings.objective!r} uses no unlabeled videos")
     elif not (run.folder / TABLE).is_file():
-        print(f"make the table first, then run this cell again:\n{table_command(run)}")
+        print(f"create the table first, then run this cell again:\n{labeling_command(run)}")
     else:
         try:
             browser = PseudoLabelBrowser(run)

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from lib.plots.evaluation import recall
 from lib.plots.style import COLORS, GREEN, REPORT_WIDTH, VERMILLION, shorten, styled
-from lib.report.verdict import CONTRADICTED, HOLDS, UNDECIDED, Pair, paired_differences
 
 GAIN, LOSS = GREEN, VERMILLION
 LONGEST_NAME = 40  # letters of a group beside an axis
@@ -17,23 +16,23 @@ LONGEST_NAME = 40  # letters of a group beside an axis
 
 @styled
 def accuracy_bars(summary: pd.DataFrame) -> Figure:
-    """Show top-1 per group of runs and list: bars are means over seeds, dots the single runs.
+    """Show top-1 per group of runs and split: bars are means over seeds, dots the single runs.
 
     Args:
-        summary: Columns group, list, top1 (percent); one row a run and list.
+        summary: Columns group, split, top1 (percent); one row per run and split.
     """
-    groups, lists = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["list"]))
-    height = 1.3 + (0.3 * len(lists) + 0.15) * len(groups)
+    groups, splits = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["split"]))
+    height = 1.3 + (0.3 * len(splits) + 0.15) * len(groups)
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")
-    top1 = {key: part["top1"] for key, part in summary.groupby(["group", "list"])}
-    for number, name in enumerate(lists):
+    top1 = {key: part["top1"] for key, part in summary.groupby(["group", "split"])}
+    for number, name in enumerate(splits):
         label = name
         for position, group in enumerate(groups):
             if (values := top1.get((group, name))) is None:
                 continue
-            y = position + (number - (len(lists) - 1) / 2) * 0.8 / len(lists)
+            y = position + (number - (len(splits) - 1) / 2) * 0.8 / len(splits)
             color = COLORS[number % len(COLORS)]
-            axis.barh(y, values.mean(), 0.74 / len(lists), color=color, label=label)
+            axis.barh(y, values.mean(), 0.74 / len(splits), color=color, label=label)
             axis.scatter(values, [y] * len(values), color="black", ec="white", s=16, zorder=3)
             mean = f"{values.mean():.1f}"
             axis.text(1, y, mean, va="center", fontsize=9, color="white", fontweight="bold")
@@ -41,7 +40,7 @@ def accuracy_bars(summary: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(groups)), [shorten(group, LONGEST_NAME) for group in groups])
     axis.invert_yaxis()
     axis.set(xlabel="top-1 accuracy (%); dots: single seeds", ylabel="runs", xlim=(0, 102))
-    axis.set_title(ahead_in_every_seed(summary, lists[0]))
+    axis.set_title(ahead_in_every_seed(summary, splits[0]))
     axis.grid(axis="x")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -51,12 +50,11 @@ def ahead_in_every_seed(summary: pd.DataFrame, split_name: str) -> str:
     """Return in words whether a group's worst seed is above every other group's best one.
 
     Args:
-        summary: Columns group, list, top1 (percent); one row a run and list.
-        split_name: The list.
+        summary: Columns group, split, top1 (percent); one row per run and split.
+        split_name: The split.
     """
-    seeds = (
-        summary[summary["list"] == split_name].groupby("group")["top1"].agg(["min", "max", "count"])
-    )
+    top1 = summary[summary["split"] == split_name].groupby("group")["top1"]
+    seeds = top1.agg(["min", "max", "count"])
     if len(seeds) < 2 or seeds["count"].min() < 2:
         return f"Top-1 on {split_name}: single runs, which decide nothing" if len(seeds) else ""
     first = seeds["min"].idxmax()
@@ -70,21 +68,21 @@ def ahead_in_every_seed(summary: pd.DataFrame, split_name: str) -> str:
 
 
 @styled
-def difference_intervals(summary: pd.DataFrame, comparisons: pd.DataFrame) -> Figure:
+def difference_intervals(comparisons: pd.DataFrame, differences: Sequence[pd.Series]) -> Figure:
     """Show paired differences of groups: each seed a dot, the interval of the mean a bar.
 
     Args:
-        summary: Columns group, seed, list, top1 (percent); one row a run and list.
-        comparisons: From `verdict.compare_groups`, at least one row.
+        comparisons: Columns better, worse, split, seeds, difference, low, high, verdict; one row
+            per comparison, at least one.
+        differences: Differences of each comparison by seed, points.
     """
     height = 1.3 + 0.32 * len(comparisons)
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")
     axis.use_sticky_edges = False
-    lists = list(dict.fromkeys(comparisons["list"]))
-    for y, row in enumerate(comparisons.to_dict("records")):
-        color = COLORS[lists.index(row["list"]) % len(COLORS)]
-        pair = Pair(row["better"], row["worse"], row["list"])
-        values = paired_differences(summary, pair)
+    splits = list(dict.fromkeys(comparisons["split"]))
+    rows = comparisons.to_dict("records")
+    for y, (row, values) in enumerate(zip(rows, differences, strict=True)):
+        color = COLORS[splits.index(row["split"]) % len(COLORS)]
         if row["seeds"] > 1:
             axis.barh(y, row["high"] - row["low"], 0.5, left=row["low"], color=color, alpha=0.35)
         if len(values):
@@ -96,7 +94,8 @@ def difference_intervals(summary: pd.DataFrame, comparisons: pd.DataFrame) -> Fi
     axis.set_xlabel("difference of top-1 (points); dots: single seeds, bars: 95 % interval")
     axis.set_ylabel("comparison")
     counts = comparisons["verdict"].value_counts()
-    held, undecided, against = (counts.get(word, 0) for word in (HOLDS, UNDECIDED, CONTRADICTED))
+    words = ("holds", "not decided", "contradicted")
+    held, undecided, against = (counts.get(word, 0) for word in words)
     axis.set_title(
         f"Of {len(comparisons)} comparisons {held} hold, {undecided} are not decided, "
         f"{against} are contradicted"
@@ -107,7 +106,7 @@ def difference_intervals(summary: pd.DataFrame, comparisons: pd.DataFrame) -> Fi
 
 def _label(row: Mapping[str, object]) -> str:
     better, worse = (shorten(row[name], 32) for name in ("better", "worse"))
-    return f"{better} − {worse}, {shorten(row['list'], 16)}"
+    return f"{better} − {worse}, {shorten(row['split'], 16)}"
 
 
 @styled
@@ -126,7 +125,7 @@ def class_gains(
         after: That of the second.
         classes: Class names.
         names: The groups' names.
-        split_name: The list.
+        split_name: The split.
     """
     gains = np.nan_to_num(recall(after) - recall(before))  # without videos there is none
     order = np.argsort(gains)

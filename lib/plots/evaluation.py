@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.config import TrainSettings
-from lib.evaluate.invariance import CenterClips
-from lib.evaluate.test import SplitResult
+from lib.evaluate.clip_regions import CenterClips
+from lib.evaluate.run_results import SplitResult
 from lib.jupyter.tiles import Tile, tiles_html
 from lib.plots.clips import clip_rows
 from lib.plots.style import (
@@ -34,13 +33,6 @@ MAX_NAMES = 30  # classes; more names cannot be read
 MAX_MISTAKES = 4  # in a figure or movie
 NAME_LENGTH = 22
 RIGHT, WRONG = ACCURACY, VERMILLION
-
-
-def probabilities(result: SplitResult) -> np.ndarray:
-    """Return class probabilities (N, K) of the fused scores."""
-    if result.fusion == "probabilities":
-        return result.scores
-    return torch.from_numpy(result.scores).softmax(dim=1).numpy()
 
 
 def confused_classes(matrix: np.ndarray, count: int, around: int | None = None) -> np.ndarray:
@@ -174,7 +166,7 @@ def comparison_figure(pairs: Mapping[str, SplitResult]) -> Figure:
     """Show on how many videos of a list two runs are right and wrong.
 
     Args:
-        pairs: Of the two runs, from `results_beside`.
+        pairs: Of the two runs, from `paired_results`.
     """
     names, (ours, other) = list(pairs), pairs.values()
     a, b = (result.scores.argmax(1) == result.labels for result in (ours, other))
@@ -210,7 +202,7 @@ def message_figure(text: str) -> Figure:
 def confident_mistakes(result: SplitResult) -> np.ndarray:
     """Return positions in the list of the mistakes, the most confident first; maybe none."""
     found = np.flatnonzero(result.scores.argmax(axis=1) != result.labels)
-    return found[np.argsort(-probabilities(result)[found].max(axis=1), kind="stable")]
+    return found[np.argsort(-result.probabilities[found].max(axis=1), kind="stable")]
 
 
 def clip_tile(clip: Tensor | str, label: int, share: np.ndarray, classes: Sequence[str]) -> Tile:
@@ -271,7 +263,7 @@ def _mistaken_clips(
     result: SplitResult, settings: TrainSettings
 ) -> Iterator[tuple[int, Tensor, int, np.ndarray]]:
     """Yield index row, clip, true class and probabilities (K,) of the mistakes."""
-    clips, shares = CenterClips(result.dataset, settings), probabilities(result)
+    clips, shares = CenterClips(result.dataset, settings), result.probabilities
     for position in confident_mistakes(result)[:MAX_MISTAKES]:
         row = int(result.rows[position])
         yield row, clips(row)[0], int(result.labels[position]), shares[position]
@@ -284,7 +276,7 @@ def top5_of_mistakes(pairs: Mapping[str, SplitResult], split_name: str) -> Figur
     A panel a video, a row a run.
 
     Args:
-        pairs: Run name -> result on one list; from `results_beside`.
+        pairs: Run name -> result on one list; from `paired_results`.
         split_name: The list.
     """
     result = next(iter(pairs.values()))
@@ -298,7 +290,7 @@ def top5_of_mistakes(pairs: Mapping[str, SplitResult], split_name: str) -> Figur
         len(pairs), len(shown), figsize=size, squeeze=False, layout="constrained", sharex=True
     )
     for axes, (name, one) in zip(grid, pairs.items(), strict=True):
-        for axis, row, label in zip(axes, probabilities(one)[shown], truth, strict=True):
+        for axis, row, label in zip(axes, one.probabilities[shown], truth, strict=True):
             best = np.argsort(-row)[:5]
             colors = [RIGHT if k == label else GRAY for k in best]
             axis.barh(range(len(best)), 100 * row[best], color=colors)

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
+from lib.evaluate.run_results import group_of, read_log
 from lib.plots.evaluation import message_figure
 from lib.plots.style import ACCURACY, COLORS, LABELED, RATE, REPORT_WIDTH, UNLABELED, styled
-from lib.report.results import group_of, read_log
 from lib.runs.run_dir import RunDir
 from lib.train.schedule import count_steps, learning_rate, ramp_up
 from lib.train.setup import Data

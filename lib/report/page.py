@@ -1,13 +1,27 @@
-"""An executed notebook as a page to read offline."""
+"""HTML of the report: its texts, and an executed notebook as a self-contained page.
 
-from collections.abc import Sequence
+The texts are macros of `report.html.j2`. Every value in them is escaped for HTML, Markdown and
+MathJax.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
 from lib.fileio import write_text
 from lib.jupyter.html import escape
+from lib.plots.style import GRAY, GREEN, VERMILLION
+from lib.report.verdict import CONTRADICTED, HOLDS, Pair, outside_range, overall
+from lib.runs.environment import numerics_summary
+from lib.runs.run_dir import RunDir
 
-# Figures as wide as the page, tables that scroll by themselves instead of being cut
+VERDICT_COLORS = {HOLDS: GREEN, CONTRADICTED: VERMILLION}
+
+# Figures as wide as the page, tables that scroll instead of being cut
 PAGE_CSS = """
 body { margin: 0 auto; max-width: 1860px; padding: 0 20px; }
 .jp-RenderedHTMLCommon, .jp-RenderedHTMLCommon table { font-size: 16px; }
@@ -17,11 +31,102 @@ body { margin: 0 auto; max-width: 1860px; padding: 0 20px; }
 """
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")  # not -0.0
+
+
+def _texts() -> Any:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
+    )
+    environment.filters["signed"] = _signed
+    return environment.get_template("report.html.j2").module
+
+
+TEXTS = _texts()
+
+
+def page_head(title: str, study: Path, runs: Sequence[RunDir]) -> str:
+    """Return title and origin of the page, in Markdown."""
+    commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
+    return TEXTS.head(title, study.name, len(runs), list(commits))
+
+
+def verdict_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return the top of the page: the questions, the verdict, and the numbers.
+
+    Args:
+        table: As from `verdict.compare_groups`, a row per question; maybe empty.
+        notes: Paragraphs below it, as HTML; empty ones are left out.
+    """
+    word = overall(table["verdict"]) if len(table) else "nothing to compare"
+    questions = table.groupby(["better", "worse"], sort=False)["split"].agg(list).to_dict()
+    color, notes = VERDICT_COLORS.get(word, GRAY), [Markup(note) for note in notes]
+    return TEXTS.verdict(word, color, questions, table.to_dict("records"), notes)
+
+
+def range_note(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
+    """Describe whether the runs are in the range of README, as HTML; empty without a range.
+
+    Args:
+        summary: Columns group, seed, split, top1 (percent).
+        expected: Columns group, split, low, high (percent); from `params/expected.csv`.
+    """
+    outside, total = outside_range(summary, expected)
+    return TEXTS.range(outside.to_dict("records"), total) if total else ""
+
+
+def machine_note(runs: Sequence[RunDir]) -> str:
+    """Describe the differences between the machines of runs, as HTML; empty if there are none."""
+    summaries = [numerics_summary(run.environment()) for run in runs]
+    values = pd.DataFrame(summaries, index=[run.name for run in runs]).fillna("unknown")
+    differences = {
+        field: {value: list(names) for value, names in column.index.groupby(column).items()}
+        for field, column in values.items()
+        if column.nunique() > 1
+    }
+    return TEXTS.machines(differences) if differences else ""
+
+
+def left_out_note(problems: Mapping[str, str]) -> str:
+    """Return the runs that could not be read and their problems, as HTML; empty for none."""
+    return TEXTS.left_out(problems) if problems else ""
+
+
+def run_links(runs: Sequence[RunDir]) -> str:
+    """Return links to the runs' folders, relative to the study, as HTML."""
+    return TEXTS.links([run.name for run in runs])
+
+
+def invariance_html(agreement: pd.DataFrame, pairs: Iterable[Pair]) -> str:
+    """Return the losses of invariance of groups against their baselines, as a list in HTML.
+
+    Args:
+        agreement: A row per group, a column per family: share of unchanged classes, percent.
+        pairs: Groups, and the groups that they are compared with.
+    """
+    compared = dict.fromkeys((pair.better, pair.worse) for pair in pairs)
+    compared = [both for both in compared if {*both} <= set(agreement.index)]
+    losses = [
+        {"group": group, "baseline": baseline, "family": family, "value": value, "before": before}
+        for group, baseline in compared
+        for family, value in agreement.loc[group].items()
+        if value < (before := agreement.loc[baseline, family])
+    ]
+    return TEXTS.invariance(bool(compared), losses)
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
 def export_html(notebook: Path, page: Path) -> Path:
     """Write an executed notebook as one self-contained page without code.
 
-    Cells tagged `notebook-only` are for those who execute the notebook: they are left out, and so
-    are sections that show nothing.
+    Cells tagged `notebook-only` are left out, and so are sections that show nothing.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -51,9 +156,9 @@ def shown_cells(cells: Sequence[Any]) -> list[Any]:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             sections.append([])
         sections[-1].append(cell)
-    return [cell for section in sections if _shows_something(section) for cell in section]
+    return [cell for section in sections if _has_output(section) for cell in section]
 
 
-def _shows_something(section: Sequence[Any]) -> bool:
+def _has_output(section: Sequence[Any]) -> bool:
     codes = [cell for cell in section if cell.cell_type == "code"]
     return not codes or any(cell.outputs for cell in codes)

@@ -1,46 +1,37 @@
-"""What a study says about what was asked: differences over the same seeds, and one word.
+"""Verdict of a study: paired differences over seeds and their 95 % confidence interval.
 
-Two groups of runs are compared seed by seed: runs of one seed share their labelled videos and their
-first weights, so that much of what makes seeds differ cancels. The mean difference
-has a 95 % interval of Student's t over the seeds, and `judge` turns both into one word.
+Two groups of runs are compared seed by seed: runs of one seed share their labeled videos and their
+first weights, so that much of the difference between seeds cancels. The mean difference has a 95 %
+interval of Student's t over the seeds, and `judge` turns the differences into one word.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+
+from lib.config import PROJECT_ROOT
 
 HOLDS, UNDECIDED, CONTRADICTED = "holds", "not decided", "contradicted"
-# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-NORMAL_QUANTILE = 1.959964
 COLUMNS = [
-    "better", "worse", "list", "seeds", "agree", "difference", "low", "high", "verdict",
+    "better", "worse", "split", "seeds", "agree", "difference", "low", "high", "verdict",
 ]  # fmt: skip
+CLAIMS = PROJECT_ROOT / "params" / "claims.csv"  # columns study, better, worse, split
+EXPECTED = PROJECT_ROOT / "params" / "expected.csv"  # columns study, group, split, low, high
 
 
 class Pair(NamedTuple):
-    """A question: is the group `better` ahead of the group `worse` on a list?"""
+    """A question: is the group `better` ahead of the group `worse` on a split?"""
 
     better: str
     worse: str
-    split_name: str
+    split: str
 
 
 # --- Statistics -----------------------------------------------------------------------------------
-
-
-def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t.
-
-    Source: Abramowitz and Stegun, table 26.10; beyond it the expansion 26.7.5.
-    """
-    if freedom <= len(T_QUANTILES):
-        return T_QUANTILES[freedom - 1]
-    z = NORMAL_QUANTILE
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -48,16 +39,16 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return np.nan, np.nan
-    half = t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return values.mean() - half, values.mean() + half
 
 
 def judge(differences: Sequence[float]) -> str:
-    """Return what paired differences, better minus worse, say about "better is ahead".
+    """Return the verdict of paired differences, better minus worse, on "better is ahead".
 
-    *holds*: at least two seeds, every one of them agrees (its difference is above 0), and the
-    interval of the mean lies above 0. *contradicted*: the interval lies below 0, or at least three
-    seeds all say the opposite. Everything else, one seed above all, is *not decided*.
+    *holds*: at least two seeds, each with a difference above 0, and the interval of the mean lies
+    above 0. *contradicted*: the interval lies below 0, or at least three seeds, all with a
+    difference below 0. Everything else, in particular one seed, is *not decided*.
     """
     values = np.asarray(differences, dtype=float)
     low, high = interval(values)  # NaN with one seed: no comparison is true
@@ -72,10 +63,10 @@ def paired_differences(summary: pd.DataFrame, pair: Pair) -> pd.Series:
     """Return seed -> top-1 of `better` minus that of `worse`, in points, for the shared seeds.
 
     Args:
-        summary: Columns group, seed, list, top1 (percent); one row a run and list.
-        pair: What is compared.
+        summary: Columns group, seed, split, top1 (percent); one row per run and split.
+        pair: The question.
     """
-    part = summary[summary["list"] == pair.split_name]
+    part = summary[summary["split"] == pair.split]
     top1 = part.groupby(["group", "seed"])["top1"].mean()
     groups = top1.index.get_level_values("group")
     if not {pair.better, pair.worse} <= set(groups):
@@ -84,7 +75,7 @@ def paired_differences(summary: pd.DataFrame, pair: Pair) -> pd.Series:
 
 
 def compare_groups(summary: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame:
-    """Return one row a question, columns `COLUMNS`: differences in points, seeds that agree.
+    """Return one row per question, columns `COLUMNS`: differences in points, agreeing seeds.
 
     Args:
         summary: As for `paired_differences`.
@@ -94,31 +85,62 @@ def compare_groups(summary: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame
     for pair in pairs:
         values = paired_differences(summary, pair).to_numpy()
         mean = values.mean() if len(values) else np.nan
-        broadcast = int((values > 0).sum())
-        rows.append((*pair, len(values), broadcast, mean, *interval(values), judge(values)))
-    table = pd.DataFrame(rows, columns=COLUMNS).round({"difference": 3, "low": 3, "high": 3})
+        agree = int((values > 0).sum())
+        rows.append((*pair, len(values), agree, mean, *interval(values), judge(values)))
     numbers = ["difference", "low", "high"]
-    table[numbers] = table[numbers].astype(float) + 0.0  # not -0.0
+    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
+    table[numbers] = table[numbers].round(3) + 0.0  # not -0.0
     return table
 
 
 def overall(verdicts: Iterable[str]) -> str:
-    """Return the word for all questions: one contradicts all, and all must hold."""
+    """Return the verdict of all questions: one contradicts all, and all must hold."""
     words = set(verdicts)
     if CONTRADICTED in words:
         return CONTRADICTED
     return HOLDS if words == {HOLDS} else UNDECIDED
 
 
-# --- What is asked --------------------------------------------------------------------------------
+# --- Questions ------------------------------------------------------------------------------------
+
+
+def of_study(path: Path, study: str) -> pd.DataFrame:
+    """Return the rows of a study in `claims.csv` or `expected.csv`; none without the file."""
+    if not path.is_file():
+        return pd.DataFrame(columns=["study", "better", "worse", "group", "split", "low", "high"])
+    table = pd.read_csv(path, comment="#")
+    return table[table["study"] == study]
+
+
+def plan_comparisons(
+    summary: pd.DataFrame, study: str, baseline: str = ""
+) -> tuple[list[Pair], dict[str, str]]:
+    """Return the questions of a study, and group -> the baseline that it is compared with.
+
+    The questions are the claims of the study in `params/claims.csv`, else whether each group is
+    better than its baseline. Without a baseline as of `find_baselines`, the only group that claims
+    name as worse is the baseline of all.
+
+    Args:
+        summary: As from `study.summarize`.
+        study: Name of the study, as in `params/`.
+        baseline: Group to compare all others with, instead of claims and baselines.
+
+    Raises:
+        ValueError: If there is no such group.
+    """
+    baselines = find_baselines(summary, baseline)
+    claimed = [] if baseline else claimed_pairs(of_study(CLAIMS, study), summary)
+    worse = {pair.worse for pair in claimed} & set(summary["group"])
+    if not baselines and len(worse) == 1:
+        baselines = find_baselines(summary, worse.pop())
+    return claimed or baseline_pairs(summary, baselines), baselines
 
 
 def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
-    """Return group -> the baseline that it is compared with.
+    """Return group -> its baseline: the supervised group of weak views, equal labels and network.
 
-    A baseline is a supervised group whose labelled clips have weak views only. A group is compared
-    with the one that has as many labels and the same network; groups without such a one are left
-    out.
+    Groups without a baseline are left out.
 
     Args:
         summary: Columns group, objective, view, labels, model.
@@ -141,29 +163,29 @@ def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
 
 
 def baseline_pairs(summary: pd.DataFrame, baselines: dict[str, str]) -> list[Pair]:
-    """Return the questions "is each group better than its baseline?", list by list."""
-    lists = dict.fromkeys(summary["list"])
-    return [Pair(*both, name) for both in baselines.items() for name in lists]
+    """Return the questions "is each group better than its baseline?", on each split."""
+    splits = dict.fromkeys(summary["split"])
+    return [Pair(*both, name) for both in baselines.items() for name in splits]
 
 
 def claimed_pairs(claims: pd.DataFrame, summary: pd.DataFrame) -> list[Pair]:
-    """Return what a study claims; a claim about groups of which none is there is left out.
+    """Return the claims of a study of which at least one group is there.
 
     Args:
-        claims: Columns better, worse, list; the rows of the study.
-        summary: Columns group, list.
+        claims: Columns better, worse, split; the rows of the study.
+        summary: Column group.
     """
-    pairs = [Pair(*row) for row in claims[["better", "worse", "list"]].itertuples(index=False)]
+    pairs = [Pair(*row) for row in claims[["better", "worse", "split"]].itertuples(index=False)]
     groups = set(summary["group"])
     return [pair for pair in pairs if groups & {pair.better, pair.worse}]
 
 
-def outside_of(summary: pd.DataFrame, expected: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the runs whose top-1 lies outside of the range expected, and how many have one.
+def outside_range(summary: pd.DataFrame, expected: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the runs whose top-1 is outside the expected range, and the number of ranges.
 
     Args:
-        summary: Columns run, group, list, top1 (percent).
-        expected: Columns group, list, low, high (percent, both included).
+        summary: Columns run, group, split, top1 (percent).
+        expected: Columns group, split, low, high (percent, both included).
     """
-    both = summary.merge(expected, on=["group", "list"])
+    both = summary.merge(expected, on=["group", "split"])
     return both[~both["top1"].between(both["low"], both["high"])], len(both)

@@ -18,7 +18,8 @@ from lib.augment.views import EvalTransform
 from lib.config import EvaluateSettings
 from lib.data.dataset import write_split
 from lib.data.video_reader import FrameReader, uniform_clip_indices
-from lib.evaluate.test import evaluate, load_trained
+from lib.evaluate.test import evaluate
+from lib.evaluate.trained_model import TrainedModel
 from lib.plots.evaluation import confusion_matrix
 from lib.runs.distributed import DistContext, launch
 from lib.runs.run_dir import RunDir
@@ -262,7 +263,7 @@ def test_every_score_is_that_of_its_own_video(coded, monkeypatch, rows, size):
     """Whatever process scored it: red is 4 · frame + video, and the frames are the same."""
 
     def score(rank: int, gather) -> np.ndarray:
-        monkeypatch.setattr(DistContext, "gather", gather)
+        monkeypatch.setattr(DistContext, "all_gather", gather)
         world = DistContext(rank, size, torch.device("cpu"))
         return score_videos(MeanRed(), to_float, coded, np.array(rows), protocol, world)
 
@@ -281,7 +282,7 @@ def test_every_score_is_that_of_its_own_video(coded, monkeypatch, rows, size):
 def test_a_process_may_be_left_without_a_video(coded, monkeypatch):
     """Rank 1 of 2, and a single video: it scores none and is given the scores of rank 0."""
     theirs = np.array([[1.5, 2.5]], dtype=np.float32)
-    monkeypatch.setattr(DistContext, "gather", lambda self, value: [theirs, value])
+    monkeypatch.setattr(DistContext, "all_gather", lambda self, value: [theirs, value])
     world = DistContext(1, 2, torch.device("cpu"))
     scores = score_videos(make_scoring_model(), normalize(), coded, np.array([0]), PROTOCOL, world)
     assert scores.tolist() == theirs.tolist()
@@ -389,13 +390,16 @@ def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):
         evaluate(EvaluateSettings(run_dir=str(run.folder)))
 
 
-@pytest.mark.parametrize("began_with", [{"weights": "/gone.pth"}, {"pretrained": True}])
-def test_a_run_is_tested_without_the_weights_that_it_began_with(trained, tmp_path, began_with):
+@pytest.mark.parametrize("first_weights", [{"weights": "/gone.pth"}, {"pretrained": True}])
+def test_a_run_is_tested_without_its_first_weights(trained, tmp_path, monkeypatch, first_weights):
     run = RunDir(shutil.copytree(trained.folder, tmp_path / "copy"))
-    run.params_path.write_text(run.settings().model_copy(update=began_with).as_yaml())
+    run.params_path.write_text(run.settings().model_copy(update=first_weights).as_yaml())
+    normalize = run_normalize(trained.settings())  # the tiny network has no published weights
+    monkeypatch.setattr("lib.evaluate.trained_model.run_normalize", lambda settings: normalize)
     state = run.load()
-    model = load_trained(run, "last", tuple(state["classes"]))
-    for name, value in model.state_dict().items():
+    model = TrainedModel.load(run)
+    assert not model.network.training and model.classes == tuple(state["classes"])
+    for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, state["model"][name], rtol=0, atol=0)
 
 

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from lib.data.dataset import read_dataset
-from lib.evaluate.invariance import CenterClips, measure_invariance
+from lib.evaluate.clip_regions import CenterClips
+from lib.evaluate.invariance import measure_invariance
+from lib.evaluate.trained_model import TrainedModel
 from lib.train.setup import run_normalize
 
 
@@ -18,7 +20,7 @@ class Constant(nn.Module):
 
 
 class Brightness(nn.Module):
-    """Class 0 for clips brighter than the mean colour, else 1: blind to time and place."""
+    """Class 0 for clips brighter than the mean color, else 1: blind to time and place."""
 
     def forward(self, clips):
         mean = clips.mean(dim=(1, 2, 3, 4))
@@ -34,16 +36,17 @@ class FirstFrame(nn.Module):
         return 50 * torch.stack([side, -side, *[torch.full_like(side, -9)] * 4], dim=1)
 
 
+def as_trained(network: nn.Module, settings) -> TrainedModel:
+    return TrainedModel(settings, tuple("abcdef"), network, run_normalize(settings))
+
+
 @pytest.fixture
 def measured(prepared_dir, tiny_settings):
     dataset = read_dataset(prepared_dir / "synthetic")
     rows = dataset.read_split("train")
 
     def measure(model, **options):
-        settings = tiny_settings()
-        return measure_invariance(
-            model, run_normalize(settings), dataset, rows, settings, **options
-        )
+        return measure_invariance(as_trained(model, tiny_settings()), dataset, rows, **options)
 
     return measure
 
@@ -84,10 +87,8 @@ def test_without_boxes_the_scene_is_left_out(prepared_dir, tiny_settings, tmp_pa
     from dataclasses import replace
 
     bare = replace(dataset, folder=tmp_path)
-    settings = tiny_settings()
-    scores = measure_invariance(
-        Constant(), run_normalize(settings), bare, dataset.read_split("val"), settings
-    )
+    model = as_trained(Constant(), tiny_settings())
+    scores = measure_invariance(model, bare, dataset.read_split("val"))
     assert list(scores.families["family"]) == ["photometric", "geometric", "temporal"]
     assert list(scores.accuracy["input"]) == ["whole clip"]
 

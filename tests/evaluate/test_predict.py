@@ -10,23 +10,32 @@ import torch
 from torch import nn
 
 from lib.config import TrainSettings
-from lib.evaluate.actor_background import decided_by, part_columns
-from lib.evaluate.calibration import Calibration, fit_temperature, reliability
-from lib.evaluate.invariance import PARTS
-from lib.evaluate.predict import (
-    Classifier,
+from lib.evaluate.calibration import (
+    Calibration,
+    calibrate,
+    fit_temperature,
+    fused_probabilities,
+    reliability,
+)
+from lib.evaluate.clip_regions import CLIP_REGIONS, boxes_note, predict_regions
+from lib.evaluate.new_videos import (
     clip_table,
     deciding_clips,
     find_new_videos,
     open_video,
     open_videos,
     predict_video,
+    region_columns,
     remarks,
     video_table,
 )
+from lib.evaluate.pseudo_labels import pseudo_label
+from lib.evaluate.run_results import SplitResult
+from lib.evaluate.trained_model import TrainedModel
 from lib.plots.prediction import deciding_figure, timeline
 from lib.predict import main
 from lib.prepare.synthetic import write_video
+from lib.train.scoring import fuse
 
 
 class Brightness(nn.Module):
@@ -47,11 +56,11 @@ class AsTheyAre(nn.Module):
 
 
 @pytest.fixture
-def classifier() -> Classifier:
+def classifier() -> TrainedModel:
     settings = TrainSettings(
         clip_len=4, frame_interval=2, short_side=32, crop_size=32, test_crop_size=32
     )
-    return Classifier(settings, ("dark", "bright"), Brightness().eval(), AsTheyAre())
+    return TrainedModel(settings, ("dark", "bright"), Brightness().eval(), AsTheyAre())
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +99,13 @@ def test_a_video_shorter_than_a_clip_has_one(classifier, tmp_path):
     short = open_video(write_video(tmp_path / "short.mp4", frames, fps=10))
     found = predict_video(classifier, short)
     assert found.starts.tolist() == [0] and found.label == 1
-    assert "frames: 3, a clip spans 8" in remarks(classifier, [short])[0]
+    assert "3 frames, a clip spans 8" in remarks(classifier.settings, [short])[0]
 
 
 def test_large_frames_make_smaller_batches(classifier, video, monkeypatch):
     whole = predict_video(classifier, open_video(video))
-    monkeypatch.setattr("lib.evaluate.predict.BATCH_BYTES", 2 * 4 * 3 * 48 * 64)
+    monkeypatch.setattr("lib.evaluate.new_videos.BATCH_BYTES", 2 * 4 * 3 * 48 * 64)
     np.testing.assert_allclose(predict_video(classifier, open_video(video)).clips, whole.clips)
-
-
-def test_many_clips_are_announced_with_their_time(classifier, video, monkeypatch):
-    assert remarks(classifier, [open_video(video)]) == []
-    monkeypatch.setattr("lib.evaluate.predict.MANY_CLIPS", 19)
-    assert remarks(classifier, [open_video(video)]) == ["19 clips: about 1 min on this machine"]
 
 
 def test_tables_and_figures(classifier, video):
@@ -112,12 +115,11 @@ def test_tables_and_figures(classifier, video):
     table = clip_table([found], classifier.classes)
     assert table["start"].tolist() == pytest.approx([s / 10 for s in found.starts])
     assert table["class"].iloc[[0, -1]].tolist() == ["dark", "bright"]
-    decided = deciding_clips(found)
+    decided = deciding_clips(found.clips, found.label)
     assert set(decided) == {0, 1} and found.starts[decided[1]] >= 40
     lines = timeline(found, classifier.classes).axes[0].get_lines()
     assert [len(line.get_xdata()) for line in lines] == [len(found.starts)] * 2
-    decided = decided_by(classifier, found)
-    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    (axes,) = deciding_figure(found, classifier.classes).axes
     assert len(axes.images) == 2 * 4
 
 
@@ -132,18 +134,17 @@ def moving(tmp_path_factory) -> Path:
 
 def test_what_moves_and_the_rest_are_asked_about(classifier, moving):
     found = predict_video(classifier, open_video(moving))
-    decided = decided_by(classifier, found)
-    whole, actor, background = (decided[0].views[part] for part in PARTS)
-    assert decided[0].label == found.label and decided[0].note == ""
+    regions = found.deciding[found.label]
+    whole, actor, background = (regions.clips[region] for region in CLIP_REGIONS)
+    assert next(iter(found.deciding)) == found.label and regions.note == ""
     place = (whole.amin(dim=1, keepdim=True) > 200).expand_as(whole)
     assert place.any() and (actor[place] > 200).all() and (background[place] == 0).all()
-    row = part_columns(decided, classifier.classes)
-    table = video_table([found], classifier.classes, [row]).iloc[0]
+    table = video_table([found], classifier.classes).iloc[0]
     assert table["background_only"] == "dark" and table["background_only_confidence"] > 0.9
-    assert table["actor_only"] == "dark" and table["parts_note"] == ""
-    (axes,) = deciding_figure(found, decided, classifier.classes).axes
+    assert table["actor_only"] == "dark" and table["regions_note"] == ""
+    (axes,) = deciding_figure(found, classifier.classes).axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert sum("actor only" in label for label in labels) == len(decided)
+    assert sum("actor only" in label for label in labels) == len(found.deciding)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +157,12 @@ def test_a_video_without_parts_says_why(classifier, tmp_path, name, words):
         blocks[:] = blocks[:1]
     path = write_video(tmp_path / f"{name}.mp4", blocks, fps=10)
     found = predict_video(classifier, open_video(path))
-    row = part_columns(decided_by(classifier, found), classifier.classes)
-    assert row["actor_only"] == "" and words in row["parts_note"]
+    row = region_columns(found.deciding[found.label], classifier.classes)
+    assert row["actor_only"] == "" and words in row["regions_note"]
     assert np.isnan(row["background_only_confidence"])
-    unasked = decided_by(classifier, found, with_parts=False)
-    assert unasked[0].note == "" and list(unasked[0].views) == ["whole clip"]
+    without = predict_video(classifier, open_video(path), with_regions=False)
+    regions = without.deciding[without.label]
+    assert regions.note == "" and list(regions.clips) == ["whole clip"]
 
 
 def test_what_cannot_be_read_is_said_for_each_file(video, tmp_path):
@@ -181,6 +183,67 @@ def test_what_cannot_be_read_is_said_for_each_file(video, tmp_path):
         assert words in problem
 
 
+class OneView(nn.Module):
+    """Logits [2, 0] for dark clips, [0, 1] for bright ones."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        is_dark = clips.mean(dim=(1, 2, 3, 4), keepdim=False)[:, None] < 128
+        return torch.where(is_dark, torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "fusion, expected", [("probabilities", 0.537647), ("logits", 0.562177)], ids=str
+)
+def test_all_consumers_give_the_same_calibrated_probabilities(
+    classifier, tmp_path, fusion, expected
+):
+    """By hand: views [2, 0] and [0, 1], temperature 2; p = (0.880797 + 0.268941) / 2."""
+    frames = np.repeat([20, 230], 8).astype(np.uint8)  # two clips of 8 frames
+    frames = np.ascontiguousarray(np.broadcast_to(frames[:, None, None, None], (16, 48, 64, 3)))
+    video = open_video(write_video(tmp_path / "two.mp4", frames, fps=10))
+    model = replace(
+        classifier,
+        settings=classifier.settings.model_copy(update={"test_average": fusion}),
+        network=OneView(),
+        calibration=Calibration(2.0, np.empty((0, 3)), np.empty((0, 3)), 0),
+    )
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    assert model.probabilities(logits[None])[0, 0].item() == pytest.approx(expected, abs=2e-6)
+    prediction = predict_video(model, video, overlap=0.0)
+    assert prediction.video[0] == pytest.approx(expected, abs=2e-6)
+    label, confidence, *_ = pseudo_label(model, logits)
+    assert (label, confidence) == (0, pytest.approx(expected, abs=2e-6))
+    fused = fuse(logits[None], fusion).numpy()
+    result = SplitResult(None, np.array([0]), fused, np.array([0]), fusion, 2.0)
+    assert result.probabilities[0, 0] == pytest.approx(expected, abs=2e-6)
+    one_view = np.exp([1.0, 0.0]) / (np.e + 1)  # softmax([2, 0] / 2), whatever the fusion
+    np.testing.assert_allclose(prediction.clips[0], one_view, rtol=1e-6)
+    dark = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    regions = predict_regions(model, dark)
+    np.testing.assert_allclose(regions.probabilities["whole clip"], one_view, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["logits", "probabilities"])
+def test_the_temperature_is_fitted_for_the_rule_that_applies_it(fusion):
+    generator = np.random.default_rng(0)
+    views = torch.from_numpy(generator.normal(size=(500, 3, 4))) * 3
+    fused = fuse(views, fusion).numpy()
+    labels = np.array([generator.choice(4, p=p) for p in views.mean(1).softmax(1).numpy()])
+    found = calibrate(fused, labels, fusion).temperature
+
+    def cross_entropy(temperature: float) -> float:
+        shares = fused_probabilities(torch.from_numpy(fused), fusion, temperature)
+        return float(-shares[torch.arange(500), torch.from_numpy(labels)].log().mean())
+
+    assert cross_entropy(found) <= min(cross_entropy(0.98 * found), cross_entropy(1.02 * found))
+
+
+def test_a_temperature_is_found_for_separable_and_for_diverged_scores():
+    assert fit_temperature(5.0 * np.eye(4), np.arange(4)) == pytest.approx(0.05, rel=1e-4)
+    assert fit_temperature(-5.0 * np.eye(4), np.arange(4)) == pytest.approx(20, rel=1e-4)
+    assert 0.05 <= fit_temperature(np.full((4, 4), np.nan), np.arange(4)) <= 20
+
+
 def test_the_temperature_undoes_what_made_scores_too_sure():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(4000, 5)) * 2
@@ -197,7 +260,7 @@ def test_videos_are_found_in_files_and_folders(video, tmp_path):
     assert find_new_videos([video, video.parent]) == [video]
     with pytest.raises(ValueError, match="holds no video"):
         find_new_videos([tmp_path])
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="is missing"):
         find_new_videos([tmp_path / "nothing"])
 
 
@@ -206,3 +269,27 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(video, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text(settings.as_yaml())
     assert main([str(tmp_path), str(video)]) == 2
     assert "not finished, 0 of 9 epochs" in capsys.readouterr().err
+
+
+class NoPrediction(nn.Module):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(clips), 2)
+
+
+def test_regions_of_a_clip_cover_every_place_of_the_actor(classifier):
+    clip = torch.full((2, 3, 4, 4), 200, dtype=torch.uint8)
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    mask[0, :, :2, :2] = 1
+    mask[1, :, 2:, 2:] = 1
+    normalize = AsTheyAre()
+    normalize.mean = torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
+    model = replace(classifier, network=NoPrediction(), normalize=normalize)
+    regions = predict_regions(model, clip, mask, boxes_note(mask))
+    actor, background = (regions.clips[region] for region in CLIP_REGIONS[1:])
+    assert (actor[0, :, :2, :2] == 200).all()
+    assert actor[0, :, 3, 3].tolist() == [10, 20, 30]
+    assert background[0, :, 3, 3].tolist() == [10, 20, 30]  # covered wherever the actor ever is
+    assert (background[:, :, 0, 3] == 200).all()
+    assert "no person was found" in boxes_note(mask * 0)
+    assert "cover the whole clip" in boxes_note(mask * 0 + 1)
+    assert "no person boxes" in boxes_note(None) and boxes_note(mask) == ""

@@ -11,12 +11,20 @@ import torch
 
 from lib.batch.__main__ import main as batch_main
 from lib.batch.__main__ import parse_set
-from lib.config import EvaluateSettings
+from lib.config import EvaluateSettings, TrainSettings
 from lib.data.dataset import parse_split
-from lib.evaluate.calibration import calibrate
-from lib.evaluate.label_review import DECISIONS, TABLE, PseudoLabels, command_to_go_on
-from lib.evaluate.pseudo_labels import main, pseudo_label, write_pseudo_labels
+from lib.evaluate.calibration import Calibration
+from lib.evaluate.pseudo_labels import (
+    DECISIONS,
+    TABLE,
+    PseudoLabels,
+    main,
+    pseudo_label,
+    training_command,
+    write_pseudo_labels,
+)
 from lib.evaluate.test import evaluate
+from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.pseudo_label_browser import PseudoLabelBrowser, show_pseudo_labels
 from lib.prepare.match_names import class_counts
 from lib.prepare.synthetic import make_synthetic
@@ -69,9 +77,15 @@ def another(labels: PseudoLabels, row: int) -> str:
 # --- The table ------------------------------------------------------------------------------------
 
 
+def model_with(fusion: str, temperature: float) -> TrainedModel:
+    settings = TrainSettings(test_average=fusion)
+    calibration = Calibration(temperature, np.empty((0, 3)), np.empty((0, 3)), 0)
+    return TrainedModel(settings, ("a", "b", "c"), None, None, calibration)
+
+
 def test_label_confidence_and_agreement_by_hand():
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [4.0, 0.0, 1.0]])
-    label, sure, second, agreement = pseudo_label(logits, "logits", 2.0)
+    label, sure, second, agreement = pseudo_label(model_with("logits", 2.0), logits)
     share = [math.exp(x / 2) for x in (2.0, 1.0, 1.0)]  # the means of the columns
     assert (label, second) == (0, 1)
     assert sure == pytest.approx(share[0] / sum(share)) and agreement == pytest.approx(2 / 3)
@@ -79,7 +93,7 @@ def test_label_confidence_and_agreement_by_hand():
 
 def test_probabilities_are_averaged_before_the_temperature():
     logits = torch.log(torch.tensor([[0.9, 0.1], [0.3, 0.7]]))
-    label, sure, second, agreement = pseudo_label(logits, "probabilities", 0.5)
+    label, sure, second, agreement = pseudo_label(model_with("probabilities", 0.5), logits)
     assert (label, second, agreement) == (0, 1, 0.5)
     assert sure == pytest.approx(0.6**2 / (0.6**2 + 0.4**2))
 
@@ -101,7 +115,8 @@ def test_a_video_of_the_table_has_the_scores_that_a_test_gives_it(run, tmp_path)
     text = copy.params_path.read_text().replace("test_splits:\n- val\n", "test_splits:\n- train\n")
     copy.params_path.write_text(text)
     result = evaluate(EvaluateSettings(run_dir=str(copy.folder)))["train"]
-    scores = torch.from_numpy(result.scores) / calibrate(run).temperature
+    temperature = TrainedModel.load(run).temperature
+    scores = torch.from_numpy(result.scores) / temperature
     shares = pd.DataFrame(scores.softmax(dim=1).numpy(), columns=result.dataset.classes)
     shares.index = result.dataset.index["name"].to_numpy()[result.rows]
     for _, row in pd.read_csv(run.folder / TABLE).iterrows():
@@ -169,9 +184,9 @@ def test_going_on_with_the_list_works_and_so_does_a_second_round(run, capsys):
     labels = PseudoLabels(run)
     decide(run, another(labels, 0), another(labels, 1))
     capsys.readouterr()
-    assert main([str(run.folder), "--list", "checked"]) == 0
+    assert main([str(run.folder), "--split", "checked"]) == 0
     command = capsys.readouterr().out.splitlines()[-1]
-    assert command == command_to_go_on(run, "checked")
+    assert command == training_command(run, "checked")
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "lib.batch"]
     assert batch_main(words[3:]) == 0
@@ -223,10 +238,10 @@ def test_the_browser_accepts_corrects_skips_and_writes(run):
     assert PseudoLabelBrowser(run).videos.value == 3  # one goes on where one was
     browser.split_name.value = "train"
     browser.write.click()
-    assert "train.txt is there; choose another name" in browser.said.value
+    assert "train.txt exists; choose another name" in browser.message.value
     browser.split_name.value = "checked"
     browser.write.click()
-    assert "labeled_split=checked" in browser.said.value
+    assert "labeled_split=checked" in browser.message.value
     browser.videos.value = 0
     browser.skip.click()  # a decision can be changed
     assert "0 accepted, 1 corrected, 2 skipped" in browser.count.value
@@ -247,7 +262,7 @@ def test_the_notebook_says_what_to_do(run, tiny_settings, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "params.yaml").write_text(supervised.as_yaml())
     show_pseudo_labels(RunDir(tmp_path / "run"))
-    assert "'supervised' uses no unlabelled videos" in capsys.readouterr().out
+    assert "'supervised' uses no unlabeled videos" in capsys.readouterr().out
     (run.folder / DECISIONS).write_text("damaged")
     show_pseudo_labels(run)
     assert f"{run.folder / DECISIONS}: damaged" in capsys.readouterr().out
@@ -259,8 +274,8 @@ def test_the_notebook_says_what_to_do(run, tiny_settings, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "supervised"}, "objective 'supervised' uses no unlabelled videos"),
-        ({"labeled_fraction": 1.0}, "all of unlabeled_split 'train' is labelled"),
+        ({"objective": "supervised"}, "objective 'supervised' uses no unlabeled videos"),
+        ({"labeled_fraction": 1.0}, "all of unlabeled_split 'train' is labeled"),
         ({"epochs": 3}, "not finished, 0 of 3 epochs"),
     ],
 )
@@ -288,8 +303,8 @@ def test_unlabelled_videos_of_another_data_set_are_refused(run, tmp_path, prepar
     [
         ("name,label\n", r"pseudo_decisions\.csv: damaged .*pseudo_label"),
         ("{0},wlak,{1}\n", r"pseudo_decisions\.csv, line 2: label 'wlak' is no class"),
-        ("no/video,{1},{1}\n", "line 2: name 'no/video' is no unlabelled video of the run"),
-        ("{0},{1},{1}\n{0},{1},{1}\n", "line 3: name .* is there twice; correct that line"),
+        ("no/video,{1},{1}\n", "line 2: name 'no/video' is no unlabeled video of the run"),
+        ("{0},{1},{1}\n{0},{1},{1}\n", "line 3: name .* occurs twice; correct that line"),
     ],
 )
 def test_decisions_that_do_not_fit_are_named(run, text, message):
@@ -303,7 +318,7 @@ def test_decisions_that_do_not_fit_are_named(run, text, message):
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "17", "yes", "-x", ".x", "a,b"])
 def test_a_list_name_that_is_not_plain_is_refused(run, name):
     labels = decide(run, PseudoLabels(run).table["label"][0])
-    with pytest.raises(ValueError, match="list name .*must be a word"):
+    with pytest.raises(ValueError, match="split name .*must be a word"):
         labels.write_split(name)
 
 
@@ -312,12 +327,12 @@ def test_a_list_is_written_of_decisions_only_and_over_no_other(run, tmp_path, ca
         decide(run, "").write_split("checked")
     labels = decide(run, *PseudoLabels(run).table["label"][:2])
     labels.write_split("checked")
-    with pytest.raises(ValueError, match="'checked': .* is there; choose another name"):
+    with pytest.raises(ValueError, match="'checked': .* exists; choose another name"):
         labels.write_split("checked")
     bare = RunDir(shutil.copytree(run.folder, tmp_path / "bare"))
     (bare.folder / TABLE).unlink()
-    assert main([str(bare.folder), "--list", "more"]) == 2
-    assert "make it with python -m lib.evaluate.pseudo_labels" in capsys.readouterr().err
+    assert main([str(bare.folder), "--split", "more"]) == 2
+    assert "create it with python -m lib.evaluate.pseudo_labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -333,6 +348,6 @@ def test_a_run_from_another_with_other_settings_needs_a_folder(run, capsys, give
     assert message in capsys.readouterr().err
 
 
-def test_the_command_to_go_on_survives_any_folder(tmp_path):
-    words = shlex.split(command_to_go_on(RunDir(tmp_path / "a, b" / "semi"), "checked"))
+def test_the_training_command_survives_any_folder(tmp_path):
+    words = shlex.split(training_command(RunDir(tmp_path / "a, b" / "semi"), "checked"))
     assert parse_set(words[-1]) == ("run_dir", [str(tmp_path / "a, b" / "semi_checked")])

@@ -28,13 +28,14 @@ from lib.data.frame_tables import (
     write_scores,
 )
 from lib.data.video_reader import read_frames
+from lib.evaluate.run_results import read_log, read_scores
 from lib.fileio import file_lock
 from lib.models.weights import read_tensors
 from lib.params import make_settings, read_yaml
 from lib.prepare.archives import extract
 from lib.prepare.import_reference import import_detections
 from lib.prepare.parallel import map_in_workers
-from lib.report.results import machine_of, read_log, read_scores
+from lib.report.study import machine_of
 from lib.runs.run_dir import RunDir, read_result, read_status
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20

@@ -5,8 +5,7 @@ import pytest
 
 from lib.config import EvaluateSettings
 from lib.data.dataset import parse_split
-from lib.evaluate.label_review import DECISIONS
-from lib.evaluate.pseudo_labels import write_pseudo_labels
+from lib.evaluate.pseudo_labels import DECISIONS, write_pseudo_labels
 from lib.evaluate.test import evaluate
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir
@@ -30,7 +29,7 @@ def run(tmp_path) -> RunDir:
     return run
 
 
-def test_three_labels_are_corrected_and_the_list_is_written(open_notebook, run):
+def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run):
     table, classes = pd.read_csv(run.folder / "pseudo_labels.csv"), load_data(run.settings())
     classes = classes.labeled.classes
     notebook = open_notebook("4_evaluate.ipynb", run_dir=str(run.folder))
@@ -49,8 +48,8 @@ def test_three_labels_are_corrected_and_the_list_is_written(open_notebook, run):
     view.get_by_text("1 accepted, 3 corrected").wait_for(timeout=30_000)
     decisions = pd.read_csv(run.folder / DECISIONS)
     assert decisions["label"].tolist() == [*given, table["label"][3]]
-    view.get_by_role("button", name="write the list").click()
-    view.get_by_text("to go on with it").wait_for(timeout=30_000)
+    view.get_by_role("button", name="write the split").click()
+    view.get_by_text("to train with it").wait_for(timeout=30_000)
     assert "labeled_split=checked" in view.inner_text()
     names, labels, _ = parse_split(load_data(run.settings()).labeled.split_path("checked"))
     assert names[-4:] == table["name"][:4].tolist()

@@ -6,15 +6,16 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 
 from lib.config import EvaluateSettings
 from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
-from lib.evaluate.test import SplitResult, evaluate
+from lib.evaluate.clip_regions import CenterClips, boxes_note, predict_regions
+from lib.evaluate.run_results import SplitResult, paired_results, read_results
+from lib.evaluate.test import evaluate
+from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.browser import CELL, DIFFERENT, EVERYTHING, EvaluationBrowser
 from lib.plots import evaluation as figures
-from lib.plots.clip_regions import part_views, parts_figure
 from lib.plots.evaluation import (
     class_bars,
     comparison_figure,
@@ -23,11 +24,10 @@ from lib.plots.evaluation import (
     confusion_matrix,
     confusions,
     mistakes_movie,
-    probabilities,
     shown_part,
     top5_of_mistakes,
 )
-from lib.report.results import read_results, results_beside
+from lib.plots.prediction import regions_figure
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
@@ -186,8 +186,10 @@ def test_data_without_boxes_say_so(tested, tmp_path):
     browser = EvaluationBrowser(tested[0], {"val": bare})
     browser.kind.value = EVERYTHING
     assert "no person boxes" in browser.detail.value and "<video" in browser.gallery.value
-    figure = parts_figure(tested[0], "last", bare, 0)
-    assert "no person boxes" in figure.get_suptitle()
+    clip, mask = CenterClips(bare.dataset, tested[0].settings())(int(bare.rows[0]))
+    regions = predict_regions(TrainedModel.load(tested[0]), clip, mask, boxes_note(mask))
+    figure = regions_figure(regions, bare.dataset.classes, 0)
+    assert "no person boxes" in figure.get_suptitle() and list(regions.clips) == ["whole clip"]
 
 
 def test_one_video_only(tested):
@@ -223,17 +225,17 @@ def test_400_classes_with_long_names(tested):
 
 def test_runs_on_other_videos_are_not_set_beside_each_other(tested):
     results = read_results(tested[0])
-    beside = results_beside(tested[0], results, tested[1], "val")
+    beside = paired_results(tested[0], results, tested[1], "val")
     assert list(beside) == ["semi", "supervised"]
     fewer = {"val": replace(results["val"], rows=results["val"].rows[:-1])}
     with pytest.raises(ValueError, match="tested on other videos"):
-        results_beside(tested[0], fewer, tested[1], "val")
+        paired_results(tested[0], fewer, tested[1], "val")
 
 
 def test_a_run_that_is_not_tested_says_so(tested, tmp_path):
     copy = RunDir(shutil.copytree(tested[0].folder, tmp_path / "semi"))
     (copy.folder / "scores_val.npz").unlink()
-    with pytest.raises(ValueError, match="scores_val.npz: not there; test the run first"):
+    with pytest.raises(ValueError, match="scores_val.npz: missing; test the run first"):
         read_results(copy)
 
 
@@ -261,13 +263,13 @@ def test_what_is_left_out_of_a_matrix_is_counted_as_others():
 
 def test_mistakes_come_most_confident_first(tested):
     result = read_results(tested[0])["val"]
-    share = probabilities(result)
+    share = result.probabilities
     found = confident_mistakes(result)
     assert (result.scores[found].argmax(1) != result.labels[found]).all()
     assert (np.diff(share[found].max(axis=1)) <= 0).all()
     assert len(found) == (result.scores.argmax(1) != result.labels).sum()
-    fused = replace(result, scores=share, fusion="probabilities")  # `test_average` stores these
-    assert np.array_equal(probabilities(fused), share)
+    fused = replace(result, scores=share, fusion="probabilities", temperature=1.0)
+    np.testing.assert_allclose(fused.probabilities, share, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["logits", "probabilities"])
@@ -289,22 +291,6 @@ def test_a_figure_and_the_movie_give_a_mistake_the_same_probability(tested, monk
 
 
 def test_the_comparison_counts_every_video_once(tested):
-    pairs = results_beside(tested[0], read_results(tested[0]), tested[1], "val")
+    pairs = paired_results(tested[0], read_results(tested[0]), tested[1], "val")
     bars = comparison_figure(pairs).axes[0].patches
     assert sum(bar.get_width() for bar in bars) == 8
-
-
-def test_parts_of_a_clip():
-    clip = torch.full((2, 3, 4, 4), 200, dtype=torch.uint8)
-    mask = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    mask[0, :, :2, :2] = 1
-    mask[1, :, 2:, 2:] = 1
-    fill = torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
-    views = part_views(clip, mask, fill)
-    assert (views["actor only"][0, :, :2, :2] == 200).all()
-    assert views["actor only"][0, :, 3, 3].tolist() == [10, 20, 30]
-    background = views["background only"]
-    assert background[0, :, 3, 3].tolist() == [10, 20, 30]  # covered wherever the actor ever is
-    assert (background[:, :, 0, 3] == 200).all()
-    assert "no person was found" in part_views(clip, mask * 0, fill)["actor only"]
-    assert "cover the whole clip" in part_views(clip, mask * 0 + 1, fill)["background only"]

@@ -38,7 +38,7 @@ def upload(view: UploadView, name: str, content: bytes) -> str:
     file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
     view.upload.value = (file | {"last_modified": pd.Timestamp(0).to_pydatetime()},)
     assert view.upload.value == () and not view.upload.disabled
-    return view.said.value
+    return view.message.value
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_uploads_that_are_no_videos_are_refused_in_a_sentence(run, video):
     assert "is empty" in upload(view, "nothing.mp4", b"")
     view.path.value = str(video.with_name("nothing.mp4"))
     view.go.click()
-    assert "cannot be read" in view.said.value and view.figures.value == ""
+    assert "cannot be read" in view.message.value and view.figures.value == ""
 
 
 def test_an_upload_is_predicted_and_shown(run, video):
@@ -79,7 +79,7 @@ def test_an_upload_is_predicted_and_shown(run, video):
     assert stored == {".mp4", ".png"}
     view.path.value = str(video)
     view.go.click()
-    assert video.name in view.said.value
+    assert video.name in view.message.value
 
 
 def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
@@ -93,10 +93,10 @@ def test_the_command_writes_tables_and_figures(run, video, tmp_path, capsys):
     assert main([*given, "--out", str(tmp_path / "a")]) == 0
     printed = capsys.readouterr()
     assert "left out" in printed.err and "is empty" in printed.err
-    assert "actor_only" in printed.out and "actor only is what moves" in printed.out
+    assert "actor_only" in printed.out and "shows the moving region" in printed.out
     table = pd.read_csv(tmp_path / "a" / "videos.csv")
-    assert len(table) == 1 and {"background_only_confidence", "parts_note"} <= set(table)
+    assert len(table) == 1 and {"background_only_confidence", "regions_note"} <= set(table)
     assert len(list((tmp_path / "a").glob("001_*.png"))) == 2
-    assert main([*given, "--out", str(tmp_path / "b"), "--no-parts"]) == 0
+    assert main([*given, "--out", str(tmp_path / "b"), "--no-regions"]) == 0
     assert "actor_only" not in pd.read_csv(tmp_path / "b" / "videos.csv")
     assert main([str(run.folder), str(tmp_path / "empty.mp4"), "--out", str(tmp_path / "c")]) == 2

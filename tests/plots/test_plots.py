@@ -100,20 +100,20 @@ def test_runs_that_were_not_validated_are_said_to_be():
 )  # fmt: skip
 def test_a_title_names_a_winner_only_where_no_seeds_overlap(top1, title):
     rows = [(group, "val", value) for group, values in top1.items() for value in values]
-    (axes,) = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"])).axes
+    (axes,) = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"])).axes
     assert axes.get_title().endswith(title)
 
 
 def test_names_with_dollars_are_no_formulas():
     rows = [("$\\frac$", "val", 60), ("$\\frac$", "val", 70), ("b", "val", 10), ("b", "val", 20)]
-    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"]))
+    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
     assert_no_text_overlaps(figure)  # draws it
     assert "$\\frac$" in figure.axes[0].get_title()
 
 
 def test_many_runs_are_bars_below_each_other():
     rows = [(f"{LONG}_{number}", split, number) for number in range(16) for split in ("val", "new")]
-    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "list", "top1"]))
+    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
     (axes,) = figure.axes
     assert axes.get_title() == "Top-1 on val: single runs, which decide nothing"
     assert figure.get_size_inches()[0] == style.REPORT_WIDTH

@@ -1,4 +1,4 @@
-"""Our runs among the numbers of the field."""
+"""Runs among the numbers of the literature."""
 
 import json
 
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.config import PROJECT_ROOT
-from lib.report.literature import COLUMNS, LITERATURE, field_table, pretraining_of
+from lib.report.tables import LITERATURE, LITERATURE_COLUMNS, literature_table, pretraining_of
 from lib.runs.run_dir import RunDir
 
 
@@ -23,7 +23,7 @@ def make_run(tiny_settings, tmp_path):
     return make
 
 
-def test_every_number_has_its_source_and_no_row_stands_twice():
+def test_every_number_has_its_source_and_no_row_occurs_twice():
     table = pd.read_csv(LITERATURE)
     assert table["source"].notna().all() and table["top1"].between(1, 99).all()
     assert not table.duplicated(["dataset", "labels", "method", "backbone", "source"]).any()
@@ -43,14 +43,14 @@ def test_numbers_of_the_paper_are_those_of_the_report():
         assert row["top1"] in set(ours[same]["top1"])
 
 
-def test_runs_stand_among_published_numbers_of_as_many_labels(make_run):
+def test_runs_are_ranked_among_published_numbers_of_as_many_labels(make_run):
     runs = [
         make_run("semi_seed0", 50.0, 953, dataset="ucf101"),
         make_run("semi_seed1", 53.0, 953, dataset="ucf101"),
         make_run("few_seed0", 99.0, 33, dataset="ucf101"),
     ]
-    table = field_table(runs)
-    assert list(table.columns) == ["dataset", *COLUMNS, "source"]
+    table = literature_table(runs)
+    assert list(table.columns) == ["dataset", *LITERATURE_COLUMNS, "source"]
     assert set(table["labeled_videos"]) == {953} and set(table["dataset"]) == {"ucf101"}
     (place,) = table.index[table["source"] == "these runs"]
     row = table.loc[place]
@@ -61,7 +61,7 @@ def test_runs_stand_among_published_numbers_of_as_many_labels(make_run):
 
 
 def test_nothing_is_shown_where_nothing_was_published(make_run):
-    assert field_table([make_run("semi_seed0", 50.0, 18)]).empty
+    assert literature_table([make_run("semi_seed0", 50.0, 18)]).empty
 
 
 def test_what_a_network_had_learned_before(tiny_settings):

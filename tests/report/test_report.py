@@ -9,36 +9,39 @@ import pytest
 from conftest import make_tiny_settings
 
 from lib.batch.plan import read_plan
+from lib.evaluate.run_results import group_of
 from lib.plots.comparison import class_gains, difference_intervals, invariance_comparison
-from lib.report.build import (
-    CLAIMS,
-    EXPECTED,
+from lib.report.page import (
+    invariance_html,
+    left_out_note,
+    machine_note,
+    page_head,
+    range_note,
+    run_links,
+    shown_cells,
+    verdict_html,
+)
+from lib.report.study import invariance_tables, load_confusions, read_runs, summarize
+from lib.report.tables import (
     PAPER_NUMBERS,
     as_latex,
     as_markdown,
-    compared_groups,
     cost_table,
     export_tables,
     group_table,
-    invariance_tables,
-    load_confusions,
-    of_study,
+    groups_to_compare,
     paper_table,
-    plan_comparisons,
-    summarize,
     with_verdict,
 )
-from lib.report.page import shown_cells
-from lib.report.results import group_of, read_runs
-from lib.report.sentences import (
-    invariance_html,
-    machine_sentence,
-    page_head,
-    range_sentence,
-    run_links,
-    verdict_html,
+from lib.report.verdict import (
+    CLAIMS,
+    EXPECTED,
+    Pair,
+    compare_groups,
+    of_study,
+    paired_differences,
+    plan_comparisons,
 )
-from lib.report.verdict import Pair, compare_groups
 from lib.runs.run_dir import METRICS, RunDir
 
 
@@ -50,10 +53,10 @@ def summary() -> pd.DataFrame:
         ("supervised_10percent", "0", "val", 20.0),
         ("semi_10percent", "0", "other", 90.0),
     ]
-    return pd.DataFrame(rows, columns=["group", "seed", "list", "top1"])
+    return pd.DataFrame(rows, columns=["group", "seed", "split", "top1"])
 
 
-def test_ours_stands_beside_the_papers_number(summary):
+def test_our_top1_is_compared_with_the_papers_number(summary):
     table = paper_table(summary, "ucf101")
     assert list(table.index) == ["semi_10percent"]  # the supervised number is not confirmed
     assert table.loc["semi_10percent", ["paper", "ours", "difference"]].tolist() == [
@@ -92,7 +95,7 @@ def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
     ]
     assert (study / "table.tex").read_text().startswith(r"\begin{tabular}")
     assert len((study / "summary.csv").read_text().splitlines()) == 5
-    assert (study / "verdict.csv").read_text().startswith("better,worse,list,seeds,agree")
+    assert (study / "verdict.csv").read_text().startswith("better,worse,split,seeds,agree")
 
 
 def test_markup_in_a_table_is_no_markup():
@@ -149,7 +152,7 @@ def runs(prepared_dir, tmp_path) -> list[RunDir]:
 def test_the_cost_of_groups(runs):
     summary = summarize(runs)
     assert list(summary.columns) == [
-        "run", "group", "list", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
+        "run", "group", "split", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
         "train_minutes", "clips_per_s", "memory_mb", "machine", "clips", "crops",
     ]  # fmt: skip
     cost = cost_table(summary)
@@ -164,14 +167,14 @@ def test_the_groups_that_are_compared(runs):
     summary = summarize(runs)
     asked, baselines = plan_comparisons(summary, "any")
     assert baselines == {"semi": "base"} and asked == [Pair("semi", "base", "val")]
-    assert compared_groups(summary, [], asked) == ["base", "semi"]
-    assert compared_groups(summary, ["semi", "base"], asked) == ["semi", "base"]
-    assert compared_groups(summary[summary["group"] == "base"], [], []) == ["base"]
+    assert groups_to_compare(summary, [], asked) == ["base", "semi"]
+    assert groups_to_compare(summary, ["semi", "base"], asked) == ["semi", "base"]
+    assert groups_to_compare(summary[summary["group"] == "base"], [], []) == ["base"]
     for wrong in (["semi"], ["semi", "sime"]):
         with pytest.raises(
             ValueError, match="compared_groups: .* must be two of the groups base, semi"
         ):
-            compared_groups(summary, wrong, asked)
+            groups_to_compare(summary, wrong, asked)
 
 
 def test_a_reader_names_the_baseline(runs):
@@ -184,9 +187,9 @@ def test_a_reader_names_the_baseline(runs):
 def test_a_study_claims(runs, tmp_path, monkeypatch):
     path = tmp_path / "claims.csv"
     path.write_text(
-        "study,better,worse,list\nmine,semi,base,val\nmine,x,y,val\nother,base,semi,val\n"
+        "study,better,worse,split\nmine,semi,base,val\nmine,x,y,val\nother,base,semi,val\n"
     )
-    monkeypatch.setattr("lib.report.build.CLAIMS", path)
+    monkeypatch.setattr("lib.report.verdict.CLAIMS", path)
     summary = summarize(runs)
     assert plan_comparisons(summary, "mine")[0] == [Pair("semi", "base", "val")]
     summary["objective"] = "fixmatch"  # as in an ablation: what is claimed worse is the baseline
@@ -201,9 +204,9 @@ def test_every_claim_and_range_is_of_a_run():
     }
     claims = pd.read_csv(CLAIMS)
     for row in claims.itertuples():
-        assert row.list in groups[row.study, row.better] & groups[row.study, row.worse]
+        assert row.split in groups[row.study, row.better] & groups[row.study, row.worse]
     for row in of_study(EXPECTED, "demo").itertuples():
-        assert row.list in groups["demo", row.group] and 0 <= row.low <= row.high <= 100
+        assert row.split in groups["demo", row.group] and 0 <= row.low <= row.high <= 100
 
 
 def test_confusions_are_summed_over_seeds(runs):
@@ -219,7 +222,8 @@ def test_differences_are_drawn_by_seed(runs):
     summary = summarize(runs)
     summary.loc[summary["run"] == "semi", "seed"] = "1"
     comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
-    axis = difference_intervals(summary, comparisons).axes[0]
+    differences = [paired_differences(summary, Pair("semi", "base", "val"))]
+    axis = difference_intervals(comparisons, differences).axes[0]
     assert axis.collections[0].get_offsets().tolist() == [[12.5, 0]]  # 7 and 6 of 8 videos
     assert not axis.patches  # one seed has no interval
     assert axis.get_title() == ("Of 1 comparisons 0 hold, 1 are not decided, 0 are contradicted")
@@ -229,7 +233,8 @@ def test_differences_are_drawn_by_seed(runs):
 def test_intervals_are_drawn():
     summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
     comparisons = compare_groups(summary, [Pair("semi", "base", "val")])
-    axis = difference_intervals(summary, comparisons).axes[0]
+    differences = [paired_differences(summary, Pair("semi", "base", "val"))]
+    axis = difference_intervals(comparisons, differences).axes[0]
     (bar,) = axis.patches
     assert (bar.get_x(), bar.get_width()) == pytest.approx((2.043, 17.915), abs=1e-3)
     assert axis.get_title().startswith("Of 1 comparisons 1 hold")
@@ -258,7 +263,7 @@ def make_summary(groups: dict[str, list[float]]) -> pd.DataFrame:
         for group, values in groups.items()
         for seed, top1 in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=["run", "group", "seed", "list", "top1"])
+    return pd.DataFrame(rows, columns=["run", "group", "seed", "split", "top1"])
 
 
 def test_the_page_opens_with_the_verdict():
@@ -285,30 +290,30 @@ def test_one_run_decides_nothing():
 def test_whether_this_machine_lies_in_the_range(tmp_path):
     summary = make_summary({"semi": [60, 70], "base": [50, 55]})
     path = tmp_path / "expected.csv"
-    assert range_sentence(summary, of_study(path, "demo")) == ""  # no file, no sentence
+    assert range_note(summary, of_study(path, "demo")) == ""  # no file, no sentence
     path.write_text(
-        "study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,51,60\nx,base,val,0,1\n"
+        "study,group,split,low,high\ndemo,semi,val,60,70\ndemo,base,val,51,60\nx,base,val,0,1\n"
     )
-    assert range_sentence(summary, of_study(path, "demo")) == (
-        "This machine does not lie in README's range: 1 of 4 results of single runs are outside "
+    assert range_note(summary, of_study(path, "demo")) == (
+        "This machine is not in README's range: 1 of 4 results of single runs are outside "
         "(base, seed 0, on val: 50.0 % (51.0 to 60.0))."
     )
-    path.write_text("study,group,list,low,high\ndemo,semi,val,60,70\ndemo,base,val,50,60\n")
-    assert "lies in README's range: all 4" in range_sentence(summary, of_study(path, "demo"))
-    assert range_sentence(summary, of_study(path, "mine")) == ""
+    path.write_text("study,group,split,low,high\ndemo,semi,val,60,70\ndemo,base,val,50,60\n")
+    assert "is in README's range: all 4" in range_note(summary, of_study(path, "demo"))
+    assert range_note(summary, of_study(path, "mine")) == ""
 
 
 def test_runs_of_different_machines_are_named(runs):
-    assert machine_sentence(runs) == ""
+    assert machine_note(runs) == ""
     there = json.loads(runs[1].environment_path.read_text())
     runs[1].environment_path.write_text(
         json.dumps(there | {"cpu_model": "<b>Another", "threads_per_process": 64})
     )
-    sentence = machine_sentence(runs)
+    sentence = machine_note(runs)
     assert "<b>CPU</b>" in sentence and "&lt;b&gt;Another (base_seed1)" in sentence
     assert "<b>threads per process</b> 1 (base_seed0 and semi) and 64 (base_seed1)" in sentence
     runs[1].environment_path.write_text(json.dumps(there | {"torch_config": "x" * 500}))
-    assert "<b>PyTorch build</b> (base_seed0 and semi) and (base_seed1)" in (machine_sentence(runs))
+    assert "<b>PyTorch build</b> (base_seed0 and semi) and (base_seed1)" in machine_note(runs)
 
 
 def test_less_invariance_than_the_baseline_is_said():
@@ -325,7 +330,7 @@ def test_less_invariance_than_the_baseline_is_said():
 @pytest.mark.parametrize(
     "file, content, message",
     [
-        ("log.jsonl", '{"epoch" 1}\n', r"log\.jsonl, line 1: damaged .*; take that line out"),
+        ("log.jsonl", '{"epoch" 1}\n', r"log\.jsonl, line 1: damaged .*; delete that line"),
         (
             "log.jsonl",
             '{"epoch": 1, "step": 2}\n',
@@ -387,13 +392,14 @@ def test_a_page_has_no_empty_sections():
 
 def test_names_are_shown_as_they_are(runs, tmp_path):
     summary = make_summary({HOSTILE: [60, 70], "base": [50, 55]})
-    expected = pd.DataFrame({"group": [HOSTILE], "list": ["val"], "low": [0], "high": [1]})
+    expected = pd.DataFrame({"group": [HOSTILE], "split": ["val"], "low": [0], "high": [1]})
     agreement = pd.DataFrame({"scene": [1.0, 2.0]}, index=[HOSTILE, "base"])
     texts = [
         verdict_html(compare_groups(summary, [Pair(HOSTILE, "base", "val")])),
-        range_sentence(summary, expected),
+        range_note(summary, expected),
         invariance_html(agreement, [Pair(HOSTILE, "base", "val")]),
         run_links([RunDir(tmp_path / HOSTILE)]),
+        left_out_note({HOSTILE: f"{HOSTILE}: damaged"}),
         page_head(HOSTILE, tmp_path / HOSTILE, runs),
         as_markdown(agreement.rename_axis("group")),
     ]

@@ -13,10 +13,9 @@ from lib.report.verdict import (
     find_baselines,
     interval,
     judge,
-    outside_of,
+    outside_range,
     overall,
     paired_differences,
-    t_quantile,
 )
 
 
@@ -26,14 +25,7 @@ def make_summary(groups: dict[str, dict[int, float]], split_name: str = "val") -
         for group, values in groups.items()
         for seed, top1 in values.items()
     ]
-    return pd.DataFrame(rows, columns=["run", "group", "seed", "list", "top1"])
-
-
-@pytest.mark.parametrize(
-    "freedom, quantile", [(1, 12.706), (2, 4.303), (10, 2.228), (11, 2.201), (30, 2.042)]
-)
-def test_quantiles_are_those_of_the_tables(freedom, quantile):
-    assert t_quantile(freedom) == pytest.approx(quantile, abs=3e-3)
+    return pd.DataFrame(rows, columns=["run", "group", "seed", "split", "top1"])
 
 
 def test_interval_by_hand():
@@ -41,6 +33,8 @@ def test_interval_by_hand():
     assert interval([10, 15, 8]) == pytest.approx((2.043, 19.957), abs=1e-3)
     # two seeds: mean 5, s = √2, 12.706 · √2 / √2 = 12.706
     assert interval([4, 6]) == pytest.approx((-7.706, 17.706), abs=1e-3)
+    # 31 seeds: mean 0, s² = 30 / 30 = 1; 2.042 / √31 = 0.3668
+    assert interval([1, -1] * 15 + [0]) == pytest.approx((-0.3668, 0.3668), abs=1e-4)
     assert np.isnan(interval([7])).all() and np.isnan(interval([])).all()
 
 
@@ -107,7 +101,7 @@ GROUPS = [  # group, objective, view, labels, model
 @pytest.fixture
 def groups() -> pd.DataFrame:
     table = pd.DataFrame(GROUPS, columns=["group", "objective", "view", "labels", "model"])
-    return pd.concat([table.assign(list="val"), table.assign(list="other")])
+    return pd.concat([table.assign(split="val"), table.assign(split="other")])
 
 
 def test_a_baseline_is_supervised_weak_and_has_the_same_labels_and_network(groups):
@@ -133,7 +127,7 @@ def test_a_named_baseline_is_that_of_all(groups):
 def test_claims_about_absent_groups_are_left_out(groups):
     claims = pd.DataFrame(
         [("semi_5", "supervised_5", "val"), ("semi_5", "gone", "val"), ("x", "y", "val")],
-        columns=["better", "worse", "list"],
+        columns=["better", "worse", "split"],
     )
     assert claimed_pairs(claims, groups) == [
         Pair("semi_5", "supervised_5", "val"),
@@ -143,6 +137,6 @@ def test_claims_about_absent_groups_are_left_out(groups):
 
 def test_runs_outside_of_a_range():
     summary = make_summary({"semi": {0: 60, 1: 70}, "base": {0: 50}})
-    expected = pd.DataFrame({"group": ["semi"], "list": ["val"], "low": [60], "high": [69.9]})
-    outside, known = outside_of(summary, expected)
+    expected = pd.DataFrame({"group": ["semi"], "split": ["val"], "low": [60], "high": [69.9]})
+    outside, known = outside_range(summary, expected)
     assert outside["run"].tolist() == ["semi_seed1"] and known == 2

@@ -16,8 +16,9 @@ from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
 from lib.config import PROJECT_ROOT, project_path
+from lib.evaluate.run_results import read_log
 from lib.fileio import write_text
-from lib.report.results import machine_of, read_log
+from lib.report.study import machine_of
 from lib.runs import progress
 from lib.runs.checkpoint import read_checkpoint
 from lib.runs.distributed import DistContext

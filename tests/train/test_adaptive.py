@@ -11,7 +11,8 @@ from torch import nn
 
 from lib.config import EvaluateSettings
 from lib.data.soft_targets import read_soft_targets
-from lib.evaluate.test import evaluate, load_trained
+from lib.evaluate.test import evaluate
+from lib.evaluate.trained_model import TrainedModel
 from lib.runs.run_dir import RunDir
 from lib.train.adaptive import (
     flexmatch_weights,
@@ -184,7 +185,7 @@ def test_the_average_is_what_is_tested(tiny_settings):
     run = fit(settings)
     state = run.load()
     classes = load_data(settings).labeled.classes
-    tested = load_trained(run, "last", classes).state_dict()
+    tested = TrainedModel.load(run, classes=classes).network.state_dict()
     moved = [name for name in tested if not torch.equal(tested[name], state["model"][name])]
     assert "head.weight" in moved
     for name, value in tested.items():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from lib.config import EvaluateSettings
-from lib.evaluate.label_review import unlabeled_rows
+from lib.evaluate.pseudo_labels import unlabeled_rows
 from lib.evaluate.test import evaluate
 from lib.models.build import build_model
 from lib.models.video_resnet import VideoResNet

@@ -12,9 +12,9 @@ from conftest import write_teacher_scores
 from lib.config import TrainSettings
 from lib.data.clip_dataset import ClipBatch, ClipDataset
 from lib.data.dataset import read_dataset, write_split
+from lib.evaluate.run_results import read_log
 from lib.prepare.steps import prepare_for
 from lib.prepare.synthetic import ACTIONS
-from lib.report.results import read_log
 from lib.runs.distributed import DistContext
 from lib.runs.run_dir import RunDir
 from lib.train import ema, setup, trainer

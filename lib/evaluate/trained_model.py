@@ -1,0 +1,122 @@
+"""A trained network with its normalization, test protocol and calibrated probabilities."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from lib.config import TrainSettings
+from lib.evaluate.calibration import Calibration, fused_probabilities
+from lib.evaluate.run_results import read_calibration
+from lib.runs.device import autocast, resolve_test_device
+from lib.runs.run_dir import RunDir
+from lib.train.ema import tested_weights
+from lib.train.scoring import EvalProtocol, fuse
+from lib.train.setup import Normalize, build_run_model, run_normalize, test_protocol
+
+NOT_CALIBRATED = "confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained network and everything that it needs to score clips.
+
+    Attributes:
+        settings: Settings of its run.
+        classes: Class names in the order of the logits.
+        network: Normalized clips (B, 3, T, H, W) -> logits (B, K); in evaluation mode.
+        normalize: uint8 clips (B, T, 3, H, W) -> normalized (B, 3, T, H, W).
+        calibration: Calibration on the validation split; None if that is not tested.
+    """
+
+    settings: TrainSettings
+    classes: tuple[str, ...]
+    network: nn.Module
+    normalize: Normalize
+    calibration: Calibration | None = None
+
+    @classmethod
+    def load(
+        cls,
+        run: RunDir,
+        checkpoint: str = "last",
+        *,
+        classes: tuple[str, ...] | None = None,
+        device: str | torch.device | None = None,
+        is_calibrated: bool = True,
+    ) -> Self:
+        """Load the network of a run; neither its data set nor its first weights are needed.
+
+        Args:
+            run: The run.
+            checkpoint: `last` or `best`; EMA weights are used where the checkpoint has them.
+            classes: Class names of the data set to test on; None to skip their check.
+            device: Default: the device of the settings, a GPU if there is one.
+            is_calibrated: Read the calibration.
+
+        Raises:
+            ValueError: If the checkpoint is missing or damaged or was trained on other classes,
+                or the file of validation scores is damaged.
+        """
+        state = run.load(checkpoint)
+        trained = tuple(state["classes"])
+        if classes is not None and trained != tuple(classes):
+            theirs, ours = (f"{len(c)} ({', '.join(c[:3])}, …)" for c in (trained, classes))
+            raise ValueError(
+                f"{run.checkpoint_path(checkpoint)}: trained on classes {theirs}, the data set has "
+                f"{ours}; test it on the data set that it was trained on"
+            )
+        settings = run.settings()
+        device = torch.device(device or resolve_test_device(settings.device))
+        first_weights = {"pretrained": False, "weights": None}
+        network = build_run_model(settings.model_copy(update=first_weights), len(trained))
+        network.load_state_dict(tested_weights(state))
+        calibration = read_calibration(run) if is_calibrated else None
+        normalize = run_normalize(settings).to(device)
+        return cls(settings, trained, network.to(device).eval(), normalize, calibration)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.normalize.mean.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of a forward pass: that of training on a GPU, `fp32` on a CPU."""
+        return self.settings.precision if self.device.type == "cuda" else "fp32"
+
+    @property
+    def protocol(self) -> EvalProtocol:
+        """Views of a video in the test, and their fusion."""
+        return test_protocol(self.settings)
+
+    @property
+    def temperature(self) -> float:
+        """Calibrated temperature; 1 without a calibration."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+    def view_logits(self, clips: Tensor) -> Tensor:
+        """Score uint8 clips (B, T, 3, H, W): logits (B, K), float32, on the CPU."""
+        return self.normalized_logits(self.normalize(clips.to(self.device)))
+
+    @torch.inference_mode()
+    def normalized_logits(self, clips: Tensor) -> Tensor:
+        """Score normalized clips (B, 3, T, H, W): logits (B, K), float32, on the CPU."""
+        with autocast(self.device, self.precision):
+            return self.network(clips.to(self.device)).float().cpu()
+
+    def probabilities(self, view_logits: Tensor) -> Tensor:
+        """Fuse the logits of the views of videos, (N, V, K), to class probabilities (N, K)."""
+        fusion = self.settings.test_average
+        return fused_probabilities(fuse(view_logits, fusion), fusion, self.temperature)
+
+
+def check_finished(run: RunDir) -> None:
+    """Raise ValueError if a run is not finished."""
+    if not run.is_finished():
+        epoch, epochs = (run.saved_progress() or (0, 0))[1], run.settings().epochs
+        raise ValueError(
+            f"{run.folder}: not finished, {epoch} of {epochs} epochs are trained; run the command "
+            "that trains it again"
+        )
