@@ -1,10 +1,10 @@
-# make demo | test | faults | audit | lab | lint: each sets up what it needs; a repeated call redoes what is missing.
+# make demo | test | test-fast | faults | audit | lab | lint: each sets up what it needs; a repeated call redoes what is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test faults audit lab lint
+.PHONY: demo test test-fast faults audit lab lint
 
 demo: $(READY)
 	$(BIN)/python -m lib.batch params/demo --jobs 2
@@ -13,9 +13,13 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Without the tests that take over two seconds.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 # Damaged and hostile files, full disks, killed processes: what was injected and what was lost.
 faults: $(READY)
-	FAULTS=full $(BIN)/python -m pytest tests/faults tests/test_checkpoints.py tests/test_runs.py
+	FAULTS=full $(BIN)/python -m pytest tests/faults tests/runs
 
 # Known holes in what is installed; packages that are not on the index it asks are listed as skipped.
 audit: $(READY)

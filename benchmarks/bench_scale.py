@@ -1,7 +1,7 @@
 """What the experiments of the paper cost: cores and hours of every study, from measured costs.
 
     python -m benchmarks.bench_scale
-    python -m benchmarks.bench_scale --clips 60    # your GPU's: from python -m lib.doctor --gpu
+    python -m benchmarks.bench_scale --clips 60    # your GPU's: from benchmarks.bench_gpu
 
 Computed, not run. The anchor is the reference's own log: supervised R(2+1)D-34 on 8 RTX 2080 Ti,
 16 clips a GPU, 0.93 s a step. Another network is taken to cost what its multiplications say, the

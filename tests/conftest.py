@@ -38,6 +38,20 @@ def interrupts_arrive():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Skip tests marked `gpu` where PyTorch has no CUDA device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> torch.device:
+    """The CPU; with a GPU, also the GPU."""
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """Return a file or folder of ../shared, or skip the test and say what is missing."""
