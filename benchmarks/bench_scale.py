@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.timing import print_table
 from lib.batch.plan import PlannedRun, estimate_clips, read_plan
 from lib.config import TrainSettings
-from lib.models.build import build_model
+from lib.models.networks import build_model
 
 ANCHOR = 8 * 16 / 0.93 / 8  # clips/s of R(2+1)D-34, 8 × 224², forward and backward, one 2080 Ti
 NUM_GPUS = 8

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import describe_machine, interleave, print_table
-from lib.models.build import build_model
+from lib.models.networks import build_model
 from lib.models.video_resnet import checkpoint_blocks
 from lib.runs.device import autocast
 from lib.runs.distributed import DistContext, launch

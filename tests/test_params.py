@@ -11,7 +11,7 @@ import pytest
 from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.evaluate.run_results import group_of
-from lib.models.published import model_names
+from lib.models.networks import model_names
 from lib.params import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
 from lib.prepare.catalog import CATALOG
 from lib.prepare.requirements import data_requirements

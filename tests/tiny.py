@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
-from lib.models.build import VideoClassifier
+from lib.models.networks import VideoClassifier
 from lib.models.video_resnet import VideoResNet, conv2plus1d
 from lib.runs.distributed import DistContext
 from lib.train import fit, setup

@@ -1,25 +1,19 @@
-"""Image classifiers as video networks: frame by frame, then averaged over time.
+"""Image classifiers of torchvision and timm as video networks: features averaged over the frames.
 
-EfficientNet-Lite0 (whose ImageNet weights a package carries), every classifier of torchvision, and
-every one of timm. With a temporal shift, part of the channels of neighbouring frames change places
-in the middle of the network, which costs no parameters.
+A temporal shift exchanges a part of the channels between neighboring frames within the network; it
+adds no parameters.
 
 Source: Wang et al., "Temporal Segment Networks" (arXiv 1608.00859); Lin et al., "TSM" (arXiv
 1811.08383).
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
-
-from lib.models.image_classifiers import build_classifier, load_classifier, remove_classifier
 
 # Where the branch of a residual block begins, by the class of the block.
 _BRANCHES = {
     "BasicBlock": ("conv1",),
     "Bottleneck": ("conv1",),
-    "Block": ("expand",),
     "MBConv": ("block",),
     "FusedMBConv": ("block",),
     "InvertedResidual": ("block", "conv", "conv_pw"),
@@ -28,7 +22,7 @@ _BRANCHES = {
 
 
 class TemporalShift(nn.Module):
-    """Moves a share of the channels by one frame, half of them each way; zeros come in.
+    """Shift of a share of the channels by one frame, half in each direction, padded by zeros.
 
     Source: Lin et al., "TSM", section 3; the first channels are those of the next frame.
     """
@@ -37,7 +31,7 @@ class TemporalShift(nn.Module):
         """Build the shift; `num_frames` must be set before it is used.
 
         Args:
-            share: Share of the channels moved, in (0, 1].
+            share: Share of the channels that are shifted, in (0, 1].
         """
         super().__init__()
         self.share, self.num_frames = share, 1
@@ -57,7 +51,7 @@ class TemporalShift(nn.Module):
 class ImageNetwork(nn.Module):
     """An image network without its head, averaged over the frames of a clip.
 
-    Channels lie last in memory, which makes a step on a CPU up to three times faster.
+    It uses the channels-last memory format: a step on a CPU is up to three times faster.
     """
 
     def __init__(self, network: nn.Module, with_deviation: bool = False) -> None:
@@ -65,7 +59,7 @@ class ImageNetwork(nn.Module):
 
         Args:
             network: Turns images (N, 3, H, W) into features (N, D).
-            with_deviation: Give the standard deviation over the frames beside the mean.
+            with_deviation: Append the standard deviation over the frames to the mean.
         """
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -85,40 +79,19 @@ class ImageNetwork(nn.Module):
         return torch.cat([mean, features.std(dim=1, correction=0)], dim=1)
 
 
-def build_image_network(
-    name: str,
-    *,
-    pretrained: bool = False,
-    weights: Path | None = None,
-    tsm_fraction: float = 0.0,
-    with_deviation: bool = False,
-) -> tuple[ImageNetwork, int, float]:
-    """Build an image network as the backbone of a video network.
+def insert_shifts(network: nn.Module, share: float, name: str) -> None:
+    """Insert a shift before the branch of each residual block.
 
     Args:
-        name: Of an image network.
-        pretrained: Take the published ImageNet weights.
-        weights: Take the weights of this file, of this network; its head is left out.
-        tsm_fraction: Share of the channels that move by one frame, in [0, 1]; 0 for none.
-        with_deviation: Give the standard deviation over the frames beside the mean.
-
-    Returns:
-        The network, the number of its features, and the dropout before its own head.
+        network: An image network of torchvision or timm.
+        share: Share of the channels that are shifted, in [0, 1]; 0 for no shift.
+        name: Of the network, for the message.
 
     Raises:
-        ValueError: If there is no such network, its weights cannot be had or do not fit, or it has
-            no blocks that are known to take a shift.
+        ValueError: If it has no residual blocks of a class in `_BRANCHES`.
     """
-    network = build_classifier(name, pretrained)
-    if weights is not None:
-        load_classifier(network, weights, name, with_head=False)
-    feature_dim, dropout = remove_classifier(network, name)
-    if tsm_fraction:
-        _insert_shifts(network, tsm_fraction, name)
-    return ImageNetwork(network, with_deviation), feature_dim * (1 + with_deviation), dropout
-
-
-def _insert_shifts(network: nn.Module, share: float, name: str) -> None:
+    if share == 0:
+        return
     branches = [
         (block, key)
         for block in network.modules()
@@ -126,10 +99,10 @@ def _insert_shifts(network: nn.Module, share: float, name: str) -> None:
         for key in _BRANCHES.get(type(block).__name__, ())
         if hasattr(block, key)
     ]
-    for block, key in branches:
-        setattr(block, key, nn.Sequential(TemporalShift(share), getattr(block, key)))
     if not branches:
         raise ValueError(
-            f"tsm_fraction: {name} has no residual blocks that are known here; set it to 0 or "
-            "take a ResNet, an EfficientNet or a MobileNet"
+            f"tsm_fraction: {name} has no residual blocks of a known kind; set it to 0 or choose a "
+            "ResNet, an EfficientNet or a MobileNet"
         )
+    for block, key in branches:
+        setattr(block, key, nn.Sequential(TemporalShift(share), getattr(block, key)))

@@ -1,13 +1,10 @@
-"""Residual networks over clips, 3D or (2+1)D by the convolution they are built from."""
+"""Residual networks over clips: 3D, or (2+1)D with factorized convolutions."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 Triple = tuple[int, int, int]
 ConvBuilder = Callable[[int, int, Triple, Triple], nn.Module]
@@ -21,16 +18,16 @@ def conv3d(
     stride: Triple,
     build: type[nn.Conv3d] = nn.Conv3d,
 ) -> nn.Conv3d:
-    """Build a space-time convolution that keeps the size up to its stride; no bias."""
+    """Build a space-time convolution without bias that keeps the size up to its stride."""
     padding = tuple(size // 2 for size in kernel)
     return build(in_channels, out_channels, kernel, stride, padding, bias=False)
 
 
-class CpuConv3d(nn.Conv3d):
-    """A convolution that lays few channels last for its own work: CPUs are twice as fast so."""
+class ChannelsLastConv3d(nn.Conv3d):
+    """A convolution that moves its channels last if they are few, twice as fast on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, C, T, H, W), whose channels come first again: group norm is faster so."""
+        """Convolve (B, C, T, H, W); the output is contiguous, which suits group norm."""
         if self.in_channels < 16 and self.kernel_size != (1, 1, 1):
             x = x.contiguous(memory_format=torch.channels_last_3d)
         return super().forward(x).contiguous()
@@ -67,43 +64,30 @@ class Conv2Plus1d(nn.Module):
 
 
 def conv2plus1d(in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> Conv2Plus1d:
-    """Build a (2+1)D pair with as many weights as a 3 x k x k convolution has.
+    """Build a (2+1)D pair with as many weights as a 3 x k x k convolution.
 
-    The channels between the two are the paper's M_i for a temporal extent of 3, which the reference
-    takes for a shortcut's 1 x 1 x 1 kernel too (mmaction/models/common/conv2plus1d.py).
+    The number of channels between the two is the paper's M_i for a temporal extent of 3, also for a
+    shortcut's 1 x 1 x 1 kernel, as in the reference (mmaction/models/common/conv2plus1d.py).
     """
     area = kernel[1] * kernel[2]
     mid_channels = 3 * area * in_channels * out_channels // (area * in_channels + 3 * out_channels)
     return Conv2Plus1d(in_channels, mid_channels, out_channels, kernel, stride)
 
 
-def thin_conv2plus1d(
-    in_channels: int, out_channels: int, kernel: Triple, stride: Triple
-) -> nn.Module:
-    """Build a (2+1)D pair as wide as its ends (a multiple of 8), or a plain 1 x 1 x 1 shortcut.
-
-    It has less than half the weights of `conv2plus1d`.
-    """
-    if kernel == (1, 1, 1):
-        return conv3d(in_channels, out_channels, kernel, stride)
-    mid_channels = max(8, (in_channels + out_channels) // 16 * 8)
-    return Conv2Plus1d(in_channels, mid_channels, out_channels, kernel, stride)
-
-
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Build a norm over 8 groups of channels of each clip alone.
+    """Build a norm over 8 groups of channels of each clip.
 
-    Other than batch norm, it lets labelled, weak and strong clips share no statistics, and is the
-    same for any number of processes.
+    Unlike batch norm, it shares no statistics between labeled, weak and strong clips, and does not
+    depend on the number of processes.
     """
     return nn.GroupNorm(8, channels)
 
 
 class FrameDifferences(nn.Module):
-    """Appends to each frame what changed since the one before: (B, C, ...) to (B, 2·C, ...)."""
+    """Difference to the previous frame as further channels; 0 in the first frame."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Turn clips (B, C, T, H, W) into (B, 2·C, T, H, W); nothing changed in the first frame."""
+        """Turn clips (B, C, T, H, W) into (B, 2·C, T, H, W)."""
         return torch.cat([clips, clips.diff(dim=2, prepend=clips[:, :, :1])], dim=1)
 
 
@@ -114,7 +98,7 @@ def _conv_norm(conv: nn.Module, channels: int, norm: NormBuilder) -> nn.Sequenti
 class ResidualBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions and a shortcut: relu(conv2(relu(conv1(x))) + shortcut(x)).
 
-    Each is followed by a norm. Those of the second start at 1 and not at 0: at 0, the small
+    A norm follows each. The weights of the second norm start at 1, not at 0: with 0, the small
     network learned scenes instead of motion.
     """
 
@@ -137,38 +121,10 @@ class ResidualBlock(nn.Module):
         return torch.relu_(y + self.shortcut(x))
 
 
-def checkpoint_blocks(model: nn.Module) -> None:
-    """Let residual blocks keep their input alone, and compute again going backward."""
-    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
-    if not blocks:
-        raise ValueError("checkpoint_blocks: this network has no such blocks; set it to false")
-    for block in blocks:
-        ways = {"use_reentrant": False, "context_fn": partial(_first_and_again, block)}
-        block.forward = partial(checkpoint, block.forward, **ways)
-
-
-def _first_and_again(block: nn.Module) -> tuple:
-    return nullcontext(), _untracked(block)
-
-
-@contextmanager
-def _untracked(block: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch norms alone: the first time has updated them."""
-    norms = (module for module in block.modules() if hasattr(module, "momentum"))
-    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, *_ in kept:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield  # PyTorch ends it by an exception, as soon as all is there
-    finally:
-        for norm, momentum, count in kept:
-            norm.momentum, norm.num_batches_tracked = momentum, count
-
-
 class VideoResNet(nn.Module):
-    """A residual network over clips; 3D and (2+1)D networks differ in `conv` alone.
+    """A residual network over clips; 3D and (2+1)D networks differ only in `conv`.
 
-    Source: the reference's mmaction/models/backbones/resnet3d.py, in structure and initialisation.
+    Source: the reference's mmaction/models/backbones/resnet3d.py, in structure and initialization.
     """
 
     def __init__(
@@ -189,7 +145,7 @@ class VideoResNet(nn.Module):
         """Build the network.
 
         Args:
-            conv: Makes a convolution from (in_channels, out_channels, kernel, stride).
+            conv: Builds a convolution from (in_channels, out_channels, kernel, stride).
             layers: Number of residual blocks of each stage.
             widths: Channels of each stage.
             stem_width: Channels after the stem, whose spatial stride is 2.
@@ -198,7 +154,7 @@ class VideoResNet(nn.Module):
             temporal_strides: Temporal stride of the first block of each stage.
             stem_pool: Pooling after the stem, if any.
             stage1_pool: Pooling after the first stage, if any.
-            norm: Makes every norm but those inside a (2+1)D pair, from its number of channels.
+            norm: Builds a norm from its number of channels; not used inside a (2+1)D pair.
             in_channels: Channels of the input.
         """
         super().__init__()

@@ -176,10 +176,10 @@ def this_machine() -> Machine:
     """Return what there is to train with here."""
     import torch  # here: a plan that has nothing to size does without
 
-    from lib.models.efficientnet_lite import has_published_file
+    from lib.models.hub import has_lite0_weights
     from lib.prepare.parallel import num_cores
 
-    return Machine(torch.cuda.is_available(), has_published_file(), num_cores())
+    return Machine(torch.cuda.is_available(), has_lite0_weights(), num_cores())
 
 
 def look_at(videos: pd.DataFrame, root: Path) -> Footage:

@@ -1,8 +1,8 @@
-"""The reference's pickled files of person boxes and ImageNet scores, read without running code.
+"""Import of the reference's pickled person boxes and ImageNet scores, without running code.
 
 Formats: boxes {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}; scores {video:
-{1-based frame: {"prob": array (1000,)}}}. A video is named by its file without ending, in Kinetics
-by the first 11 characters (the YouTube id).
+{1-based frame: {"prob": array (1000,)}}}. A video's name is its file name without the suffix, in
+Kinetics the first 11 characters (the YouTube id).
 """
 
 from collections.abc import Callable
@@ -26,22 +26,18 @@ from lib.data.frame_tables import (
 from lib.fileio import reading
 from lib.prepare.download import sha256_of
 from lib.prepare.match_names import has_youtube_ids, stem_of, youtube_id
-from lib.prepare.safe_pickle import as_array, load_arrays
+from lib.prepare.safe_pickle import load_arrays
 
-MAX_GROWTH = 16  # times the file, in memory; beyond, one array stands for many frames
-REMEDY = "use a file from the reference, or make boxes and scores anew"
+REMEDY = "use a file of the reference, or compute the boxes and scores"
 
 
 def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
-    """Turn the reference's `detections.npy` into `person_boxes.safetensors`.
+    """Convert the reference's `detections.npy` to `person_boxes.safetensors`; return its path.
 
     Videos and frames that the file lacks get no boxes; how many is printed.
 
-    Returns:
-        The path of `person_boxes.safetensors`.
-
     Raises:
-        ValueError: If the file is not what it should be, or has none of the videos.
+        ValueError: If the file has another format or size of frames, or none of the videos.
     """
     made_with = import_made_with(path)
     if is_made_with(dataset.folder, made_with):
@@ -49,7 +45,7 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     table = _read_table(path, dataset)
 
     def boxes_of(frame: int, value: Any) -> np.ndarray:
-        boxes = as_array(value).astype(np.float32)
+        boxes = _numbers(value)
         boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
         if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
             raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
@@ -63,26 +59,23 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
 
 
 def _check_sizes(dataset: VideoDataset, results: list[FrameRows], path: str | Path) -> None:
-    """Refuse boxes that were made for frames of another size."""
+    """Raise ValueError for boxes of frames of another size."""
     sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
     for (name, width, height), result in zip(sizes, results, strict=True):
         far = result.rows[:, 2:4].max(axis=0, initial=0)
         if far[0] > 1.05 * width + 2 or far[1] > 1.05 * height + 2:
             raise ValueError(
-                f"{path}: the boxes of {name} reach to {far.round().tolist()}, its frames are "
-                f"{width} × {height}: they were made for frames of another size; use those frames, "
-                "or detect the people anew"
+                f"{path}: the boxes of {name} reach to {far.round().tolist()}, but its frames are "
+                f"{width} × {height}; use the frames that the boxes were computed on, or detect "
+                "the people yourself"
             )
 
 
 def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
-    """Turn the reference's file of ImageNet scores into `teacher.safetensors`.
-
-    Returns:
-        The path of `teacher.safetensors`.
+    """Convert the reference's file of ImageNet scores to `teacher.safetensors`; return its path.
 
     Raises:
-        ValueError: If the file is not what it should be, or lacks a video.
+        ValueError: If the file has another format, or lacks a video.
     """
     made_with = import_made_with(path)
     if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
@@ -90,8 +83,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     table = _read_table(path, dataset)
 
     def row_of(frame: int, value: Any) -> np.ndarray:
-        scores = value.get("prob") if isinstance(value, dict) else None
-        scores = np.zeros(0) if scores is None else as_array(scores).astype(np.float32)
+        scores = _numbers(value.get("prob") if isinstance(value, dict) else np.zeros(0))
         if scores.shape != (1000,) or not np.isfinite(scores).all():
             raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
         return scores[None].astype(np.float16)
@@ -108,13 +100,16 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
 
 
 def import_made_with(path: str | Path) -> dict:
-    """Say which file was imported; plain JSON.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Return the provenance of an imported file, as plain JSON; ValueError if it is unreadable."""
     with reading(path, REMEDY):
         return {"method": "import", "file_sha256": sha256_of(Path(path))}
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """Return an array of the file as float32."""
+    if not isinstance(value, np.ndarray) or value.dtype == object:
+        raise ValueError("expected arrays of numbers")
+    return np.asarray(value, dtype=np.float32)
 
 
 def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
@@ -146,20 +141,18 @@ def _rows_of(
     convert: Callable[[int, Any], np.ndarray],
     empty: np.ndarray,
 ) -> list[FrameRows]:
-    results, beyond, space = [], 0, MAX_GROWTH * Path(path).stat().st_size
+    results, num_beyond = [], 0
     videos = dataset.index[["name", "frames"]].itertuples(index=False)
     for (name, num_frames), key in zip(videos, _reference_names(dataset), strict=True):
         entry = table.get(key, {})
         try:
             numbers = sorted(n for n in entry if 1 <= n <= num_frames)
             parts = [convert(int(number), entry[number]) for number in numbers]
-            if (space := space - sum(part.nbytes for part in parts)) < 0:
-                raise ValueError("its arrays are far larger than the file")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: video {name}: {error}") from error
-        beyond += len(entry) - len(numbers)
+        num_beyond += len(entry) - len(numbers)
         frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
         results.append(FrameRows(np.concatenate([empty, *parts]), frames.astype(np.int32)))
-    if beyond:
-        print(f"{path}: {beyond} frames that the videos do not have were left out")
+    if num_beyond:
+        print(f"{path}: {num_beyond} frames beyond the ends of the videos were ignored")
     return results

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lib.config import TrainSettings
 from lib.fileio import check_writable, file_lock, write_text
-from lib.models.build import check_input
+from lib.models.networks import input_spec
 from lib.runs.device import check_precision, resolve_device
 from lib.runs.distributed import (
     DistContext,
@@ -137,7 +137,7 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     setup.make_clip_datasets(settings, data)
     setup.load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
-        check_input(settings.model, settings.clip_len, crop_size)
+        input_spec(settings.model).check(settings.model, settings.clip_len, crop_size)
     setup.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
     check_writable(RunDir(settings.run_dir).folder, "run_dir", "choose another run_dir")
     return device, num_processes, data.digest

@@ -17,7 +17,7 @@ from lib.config import PROJECT_ROOT, TrainSettings, project_path
 from lib.data.clip_dataset import ClipBatch, ClipDataset, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.data.soft_targets import read_soft_targets
-from lib.models.build import build_model, input_spec
+from lib.models.networks import build_model, input_spec
 from lib.params import make_settings, notebook_defaults, read_layers
 from lib.runs.device import to_channels_last
 from lib.train.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective

@@ -12,7 +12,7 @@ from torch import nn
 from lib.config import EvaluateSettings
 from lib.evaluate.pseudo_labels import unlabeled_rows
 from lib.evaluate.test import evaluate
-from lib.models.build import build_model
+from lib.models.networks import build_model
 from lib.models.video_resnet import VideoResNet
 from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import RunDir
@@ -116,7 +116,7 @@ def test_frozen_layers_keep_their_weights_and_their_batch_norms():
 def test_frozen_norms_keep_their_statistics_and_use_them():
     torch.manual_seed(0)
     model = build_model("resnet18", 3)
-    model.freeze(0.0, norm=True)
+    model.freeze(0.0, batch_norm=True)
     clips, before = torch.randn(2, 3, 2, 32, 32), dict(model.named_buffers())
     before = {name: value.clone() for name, value in before.items()}
     model.train()

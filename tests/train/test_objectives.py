@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lib.augment.scene import SCENE_AUGMENTATIONS, SceneAugmentation, mixup
 from lib.config import PROJECT_ROOT
-from lib.models.build import r3d_small
+from lib.models.networks import build_model
 from lib.train.objectives import (
     ClipTensors,
     FixMatchObjective,
@@ -322,7 +323,11 @@ def test_weak_views_may_have_a_pass_of_their_own(kind):
     assert apart.stats == together.stats and apart.loss == together.loss
 
 
-@pytest.mark.parametrize("build, is_equal", [(r3d_small, True), (tiny_r2plus1d, False)])
+@pytest.mark.parametrize(
+    "build, is_equal",
+    [(partial(build_model, "r3d_small"), True), (tiny_r2plus1d, False)],
+    ids=["group norm", "batch norm"],
+)
 def test_only_batch_norm_tells_a_pass_of_their_own(build, is_equal):
     data = torch.Generator().manual_seed(0)
     weak, strong = torch.randn(2, 4, 3, 4, 16, 16, generator=data)

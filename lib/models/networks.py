@@ -1,0 +1,204 @@
+"""Networks by name: this library's, torchvision's and timm's, and the clips that they take.
+
+Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from lib.models.classifier import InputSpec as InputSpec
+from lib.models.classifier import VideoClassifier as VideoClassifier
+from lib.models.hub import (
+    build_backbone,
+    classifier_spec,
+    image_network_names,
+    is_image_network,
+    video_network_names,
+)
+from lib.models.image import ImageNetwork, insert_shifts
+from lib.models.video_resnet import (
+    ChannelsLastConv3d,
+    ConvBuilder,
+    FrameDifferences,
+    VideoResNet,
+    conv2plus1d,
+    conv3d,
+    group_norm,
+)
+from lib.models.weights import load_reference_weights
+from lib.registry import did_you_mean
+
+
+def r2plus1d_34() -> VideoResNet:
+    """Build the backbone of the paper's R(2+1)D-34: 63.6 M parameters with 101 classes.
+
+    Source: the reference's configs/semi/r2plus1d_r34_8x8x1_360e_ucf101_rgb_all_5percent_vidssl.py.
+    """
+    return _reference_backbone(conv2plus1d, (3, 4, 6, 3))
+
+
+def r3d_18() -> VideoResNet:
+    """Build the backbone of the reference's R3D-18: 33.2 M parameters with 101 classes.
+
+    Unlike its R(2+1)D, it also halves the frames by max-pooling after its first stage.
+    Source: the reference's configs/semi/r3d_r18_8x8x1_360e_ucf101_rgb_all_kd_5percent_vidssl.py.
+    """
+    return _reference_backbone(conv3d, (2, 2, 2, 2), nn.MaxPool3d((2, 1, 1)))
+
+
+def _reference_backbone(
+    conv: ConvBuilder, layers: Sequence[int], stage1_pool: nn.Module | None = None
+) -> VideoResNet:
+    return VideoResNet(
+        conv,
+        layers=layers,
+        widths=(64, 128, 256, 512),
+        stem_width=64,
+        stem_kernel=(3, 7, 7),
+        spatial_strides=(1, 2, 2, 2),
+        temporal_strides=(1, 2, 2, 2),
+        stem_pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        stage1_pool=stage1_pool,
+        norm=partial(nn.BatchNorm3d, eps=1e-3),
+    )
+
+
+def r3d_small() -> nn.Module:
+    """Build the backbone of a small R3D for a CPU and clips of about 8 frames of 32 pixels; ours.
+
+    Its input is the frames and their differences, so that it learns motion early. Its group norm
+    makes what it learns from a labeled clip independent of the other clips of the batch.
+    """
+    backbone = VideoResNet(
+        partial(conv3d, build=ChannelsLastConv3d),
+        layers=(1, 1, 1),
+        widths=(16, 32, 64),
+        stem_width=8,
+        stem_kernel=(3, 3, 3),
+        spatial_strides=(2, 2, 2),
+        temporal_strides=(1, 2, 1),
+        norm=group_norm,
+        in_channels=6,
+    )
+    return nn.Sequential(FrameDifferences(), backbone)
+
+
+class Network(NamedTuple):
+    """A network of this library.
+
+    Attributes:
+        backbone: Builds a network from clips (B, 3, T, H, W) to features (B, D).
+        feature_dim: D.
+        input: The clips that it takes.
+        dropout: Probability of dropping a feature before a head, in [0, 1).
+    """
+
+    backbone: Callable[[], nn.Module]
+    feature_dim: int
+    input: InputSpec = InputSpec()
+    dropout: float = 0.5
+
+
+NETWORKS = {
+    "r2plus1d_34": Network(r2plus1d_34, 512),
+    "r3d_18": Network(r3d_18, 512, InputSpec(min_clip_len=2)),
+    "r3d_small": Network(r3d_small, 64, dropout=0.2),
+}
+
+
+def model_names() -> list[str]:
+    """Return the names that `build_model` takes, except timm's."""
+    names = [f"torchvision/{name}" if name in NETWORKS else name for name in video_network_names()]
+    return [*NETWORKS, *names, *image_network_names()]
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    dropout: float | None = None,
+    teacher_classes: int = 0,
+    tsm_fraction: float = 0.0,
+    temporal_std_pooling: bool = False,
+) -> VideoClassifier:
+    """Build a network by name.
+
+    Args:
+        name: One of `model_names()`, or `timm/<name>`. `r3d_18` is the reference's; torchvision's
+            network of that name is `torchvision/r3d_18`, a prefix that its others may have too.
+        num_classes: Number of action classes, at least 1.
+        pretrained: Start from the published weights (Kinetics-400, or ImageNet for an image
+            network; downloaded once, to `torch.hub`'s folder); the heads are new.
+        weights: Start from this file: for an image network its own state dict, whose head is
+            ignored; for a video network a checkpoint of the reference or of MMAction2.
+        dropout: Probability of dropping a feature before a head, in [0, 1); None for the network's
+            own.
+        teacher_classes: Number of classes of a distilled teacher; 0 for none.
+        tsm_fraction: Share of an image network's channels that move by one frame, in [0, 1].
+        temporal_std_pooling: Append the deviation over the frames to an image network's features.
+
+    Raises:
+        ValueError: If there is no such network, or its weights are not available or do not fit.
+    """
+    is_image = _check_name(name, pretrained)
+    if not is_image and (tsm_fraction or temporal_std_pooling):
+        raise ValueError(
+            f"tsm_fraction and temporal_std_pooling are for image networks, and {name!r} is none; "
+            "set them to 0 and false"
+        )
+    if name in NETWORKS:
+        build, feature_dim, _, own_dropout = NETWORKS[name]
+        backbone = build()
+    else:
+        image_weights = weights if is_image else None
+        backbone, feature_dim, own_dropout = build_backbone(name, pretrained, image_weights)
+    if is_image:
+        insert_shifts(backbone, tsm_fraction, name)
+        backbone = ImageNetwork(backbone, temporal_std_pooling)
+        feature_dim *= 1 + temporal_std_pooling
+    dropout = own_dropout if dropout is None else dropout
+    model = VideoClassifier(backbone, feature_dim, num_classes, dropout, teacher_classes)
+    if weights is not None and not is_image:
+        load_reference_weights(model, weights)
+    return model
+
+
+def input_spec(name: str, pretrained: bool = False) -> InputSpec:
+    """Return the clips that a network takes.
+
+    For a network of torchvision or timm this is the input that its published weights were evaluated
+    with, whether they are used or not.
+
+    Args:
+        name: As in `build_model`.
+        pretrained: The published weights are used; there must be some.
+
+    Raises:
+        ValueError: If there is no such network, or no published weights for it.
+    """
+    _check_name(name, pretrained)
+    return NETWORKS[name].input if name in NETWORKS else classifier_spec(name)
+
+
+def _check_name(name: str, pretrained: bool) -> bool:
+    """Return True for an image network; raise ValueError for an unknown name or absent weights."""
+    if name in NETWORKS:
+        if pretrained:
+            raise ValueError(
+                f"pretrained: there are no published weights for {name!r}; set it to false, or "
+                "choose a network of torchvision such as 'r2plus1d_18'"
+            )
+        return False
+    if is_image_network(name):
+        return True
+    if name.removeprefix("torchvision/") not in video_network_names():
+        names = model_names()
+        hint = did_you_mean(name, names) or "."
+        raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(names)}")
+    return False
