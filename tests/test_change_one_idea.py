@@ -26,7 +26,7 @@ from lib.evaluate.invariance import temporal_family
 from lib.train.objectives import OBJECTIVES
 from lib.train.setup import build_run_model
 from lib.train.fit import fit
-from lib.runs.run_dir import Run
+from lib.runs.run_dir import RunDir
 from lib.plots.augmentations import load_batch, scene_rows, temporal_rows
 from lib.evaluate.run_results import read_log
 from lib.config import LookSettings
@@ -66,7 +66,7 @@ real, settings = OBJECTIVES["mean_confidence"].confident, settings.model_copy(
 
 
 def stop(self, logits, rows):
-    Run(settings.run_dir).stop_path.touch()
+    RunDir(settings.run_dir).stop_path.touch()
     return real(self, logits, rows)
 
 

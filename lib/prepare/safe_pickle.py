@@ -13,7 +13,7 @@ DTYPES = {"b1", "f2", "f4", "f8", "O8"} | {kind + size for kind in "iu" for size
 
 
 class _Dtype:
-    """Stand-in for `numpy.dtype`: a number, or objects; fields are ignored."""
+    """Stand-in for `numpy.dtype`: a number, or objects; the fields of a structure are ignored."""
 
     def __init__(self, code: str, *_: object):
         if code not in DTYPES:
@@ -25,7 +25,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """Array that is created empty and filled by its state, as `numpy.ndarray` is pickled."""
+    """Array that is created empty and filled from its state, in native byte order."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, is_fortran, data = state
@@ -88,7 +88,7 @@ def load_arrays(path: Path, remedy: str) -> Any:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged pickle fails in many ways
         raise ValueError(
-            f"{path}: not a pickle of arrays and plain containers ({error or type(error)}); {remedy}"
+            f"{path}: not a pickle of arrays and containers ({error or type(error)}); {remedy}"
         ) from error
     is_wrapped = isinstance(value, _Array) and value.dtype == object
     return value.item() if is_wrapped else value

@@ -1,4 +1,4 @@
-"""ImageNet class probabilities of frames, for distillation, made with an image classifier."""
+"""ImageNet class probabilities of frames, computed by an image classifier for distillation."""
 
 import re
 import shutil
@@ -21,13 +21,13 @@ from lib.data.frame_tables import (
 )
 from lib.data.video_reader import iterate_frames
 from lib.models.classifier import InputSpec
-from lib.models.efficientnet_lite import published_file
-from lib.models.image_classifiers import (
+from lib.models.hub import (
     LITE0,
     build_classifier,
     classifier_spec,
     image_network_names,
     is_image_network,
+    lite0_weights,
     load_classifier,
     torchvision_models,
 )
@@ -37,12 +37,12 @@ from lib.prepare.parallel import map_videos, results_folder
 
 @dataclass(frozen=True)
 class Teacher:
-    """An image classifier and what its frames must look like.
+    """An image classifier and its input.
 
     Attributes:
-        network: Takes normalised images (B, 3, S, S) and gives logits (B, 1000).
+        network: Computes logits (B, 1000) of normalized images (B, 3, S, S).
         spec: Sizes that frames are scaled and cropped to, mean and deviation of the channels.
-        made_with: Name of the network and its weights, to tell results apart; plain JSON.
+        made_with: Name of the network and checksum of its weights, as plain JSON.
     """
 
     network: nn.Module
@@ -58,8 +58,8 @@ class Teacher:
         logits: Tensor = self.network((batch - mean) / std)
         if logits.shape[1] != NUM_CLASSES:
             raise ValueError(
-                f"teacher_model: {self.made_with['model']} gives {logits.shape[1]} classes, "
-                f"expected ImageNet's {NUM_CLASSES}"
+                f"teacher_model: {self.made_with['model']} has {logits.shape[1]} classes, not "
+                f"ImageNet's {NUM_CLASSES}; choose another model"
             )
         return logits.softmax(dim=1).cpu().numpy()
 
@@ -69,8 +69,7 @@ def load_teacher(model: str, weights: Path) -> Teacher:
 
     Args:
         model: Its name: `efficientnet_lite0`, one of torchvision, or `timm/<name>`.
-        weights: Its state dict: a `.safetensors` file, or one of `torch.save`, of which only
-            tensors are read.
+        weights: Its state dict, a file as in `load_classifier`.
 
     Raises:
         ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
@@ -80,7 +79,7 @@ def load_teacher(model: str, weights: Path) -> Teacher:
     try:
         load_classifier(network, Path(weights), model)
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"teacher_weights: {weights} does not fit {model}: {error}") from error
+        raise ValueError(f"teacher_{error}") from error
     made_with = {"model": model, "weights_sha256": sha256_of(weights)}
     return Teacher(network, classifier_spec(model), made_with)
 
@@ -88,7 +87,7 @@ def load_teacher(model: str, weights: Path) -> Teacher:
 def _check_classifier(model: str) -> None:
     if not is_image_network(model):
         raise ValueError(
-            f"teacher_model: there is no image classifier {model!r}; there are timm/<name> and "
+            f"teacher_model: there is no image classifier {model!r}; choose timm/<name> or one of "
             f"{', '.join(image_network_names())}"
         )
 
@@ -98,48 +97,44 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
 
     Args:
         model: Its name.
-        folder: Where published weights are kept.
-        allowed: Whether they may be downloaded.
+        folder: Folder of published weights.
+        allowed: Downloading is allowed.
 
     Raises:
-        ValueError: If there is no such classifier, or the file is not there and cannot be
-            downloaded, or is damaged; names the address and where the file belongs.
+        ValueError: If there is no such classifier, or the file is damaged, or missing and cannot be
+            downloaded; the message has its address and path.
     """
     _check_classifier(model)
     if model == LITE0:
-        return published_file()
+        return lite0_weights()
     if model.startswith("timm/"):
-        raise ValueError(f"teacher_weights: name the file of {model}'s ImageNet weights")
-    weights = torchvision_models().get_model_weights(model.removeprefix("torchvision/"))
-    url = weights.DEFAULT.url
-    # The name ends in the first digits of the SHA-256.
+        raise ValueError(f"teacher_weights: not set; give the file of {model}'s ImageNet weights")
+    url = torchvision_models().get_model_weights(model.removeprefix("torchvision/")).DEFAULT.url
     path = download(url, folder / Path(url).name, None, allowed)
-    digits = re.search(r"-([0-9a-f]{8})\.", path.name)
+    digits = re.search(r"-([0-9a-f]{8})\.", path.name)  # the beginning of the SHA-256
     if digits and not sha256_of(path).startswith(digits[1]):
         raise ValueError(f"{path}: damaged (its SHA-256 is not {digits[1]}…); delete it, try again")
     return path
 
 
 def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) -> np.ndarray:
-    """Return the frames of a video as a classifier wants them, shape (n, crop, crop, 3), uint8.
+    """Return every `stride`-th frame as input of a classifier, shape (n, crop, crop, 3), uint8.
 
     Args:
         record: The video.
-        stride: Every so many-th frame is read.
+        stride: Distance of the frames.
         resize: Short side that a frame is scaled to, pixels.
-        crop: Side of the centre crop, pixels.
+        crop: Side of the center crop, pixels.
     """
-    indices = np.arange(0, record.num_frames, stride)
-    return np.stack([_image(frame, resize, crop) for frame in iterate_frames(record, indices)])
-
-
-def _image(frame: np.ndarray, resize: int, crop: int) -> np.ndarray:
-    height, width = frame.shape[:2]
-    scale = resize / min(height, width)
-    size = (max(crop, round(width * scale)), max(crop, round(height * scale)))
-    left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
-    image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + crop, top + crop)))
+    images = []
+    for frame in iterate_frames(record, np.arange(0, record.num_frames, stride)):
+        height, width = frame.shape[:2]
+        scale = resize / min(height, width)
+        size = (max(crop, round(width * scale)), max(crop, round(height * scale)))
+        left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
+        image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
+        images.append(np.asarray(image.crop((left, top, left + crop, top + crop))))
+    return np.stack(images)
 
 
 def score_frames(
@@ -150,21 +145,20 @@ def score_frames(
     device: torch.device | str = "cpu",
     num_processes: int = 0,
 ) -> Path:
-    """Classify every `stride`-th frame of all videos; continue where an earlier call was.
+    """Classify every `stride`-th frame of all videos; return the path of `teacher.safetensors`.
+
+    A call after an interrupted one continues.
 
     Args:
         dataset: The prepared data set.
         teacher: The classifier.
-        stride: Distance of the frames, the first being frame 0.
+        stride: Distance of the frames; the first is frame 0.
         batch: Images in one call of the network.
-        device: Where the network runs.
+        device: The network's.
         num_processes: Processes that decode; 0 for one per core.
 
-    Returns:
-        The path of `teacher.safetensors`.
-
     Raises:
-        ValueError: If a video cannot be read, or the network has other classes than ImageNet.
+        ValueError: If a video cannot be read, or the network does not have ImageNet's classes.
     """
     made_with = {**teacher.made_with, "stride": stride}
     path = dataset.folder / TEACHER_FILE

@@ -350,7 +350,7 @@ def test_every_misfit_is_named(tmp_path):
     assert '"backbone.stem.norm.bias", "backbone.stages.1.0.shortcut.conv.spatial' in missing
     assert '"neck.weight", "backbone.stages.8.extra"' in unexpected
     assert ["stages.0.0.conv1.norm.weight" in shapes[0], "head.bias" in shapes[1]] == [True, True]
-    assert "[4] from checkpoint, the shape in current model is torch.Size([5])" in shapes[1]
+    assert "Size([4]) from checkpoint, the shape in current model is torch.Size([5])" in shapes[1]
 
 
 def test_tensor_that_comes_twice_is_refused(tmp_path):

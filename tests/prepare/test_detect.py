@@ -227,7 +227,7 @@ def test_detections_come_in(tmp_path, capsys, protocol):
         pickle.dump(np.array(reference_table(), dtype=object), file, protocol=protocol)
     dataset = dataset_of(tmp_path / "data")
     import_detections(dataset, path)
-    assert "1 frames that the videos do not have" in capsys.readouterr().out
+    assert "1 frames beyond the ends of the videos" in capsys.readouterr().out
     boxes = PersonBoxes(dataset).lookup(0, np.arange(4), min_score=0.4)
     assert [len(frame) for frame in boxes] == [1, 0, 0, 0]
     assert boxes[0][0].tolist() == [1, 2, 30, 40]
@@ -255,14 +255,17 @@ class Attack:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pickle.dumps(Attack()), r"asks for builtins.print\); it was not run"),
+        (lambda: pickle.dumps(Attack()), r"asks for builtins.print\); use a file of the ref"),
         (lambda: pickle.dumps({"a": Attack()})[:-4], "not a pickle of arrays"),
         (lambda: b"\x93NUMPY\x01", "not a pickle of arrays"),
         (lambda: b"", "not a pickle of arrays"),
         (lambda: pickle.dumps([1, 2]), "expected a dictionary"),
         (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos .* 'one'"),
         (lambda: pickle.dumps({"one": {1: np.ones((2, 4))}}), r"a/one: frame 1 has shape \(2, 4\)"),
-        (lambda: pickle.dumps({"one": {1: np.array([[0, 0, 99, 9, 1]])}}), "of another size"),
+        (
+            lambda: pickle.dumps({"one": {1: np.array([[0, 0, 99, 9, 1]])}}),
+            "use the frames that the boxes were computed on",
+        ),
     ],
 )
 def test_files_that_are_not_detections(tmp_path, capsys, make, message):
