@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import describe_machine, print_table
-from lib.models.build import build_model
+from lib.models.networks import build_model
 from lib.runs.device import autocast, set_kernels, to_channels_last
 
 STEPS = 5

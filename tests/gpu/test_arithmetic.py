@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.augment.scene import actor_cutmix
-from lib.models.build import build_model
+from lib.models.networks import build_model
 from lib.runs.device import autocast, check_precision, set_kernels
 from lib.train import losses
 
