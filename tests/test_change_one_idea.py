@@ -27,9 +27,10 @@ from lib.train.objectives import OBJECTIVES
 from lib.train.setup import build_run_model
 from lib.train.fit import fit
 from lib.runs.run_dir import RunDir
-from lib.plots.augmentations import load_batch, scene_rows, temporal_rows
+from lib.jupyter.clip_views import load_clips
+from lib.plots.augmentations import temporal_rows, view_rows
 from lib.evaluate.run_results import read_log
-from lib.config import LookSettings
+from lib.config import ExploreSettings
 from lib.jupyter.explorer import AugmentationExplorer
 
 data, out = map(Path, sys.argv[1:])
@@ -48,13 +49,14 @@ assert settings.is_semi_supervised and settings.scene_needs_person_mask
 assert "boomerang" in temporal_family(4) and "boomerang" in temporal_family(5)
 dataset = read_dataset(data / "synthetic")
 small = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "temporal_ops": ["boomerang"]}
-look = LookSettings(**small, scene_augmentation="background_fade")
-batch = load_batch(dataset, look)
+look = ExploreSettings(**small, scene_augmentation="background_fade")
+batch = load_clips(dataset, look, [0, 1], seed=0)
 assert torch.equal(batch.strong[0][-1], batch.strong[0][0])
 assert "T-Boomerang\\n0 1 2 3 3 2 1 0" in temporal_rows(batch.weak[0])
-assert any(label.startswith("background_fade\\n") for label in scene_rows(batch))
+rows = view_rows(batch, ["background_fade"])
+assert any(label.startswith("background_fade\\n") for label in rows)
 shown = AugmentationExplorer(dataset, look)
-assert "T-Boomerang" in shown.facts.value and shown.look.tiles[5].title.startswith("Background f")
+assert "T-Boomerang" in shown.params.value and shown.views.tiles[5].title.startswith("Background f")
 assert dict(shown.knobs["temporal_ops"].options)["T-Boomerang"] == ("boomerang",)
 assert "background_fade" in shown.knobs["scene_augmentation"].options
 

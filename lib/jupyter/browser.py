@@ -1,32 +1,169 @@
-"""Paging through what a tested run got right and wrong, in JupyterLab."""
+"""Interactive browser of notebook 4: right and wrong predictions of a tested run, with clips."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from torch import Tensor
 
-from lib.evaluate.clip_regions import CenterClips, boxes_note, predict_regions
+from lib.config import ClipSettings
+from lib.evaluate.clip_regions import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results
 from lib.evaluate.trained_model import TrainedModel
-from lib.jupyter.confusion_grid import SHOWN, ConfusionGrid
-from lib.jupyter.html import FADED, escape
-from lib.plots.evaluation import (
-    RIGHT,
-    clip_tile,
-    confident_mistakes,
-    tiles_html,
-)
-from lib.plots.style import BLUE, GRAY, ORANGE, shorten
+from lib.jupyter.html import FADED, render, unobserved
+from lib.jupyter.tiles import Tile, tiles_html
+from lib.plots.evaluation import confused_classes, confusion_matrix, recall
+from lib.plots.style import BLUE, GRAY, ORANGE, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir
 
 PAGE = 4  # clips that play at once
-COLUMNS = 2  # of them, so that a narrow window need not shrink them and their titles
-CLIPS_KEPT = 32  # in memory, so that paging back decodes nothing
+COLUMNS = 2  # of them, so that they keep their size in a narrow window
+CACHED_CLIPS = 32  # in memory, so that paging back decodes nothing
+MAX_MISTAKES = 4  # in the notebook's own picture
+MAX_CLASSES = 12  # in the matrix; of more, the most confused ones
 ALL, NO_RUN = "all classes", "no second run"
 MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
 CELL = "a cell of the matrix"
+
+
+# --- Predictions and clips ------------------------------------------------------------------------
+
+
+def confident_mistakes(result: SplitResult) -> np.ndarray:
+    """Return positions in the split of the mistakes, the most confident first; may be empty."""
+    wrong = np.flatnonzero(result.scores.argmax(axis=1) != result.labels)
+    return wrong[np.argsort(-result.probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def read_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) -> Tensor | str:
+    """Return the clip of an index row, or an error message if it cannot be read."""
+    try:
+        return clips(row)[0]
+    except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
+        return f"cannot be read: {shorten(str(error), 90)}"
+
+
+def clip_tile(clip: Tensor | str, label: int, share: np.ndarray, classes: Sequence[str]) -> Tile:
+    """Return a tile titled by the predicted and, if it differs, the true class.
+
+    Args:
+        clip: The clip, or a text in its place.
+        label: True class.
+        share: Class probabilities (K,).
+        classes: Class names.
+    """
+    predicted = int(share.argmax())
+    title = f"{shorten(classes[predicted], 24)} {100 * share[predicted]:.0f} %"
+    if predicted != label:
+        title += f" ← {shorten(classes[label], 24)}"
+    return Tile(title, RIGHT if predicted == label else WRONG, clip)
+
+
+def mistakes_html(result: SplitResult, settings: ClipSettings) -> str:
+    """Return HTML that plays the most confident mistakes, titled predicted ← true class."""
+    clips, share = CenterClips(result.dataset, settings), result.probabilities
+    tiles = [
+        clip_tile(
+            read_clip(clips, int(result.rows[k])),
+            int(result.labels[k]),
+            share[k],
+            result.dataset.classes,
+        )
+        for k in confident_mistakes(result)[:MAX_MISTAKES].tolist()
+    ]
+    return tiles_html(tiles, "the most confident mistakes")
+
+
+# --- The confusion matrix -------------------------------------------------------------------------
+
+COLUMN_NAMES = """\
+<div style="display:flex;height:74px">{% for name, short in names %}
+<div title="{{ name }}" style="width:40px;position:relative"><span style="position:absolute;
+bottom:2px;left:14px;transform:rotate(-50deg);transform-origin:left bottom;white-space:nowrap;
+font-size:12px;line-height:1">{{ short }}</span></div>{% endfor %}</div>
+"""
+RECALL_BAR = """\
+<div style="display:flex;align-items:center;padding-left:8px">{% if percent != percent %}no video
+{% else %}<div style="width:{{ percent / 2 }}px;height:12px;background:{{ color }};
+margin-right:4px"></div>{{ percent | round | int }} %{% endif %}</div>
+"""
+
+
+class ConfusionGrid:
+    """Confusion matrix with a button for each cell, and the recall of each class.
+
+    Args:
+        classes: Class names.
+        on_press: Called with the true and the predicted class of a pressed cell.
+    """
+
+    def __init__(self, classes: Sequence[str], on_press: Callable[[int, int], None]):
+        self.classes, self.on_press = classes, on_press
+        self.widget = widgets.GridBox()
+        self._layout = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
+        self._styles = [  # from no video of a class to all of them
+            widgets.ButtonStyle(
+                button_color=to_hex(colormaps["Blues"](level / 10)),
+                text_color="white" if level > 5 else "black",
+            )
+            for level in range(11)
+        ]
+
+    def fill(self, result: SplitResult, label: int | None) -> None:
+        """Show the matrix of a result; of many classes, those most confused with `label`."""
+        matrix = confusion_matrix(result.scores, result.labels)
+        shown, rates = confused_classes(matrix, MAX_CLASSES, label), recall(matrix)
+        names = [(self.classes[k], shorten(self.classes[k], 12)) for k in shown]
+        children: list[widgets.Widget] = [
+            widgets.HTML(f'<div style="{FADED}">true class ↓</div>'),
+            widgets.HTML(render(COLUMN_NAMES, names=names)),
+            widgets.HTML(f'<div style="{FADED};padding-left:8px">right</div>'),
+        ]
+        row_name = '<div title="{{ name }}" style="text-align:right">{{ short }}</div>'
+        for row in shown:
+            name, buttons = self.classes[row], [self._button(matrix, row, k) for k in shown]
+            children += [
+                widgets.HTML(render(row_name, name=name, short=shorten(name, 18))),
+                widgets.HBox(buttons),
+                widgets.HTML(render(RECALL_BAR, percent=float(rates[row]), color=RIGHT)),
+            ]
+        self.widget.children = children
+        self.widget.layout = widgets.Layout(
+            grid_template_columns=f"minmax(70px, auto) {40 * len(shown) + 4}px 110px",
+            align_items="center",
+            overflow="auto",
+        )
+
+    def _button(self, matrix: np.ndarray, row: int, column: int) -> widgets.Button:
+        count, videos = int(matrix[row, column]), int(matrix[row].sum())
+        button = widgets.Button(
+            description=str(count) if count else "",
+            tooltip=f"{count} videos of {self.classes[row]} taken for {self.classes[column]}",
+            layout=self._layout,
+            style=self._styles[round(10 * count / max(videos, 1))],
+        )
+        button.on_click(lambda _: self.on_press(row, column))
+        return button
+
+
+# --- The browser ----------------------------------------------------------------------------------
+
+DETAIL = """\
+<b>{{ name }}</b> <span style="{{ faded }}">true class: {{ label }}; below, the predictions for the
+center clip and its regions</span>
+{% if tiles %}{{ tiles | safe }}{% else %}<p style="{{ faded }}">{{ problem }}</p>{% endif %}
+<div style="display:flex;flex-wrap:wrap;gap:14px">{% for title, lines in panels %}
+<div style="min-width:210px"><div style="{{ faded }};font-size:12px">{{ title }}</div>
+{% for class, percent, color in lines %}
+<div style="display:flex;align-items:center;line-height:1.3;font-size:12px">
+<span style="width:8.5em;text-align:right;padding-right:6px">{{ class }}</span>
+<span style="width:{{ percent * 0.6 + 1 }}px;height:10px;background:{{ color }}"></span>
+<span style="padding-left:4px">{{ percent | round | int }} %</span></div>{% endfor %}</div>
+{% endfor %}</div>
+"""
 
 
 class EvaluationBrowser:
@@ -34,9 +171,9 @@ class EvaluationBrowser:
 
     Args:
         run: The tested run.
-        results: List name -> result, as `evaluate` returns.
-        checkpoint: `last` or `best`: what looks at the parts of a clip.
-        second_run_dir: A second run, tested on the same lists; None for none at first.
+        results: Split -> result, as `evaluate` returns.
+        checkpoint: `last` or `best`: the weights that predict the regions of a clip.
+        second_run_dir: A second run, tested on the same splits; None for none at first.
     """
 
     def __init__(
@@ -49,38 +186,36 @@ class EvaluationBrowser:
         self.run, self.results, self.checkpoint = run, results, checkpoint
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
-        self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, run.settings()))
+        self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
         self._model: TrainedModel | None = None
         self._cell: tuple[int, int] | None = None
-        self._build_controls(second_run_dir)
+        self._build(second_run_dir)
         self.matrix.fill(self.result, self._class)
         self._compare()
         self._choose()
 
-    def _build_controls(self, second_run_dir: RunDir | None) -> None:
+    def _build(self, second_run_dir: RunDir | None) -> None:
         by_name = [(shorten(name, 40), k) for k, name in enumerate(self.classes)]
-        self.list = _dropdown("list", list(self.results))
-        self.around = _dropdown("class", [(ALL, -1), *by_name])
-        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
         self._runs = comparable_runs(self.run)
         if second_run_dir is not None:
             self._runs[second_run_dir.name] = second_run_dir
-        self.second_run = _dropdown("beside", [NO_RUN, *self._runs])
+        self.split = _dropdown("split", list(self.results))
+        self.around = _dropdown("class", [(ALL, -1), *by_name])
+        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
+        self.second_run = _dropdown("compare", [NO_RUN, *self._runs])
         self.second_run.value = NO_RUN if second_run_dir is None else second_run_dir.name
         self.matrix = ConfusionGrid(self.classes, self.open_cell)
         self.note = widgets.HTML()
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
         self.detail = widgets.HTML(layout=widgets.Layout(flex="1 1 440px", min_width="340px"))
-        knobs = [self.list, self.around, self.kind, self.second_run]
+        knobs = [self.split, self.around, self.kind, self.second_run]
         for knob in knobs:
             knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
-        knobs = widgets.GridBox(
-            knobs, layout=widgets.Layout(grid_template_columns="repeat(2, 210px)")
-        )
+        grid = widgets.Layout(grid_template_columns="repeat(2, 210px)")
         left = widgets.VBox(
-            [knobs, self.matrix.widget, self.note, self.videos],
+            [widgets.GridBox(knobs, layout=grid), self.matrix.widget, self.note, self.videos],
             layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
         )
         self.widget = widgets.HBox(
@@ -95,73 +230,69 @@ class EvaluationBrowser:
 
     @property
     def result(self) -> SplitResult:
-        """The result on the chosen list."""
-        return self.results[self.list.value]
+        """The result on the chosen split."""
+        return self.results[self.split.value]
 
     def open_cell(self, label: int, predicted: int) -> None:
-        """Show the videos of one class that were taken for another (or for it)."""
+        """Show the videos of one class that are predicted as another (or the same) class."""
         self._cell = (label, predicted)
         if self.kind.value == CELL:
             self._choose()
         else:
             self.kind.value = CELL
 
-    # --- Which videos -----------------------------------------------------------------------------
-
     def _on_knob(self, change: dict) -> None:
-        knob, is_crowded = change["owner"], len(self.classes) > SHOWN
-        if knob is self.list or (knob is self.around and is_crowded):
+        knob, is_crowded = change["owner"], len(self.classes) > MAX_CLASSES
+        if knob is self.split or (knob is self.around and is_crowded):
             self.matrix.fill(self.result, self._class)
-        if knob in (self.list, self.second_run):
+        if knob in (self.split, self.second_run):
             self._compare()
         self._choose()
 
     def _compare(self) -> None:
-        """Set the second run's result beside this run's, or say why it cannot stand there."""
-        self.beside, self.trouble = {self.run.name: self.result}, ""
+        """Read the results of the runs to compare on the chosen split, or note the problem."""
+        self.by_run, self.problem = {self.run.name: self.result}, ""
         try:
             other = self._runs.get(self.second_run.value)
-            self.beside = paired_results(self.run, self.results, other, self.list.value)
+            self.by_run = paired_results(self.run, self.results, other, self.split.value)
         except (ValueError, OSError) as error:
-            self.trouble = str(error)
+            self.problem = str(error)
 
     def _choose(self) -> None:
         """List the chosen videos and show the first."""
-        found, words = self._found()
-        self._positions, self._shares = found, self.result.probabilities
-        why = f'<br><span style="{FADED}">{escape(self.trouble)}</span>' * bool(self.trouble)
-        self.note.value = f"<b>{len(found)}</b> {escape(words)}{why}"
-        self.videos.unobserve(self._on_video, names="value")
-        self.videos.options = [(self._line(k), k) for k in found.tolist()]
-        self.videos.value = int(found[0]) if len(found) else None
-        self.videos.observe(self._on_video, names="value")
-        self._page_shown = None
+        self._positions, title = self._select()
+        self._shares, self._page_shown = self.result.probabilities, None
+        note = "<b>{{ n }}</b> {{ title }}<br><span style='{{ faded }}'>{{ problem }}</span>"
+        self.note.value = render(
+            note, n=len(self._positions), title=title, problem=self.problem, faded=FADED
+        )
+        with unobserved(self.videos, self._on_video):
+            self.videos.options = [(self._line(k), k) for k in self._positions.tolist()]
+            self.videos.value = int(self._positions[0]) if len(self._positions) else None
         self._on_video()
 
-    def _found(self) -> tuple[np.ndarray, str]:
-        """Return positions in the list of the chosen videos, and what they are in words."""
+    def _select(self) -> tuple[np.ndarray, str]:
+        """Return positions in the split of the chosen videos, and a title."""
         result, kind, label = self.result, self.kind.value, self._class
-        predicted = result.scores.argmax(axis=1)
-        of = "" if label is None else f" of {self.classes[label]}"
-        is_class = np.full(len(predicted), True) if label is None else result.labels == label
+        predicted, nothing = result.scores.argmax(axis=1), np.array([], dtype=int)
         if kind == CELL:
             if self._cell is None:
-                return np.array([], dtype=int), "videos: press a cell of the matrix"
+                return nothing, "videos: press a cell of the matrix"
             row, column = self._cell
-            which = (result.labels == row) & (predicted == column)
-            return np.flatnonzero(which), (
-                f"videos of {self.classes[row]} taken for {self.classes[column]}"
-            )
+            in_cell = np.flatnonzero((result.labels == row) & (predicted == column))
+            return in_cell, f"videos of {self.classes[row]} taken for {self.classes[column]}"
+        of_class = "" if label is None else f" of {self.classes[label]}"
+        in_class = np.full(len(predicted), True) if label is None else result.labels == label
         if kind == DIFFERENT:
-            if len(self.beside) < 2:
-                return np.array([], dtype=int), "videos: choose a second run beside this one"
-            _, other = self.beside.values()
+            if len(self.by_run) < 2:
+                return nothing, "videos: choose a second run to compare with"
+            _, other = self.by_run.values()
             differs = predicted != other.scores.argmax(axis=1)
-            return np.flatnonzero(differs & is_class), f"videos{of} on which the two runs disagree"
+            return np.flatnonzero(differs & in_class), f"videos{of_class}: the two runs disagree"
         if kind == MISTAKES:
-            found = confident_mistakes(result)
-            return found[is_class[found]], f"mistakes{of}, the most confident first"
-        return np.flatnonzero(is_class), f"videos{of}"
+            mistakes = confident_mistakes(result)
+            return mistakes[in_class[mistakes]], f"mistakes{of_class}, the most confident first"
+        return np.flatnonzero(in_class), f"videos{of_class}"
 
     def _line(self, position: int) -> str:
         result, share = self.result, self._shares[position]
@@ -170,49 +301,53 @@ class EvaluationBrowser:
         mark = "✓" if best == result.labels[position] else "✗"
         return f"{mark} {name}: {shorten(self.classes[best], 24)} {100 * share[best]:.0f} %"
 
-    # --- The clips --------------------------------------------------------------------------------
-
     def _on_video(self, _: object = None) -> None:
         position = self.videos.value
         if position is None:
             self.gallery.value = self.detail.value = ""
             return
-        place = int(np.flatnonzero(self._positions == position)[0])
-        page = place // PAGE
+        page = int(np.flatnonzero(self._positions == position)[0]) // PAGE
         if page != self._page_shown:
-            self._page_shown = page
-            self.gallery.value = self._gallery(self._positions[page * PAGE : (page + 1) * PAGE])
+            self._page_shown, tiles = page, []
+            for k in self._positions[page * PAGE : (page + 1) * PAGE].tolist():
+                clip = read_clip(self.clips, int(self.result.rows[k]))
+                label = int(self.result.labels[k])
+                tiles.append(clip_tile(clip, label, self._shares[k], self.classes))
+            self.gallery.value = tiles_html(tiles, "clips of the chosen videos", COLUMNS)
         self.detail.value = self._detail(int(position))
 
-    def _gallery(self, positions: np.ndarray) -> str:
-        tiles = []
-        for position in positions.tolist():
-            label = int(self.result.labels[position])
-            clip = readable_clip(self.clips, int(self.result.rows[position]))
-            tiles.append(clip_tile(clip, label, self._shares[position], self.classes))
-        return tiles_html(tiles, "clips of the chosen videos", COLUMNS)
-
     def _detail(self, position: int) -> str:
-        """Return HTML of one video: its parts, and the five best classes by part and run."""
+        """Return HTML of one video: its regions, and the five best classes by run and region."""
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
-        name = escape(self.result.dataset.index["name"].iloc[row])
-        bars = {run: result.probabilities[position] for run, result in self.beside.items()}
-        movie, parts = self._parts(row, label)
-        colors = [BLUE, ORANGE][: len(bars)] + [GRAY] * (len(parts) - 1)
-        bars |= {part: share for part, share in parts.items() if part != "whole clip"}
-        panels = "".join(
-            _bars_html(title, share, label, self.classes, color)
-            for (title, share), color in zip(bars.items(), colors, strict=True)
-        )
-        truth = escape(self.classes[label])
-        return (
-            f'<b>{name}</b> <span style="{FADED}">true class: {truth}; below, what the '
-            f"network says of the centre clip and of its parts</span>{movie}"
-            f'<div style="display:flex;flex-wrap:wrap;gap:14px">{panels}</div>'
+        shares = {run: result.probabilities[position] for run, result in self.by_run.items()}
+        tiles, problem, of_regions = self._regions(row, label)
+        colors = [BLUE, ORANGE][: len(shares)] + [GRAY] * len(of_regions)
+        shares |= {region: s for region, s in of_regions.items() if region != CLIP_REGIONS[0]}
+        panels = [
+            (shorten(title, 28), self._best_classes(share, label, color))
+            for (title, share), color in zip(shares.items(), colors, strict=False)
+        ]
+        return render(
+            DETAIL,
+            name=self.result.dataset.index["name"].iloc[row],
+            label=self.classes[label],
+            tiles=tiles,
+            problem=problem,
+            panels=panels,
+            faded=FADED,
         )
 
-    def _parts(self, row: int, label: int) -> tuple[str, dict[str, np.ndarray]]:
-        """Return a movie of the actor alone and the background alone, and what they look like."""
+    def _best_classes(
+        self, share: np.ndarray, label: int, color: str
+    ) -> list[tuple[str, float, str]]:
+        """Return name, percent and color of the five best classes; the true one is green."""
+        return [
+            (shorten(self.classes[k], 18), 100 * float(share[k]), RIGHT if k == label else color)
+            for k in np.argsort(-share)[:5]
+        ]
+
+    def _regions(self, row: int, label: int) -> tuple[str, str, dict[str, np.ndarray]]:
+        """Return HTML of the clip, its actor and its background, or a problem; and predictions."""
         try:
             if self._model is None:
                 load = TrainedModel.load
@@ -220,29 +355,21 @@ class EvaluationBrowser:
             clip, mask = self.clips(row)
             regions = predict_regions(self._model, clip, mask, boxes_note(mask))
         except (OSError, ValueError, RuntimeError) as error:
-            return f"<p>no network to ask: {escape(shorten(str(error), 160))}</p>", {}
+            return "", f"no network: {shorten(str(error), 160)}", {}
         if regions.note:
-            return f'<p style="{FADED}">{escape(regions.note)}</p>', {}
+            return "", regions.note, {}
         tiles = []
-        for part, share in regions.probabilities.items():
+        for region, share in regions.probabilities.items():
             best = int(share.argmax())
-            tile = clip_tile(regions.clips[part], label, share, self.classes)
-            title = f"{part.split()[0]}: {shorten(self.classes[best], 12)}"
+            title = f"{region.split()[0]}: {shorten(self.classes[best], 20)}"
+            tile = clip_tile(regions.clips[region], label, share, self.classes)
             tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
-        movie = tiles_html(tiles, "the whole clip, its actor alone, its background alone")
-        return movie, regions.probabilities
-
-
-def readable_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) -> Tensor | str:
-    """Return the clip of an index row, or why there is none."""
-    try:
-        return clips(row)[0]
-    except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
-        return f"cannot be read: {shorten(str(error), 90)}"
+        description = "the whole clip, its actor alone, its background alone"
+        return tiles_html(tiles, description), "", regions.probabilities
 
 
 def comparable_runs(run: RunDir) -> dict[str, RunDir]:
-    """Return the tested runs beside a run, by name."""
+    """Return the other tested runs in the folder of a run, by name."""
     try:
         folders = sorted(run.folder.parent.iterdir())
     except OSError:
@@ -252,27 +379,5 @@ def comparable_runs(run: RunDir) -> dict[str, RunDir]:
 
 
 def _dropdown(description: str, options: list) -> widgets.Dropdown:
-    return widgets.Dropdown(
-        options=options,
-        description=description,
-        layout=widgets.Layout(width="205px"),
-        style={"description_width": "48px"},
-    )
-
-
-def _bars_html(
-    title: str, share: np.ndarray, label: int, classes: tuple[str, ...], color: str
-) -> str:
-    """Return the five most probable classes as bars; the true one is green."""
-    lines = []
-    for k in np.argsort(-share)[:5]:
-        fill = RIGHT if k == label else color
-        name = escape(shorten(classes[k], 18))
-        lines.append(
-            f'<div style="display:flex;align-items:center;line-height:1.3;font-size:12px">'
-            f'<span style="width:8.5em;text-align:right;padding-right:6px">{name}</span>'
-            f'<span style="width:{max(1, 60 * share[k]):.0f}px;height:10px;background:{fill}">'
-            f'</span><span style="padding-left:4px">{100 * share[k]:.0f} %</span></div>'
-        )
-    heading = f'<div style="{FADED};font-size:12px">{escape(shorten(title, 28))}</div>'
-    return f'<div style="min-width:210px">{heading}{"".join(lines)}</div>'
+    layout, style = widgets.Layout(width="205px"), {"description_width": "58px"}
+    return widgets.Dropdown(options=options, description=description, layout=layout, style=style)

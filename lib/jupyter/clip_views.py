@@ -1,273 +1,253 @@
-"""All views of one clip and its partner, and what was drawn for them: what notebook 2 looks at.
+"""Clips with all their views: read from a data set, as tiles, and with the sampled parameters.
 
-Clips are sampled as in `lib.data.clip_dataset`: for (seed, position, video) the views are those
-of a loader with these settings.
+Clips are sampled as in `lib.data.clip_dataset`: for (seed, position, video) the views are those of
+a loader with these settings.
 """
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
-from lib.augment.views import WeakParams, WeakTransform
-from lib.config import ExploreSettings
-from lib.data.clip_dataset import ClipPipeline, make_generator
+from lib.config import ClipSettings, ExploreSettings
+from lib.data.clip_dataset import (
+    ClipBatch,
+    ClipDataset,
+    ClipPipeline,
+    ClipParams,
+    ViewSpec,
+    make_generator,
+)
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import open_person_boxes
+from lib.data.frame_tables import PersonBoxes, has_person_boxes, open_person_boxes
 from lib.data.video_reader import read_frames
-from lib.jupyter.tiles import Tile, shrink
-from lib.plots.augmentations import describe, temporal_title, with_boxes
-from lib.plots.clips import mix_clips
+from lib.jupyter.html import render
+from lib.jupyter.tiles import Tile
+from lib.plots.augmentations import describe_strong, preview_scene_augmentation, temporal_title
+from lib.plots.clips import with_boxes
 from lib.plots.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
-SHOWN_SIDE = 256  # pixels; more are not shown of an original frame
-FRAMES_MB = 400  # memory for decoded frames
-KEPT_RESULTS = 6  # of each kind: those of a few settings
-NO_BOXES = "no person boxes: notebook 1 makes them (person_boxes)"
+CACHED_CLIPS = 8  # decoded clips in memory: turning most knobs decodes nothing
+NO_BOXES = "no person boxes: notebook 1 detects them (person_boxes)"
 
 
-@dataclass(frozen=True, eq=False)
-class WeakView:
-    """A clip up to its weak view; equal to itself alone, so that what is made of it can be kept.
+# --- A few clips ----------------------------------------------------------------------------------
 
-    Attributes:
-        record: The video.
-        indices: Its frames in the clip, T of them.
-        params: The crop, in pixels of the decoded frame, and the flip.
-        boxes: For each frame an array (n, 4); None where the data set has none.
-        frames: Decoded frames, shape (T, H, W, 3), uint8.
-        weak: Shape (T, 3, S, S), uint8.
-        mask: Shape (T, 1, S, S), uint8; None where the data set has no boxes.
+
+def pick_rows(dataset: VideoDataset, split_name: str, count: int, seed: int) -> np.ndarray:
+    """Return index rows of videos of a split, of as many classes as possible, shape (count,)."""
+    rows = np.random.default_rng(seed).permutation(dataset.read_split(split_name))
+    labels = dataset.index["label"].iloc[rows]
+    rank = labels.groupby(labels.to_numpy()).cumcount()  # number of earlier videos of its class
+    return rows[np.argsort(rank.to_numpy(), kind="stable")[:count]]
+
+
+def load_clips(
+    dataset: VideoDataset, settings: ClipSettings, rows: Sequence[int], seed: int
+) -> ClipBatch:
+    """Return one training clip of each video with all views; masks where there are person boxes."""
+    views = ViewSpec(weak=True, strong=True, person_mask=has_person_boxes(dataset))
+    clips = ClipDataset(dataset, settings, views, (seed,))
+    return ClipBatch.collate([clips[(position, int(row))] for position, row in enumerate(rows)])
+
+
+def boxed_rows(
+    dataset: VideoDataset, rows: Sequence[int], num_frames: int = 6, min_score: float = 0.4
+) -> Mapping[str, Tensor]:
+    """Return evenly spaced frames of videos with their person boxes, for `clip_rows`.
+
+    Args:
+        dataset: The prepared data set.
+        rows: Index rows of the videos.
+        num_frames: Frames of each video.
+        min_score: Score above which a box is shown, in [0, 1].
     """
+    person_boxes, clips = open_person_boxes(dataset), {}
+    for row in map(int, rows):
+        record = dataset.record(row)
+        indices = np.linspace(0, record.num_frames - 1, num_frames).round().astype(np.int64)
+        boxes = None if person_boxes is None else person_boxes.lookup(row, indices, min_score)
+        label = "\n".join(shorten(part, 24) for part in record.name.split("/"))
+        clips[label] = with_boxes(read_frames(record, indices), boxes)
+    return clips
 
-    record: VideoRecord
-    indices: tuple[int, ...]
-    params: WeakParams
-    boxes: list[np.ndarray] | None
-    frames: np.ndarray
-    weak: Tensor
-    mask: Tensor | None
+
+# --- All views of one clip ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ExplorerView:
-    """What one setting of all knobs shows.
+class ClipViews(NamedTuple):
+    """All views of a clip and its partner.
 
     Attributes:
-        tiles: The views, for `lib.jupyter.tiles.compose` in four columns.
-        facts: What was drawn: name and value in words.
-        warnings: What is missing or unusual, in sentences.
-        label_weight: Share of the own label in the mixed target, in [0, 1]; None without mixing.
+        tiles: The views, for `lib.jupyter.tiles.tiles_html` in four columns.
+        params: Sampled parameters and the resulting label: name -> value, as text.
+        warnings: Sentences about missing or unusual data.
+        label_weight: Weight of the own label in the mixed target, in [0, 1]; None without mixing.
     """
 
     tiles: list[Tile]
-    facts: list[tuple[str, str]]
+    params: dict[str, str]
     warnings: list[str]
     label_weight: float | None
 
 
-class DecodedVideos:
-    """Frames that were decoded, kept until newer ones need their memory.
+class _WeakView(NamedTuple):
+    """A sampled clip up to its weak view.
 
-    A video is decoded whole if it takes less than half of the memory, so that other frames of it
-    need no second decoding.
-
-    Args:
-        megabytes: Memory for them.
+    Attributes:
+        record: The video.
+        drawn: The sampled parameters.
+        original: Decoded frames with boxes drawn in, shape (T, 3, H, W), uint8.
+        weak: Shape (T, 3, S, S), uint8.
+        mask: 1 on people in `weak`, shape (T, 1, S, S), uint8; None without person boxes.
     """
 
-    def __init__(self, megabytes: float):
-        self._bytes = megabytes * 1e6
-        self._videos: OrderedDict[str, dict[int, np.ndarray]] = OrderedDict()
+    record: VideoRecord
+    drawn: ClipParams
+    original: Tensor
+    weak: Tensor
+    mask: Tensor | None
 
-    def read(self, record: VideoRecord, indices: np.ndarray) -> np.ndarray:
-        """Return frames (T, H, W, 3), uint8, at 0-based `indices`."""
-        key = str(record.path)
-        frames = self._videos.setdefault(key, {})
-        self._videos.move_to_end(key)
-        missing = np.array(sorted(set(indices.tolist()) - frames.keys()), dtype=np.int64)
-        if len(missing):
-            size = record.num_frames * record.height * record.width * 3
-            wanted = np.arange(record.num_frames) if 2 * size <= self._bytes else missing
-            decoded = read_frames(record, wanted)
-            frames |= dict(zip(wanted.tolist(), decoded, strict=True))
-        while len(self._videos) > 1 and self._used() > self._bytes:
-            self._videos.popitem(last=False)
-        return np.stack([frames[int(index)] for index in indices])
-
-    def _used(self) -> int:
-        return sum(frame.nbytes for video in self._videos.values() for frame in video.values())
+    @property
+    def frames(self) -> list[int]:
+        """The sampled frames of the video."""
+        return self.drawn.frame_indices.tolist()
 
 
-class ClipExplorer:
-    """Makes the views of clips of one data set; what did not change is not made again.
+@lru_cache(CACHED_CLIPS)
+def _read(record: VideoRecord, indices: tuple[int, ...]) -> np.ndarray:
+    return read_frames(record, np.array(indices))
+
+
+def clip_views(
+    dataset: VideoDataset,
+    person_boxes: PersonBoxes | None,
+    settings: ExploreSettings,
+    row: int,
+    partner_row: int,
+) -> ClipViews:
+    """Return all views of a clip, sampled with `settings.seed`.
 
     Args:
         dataset: The prepared data set.
+        person_boxes: Its person boxes, if it has any (`open_person_boxes`).
+        settings: Parameters of the clips and views.
+        row: Index row of the video.
+        partner_row: Index row of the scene augmentation's partner.
     """
-
-    def __init__(self, dataset: VideoDataset):
-        self.dataset = dataset
-        self.boxes = open_person_boxes(dataset)
-        self.videos = DecodedVideos(FRAMES_MB)
-        keep = lru_cache(KEPT_RESULTS)
-        self._weak_view, self._mixed = keep(self._make_weak_view), keep(self._make_mixed)
-        self._original = keep(_make_original)
-
-    def look(self, settings: ExploreSettings, row: int, partner_row: int) -> ExplorerView:
-        """Return all views of a clip.
-
-        Args:
-            settings: All knobs; of them the seed draws everything.
-            row: Index row of the video.
-            partner_row: Index row of the video whose background is taken.
-        """
-        recipe, drawn, views = ClipPipeline(settings), [], []
-        for position, number in enumerate((row, partner_row)):
-            generator = make_generator(settings.seed, position)
-            clip = recipe.draw(self.dataset.record(number), generator)
-            indices = tuple(clip.frame_indices.tolist())
-            how = (recipe.weak, clip.weak, settings.person_min_score)
-            views.append(self._weak_view(number, indices, *how))
-            drawn.append(clip)
-        own, partner = views
-        strong, temporal = drawn[0].strong, drawn[0].strong.temporal
-        order = recipe.strong.temporal.apply(torch.arange(len(own.weak)), temporal).tolist()
-        strong_view = recipe.strong.apply(own.weak, strong)
-        mixed, weight, note = self._mix(settings, own, partner, strong_view)
-        shown = [own.indices[k] for k in order]
-        temporal_only = recipe.strong.temporal.apply(own.weak, temporal)
-        title = f"only temporal: {temporal_title(temporal)}"
-        tiles = [
-            Tile("original", ORIGINAL, self._original(own), own.indices),
-            Tile("weak view", WEAK, own.weak, own.indices),
-            Tile("strong view", STRONG, strong_view, shown),
-            Tile(title, TEMPORAL, temporal_only, shown),
-            Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
-            Tile(
-                scene_title(settings.scene_augmentation, weight),
-                SCENE,
-                mixed,
-                own.indices if note is None else (),
-            ),
-            Tile("partner, weak view", WEAK, partner.weak, partner.indices),
-            Tile("partner, original", ORIGINAL, self._original(partner), partner.indices),
-        ]
-        drawn_in_words = [
-            ("strong view", describe(strong).replace("\n", ", ")),
-            ("order of the frames", " ".join(map(str, order))),
-        ]
-        facts = self._facts(settings, own, partner, drawn_in_words, weight)
-        return ExplorerView(tiles, facts, self._warnings(settings, own, partner, note), weight)
-
-    def _make_weak_view(
-        self,
-        row: int,
-        indices: tuple[int, ...],
-        transform: WeakTransform,
-        params: WeakParams,
-        min_score: float,
-    ) -> WeakView:
-        record, wanted = self.dataset.record(row), np.array(indices)
-        frames = self.videos.read(record, wanted)
-        boxes = mask = None
-        if self.boxes is not None:
-            boxes = self.boxes.lookup(row, wanted, min_score)
-            mask = transform.mask(boxes, params)
-        weak = transform.apply(frames, params)
-        return WeakView(record, indices, params, boxes, frames, weak, mask)
-
-    def _mix(
-        self, settings: ExploreSettings, own: WeakView, partner: WeakView, strong: Tensor
-    ) -> tuple[Tensor | str, float | None, str | None]:
-        """Return the clip after the scene augmentation, its label weight, and why it is as it is.
-
-        The weight is None where nothing was mixed.
-        """
-        scene = settings.scene_augmentation
-        if SCENE_AUGMENTATIONS[scene].needs_person_mask:
-            if own.mask is None:
-                needs = f"{scene_title(scene, None)} needs person boxes; notebook 1 makes them"
-                return NO_BOXES, None, needs
-            covered = float(own.mask.float().mean())
-            if covered in (0.0, 1.0):
-                why = "nobody is in the mask" if covered == 0 else "the mask covers the whole clip"
-                why = f"{why}: {scene_title(scene, None)} leaves the clip its strong view"
-                return strong, None, why
-        return *self._mixed(scene, settings.seed, own, partner), None
-
-    def _make_mixed(
-        self, scene: str, seed: int, own: WeakView, partner: WeakView
-    ) -> tuple[Tensor, float]:
-        masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
-        weak = torch.stack([own.weak, partner.weak])
-        clips, mixed = mix_clips(weak, weak, masks, scene, make_generator(seed, 0, 0))
-        return clips[0], float(mixed.label_weight[0])
-
-    def _facts(
-        self,
-        settings: ExploreSettings,
-        own: WeakView,
-        partner: WeakView,
-        drawn: list[tuple[str, str]],
-        weight: float | None,
-    ) -> list[tuple[str, str]]:
-        facts = [
-            ("video", own.record.name),
-            ("partner", partner.record.name),
-            ("frames", " ".join(map(str, own.indices))),
-            ("weak view", describe_weak(own)),
-            *drawn,
-        ]
-        if own.mask is not None:
-            share = float(own.mask.float().mean())
-            facts.append(("person mask covers", f"r = {share:.3f} of the clip"))
-        classes = self.dataset.classes
-        names = [shorten(classes[sample.record.label], 60) for sample in (own, partner)]
-        if weight is not None and names[0] != names[1]:
-            label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"
-        else:
-            label = f"1.00 · {names[0]}"
-        facts.append((f"label after {settings.scene_augmentation}", label))
-        return facts
-
-    def _warnings(
-        self, settings: ExploreSettings, own: WeakView, partner: WeakView, note: str | None
-    ) -> list[str]:
-        warnings = []
-        span = (settings.clip_len - 1) * settings.frame_interval + 1
-        for name, sample in (("video", own), ("partner", partner)):
-            count = sample.record.num_frames
-            if count == 1:
-                warnings.append(f"The {name} has one frame: nothing moves in its clip.")
-            elif count < span:
-                warnings.append(
-                    f"The {name} has {count} frames and the clip spans {span}: it wraps around, "
-                    "and some frames come twice. A smaller frame_interval avoids that."
-                )
-        if own.record.row == partner.record.row:
-            warnings.append("The video is its own partner: choose another to see a new background.")
-        if note is not None:
-            warnings.append(f"{note[0].upper()}{note[1:]}.")
-        return warnings
+    pipeline = ClipPipeline(settings)
+    own, partner = (
+        _weak_view(dataset, person_boxes, settings, pipeline, position, number)
+        for position, number in enumerate((row, partner_row))
+    )
+    strong, temporal = own.drawn.strong, pipeline.strong.temporal
+    order = temporal.apply(torch.arange(len(own.weak)), strong.temporal).tolist()
+    strong_view = pipeline.strong.apply(own.weak, strong)
+    mixed, weight, note = _mix(settings, own, partner, strong_view)
+    scene, reordered = settings.scene_augmentation, [own.frames[k] for k in order]
+    temporal_only = temporal.apply(own.weak, strong.temporal)
+    tiles = [
+        Tile("original", ORIGINAL, own.original, own.frames),
+        Tile("weak view", WEAK, own.weak, own.frames),
+        Tile("strong view", STRONG, strong_view, reordered),
+        Tile(
+            f"only temporal: {temporal_title(strong.temporal)}", TEMPORAL, temporal_only, reordered
+        ),
+        Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
+        Tile(scene_title(scene, weight), SCENE, mixed, () if note else own.frames),
+        Tile("partner, weak view", WEAK, partner.weak, partner.frames),
+        Tile("partner, original", ORIGINAL, partner.original, partner.frames),
+    ]
+    params = {
+        "video": own.record.name,
+        "partner": partner.record.name,
+        "frames": " ".join(map(str, own.frames)),
+        "weak view": _describe_weak(own),
+        "strong view": describe_strong(strong).replace("\n", ", "),
+        "order of the frames": " ".join(map(str, order)),
+    }
+    if own.mask is not None:
+        covered = float(own.mask.float().mean())
+        params["person mask covers"] = f"r = {covered:.3f} of the clip"
+    names = [shorten(dataset.classes[clip.record.label], 60) for clip in (own, partner)]
+    label = f"1.00 · {names[0]}"
+    if weight is not None and names[0] != names[1]:
+        label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"
+    params[f"label after {scene}"] = label
+    return ClipViews(tiles, params, _warnings(settings, own, partner, note), weight)
 
 
-def _make_original(sample: WeakView) -> Tensor:
-    """Return the decoded frames with the boxes drawn in."""
-    return shrink(with_boxes(sample.frames, sample.boxes), SHOWN_SIDE)
+def _weak_view(
+    dataset: VideoDataset,
+    person_boxes: PersonBoxes | None,
+    settings: ExploreSettings,
+    pipeline: ClipPipeline,
+    position: int,
+    row: int,
+) -> _WeakView:
+    record = dataset.record(row)
+    drawn = pipeline.draw(record, make_generator(settings.seed, position))
+    frames = _read(record, tuple(drawn.frame_indices.tolist()))
+    boxes = mask = None
+    if person_boxes is not None:
+        boxes = person_boxes.lookup(row, drawn.frame_indices, settings.person_min_score)
+        mask = pipeline.weak.mask(boxes, drawn.weak)
+    weak = pipeline.weak.apply(frames, drawn.weak)
+    return _WeakView(record, drawn, with_boxes(frames, boxes), weak, mask)
 
 
-def describe_weak(sample: WeakView) -> str:
-    """Return the drawn crop and flip in words."""
-    left, top, right, bottom, is_flipped = sample.params
-    record = sample.record
+def _mix(
+    settings: ExploreSettings, own: _WeakView, partner: _WeakView, strong: Tensor
+) -> tuple[Tensor | str, float | None, str]:
+    """Return the clip after the scene augmentation, its label weight, and a warning (may be empty).
+
+    The weight is None where nothing was mixed.
+    """
+    scene = settings.scene_augmentation
+    if SCENE_AUGMENTATIONS[scene].needs_person_mask:
+        title = scene_title(scene, None)
+        if own.mask is None:
+            return NO_BOXES, None, f"{title} needs person boxes; notebook 1 detects them."
+        covered = float(own.mask.float().mean())
+        if covered in (0.0, 1.0):
+            reason = "Nobody is in the mask" if covered == 0 else "The mask covers the whole clip"
+            return strong, None, f"{reason}: {title} keeps the strong view of the clip."
+    masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
+    weak = torch.stack([own.weak, partner.weak])
+    generator = make_generator(settings.seed, 0, 0)
+    clips, mixed = preview_scene_augmentation(weak, weak, masks, scene, generator)
+    return clips[0], float(mixed.label_weight[0]), ""
+
+
+def _warnings(
+    settings: ExploreSettings, own: _WeakView, partner: _WeakView, note: str
+) -> list[str]:
+    warnings = []
+    span = (settings.clip_len - 1) * settings.frame_interval + 1
+    for name, clip in (("video", own), ("partner", partner)):
+        count = clip.record.num_frames
+        if count == 1:
+            warnings.append(f"The {name} has one frame: nothing moves in its clip.")
+        elif count < span:
+            warnings.append(
+                f"The {name} has {count} frames and the clip spans {span}: it wraps around, and "
+                "some frames occur twice. A smaller frame_interval avoids that."
+            )
+    if own.record.row == partner.record.row:
+        warnings.append("The video is its own partner: choose another to see a new background.")
+    return [*warnings, *[note] * bool(note)]
+
+
+def _describe_weak(clip: _WeakView) -> str:
+    left, top, right, bottom, is_flipped = clip.drawn.weak
+    size = f"{clip.record.width} × {clip.record.height}"
     return (
-        f"crop {right - left} × {bottom - top} at ({left}, {top}) of {record.width} × "
-        f"{record.height} pixels, {'flipped' if is_flipped else 'not flipped'}"
+        f"crop {right - left} × {bottom - top} at ({left}, {top}) of {size} pixels, "
+        f"{'flipped' if is_flipped else 'not flipped'}"
     )
 
 
@@ -275,3 +255,19 @@ def scene_title(scene: str, weight: float | None) -> str:
     """Return the title of a mixed clip, with the weight of its own label."""
     name = SCENE_AUGMENTATIONS[scene].title
     return name if weight is None else f"{name}, own {100 * weight:.0f} %"
+
+
+PARAMS_TABLE = """\
+{% for warning in warnings %}
+<div style="border-left:4px solid #E69F00;padding-left:8px;margin:4px 0">{{ warning }}</div>
+{% endfor %}
+<table style="line-height:1.4">{% for name, value in params.items() %}
+<tr><td style="padding-right:16px;text-align:left;vertical-align:top;white-space:nowrap">{{ name }}
+</td><td style="text-align:left;overflow-wrap:anywhere"><b>{{ value }}</b></td></tr>
+{% endfor %}</table>
+"""
+
+
+def params_html(views: ClipViews) -> str:
+    """Return the sampled parameters as a table, below the warnings."""
+    return render(PARAMS_TABLE, warnings=views.warnings, params=views.params)

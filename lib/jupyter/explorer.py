@@ -1,5 +1,7 @@
-"""The knobs of notebook 2 in JupyterLab; they stand below a static figure that tells the same."""
+"""Interactive explorer of notebook 2: choose a video, its partner and parameters; see all views."""
 
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -12,189 +14,232 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import ClipSettings, DataSettings, ExploreSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset
-from lib.jupyter.clip_views import ClipExplorer, ExplorerView
-from lib.jupyter.html import error_html, escape, wrapping
-from lib.jupyter.loader_view import LoaderView
-from lib.jupyter.tiles import compose, strip_html
-from lib.jupyter.video_picker import VideoPicker
+from lib.data.frame_tables import open_person_boxes
+from lib.jupyter.clip_views import ClipViews, clip_views, params_html
+from lib.jupyter.html import error_html, render, unobserved, wrapping
+from lib.jupyter.tiles import tiles_html
+from lib.jupyter.training_batch import TrainingBatchPage, training_settings
 from lib.params import make_settings
 
-COLUMNS = 4
-# In the page itself, so that copying needs neither kernel nor network.
-COPY_BUTTON = (
-    '<button class="jupyter-button mod-info copy-yaml" style="width:auto" onclick="'
-    "const text = this.parentElement.querySelector('textarea'); text.select(); "
-    "document.execCommand('copy'); this.textContent = 'copied';\">copy as YAML</button>"
-)
+MAX_LISTED = 200  # videos in a picker; more are found by searching
+SLIDERS = {  # setting: type, lowest, highest, step, label
+    "randaugment_num_ops": (widgets.IntSlider, 0, 4, 1, "operations"),
+    "randaugment_magnitude": (widgets.FloatSlider, 0, 30, 1, "magnitude"),
+    "crop_area_min": (widgets.FloatSlider, 0.05, 1, 0.05, "smallest crop"),
+    "frame_interval": (widgets.IntSlider, 1, 16, 1, "interval"),
+    "person_min_score": (widgets.FloatSlider, 0, 1, 0.05, "box score"),
+}
+# The script is in the page itself, so that copying needs neither kernel nor network.
+YAML_BOX = """\
+<div><button class="jupyter-button mod-info copy-yaml" style="width:auto" onclick="
+const text = this.parentElement.querySelector('textarea'); text.select();
+document.execCommand('copy'); this.textContent = 'copied';">copy as YAML</button>
+<textarea readonly rows="4" style="width:98%;font-family:monospace">{{ yaml }}</textarea></div>
+"""
+
+
+class VideoPicker:
+    """List of videos with search and random choice.
+
+    Args:
+        label: Name of the list.
+        on_change: Called without arguments when another video is chosen.
+
+    Attributes:
+        widget: The widget.
+        row: Index row of the chosen video.
+    """
+
+    def __init__(self, label: str, on_change: Callable[[], None]):
+        self.row, self._names, self._on_change = 0, {}, on_change
+        wide = widgets.Layout(width="98%")
+        self.search = widgets.Text(placeholder="search", layout=wide)
+        self.choice = widgets.Select(rows=5, layout=wide)
+        self.random = widgets.Button(description="random", icon="random")
+        self.count = widgets.HTML()
+        self.search.observe(self._list_matches, names="value")
+        self.choice.observe(self._on_choice, names="value")
+        self.random.on_click(lambda _: self.choose(random.choice(list(self._names))))
+        head = widgets.HBox([widgets.HTML(f"<b>{label}</b>"), self.count], layout=wide)
+        self.widget = widgets.VBox(
+            [head, self.search, self.choice, self.random], layout=widgets.Layout(width="156px")
+        )
+
+    def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
+        """Offer videos, given by name and index row, and choose one; calls nothing."""
+        self._names, self.row = dict(zip(map(int, rows), names, strict=True)), int(row)
+        with unobserved(self.search, self._list_matches):
+            self.search.value = ""
+        self._list_matches()
+
+    def choose(self, row: int) -> None:
+        """Choose the video of an index row."""
+        self.row = int(row)
+        self._list_matches()
+        self._on_change()
+
+    def _list_matches(self, _: object = None) -> None:
+        """List the videos whose names contain all words of the search, and the chosen one."""
+        words = self.search.value.lower().split()
+        matches = [
+            row for row, name in self._names.items() if all(word in name.lower() for word in words)
+        ]
+        listed = matches[:MAX_LISTED]
+        if self.row in matches[MAX_LISTED:]:
+            listed.append(self.row)
+        shown = f"{len(matches):,} of {len(self._names):,}"
+        if len(matches) > MAX_LISTED:
+            shown = f"1–{MAX_LISTED} of {len(matches):,}"
+        self.count.value = f"&nbsp;{shown}"
+        with unobserved(self.choice, self._on_choice):
+            self.choice.options = [(self._names[row], row) for row in listed]
+            self.choice.value = self.row if self.row in listed else None
+
+    def _on_choice(self, change: dict) -> None:
+        if change["new"] is not None:
+            self.row = int(change["new"])
+            self._on_change()
+
+
+def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
+    """Return a widget for each setting that the explorer changes, by name of the setting."""
+    temporal = {"any of them": tuple(TEMPORAL_OPS)}
+    temporal |= {operation.title: (name,) for name, operation in TEMPORAL_OPS.items()}
+    temporal_ops = tuple(settings.temporal_ops)
+    if temporal_ops not in temporal.values():
+        temporal = {", ".join(temporal_ops): temporal_ops} | temporal
+    knobs = {
+        "seed": widgets.BoundedIntText(settings.seed, min=0, max=10**6, description="seed"),
+        "randaugment_ops": widgets.SelectMultiple(
+            options=[*OPERATION_GROUPS, *RANDAUGMENT_OPS],
+            value=tuple(settings.randaugment_ops),
+            description="drawn from",
+            rows=6,
+        ),
+        "temporal_ops": widgets.Dropdown(
+            options=temporal, value=temporal_ops, description="temporal"
+        ),
+        "scene_augmentation": widgets.Dropdown(
+            options=list(SCENE_AUGMENTATIONS),
+            value=settings.scene_augmentation,
+            description="scene",
+        ),
+    }
+    for knob in knobs.values():
+        knob.style.description_width, knob.layout.width = "76px", "206px"
+    for name, (kind, low, high, step, label) in SLIDERS.items():
+        value = getattr(settings, name)
+        knob = kind(value, min=low, max=max(high, value), step=step, description=label)
+        knob.style.description_width, knob.layout.width = "94px", "234px"
+        knobs[name] = knob
+    for name, knob in knobs.items():
+        knob.tooltip = f"{name}, as in the parameters of notebook 3"
+    return knobs
 
 
 class AugmentationExplorer:
-    """The knobs of notebook 2: choose a video, its partner, a seed and operations; see all views.
+    """Widget of notebook 2: knobs, the views of one clip, and a page with training batches.
 
     Args:
         dataset: The prepared data set.
-        settings: What the knobs start from; `split_name` is what the videos are chosen from.
+        settings: Initial values of the knobs; `split_name` is the split to choose videos from.
 
     Attributes:
-        widget: What is shown.
-        look: What is shown now.
-        settings: What the knobs say.
+        widget: The widget.
+        views: The views that are shown; None before the first.
+        settings: The values of the knobs.
     """
 
     def __init__(self, dataset: VideoDataset, settings: ExploreSettings):
-        self.settings, self.look = settings, None
-        self._is_set_up = False
-        self._make_knobs(settings)
-        self.picture, self.facts, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.settings, self.views = settings, None
+        self.knobs = make_knobs(settings)
+        self.picture, self.params, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.video = VideoPicker("video", self.show)
         self.partner = VideoPicker("partner", self.show)
         self._open(dataset)
-        loader = LoaderView(self)
-        words = widgets.VBox([self.facts, self.yaml], layout=widgets.Layout(flex="1 1 420px"))
-        shown = widgets.HBox([self.picture, words], layout=wrapping())
-        one_clip = widgets.VBox([self._arranged_knobs(), shown])
-        self.widget = widgets.Tab([one_clip, loader.widget])
-        self.widget.titles = ("one clip", "what the loader gives")
-        self.widget.observe(lambda _: loader.open(), names="selected_index")
-        self._is_set_up = True
-        self.show()
-
-    def _make_knobs(self, settings: ExploreSettings) -> None:
-        temporal = {"any of them": tuple(TEMPORAL_OPS)}
-        temporal |= {operation.title: (name,) for name, operation in TEMPORAL_OPS.items()}
-        own = tuple(settings.temporal_ops)
-        if own not in temporal.values():
-            temporal = {", ".join(own): own} | temporal
-        operations = [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
-        self.knobs = {
-            "seed": widgets.BoundedIntText(settings.seed, min=0, max=10**6, description="seed"),
-            "randaugment_ops": widgets.SelectMultiple(
-                options=operations,
-                value=tuple(settings.randaugment_ops),
-                description="drawn from",
-                rows=6,
-            ),
-            "temporal_ops": widgets.Dropdown(options=temporal, value=own, description="temporal"),
-            "scene_augmentation": widgets.Dropdown(
-                options=list(SCENE_AUGMENTATIONS),
-                value=settings.scene_augmentation,
-                description="scene",
-            ),
-        }
-        widest = max(16, settings.frame_interval)
-        for name, kind, low, high, step, words in (
-            ("randaugment_num_ops", widgets.IntSlider, 0, 4, 1, "operations"),
-            ("randaugment_magnitude", widgets.FloatSlider, 0, 30, 1, "magnitude"),
-            ("crop_area_min", widgets.FloatSlider, 0.05, 1, 0.05, "smallest crop"),
-            ("frame_interval", widgets.IntSlider, 1, widest, 1, "interval"),
-            ("person_min_score", widgets.FloatSlider, 0, 1, 0.05, "box score"),
-        ):
-            value = getattr(settings, name)
-            self.knobs[name] = kind(value, min=low, max=high, step=step, description=words)
-        for name, knob in self.knobs.items():
-            is_slider = isinstance(knob, widgets.IntSlider | widgets.FloatSlider)
-            knob.style.description_width = "94px" if is_slider else "76px"
-            knob.layout.width = "234px" if is_slider else "206px"
-            knob.tooltip = f"{name}, as in the parameters of notebook 3"
-            knob.observe(lambda _: self.show(), names="value")
+        self.data = self._make_dataset_choice()
         self.reseed = widgets.Button(description="reseed", icon="refresh")
         self.reseed.layout.width = "96px"
-        self.reseed.on_click(self._reseed)
+        loader = TrainingBatchPage(lambda: training_settings(self.settings, self.dataset))
+        seed, *others = self.knobs.values()
+        columns = [self.video.widget, self.partner.widget]
+        columns += [widgets.VBox(others[:3]), widgets.VBox(others[3:])]
+        text = widgets.VBox([self.params, self.yaml], layout=widgets.Layout(flex="1 1 420px"))
+        rows = ([self.data, seed, self.reseed], columns, [self.picture, text])
+        one_clip = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
+        self.widget = widgets.Tab([one_clip, loader.widget])
+        self.widget.titles = ("one clip", "training batches")
+        self.show()
+        for knob in self.knobs.values():
+            knob.observe(self.show, names="value")
+        self.data.observe(self._change_dataset, names="value")
+        self.reseed.on_click(lambda _: setattr(seed, "value", seed.value + 1))
+        self.widget.observe(lambda _: loader.open(), names="selected_index")
 
-    def _reseed(self, _: object) -> None:
-        self.knobs["seed"].value += 1
-
-    def _arranged_knobs(self) -> widgets.Widget:
+    def _make_dataset_choice(self) -> widgets.Dropdown:
         prepared_dir = project_path(self.settings.prepared_dir)
-        sets = sorted(path.parent for path in prepared_dir.glob("*/dataset.json"))
-        options = {path.name: str(path) for path in [self.dataset.folder, *sets]}
-        self.data = widgets.Dropdown(
+        folders = sorted(path.parent for path in prepared_dir.glob("*/dataset.json"))
+        options = {path.name: str(path) for path in [self.dataset.folder, *folders]}
+        choice = widgets.Dropdown(
             options=options, value=options[self.dataset.folder.name], description="data set"
         )
-        self.data.style.description_width, self.data.layout.width = "60px", "328px"
-        self.data.observe(lambda change: self._change_data(Path(change["new"])), names="value")
-        knobs = list(self.knobs.values())
-        top = widgets.HBox([self.data, knobs[0], self.reseed], layout=wrapping())
-        columns = [
-            self.video.widget,
-            self.partner.widget,
-            widgets.VBox(knobs[1:4]),
-            widgets.VBox(knobs[4:]),
-        ]
-        return widgets.VBox([top, widgets.HBox(columns, layout=wrapping())])
+        choice.style.description_width, choice.layout.width = "60px", "328px"
+        return choice
 
     def _open(self, dataset: VideoDataset) -> None:
-        """Take the videos of a data set: of the settings' list, or of all where it has no such."""
-        self.dataset = dataset
-        self.explorer = ClipExplorer(dataset)
-        if dataset.split_path(self.settings.split_name).is_file():
+        """Offer the videos of the settings' split, or all videos if there is no such split."""
+        path = dataset.split_path(self.settings.split_name)
+        if path.is_file():
             rows = dataset.read_split(self.settings.split_name)
         else:
             rows = np.arange(len(dataset.index))
         if not len(rows):
-            raise ValueError(f"{dataset.split_path(self.settings.split_name)}: names no video")
+            raise ValueError(f"{path}: contains no video; choose another split")
+        self.dataset, self.person_boxes = dataset, open_person_boxes(dataset)
         names = dataset.index["name"].to_numpy()[rows]
         labels = dataset.index["label"].to_numpy()[rows]
-        others = np.flatnonzero(labels != labels[0])  # a partner of another class says more
+        others = np.flatnonzero(labels != labels[0])  # a partner of another class shows more
         self.video.fill(names, rows, rows[0])
         self.partner.fill(names, rows, rows[others[0]] if len(others) else rows[-1])
 
-    def _change_data(self, folder: Path) -> None:
+    def _change_dataset(self, change: dict) -> None:
         try:
-            self._open(read_dataset(folder))
+            self._open(read_dataset(Path(change["new"])))
         except (ValueError, OSError) as error:
-            self.facts.value = error_html(error)
+            self.params.value = error_html(error)
             return
         self.show()
 
-    def show(self) -> None:
-        """Show what the knobs say; what cannot be shown is said below the last picture."""
-        if not self._is_set_up:
-            return
-        changes = {name: _plain(knob.value) for name, knob in self.knobs.items()}
+    def show(self, _: object = None) -> None:
+        """Show the views for the present knobs; an error is shown below the last picture."""
+        knobs = {name: _plain(knob.value) for name, knob in self.knobs.items()}
         try:
-            values = self.settings.model_dump() | changes
-            self.settings = make_settings(ExploreSettings, values, "knobs")
-            self.look = self.explorer.look(self.settings, self.video.row, self.partner.row)
+            self.settings = make_settings(
+                ExploreSettings, self.settings.model_dump() | knobs, "knobs"
+            )
+            self.views = clip_views(
+                self.dataset, self.person_boxes, self.settings, self.video.row, self.partner.row
+            )
         except (ValueError, OSError) as error:
-            self.facts.value = error_html(error)
+            self.params.value = error_html(error)
             return
-        self.picture.value = strip_html(compose(self.look.tiles, COLUMNS))
-        self.facts.value = facts_html(self.look)
-        self.yaml.value = (
-            f'<div>{COPY_BUTTON}<textarea readonly rows="4" '
-            f'style="width:98%;font-family:monospace">'
-            f"{escape(clip_yaml(self.settings))}</textarea></div>"
-        )
-
-
-def clip_yaml(settings: ExploreSettings) -> str:
-    """Return what the knobs set, as YAML for a run of notebook 3."""
-    names = [
-        name
-        for name in ClipSettings.model_fields
-        if name not in DataSettings.model_fields and name != "frame_cache_mb"
-    ]
-    return yaml.safe_dump(
-        {name: getattr(settings, name) for name in names}, sort_keys=False, default_flow_style=None
-    )
-
-
-def facts_html(look: ExplorerView) -> str:
-    """Return the drawn parameters as a table, with what is missing above it."""
-    warnings = "".join(
-        f'<div style="border-left:4px solid #E69F00;padding-left:8px;margin:4px 0">'
-        f"{escape(warning)}</div>"
-        for warning in look.warnings
-    )
-    rows = "".join(
-        f'<tr><td style="padding-right:16px;text-align:left;vertical-align:top;white-space:nowrap">'
-        f"{escape(name)}</td>"
-        f'<td style="text-align:left;overflow-wrap:anywhere"><b>{escape(value)}</b></td></tr>'
-        for name, value in look.facts
-    )
-    return f'{warnings}<table style="line-height:1.4">{rows}</table>'
+        self.picture.value = views_html(self.views)
+        self.params.value = params_html(self.views)
+        self.yaml.value = render(YAML_BOX, yaml=clip_yaml(self.settings))
 
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+def views_html(views: ClipViews) -> str:
+    """Return the views of a clip as HTML, looping."""
+    return tiles_html(views.tiles, "the views of one clip")
+
+
+def clip_yaml(settings: ExploreSettings) -> str:
+    """Return the settings of the knobs as YAML, for a run of notebook 3."""
+    left_out = {*DataSettings.model_fields, "frame_cache_mb"}
+    values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
+    values = {name: value for name, value in values.items() if name not in left_out}
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)

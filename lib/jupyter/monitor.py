@@ -1,190 +1,182 @@
-"""Following a run while it is trained: a live view with a stop button, read from the run's folder.
+"""Live view of a run: progress, curves and a stop button, read from the run's folder.
 
-The training is not in the view's hands: whoever opens a view of the same folder, in this notebook
-after a reload or in another one, sees the same run and can stop it.
+The monitor only reads the run's folder, so that a view of the same folder can be opened in this
+notebook after a reload, or in another one; closing it does not affect the training.
 """
 
 import asyncio
+import io
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 
 from lib.config import TrainSettings
 from lib.fileio import lock_owner
-from lib.jupyter.html import FADED, escape, has_reader
+from lib.jupyter.html import FADED, error_html, is_interactive, render
 from lib.plots.style import ACCURACY, VERMILLION
-from lib.plots.training import curves_png
+from lib.plots.training import plot_learning_curves
+from lib.runs.progress import LOG_COLUMNS
 from lib.runs.run_dir import RunDir, RunStatus, format_duration, read_status
 from lib.train.fit import fit
 
 POLL_S = 1.0
-DRAW_SHARE = 0.1  # of the time may go into drawing: the training may be in the same process
-DRAW_WAIT_S = 5.0  # but that long a picture may be old
-NAME = f"{FADED};font-size:85%"
-TILE = "display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0"
-DONE_COLOR, FAILED_COLOR = ACCURACY, VERMILLION
+DRAW_SHARE = 0.1  # fraction of the time for drawing: the training may be in the same process
+MAX_DRAW_WAIT_S = 5.0  # longest time between two pictures
+OPTIONAL = ("loss/unlabeled", "ssl/mask_rate", "ssl/pseudo_label_accuracy")  # semi-supervised only
+NUMBERS = (
+    "loss/total", "loss/labeled", *OPTIONAL, "eval/top1_video", "lr", "samples_per_s", "memory_mb",
+)  # fmt: skip
+HEADLINES = {  # phase of a run: sentence
+    "missing": "there is no run in {{ run.folder }} (not started, or deleted)",
+    "waiting": "nothing is trained yet",
+    "starting": "starts the processes, loads data and network …",
+    "training": "in epoch {{ epoch }} of {{ s.epochs }}",
+    "stopping": "saves a checkpoint after the present step, then ends",
+    "stopped": "stopped with {{ s.epoch }} of {{ s.epochs }} epochs saved; run the training cell "
+    "again to continue{% if s.step is none %}; without a checkpoint, it starts again{% endif %}",
+    "failed": "failed with {{ s.epoch }} of {{ s.epochs }} epochs saved; its traceback is below",
+    "finished": "finished: {{ s.epochs }} epochs",
+}
+TABLE = """\
+<div style="line-height:1.35">{% for name, value in numbers.items() -%}
+<span style="display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0">
+<span style="{{ faded }};font-size:85%">{{ name }}</span><br><b>{{ value }}</b></span>
+{%- endfor %}</div>
+"""
 
 
 class TrainingMonitor:
-    """A live view of one run; `update` brings it up to date.
+    """Live view of one run; `update` brings it up to date.
 
     Args:
-        folder: The run's folder; it need not be there yet, and may be deleted.
+        folder: Folder of the run; it need not exist yet, and may be deleted.
+
+    Attributes:
+        widget: The widget.
+        is_starting: Set before `fit` starts; until then the folder shows an earlier state.
+        status: The status at the last update.
     """
 
     def __init__(self, folder: str | Path):
         self.run = RunDir(folder)
-        self.headline = widgets.HTML()
-        self.bar = widgets.FloatProgress(
-            value=0, min=0, max=1, layout=widgets.Layout(width="100%", height="14px")
-        )
+        self.headline, self.numbers, self.error = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        layout = widgets.Layout(width="100%", height="14px")
+        self.bar = widgets.FloatProgress(value=0, min=0, max=1, layout=layout)
         self.stop = widgets.Button(
             description="Stop",
             icon="stop",
             tooltip="Save a checkpoint and end; running the cell again continues from there",
             disabled=True,
         )
-        self.stop.on_click(self._ask_to_stop)
-        self.numbers = widgets.HTML()
-        self.curves = widgets.Image(
-            format="png", layout=widgets.Layout(width="100%", max_width="990px")
-        )
-        self.error = widgets.HTML()
-        top = widgets.HBox(
-            [self.stop, self.headline], layout=widgets.Layout(align_items="center", grid_gap="12px")
-        )
+        self.stop.on_click(self._request_stop)
+        layout = widgets.Layout(width="100%", max_width="990px")
+        self.curves = widgets.Image(format="png", layout=layout)
+        layout = widgets.Layout(align_items="center", grid_gap="12px")
+        top = widgets.HBox([self.stop, self.headline], layout=layout)
         self.widget = widgets.VBox([top, self.bar, self.numbers, self.curves, self.error])
-        self._within: list[dict[str, Any]] = []  # points of the epoch that is not in the log yet
+        self._points: list[dict[str, Any]] = []  # progress within the epoch that is not logged yet
         self._drawn: object = None
         self._draw_next = 0.0
-        self.is_starting = False  # somebody is about to train it: what the folder says is old
-        self.state = self.update()
+        self.is_starting = False
+        self.status = self.update()
 
     def update(self) -> RunStatus:
-        """Read the folder, show what it says, and return it."""
-        state = read_status(self.run.folder)
-        self.is_starting = self.is_starting and state.is_ended
-        log = self._with_present_epoch(state)
+        """Read the folder, show its state, and return it."""
+        status = read_status(self.run.folder)
+        self.is_starting = self.is_starting and status.is_ended
+        log = self._log_with_present_epoch(status)
         if self.is_starting:
-            state = replace(state, phase="starting")
-        elif self._within and state.phase in ("stopped", "failed"):
-            state = replace(state, progress=self._within[-1])  # of an epoch that did not end
-        self.state = state
-        self.headline.value = headline(state, self.run)
-        self.bar.value = state.share
-        self.bar.style.bar_color = FAILED_COLOR if state.phase == "failed" else DONE_COLOR
-        self.stop.disabled = state.phase not in ("training", "starting")
-        self.stop.description = "Stopping …" if state.phase == "stopping" else "Stop"
-        self.numbers.value = tiles(state)
-        self.error.value = _error_html(state.error) if state.phase == "failed" else ""
-        self._draw(state, log)
-        return state
+            status = replace(status, phase="starting")
+        elif self._points and status.phase in ("stopped", "failed"):
+            status = replace(status, progress=self._points[-1])  # of an epoch that did not end
+        self.status = status
+        self.headline.value, self.numbers.value = headline(status, self.run), numbers_html(status)
+        has_failed = status.phase == "failed"
+        self.bar.value, self.bar.style.bar_color = (
+            status.share,
+            VERMILLION if has_failed else ACCURACY,
+        )
+        self.error.value = error_html(status.error) if has_failed else ""
+        self.stop.disabled = status.phase not in ("training", "starting")
+        self.stop.description = "Stopping …" if status.phase == "stopping" else "Stop"
+        self._draw(status, log)
+        return status
 
     async def follow(self) -> None:
-        """Keep it up to date until the run ends."""
+        """Update the view until the run ends."""
         while not self.update().is_ended:
             await asyncio.sleep(POLL_S)
 
-    def _ask_to_stop(self, _: object = None) -> None:
+    def _request_stop(self, _: object) -> None:
         if read_status(self.run.folder).phase in ("training", "starting"):
             self.run.ask_to_stop()
         self.update()
 
-    def _draw(self, state: RunStatus, log: pd.DataFrame) -> None:
-        """Draw the curves if there is something new, and if there was not much drawing lately."""
+    def _draw(self, status: RunStatus, log: pd.DataFrame) -> None:
+        """Draw the curves if there is something new, and if the last picture is old enough."""
         now = time.perf_counter()
-        key = (len(state.log), len(self._within), state.phase == "missing")
-        if key == self._drawn or (now < self._draw_next and not state.is_ended):
+        key = (len(status.log), len(self._points), status.phase == "missing")
+        if key == self._drawn or (now < self._draw_next and not status.is_ended):
             return
         self.curves.value = curves_png(log) if len(log) else b""
         self._drawn = key
-        self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, DRAW_WAIT_S)
+        self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, MAX_DRAW_WAIT_S)
 
-    def _with_present_epoch(self, state: RunStatus) -> pd.DataFrame:
-        """Return the log with points of the present epoch, at fractions of epochs."""
-        progress = state.progress or {}
-        logged = state.log[-1]["step"] if state.log else 0
-        self._within = [point for point in self._within if point["step"] > logged]
-        newest = self._within[-1]["step"] if self._within else logged
+    def _log_with_present_epoch(self, status: RunStatus) -> pd.DataFrame:
+        """Return the log, with points of the present epoch at fractions of epochs."""
+        progress = status.progress or {}
+        logged = status.log[-1]["step"] if status.log else 0
+        self._points = [point for point in self._points if point["step"] > logged]
+        newest = self._points[-1]["step"] if self._points else logged
         if progress.get("step", 0) > newest:
             epoch = progress["step"] / progress["steps_per_epoch"]
-            self._within.append(progress | {"epoch": epoch})
-        return pd.DataFrame([*state.log, *self._within])
+            self._points.append(progress | {"epoch": epoch})
+        return pd.DataFrame([*status.log, *self._points])
 
 
-def headline(state: RunStatus, run: RunDir) -> str:
-    """Return in a sentence how a run stands, as HTML."""
-    begun = state.log[-1]["epoch"] + 1 if state.log else 1
-    name = f"<b>{escape(run.name)}</b>"
-    saved = "; there was no checkpoint yet, it starts again" if state.step is None else ""
-    where = f"with {state.epoch} of {state.epochs} epochs saved"
-    again = "run the training cell again to continue" + saved
-    sentences = {
-        "missing": f"there is no run in {escape(str(run.folder))} (not begun, or deleted)",
-        "waiting": "nothing is trained yet",
-        "starting": "the processes start, data and network are loaded …",
-        "training": f"in epoch {min(begun, state.epochs)} of {state.epochs}",
-        "stopping": "a checkpoint is saved at the end of the present steps, then it ends",
-        "stopped": f"stopped {where}; {again}",
-        "failed": f"failed {where}; its traceback is below",
-        "finished": f"finished: {state.epochs} epochs",
-    }
-    return f"{name} {sentences[state.phase]}"
+def headline(status: RunStatus, run: RunDir) -> str:
+    """Return the status of a run as a sentence, as HTML."""
+    epoch = min(status.log[-1]["epoch"] + 1 if status.log else 1, status.epochs)
+    template = "<b>{{ run.name }}</b> " + HEADLINES[status.phase]
+    return render(template, run=run, s=status, epoch=epoch)
 
 
-def tiles(state: RunStatus) -> str:
-    """Return the newest numbers of a run, as HTML; what was not measured yet shows a dash."""
-    latest, is_live = state.latest, not state.is_ended
-    if state.phase == "missing" or not (latest or is_live):
+def numbers_html(status: RunStatus) -> str:
+    """Return the newest numbers of a run as HTML; a dash for what was not measured yet."""
+    latest = status.latest
+    if status.phase == "missing" or (status.is_ended and not latest):
         return ""
-    entries = [
-        ("loss", _number(latest.get("loss/total"), ".3f")),
-        ("labelled", _number(latest.get("loss/labeled"), ".3f")),
-    ]
-    if "loss/unlabeled" in latest:
-        entries += [
-            ("unlabelled", _number(latest.get("loss/unlabeled"), ".3f")),
-            ("confident", _number(latest.get("ssl/mask_rate"), ".0f", " %", 100)),
-            ("of these right", _number(latest.get("ssl/pseudo_label_accuracy"), ".0f", " %", 100)),
-        ]
-    entries += [
-        ("validation top-1", _number(latest.get("eval/top1_video"), ".1f", " %")),
-        ("learning rate", _number(latest.get("lr"), ".3g")),
-        ("clips/s", _number(latest.get("samples_per_s"), ".0f")),
-        ("memory", _number(latest.get("memory_mb"), ".2f", " GB", 1e-3)),
-    ]
-    if is_live:
-        left = (state.progress or {}).get("seconds_left")
-        entries.append(("time left", "–" if left is None else format_duration(left)))
-    cells = [
-        f'<span style="{TILE}"><span style="{NAME}">{name}</span><br><b>{value}</b></span>'
-        for name, value in entries
-    ]
-    return f'<div style="line-height:1.35">{"".join(cells)}</div>'
+    hidden = () if "loss/unlabeled" in latest else OPTIONAL
+    columns = {key: LOG_COLUMNS[key] for key in NUMBERS if key not in hidden}
+    numbers = {column.label: column.text(latest.get(key)) for key, column in columns.items()}
+    if not status.is_ended:
+        left = latest.get("seconds_left")
+        numbers["time left"] = "–" if left is None else format_duration(left)
+    return render(TABLE, numbers=numbers, faded=FADED)
 
 
-def _number(value: float | None, form: str, unit: str = "", scale: float = 1) -> str:
-    return "–" if value is None else f"{value * scale:{form}}{unit}"
-
-
-def _error_html(error: str) -> str:
-    return (
-        f'<pre style="border-left:4px solid {FAILED_COLOR};padding:.5em 1em;line-height:1.3;'
-        f'font-size:85%;max-height:24em;overflow:auto">{escape(error)}</pre>'
-    )
+def curves_png(log: pd.DataFrame) -> bytes:
+    """Return the learning curves as a PNG, without the numbers that the monitor shows above it."""
+    figure = plot_learning_curves(log, with_values=False)
+    for axis in figure.axes:
+        axis.set_xlim(left=0)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return buffer.getvalue()
 
 
 async def train(settings: TrainSettings) -> RunDir:
     """Train a run, or continue it, as `fit` does; in JupyterLab with a live view. Await it.
 
-    The training is in another thread (its spawned processes, if any, in their own), so that the
-    kernel answers the view's buttons and a reloaded page while the cell runs. If another process
-    trains this run already, it is only followed, to its end.
+    `fit` runs in another thread, so that the kernel answers the view's buttons and a reloaded page
+    while the cell runs. A run that another process trains already is only followed, to its end.
 
     Args:
         settings: The run.
@@ -193,14 +185,21 @@ async def train(settings: TrainSettings) -> RunDir:
         ValueError: As `fit` does.
         KeyboardInterrupt: After a checkpoint was saved; the same call continues.
     """
-    if not has_reader():
+    if not is_interactive():
         return fit(settings)
     run = RunDir(settings.run_dir)
-    if who := lock_owner(run.lock_path):
-        return await _follow(run, settings, who)
+    if owner := lock_owner(run.lock_path):
+        if differences := run.differences(settings):
+            message = f"{run.folder} is trained with other settings:"
+            raise ValueError("\n  ".join([message, *differences]))
+        print(f"{run.folder} is trained by {owner}: following it")
+        monitor = TrainingMonitor(run.folder)
+        display(monitor.widget)
+        await monitor.follow()
+        return run
     monitor = TrainingMonitor(run.folder)
     monitor.is_starting = True
-    shown = display(monitor.widget, display_id=True)
+    output = display(monitor.widget, display_id=True)
     work = asyncio.ensure_future(asyncio.to_thread(fit, settings))
     try:
         while not work.done():
@@ -210,33 +209,22 @@ async def train(settings: TrainSettings) -> RunDir:
     except asyncio.CancelledError:
         print("interrupted: saving a checkpoint and ending (to end at once, restart the kernel)")
         while not work.done():
-            run.ask_to_stop()  # again and again: a run that only starts removes an old one
+            run.ask_to_stop()  # repeatedly: a run that only starts removes an old request
             monitor.update()
             await asyncio.wait([work], timeout=POLL_S)
         raise KeyboardInterrupt from None
     finally:
         monitor.is_starting = False
-        state = monitor.update()
-        # The widget is gone with its kernel, but this stays in the saved notebook.
-        shown.update(HTML(headline(state, run) + tiles(state)))
-
-
-async def _follow(run: RunDir, settings: TrainSettings, who: str) -> RunDir:
-    """Show a run that another process trains until it ends."""
-    if differ := run.differences(settings):
-        raise ValueError("\n  ".join([f"{run.folder} is trained with other settings:", *differ]))
-    print(f"{run.folder} is trained by {who}: following it")
-    monitor = TrainingMonitor(run.folder)
-    display(monitor.widget)
-    await monitor.follow()
-    return run
+        status = monitor.update()
+        # The widget ends with its kernel; this stays in the saved notebook.
+        output.update(HTML(headline(status, run) + numbers_html(status)))
 
 
 def watch(folder: str | Path) -> None:
-    """Show a run of any process in this notebook, up to date until it ends; returns at once.
+    """Show a live view of a run of any process until it ends; returns at once.
 
     Args:
-        folder: The run's folder.
+        folder: Folder of the run.
     """
     monitor = TrainingMonitor(folder)
     display(monitor.widget)
@@ -244,4 +232,4 @@ def watch(folder: str | Path) -> None:
     task.add_done_callback(_watching.discard)
 
 
-_watching: set[asyncio.Task] = set()  # the event loop itself does not keep them
+_watching: set[asyncio.Task] = set()  # the event loop itself does not keep its tasks

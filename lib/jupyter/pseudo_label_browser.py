@@ -8,10 +8,9 @@ import pandas as pd
 
 from lib.evaluate.clip_regions import CenterClips
 from lib.evaluate.pseudo_labels import TABLE, PseudoLabels, labeling_command, training_command
-from lib.jupyter.browser import CLIPS_KEPT, readable_clip
-from lib.jupyter.html import FADED, error_html, escape, show, wrapping
-from lib.jupyter.tiles import Tile
-from lib.plots.evaluation import tiles_html
+from lib.jupyter.browser import CACHED_CLIPS, read_clip
+from lib.jupyter.html import FADED, error_html, escape, show, unobserved, wrapping
+from lib.jupyter.tiles import Tile, tiles_html
 from lib.plots.style import BLUE, shorten
 from lib.runs.run_dir import RunDir
 
@@ -26,7 +25,7 @@ class PseudoLabelBrowser:
     def __init__(self, run: RunDir):
         self.run, self.labels = run, PseudoLabels(run)
         self.table, dataset = self.labels.table, self.labels.data.labeled
-        self.clips = lru_cache(CLIPS_KEPT)(CenterClips(dataset, run.settings()))
+        self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
         self.rows = pd.Index(dataset.index["name"]).get_indexer(self.table["name"]).tolist()
         self._build(dataset.classes)
         self._list_videos(0)
@@ -77,10 +76,9 @@ class PseudoLabelBrowser:
         order = [*range(start, len(names)), *range(start)]
         skipped = sum(not label for label in decisions.values())
         accepted = sum(self.labels.labels[name] == label for name, label in decisions.items())
-        self.videos.unobserve(self._on_video, names="value")
-        self.videos.options = [(self._line(row), k) for k, row in self.table.iterrows()]
-        self.videos.value = next((k for k in order if names[k] not in decisions), order[0])
-        self.videos.observe(self._on_video, names="value")
+        with unobserved(self.videos, self._on_video):
+            self.videos.options = [(self._line(row), k) for k, row in self.table.iterrows()]
+            self.videos.value = next((k for k in order if names[k] not in decisions), order[0])
         self._on_video()
         self.count.value = (  # last: it tells a test that the buttons are ready
             f"<b>{len(decisions)}</b> of {len(names)} videos: {accepted} accepted, "
@@ -96,7 +94,7 @@ class PseudoLabelBrowser:
     def _on_video(self, _: object = None) -> None:
         row = self._shown
         confidence = f"{100 * row['confidence']:.0f} %"
-        clip = readable_clip(self.clips, self.rows[self.videos.value])
+        clip = read_clip(self.clips, self.rows[self.videos.value])
         tile = Tile(f"{shorten(row['label'], 20)} {confidence}", BLUE, clip)
         self.other.value = row["second"]
         self.clip.value = (

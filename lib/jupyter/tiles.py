@@ -1,45 +1,75 @@
-"""Clips that move: tiles side by side in one picture, so that they loop in step.
+"""Clips side by side in plain HTML: one format for widgets and for pages that are read offline.
 
-The same composed frames become a strip of JPEG pictures for a widget (it is encoded fastest, and
-the browser steps through it), or an H.264 video for a page that is read offline.
+The frames of a clip are one picture, a film strip, below each other. The custom property `--frame`
+of the grid says which frame all strips show; one CSS animation counts it up, so that the clips stay
+in step. A page can show frame k by `animation: none; --frame: k` on the element `.clips`.
 """
 
 import base64
-import functools
 import io
-import textwrap
-import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import av
-import matplotlib
 import numpy as np
 import torch.nn.functional as F
-from matplotlib.colors import to_rgb
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from lib.jupyter.html import escape
-from lib.plots.style import shorten
+from lib.jupyter.html import render
 
-HEADER, BAR, GAP = 20, 4, 6  # pixels: the title above a tile, its colour, the space between tiles
-EMPTY = 232  # grey of a tile without a clip
-MIN_SIDE = 180  # pixels; smaller clips are enlarged by a whole number
+MIN_SIDE, MAX_SIDE = 180, 224  # pixels of a tile; smaller clips are enlarged, larger ones shrunk
 FRAMES_PER_S = 6
 JPEG_QUALITY = 88
 
+GRID = """\
+<style>
+@property --frame {syntax: "<number>"; inherits: true; initial-value: 0}
+@keyframes film {from {--frame: 0} to {--frame: var(--count)}}
+.clips {display: grid; gap: 8px 6px; align-items: end; line-height: 1.25; font-size: 13px;
+  animation: film var(--seconds) steps(var(--count)) infinite}
+.clips-box:has(> label input:checked) .clips {animation-play-state: paused}
+.clips .head {display: flex; justify-content: space-between; gap: 4px; padding-bottom: 1px;
+  overflow-wrap: anywhere}
+.clips .square {display: flex; aspect-ratio: 1; background: #e8e8e8; color: #000;
+  align-items: center; justify-content: center; overflow: hidden}
+.clips .note {padding: 8px; text-align: center; overflow-wrap: anywhere}
+.clips .film {overflow: hidden}
+.clips .film img, .clips .numbers span {display: block;
+  transform: translateY(calc(var(--frame) / var(--count) * -100%))}
+.clips .film img {width: 100%; max-width: none; margin: 0}
+.clips .pixels {image-rendering: pixelated}
+.clips .numbers {height: 1.25em; overflow: hidden; opacity: .65; text-align: right;
+  white-space: pre; flex: none}
+@media print, (prefers-reduced-motion: reduce) {
+  .clips {animation: none; --frame: var(--still)} .clips-box > label {display: none}}
+</style>
+<div class="clips-box" role="group" aria-label="{{ description }}">
+<div class="clips" style="--count: {{ count }}; --still: {{ still }}; --seconds: {{ seconds }}s;
+  max-width: {{ width }}px; grid-template-columns: repeat({{ columns }}, minmax(0, 1fr))">
+{%- for tile in tiles %}
+<div><div class="head" style="border-bottom: 4px solid {{ tile.color }}">
+<span>{{ tile.title }}</span>
+{%- if tile.numbers %}<div class="numbers"><span>{{ tile.numbers | join("\n") }}</span></div>
+{%- endif %}</div>
+{%- if tile.clip is string %}<div class="square"><div class="note">{{ tile.clip }}</div></div>
+{%- else %}{% set strip = film_strip(tile.clip) %}<div class="square">
+<div class="film" style="width: {{ strip.width }}%; aspect-ratio: {{ strip.aspect }}">
+<img class="{{ strip.scaling }}" alt="{{ tile.title }}" src="{{ strip.source }}"></div></div>
+{%- endif %}</div>
+{%- endfor %}
+</div>
+<label><input type="checkbox"> pause</label></div>
+"""
+
 
 class Tile(NamedTuple):
-    """One clip in a composed picture.
+    """One clip with its title.
 
     Attributes:
-        title: What it is.
-        color: Of the bar below the title, any colour of matplotlib.
-        clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8; or a text that says what is
-            missing.
-        numbers: What stands above each frame at the right, length T; empty for nothing.
+        title: Text above the clip.
+        color: CSS color of the bar below the title.
+        clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8; or a text in place of a clip.
+        numbers: Number shown above each frame at the right, length T; empty for none.
     """
 
     title: str
@@ -48,175 +78,70 @@ class Tile(NamedTuple):
     numbers: Sequence[int] = ()
 
 
-def compose(tiles: Sequence[Tile], columns: int) -> np.ndarray:
-    """Set tiles side by side, each as large as the first square clip, enlarged by a whole number.
+class FilmStrip(NamedTuple):
+    """Frames of a clip below each other as one picture.
 
-    Clips of another shape are scaled into that.
-
-    Args:
-        tiles: At least one with a clip; all clips have the same number of frames.
-        columns: Tiles in a row.
-
-    Returns:
-        Frames (T, H, W, 3), uint8, with even sides.
+    Attributes:
+        source: The picture, as a data URL.
+        width: Width within a square tile, percent.
+        aspect: Width / height of a frame.
+        scaling: CSS class: `pixels` where pixels are enlarged, else `smooth`.
     """
-    clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
-    count, side = len(clips[0]), tile_side(clips)
-    width, height = side + GAP, side + HEADER + BAR + GAP
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    size = (rows * height - GAP, columns * width - GAP)
-    canvas = np.full((count, size[0] + size[0] % 2, size[1] + size[1] % 2, 3), 255, np.uint8)
-    for position, tile in enumerate(tiles):
-        top, left = position // columns * height, position % columns * width
-        place = canvas[:, top : top + height - GAP, left : left + side]
-        numbers = tile.numbers or [None] * count
-        for frame, number in zip(place, numbers, strict=True):
-            frame[: HEADER + BAR] = _header(tile.title, tile.color, side, number)
-        below = place[:, HEADER + BAR :]
-        below[:] = _note(tile.clip, side) if isinstance(tile.clip, str) else _fit(tile.clip, side)
-    return canvas
 
-
-def tile_side(clips: Sequence[Tensor]) -> int:
-    """Return the side of the tiles for some clips: the first square clip's, enlarged."""
-    square = [clip.shape[-1] for clip in clips if clip.shape[-1] == clip.shape[-2]]
-    own = square[0] if square else MIN_SIDE
-    return own * max(1, -(-MIN_SIDE // own))
-
-
-def _fit(clip: Tensor, side: int) -> np.ndarray:
-    """Return a clip as frames (T, side, side, 3): small pixels stay square, large frames shrink."""
-    if clip.shape[1] == 1:
-        clip = clip * 255
-    height, width = clip.shape[-2:]
-    if side % height == 0 and height == width:
-        scale = side // height
-        frames = clip.permute(0, 2, 3, 1).numpy()
-        return frames.repeat(scale, axis=1).repeat(scale, axis=2)
-    small = _scale(clip, side)
-    size = small.shape[-2:]
-    frames = np.full((len(clip), side, side, clip.shape[1]), EMPTY, np.uint8)
-    top, left = (side - size[0]) // 2, (side - size[1]) // 2
-    frames[:, top : top + size[0], left : left + size[1]] = small.permute(0, 2, 3, 1).numpy()
-    return frames
-
-
-def shrink(clip: Tensor, side: int) -> Tensor:
-    """Scale a clip (T, C, H, W) down so that its longer side is at most `side` pixels."""
-    return clip if max(clip.shape[-2:]) <= side else _scale(clip, side)
-
-
-def _scale(clip: Tensor, side: int) -> Tensor:
-    """Scale a clip so that its longer side is `side` pixels."""
-    scale = side / max(clip.shape[-2:])
-    size = [max(1, round(length * scale)) for length in clip.shape[-2:]]
-    return F.interpolate(clip, size, mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-@functools.lru_cache(maxsize=1024)
-def _header(title: str, color: str, width: int, number: int | None) -> np.ndarray:
-    picture = Image.new("RGB", (width, HEADER + BAR), "white")
-    draw, font = ImageDraw.Draw(picture), _font(13)
-    room = width - (24 if number is not None else 0)
-    while title and draw.textlength(title, font) > room:
-        title = shorten(title, len(title) - 1) if len(title) > 2 else ""
-    draw.text((1, 2), title, "black", font)
-    if number is not None:
-        draw.text((width - 1, 3), str(number), "#555555", _font(12), anchor="ra")
-    rgb = tuple(round(255 * part) for part in to_rgb(color))
-    draw.rectangle((0, HEADER, width, HEADER + BAR), rgb)
-    return np.asarray(picture)
-
-
-@functools.lru_cache(maxsize=64)
-def _note(text: str, side: int) -> np.ndarray:
-    picture = Image.new("RGB", (side, side), (EMPTY,) * 3)
-    draw, font = ImageDraw.Draw(picture), _font(13)
-    words = textwrap.fill(text, (side - 16) // 8)
-    place = (side / 2, side / 2)
-    draw.multiline_text(place, words, "black", font, anchor="mm", align="center")
-    return np.asarray(picture)
-
-
-@functools.lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(str(path), size)
-
-
-def encode_strip(frames: np.ndarray) -> bytes:
-    """Return frames (T, H, W, 3), uint8, below each other as one JPEG picture."""
-    buffer = io.BytesIO()
-    Image.fromarray(frames.reshape(-1, *frames.shape[2:])).save(
-        buffer, format="jpeg", quality=JPEG_QUALITY
-    )
-    return buffer.getvalue()
-
-
-def strip_html(frames: np.ndarray) -> str:
-    """Return HTML that plays frames (T, H, W, 3) in a loop without any script.
-
-    A box named `pause` below it stops it.
-    """
-    count, height, width = frames.shape[:3]
-    data = base64.b64encode(encode_strip(frames)).decode()
-    name = f"strip{uuid.uuid4().hex[:8]}"
-    # `end` is one frame beyond the last: the last step of the animation never shows it.
-    return (
-        f"<style>@keyframes {name} {{to {{transform: translateY(-100%)}}}}"
-        f" .{name}:has(input:checked) img {{animation-play-state: paused !important}}</style>"
-        f'<div class="{name}" style="max-width:{width}px">'
-        f'<div style="overflow:hidden;aspect-ratio:{width}/{height};background:#fff">'
-        f'<img alt="the views of the clip, looping" src="data:image/jpeg;base64,{data}" '
-        f'style="display:block;width:100%;max-width:none;'
-        f'animation:{name} {count / FRAMES_PER_S:.3f}s steps({count}) infinite"></div>'
-        f'<label><input type="checkbox"> pause</label></div>'
-    )
-
-
-def encode_mp4(frames: np.ndarray) -> bytes:
-    """Return frames (T, H, W, 3), uint8, with even sides, as an H.264 video in an MP4 file."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_S)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"  # what browsers play
-        stream.options = {"crf": "26", "preset": "veryfast"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def movie_html(frames: np.ndarray, description: str) -> str:
-    """Return a video element that holds its H.264 video and plays it offline, in a loop.
-
-    On paper its middle frame is shown.
-
-    Args:
-        frames: Shape (T, H, W, 3), uint8, with even sides.
-        description: What is seen, for those who cannot see it.
-    """
-    height, width = frames.shape[1:3]
-    movie = base64.b64encode(encode_mp4(frames)).decode()
-    still = base64.b64encode(encode_strip(frames[len(frames) // 2][None])).decode()
-    description = escape(description)
-    return (
-        "<style>@media print {.movie video {display: none} .movie img {display: block !important}}"
-        f'</style><div class="movie"><video src="data:video/mp4;base64,{movie}" width="{width}" '
-        f'height="{height}" style="max-width:100%;height:auto" aria-label="{description}" '
-        'autoplay loop muted playsinline title="click to pause" '
-        'onclick="this.paused ? this.play() : this.pause()"></video>'
-        f'<img src="data:image/jpeg;base64,{still}" alt="{description}" '
-        f'style="display:none;max-width:100%"></div>'
-    )
+    source: str
+    width: float
+    aspect: float
+    scaling: str
 
 
 def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
-    """Return HTML that plays clips side by side in one video; says so if there are none."""
+    """Return HTML that loops clips side by side, or the first tile's text if there is no clip.
+
+    Args:
+        tiles: All clips have the same number of frames.
+        description: Name of the grid for screen readers.
+        columns: Tiles in a row.
+    """
     clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
     if not clips:
-        missing = tiles[0].clip if tiles else "there is no such video"
-        return f"<p>{escape(missing)}</p>"
-    return movie_html(compose(tiles, columns), description)
+        return render(
+            "<p>{{ text }}</p>", text=tiles[0].clip if tiles else "there is no such video"
+        )
+    count, columns = len(clips[0]), min(columns, len(tiles))
+    side = max(MIN_SIDE, min(MAX_SIDE, max(clips[0].shape[-2:])))
+    return render(
+        GRID,
+        tiles=tiles,
+        description=description,
+        columns=columns,
+        width=columns * (side + 6) - 6,
+        count=count,
+        still=count // 2,
+        seconds=f"{count / FRAMES_PER_S:.3f}",
+        film_strip=film_strip,
+    )
+
+
+def film_strip(clip: Tensor) -> FilmStrip:
+    """Encode a clip; frames larger than `MAX_SIDE` are scaled down.
+
+    Small frames and masks are PNG, so that their enlarged pixels are exact; others are JPEG.
+
+    Args:
+        clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8.
+    """
+    longer, is_mask = max(clip.shape[-2:]), clip.shape[1] == 1
+    if longer > MAX_SIDE:
+        size = [max(1, round(length * MAX_SIDE / longer)) for length in clip.shape[-2:]]
+        clip = F.interpolate(clip, size, mode="bilinear", align_corners=False, antialias=True)
+    height, width = clip.shape[-2:]
+    frames = clip.permute(0, 2, 3, 1).numpy()
+    frames = np.ascontiguousarray(frames).reshape(len(clip) * height, width, -1)
+    picture = Image.fromarray(frames[..., 0] * 255 if is_mask else frames)
+    is_small, buffer = longer < MIN_SIDE, io.BytesIO()
+    kind = "png" if is_mask or is_small else "jpeg"
+    options = {"compress_level": 1} if kind == "png" else {"quality": JPEG_QUALITY}
+    picture.save(buffer, kind, **options)
+    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    share = 100 * min(1.0, width / height)
+    return FilmStrip(source, round(share, 2), width / height, "pixels" if is_small else "smooth")

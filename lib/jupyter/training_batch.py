@@ -1,22 +1,25 @@
-"""What the loader gives: the clips that a training step of a run feeds to its network."""
+"""Clips of a training step, as the network gets them from the run's own loader and objective."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.augment.randaugment import FILL
 from lib.augment.scene import MixedClips, identity_mix
-from lib.config import ClipSettings, ExploreSettings, TrainSettings
+from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
 from lib.data.clip_dataset import ClipBatch, ClipDataset, StreamSampler, make_generator
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
-from lib.jupyter.tiles import Tile
+from lib.jupyter.html import error_html, render, wrapping
+from lib.jupyter.tiles import Tile, tiles_html
 from lib.params import is_run_file, parameter_files
-from lib.plots.style import LABELED as LABELED_COLOR
+from lib.plots import style
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
 from lib.train.schedule import num_micro_batches
@@ -25,6 +28,7 @@ from lib.train.setup import (
     MIXING,
     ORDER,
     UNLABELED,
+    Data,
     Normalize,
     load_data,
     make_clip_datasets,
@@ -33,34 +37,36 @@ from lib.train.setup import (
     to_device,
 )
 
+THESE_KNOBS = "these knobs"
+
 
 class TrainingBatchView(NamedTuple):
-    """What the first micro-batch of a step feeds to the network.
+    """The first clips of the first micro-batch of a step.
 
     Attributes:
-        tiles: Rows of clips, `columns` in each: labelled, then unlabelled weak, then strong.
+        tiles: Rows of clips, `columns` in each: labeled, then unlabeled weak, then strong.
         columns: Clips in a row.
-        words: What is seen, in sentences.
+        notes: Sentences that describe the rows.
     """
 
     tiles: list[Tile]
     columns: int
-    words: list[str]
+    notes: list[str]
 
 
 def run_settings(path: Path) -> TrainSettings:
-    """Return the settings of a run: its `params.yaml`, or a run file beside a `recipe.yaml`.
+    """Return the settings of a run: its `params.yaml`, or a run file next to a `recipe.yaml`.
 
     Raises:
-        ValueError: If the file or a value in it cannot be used.
+        ValueError: If the file or a value in it is invalid.
     """
     return read_settings(parameter_files(path) if is_run_file(path) else [path])
 
 
 def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> TrainSettings:
-    """Return a semi-supervised run with these clips and views; the rest are defaults.
+    """Return a semi-supervised run with these clips and views, and otherwise defaults.
 
-    Without person boxes, ActorCutMix is left out of it.
+    Without person boxes it has no scene augmentation.
     """
     values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
     return TrainSettings(
@@ -75,61 +81,59 @@ def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> Train
 
 
 def view_training_batch(
-    settings: TrainSettings, step: int = 0, shown: int = 4
+    settings: TrainSettings, data: Data, step: int = 0, shown: int = 4
 ) -> TrainingBatchView:
-    """Return what a step of a run on one process feeds to its network.
+    """Return the first clips that the network gets in a step of a run on one process.
 
-    The clips come through the run's own loader, sampler and objective, with their seeds; of a
+    The clips come through the run's own sampler, data sets and objective, with their seeds; of a
     batch only the shown clips and their partners are read.
 
     Args:
-        settings: The run's.
+        settings: Settings of the run.
+        data: Data of the run (`load_data`).
         step: The step, from 0.
         shown: Clips of each stream.
-
-    Raises:
-        ValueError: If data, lists or boxes that the run needs are missing; says which.
     """
-    prepare_for(settings)
-    data = load_data(settings)
     labeled_clips, unlabeled_clips = make_clip_datasets(settings, data)
     classes = data.labeled.classes
     sources = [(labeled_clips, data.labeled_rows, settings.labeled_batch, LABELED)]
     if unlabeled_clips is not None:
         sources.append((unlabeled_clips, data.unlabeled_rows, settings.unlabeled_batch, UNLABELED))
-    parts = num_micro_batches(settings, 1)
-    shown = min([shown, *((batch // parts + 1) // 2 for _, _, batch, _ in sources)])
-    batches = [_pairs(source, settings, step, parts, shown) for source in sources]
-    normalize = Normalize(FILL, (1.0,) * 3)  # zero is shown as the colour it stands for
+    num_micro = num_micro_batches(settings, 1)
+    shown = min([shown, *((batch // num_micro + 1) // 2 for _, _, batch, _ in sources)])
+    batches = [_with_partners(source, settings, step, num_micro, shown) for source in sources]
+    normalize = Normalize(FILL, (1.0,) * 3)  # 0 is shown as the mean color
     tensors = [to_device(batch, normalize, len(classes)) for batch in batches]
 
     labeled, unlabeled = tensors if len(tensors) == 2 else (*tensors, None)
     generator = make_generator(settings.seed, MIXING, step, 0)
-    mixed, other = make_objective(settings).mix(labeled, unlabeled, generator)
+    labeled_mix, strong_mix = make_objective(settings).mix(labeled, unlabeled, generator)
     names = [shorten(classes[label], 30) for label in batches[0].label[:shown].tolist()]
-    scene, words = settings.scene_augmentation, ["First row: labelled clips, as they are fed."]
-    tiles = _tiles([f"labelled: {name}" for name in names], mixed, scene, LABELED_COLOR)
+    scene = settings.scene_augmentation
+    notes = ["First row: labeled clips."]
+    tiles = _tiles([f"labeled: {name}" for name in names], labeled_mix, scene, style.LABELED)
     view = getattr(labeled, settings.labeled_view)
-    words += _coin(settings.labeled_scene_p, mixed, view, scene, "labelled")
+    notes += _scene_note(settings.labeled_scene_p, labeled_mix, view, scene, "labeled")
     if unlabeled is not None:
-        tiles += _tiles(["unlabelled, weak"] * shown, identity_mix(unlabeled.weak), scene, WEAK)
-        tiles += _tiles(["unlabelled, strong"] * shown, other, scene, STRONG)
-        words.append("Second and third row: the two views of unlabelled clips.")
-        words += _coin(settings.unlabeled_scene_p, other, unlabeled.strong, scene, "unlabelled")
-    return TrainingBatchView(tiles, shown, words)
+        tiles += _tiles(["unlabeled, weak"] * shown, identity_mix(unlabeled.weak), scene, WEAK)
+        tiles += _tiles(["unlabeled, strong"] * shown, strong_mix, scene, STRONG)
+        notes.append("Second and third row: the weak and the strong view of unlabeled clips.")
+        probability = settings.unlabeled_scene_p
+        notes += _scene_note(probability, strong_mix, unlabeled.strong, scene, "unlabeled")
+    return TrainingBatchView(tiles, shown, notes)
 
 
-def _pairs(
+def _with_partners(
     source: tuple[ClipDataset, np.ndarray, int, int],
     settings: TrainSettings,
     step: int,
-    parts: int,
+    num_micro: int,
     shown: int,
 ) -> ClipBatch:
     """Return the first clips of a micro-batch and, at its end, their partners."""
     clips, rows, batch, stream = source
     key = (settings.seed, ORDER, stream)
-    sampler = StreamSampler(rows, batch, key, step, step + 1, 0, parts, parts)
+    sampler = StreamSampler(rows, batch, key, step, step + 1, 0, num_micro, num_micro)
     positions = next(iter(sampler))
     if len(positions) > 2 * shown:
         positions = positions[:shown] + positions[-shown:]
@@ -137,19 +141,88 @@ def _pairs(
 
 
 def _tiles(titles: list[str], mixed: MixedClips, scene: str, color: str) -> list[Tile]:
-    """Return the first clips of a batch; those whose label was mixed say so."""
+    """Return the first clips of a batch; mixed clips are titled by the scene augmentation."""
     mean, tiles = torch.tensor(FILL).view(3, 1, 1), []
-    for title, clip, own in zip(titles, mixed.clips, mixed.label_weight.tolist(), strict=False):
+    for title, clip, weight in zip(titles, mixed.clips, mixed.label_weight.tolist(), strict=False):
+        if weight != 1:
+            title, color_of_clip = scene_title(scene, weight), SCENE
+        else:
+            color_of_clip = color
         clip = (clip.transpose(0, 1) + mean).clamp(0, 255).to(torch.uint8)
-        is_mixed = own != 1
-        tiles.append(
-            Tile(scene_title(scene, own), SCENE, clip) if is_mixed else Tile(title, color, clip)
-        )
+        tiles.append(Tile(title, color_of_clip, clip))
     return tiles
 
 
-def _coin(p: float, mixed: MixedClips, view: Tensor, scene: str, which: str) -> list[str]:
-    """Return a sentence that says whether the scene augmentation was drawn, if it can be."""
-    was = "not applied" if torch.equal(mixed.clips, view) else "applied"
-    sentence = f"In this step {scene} was {was} to the {which} batch (probability {p:g})."
+def _scene_note(p: float, mixed: MixedClips, view: Tensor, scene: str, stream: str) -> list[str]:
+    """Return a sentence on the scene augmentation of a batch; none at probability 0."""
+    applied = "not applied" if torch.equal(mixed.clips, view) else "applied"
+    sentence = f"In this step {scene} is {applied} to the {stream} batch (probability {p:g})."
     return [sentence] if p else []
+
+
+def batch_html(view: TrainingBatchView) -> str:
+    """Return the clips of a step as HTML, with the notes below."""
+    tiles = tiles_html(view.tiles, "the clips of one training step", view.columns)
+    notes = "<p>{% for note in notes %}{{ note }}<br>{% endfor %}</p>"
+    return tiles + render(notes, notes=view.notes)
+
+
+# --- The page of the explorer ---------------------------------------------------------------------
+
+
+class TrainingBatchPage:
+    """Page of the explorer: training batches of its knobs, or of the settings of any run.
+
+    Args:
+        get_settings: Returns a run with the values of the knobs.
+    """
+
+    def __init__(self, get_settings: Callable[[], TrainSettings]):
+        self.get_settings, self._is_opened = get_settings, False
+        self.source = widgets.Combobox(
+            value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
+            placeholder="a params.yaml, or a run file next to a recipe.yaml",
+            layout=widgets.Layout(width="380px"),
+        )  # fmt: skip
+        self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
+        self.step.layout.width, self.step.style.description_width = "130px", "40px"
+        self.button = widgets.Button(description="show", button_style="info", icon="play")
+        self.next = widgets.Button(description="next step", icon="step-forward")
+        self.button.on_click(lambda _: self.show())
+        self.next.on_click(self._show_next)
+        self.result = widgets.HTML("loading the first step …")
+        for button in (self.button, self.next):
+            button.layout.width = "110px"
+        controls = [self.source, self.step, self.button, self.next]
+        self.widget = widgets.VBox([widgets.HBox(controls, layout=wrapping()), self.result])
+
+    def open(self) -> None:
+        """Show the first step when the page is opened for the first time."""
+        if not self._is_opened:
+            self.show()
+
+    def _show_next(self, _: object) -> None:
+        self.step.value += 1
+        self.show()
+
+    def show(self) -> None:
+        """Load the first clips of the step and show them."""
+        self._is_opened = True
+        try:
+            if self.source.value == THESE_KNOBS:
+                settings = self.get_settings()
+            else:
+                settings = run_settings(project_path(self.source.value))
+            prepare_for(settings)
+            view = view_training_batch(settings, load_data(settings), self.step.value)
+        except (ValueError, OSError) as error:
+            self.result.value = error_html(error)
+            return
+        self.result.value = batch_html(view)
+
+
+def known_runs() -> list[str]:
+    """Return the parameter files of the project's studies and runs, relative to its root."""
+    paths = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if is_run_file(path)]
+    paths += PROJECT_ROOT.glob("outputs/*/*/params.yaml")
+    return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in paths)

@@ -14,7 +14,7 @@ from lib.evaluate.clip_regions import CLIP_REGIONS
 from lib.evaluate.new_videos import Prediction, open_video, remarks
 from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import write_atomic
-from lib.jupyter.html import escape, has_reader, wrapping
+from lib.jupyter.html import escape, is_interactive, wrapping
 from lib.predict import REGIONS_HELP, report_video
 from lib.prepare.own_folder import VIDEO_SUFFIXES
 from lib.runs.run_dir import RunDir
@@ -143,7 +143,7 @@ def _image(path: Path, alt: str) -> str:
 
 def show_upload(run: RunDir) -> None:
     """Show the upload in JupyterLab, or why the run cannot predict; nothing in batch execution."""
-    if not has_reader():
+    if not is_interactive():
         return
     try:
         check_finished(run)

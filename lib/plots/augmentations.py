@@ -1,106 +1,45 @@
-"""Rows of pictures that show what each augmentation does."""
+"""Rows of frames that show the effect of each augmentation on given clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import torch
-from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import OperationParams, RandAugment
-from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.randaugment import FILL, OperationParams, RandAugment
+from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips
 from lib.augment.temporal import TEMPORAL_OPS, TemporalParams
 from lib.augment.views import StrongParams
-from lib.config import ExploreSettings
-from lib.data.clip_dataset import ClipBatch, ClipDataset, ClipPipeline, ViewSpec, make_generator
-from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import has_person_boxes, open_person_boxes
-from lib.data.video_reader import read_frames, uniform_clip_indices
-from lib.plots.clips import mix_clips
-from lib.plots.style import BOX, shorten
+from lib.config import ClipSettings
+from lib.data.clip_dataset import ClipBatch, ClipPipeline, make_generator
 
-BOX_RGB = tuple(round(255 * part) for part in to_rgb(BOX))
 MAGNITUDES = (0, 5, 10, 20, 30)  # of 30
 UNITS = {"rotate": "°", "posterize": " bits", "cutout": " px of 224"}
 
 
 def temporal_title(drawn: TemporalParams) -> str:
-    """Return how figures call a drawn operation."""
+    """Return the name of a sampled temporal operation and its variant."""
     operation = TEMPORAL_OPS[drawn.name]
     if not operation.variants:
         return operation.title
     return f"{operation.title}, {operation.variants[int(drawn.number * len(operation.variants))]}"
 
 
-def shown_rows(dataset: VideoDataset, settings: ExploreSettings) -> np.ndarray:
-    """Return the index rows of the videos to show, drawn by the seed."""
-    rows = dataset.read_split(settings.split_name)
-    order = np.random.default_rng(settings.seed).permutation(len(rows))
-    return rows[order[: settings.num_videos]]
-
-
-def load_batch(dataset: VideoDataset, settings: ExploreSettings) -> ClipBatch:
-    """Return the shown videos as a training run loads them, with masks where there are boxes."""
-    views = ViewSpec(True, True, has_person_boxes(dataset))
-    clips = ClipDataset(dataset, settings, views, (settings.seed,))
-    rows = shown_rows(dataset, settings)
-    return ClipBatch.collate([clips[(position, int(row))] for position, row in enumerate(rows)])
-
-
-def original_rows(dataset: VideoDataset, settings: ExploreSettings) -> Mapping[str, Tensor]:
-    """Return the middle clip of each shown video with its boxes drawn in."""
-    person_boxes, rows = open_person_boxes(dataset), {}
-    for row in shown_rows(dataset, settings):
-        record = dataset.record(int(row))
-        indices = uniform_clip_indices(
-            record.num_frames, settings.clip_len, settings.frame_interval, 1
-        )[0]
-        boxes = None
-        if person_boxes is not None:
-            boxes = person_boxes.lookup(int(row), indices, settings.person_min_score)
-        label = "\n".join(shorten(part, 24) for part in record.name.split("/"))
-        rows[label] = with_boxes(read_frames(record, indices), boxes)
-    return rows
-
-
-def with_boxes(frames: np.ndarray, boxes: Sequence[np.ndarray] | None) -> Tensor:
-    """Return frames (T, H, W, 3), uint8, as a clip (T, 3, H, W) with the boxes of each drawn in.
-
-    Args:
-        frames: Of a video; they stay as they are.
-        boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels; None where there are none.
-    """
-    if boxes is not None:
-        frames = frames.copy()
-        for frame, own in zip(frames, boxes, strict=True):
-            draw_boxes(frame, own)
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
-def draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:
-    """Draw boxes (n, 4), x1 y1 x2 y2 in pixels, into a frame (H, W, 3), uint8, in place."""
-    height, width = frame.shape[:2]
-    line = max(1, round(min(height, width) / 100))
-    for x1, y1, x2, y2 in np.asarray(boxes).round().astype(int):
-        left, right = np.clip([x1, x2], 0, width)
-        top, bottom = np.clip([y1, y2], 0, height)
-        frame[top : top + line, left:right] = BOX_RGB
-        frame[max(bottom - line, 0) : bottom, left:right] = BOX_RGB
-        frame[top:bottom, left : left + line] = BOX_RGB
-        frame[top:bottom, max(right - line, 0) : right] = BOX_RGB
-
-
-def describe(drawn: StrongParams) -> str:
-    """Return the drawn operations with their values in words."""
+def describe_strong(drawn: StrongParams) -> str:
+    """Return the sampled operations and their values, one a line."""
     names = [_name_and_value(operation) for operation in drawn.operations]
     if drawn.temporal.name != "none":
         names.append(temporal_title(drawn.temporal))
     return "\n".join(names) or "no operation"
 
 
+def _name_and_value(operation: OperationParams) -> str:
+    has_value = bool(RANDAUGMENT_OPS[operation.name].takes)
+    return f"{operation.name} {operation.value:.3g}" if has_value else operation.name
+
+
 def operation_range(name: str) -> str:
-    """Return an operation's values at magnitudes 0 and 30 in words, with their unit."""
+    """Return the values of an operation at magnitudes 0 and 30, with their unit."""
     operation = RANDAUGMENT_OPS[name]
     if "value" not in operation.takes:
         return "no magnitude"
@@ -109,19 +48,15 @@ def operation_range(name: str) -> str:
     return f"{operation.min:g} to {sign}{operation.max:g}{unit}"
 
 
-def _name_and_value(operation: OperationParams) -> str:
-    has_value = bool(RANDAUGMENT_OPS[operation.name].takes)
-    return f"{operation.name} {operation.value:.3g}" if has_value else operation.name
+# --- Rows for `lib.plots.clips.clip_rows`: label -> clip or mask ----------------------------------
 
 
-def draws(weak: Tensor, settings: ExploreSettings, count: int = 5) -> Mapping[str, Tensor]:
-    """Return a weak view (T, 3, H, W) and strong views of it, labelled with what was drawn."""
-    transform = ClipPipeline(settings).strong
-    rows = {"weak view": weak}
-    for number in range(count):
-        generator = make_generator(settings.seed, number)
-        drawn = transform.draw(len(weak), *weak.shape[-2:], generator)
-        rows[f"{number + 1}: {describe(drawn)}"] = transform.apply(weak, drawn)
+def strong_rows(weak: Tensor, settings: ClipSettings, count: int = 5) -> Mapping[str, Tensor]:
+    """Return a weak view (T, 3, H, W) and strong views of it, labeled with their operations."""
+    transform, rows = ClipPipeline(settings).strong, {"weak view": weak}
+    for seed in range(count):
+        drawn = transform.draw(len(weak), *weak.shape[-2:], make_generator(seed))
+        rows[f"{seed + 1}: {describe_strong(drawn)}"] = transform.apply(weak, drawn)
     return rows
 
 
@@ -147,7 +82,7 @@ def operation_rows(frame: Tensor) -> Mapping[str, Tensor]:
 
 
 def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
-    """Return a weak view (T, 3, H, W) after each temporal operation, labelled with its frames."""
+    """Return a weak view (T, 3, H, W) after each temporal operation, labeled with its frames."""
     numbers, rows = torch.arange(len(weak)), {}
     frame_numbers = torch.where(numbers % 3 == 0, 0.75, 0.25)
     for name, operation in TEMPORAL_OPS.items():
@@ -161,20 +96,49 @@ def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
     return rows
 
 
-def scene_rows(batch: ClipBatch) -> Mapping[str, Tensor]:
-    """Return the first clip of a batch, its partner (the last), and each scene augmentation of it.
+def view_rows(batch: ClipBatch, scenes: Iterable[str]) -> Mapping[str, Tensor]:
+    """Return all views of the first clip of a batch, and its mixes with the last clip.
 
     Args:
-        batch: uint8 clips with weak views; without masks, what needs them is left out.
+        batch: uint8 clips; views that it lacks are left out, and without masks also the scene
+            augmentations that need them.
+        scenes: Names of scene augmentations.
     """
-    first, last, mask = batch.weak[0], batch.weak[-1], batch.person_mask
-    rows = {"weak view": first, "partner,\nweak view": last}
-    weak = torch.stack([first, last])
-    masks = None if mask is None else torch.stack([mask[0], mask[-1]])
-    if mask is not None:
-        rows["person mask"] = mask[0]
-    for name, scene in SCENE_AUGMENTATIONS.items():
-        if mask is not None or not scene.needs_person_mask:
-            clips, mixed = mix_clips(weak, weak, masks, name, make_generator(0))
+    views = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.person_mask}
+    rows = {label: clips[0] for label, clips in views.items() if clips is not None}
+    if batch.weak is None:
+        return rows
+    pair = [0, len(batch.weak) - 1]
+    weak, mask = batch.weak[pair], batch.person_mask
+    strong = weak if batch.strong is None else batch.strong[pair]
+    masks = None if mask is None else mask[pair]
+    rows["partner,\nweak view"] = weak[1]
+    for name in scenes:
+        if mask is not None or not SCENE_AUGMENTATIONS[name].needs_person_mask:
+            clips, mixed = preview_scene_augmentation(weak, strong, masks, name, make_generator(0))
             rows[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
     return rows
+
+
+def preview_scene_augmentation(
+    weak: Tensor, strong: Tensor, mask: Tensor | None, scene: str, generator: torch.Generator
+) -> tuple[Tensor, MixedClips]:
+    """Apply a scene augmentation to uint8 clips; 0 after normalization is shown as the mean color.
+
+    Args:
+        weak: Weak views (B, T, 3, H, W), uint8.
+        strong: Strong views, same shape.
+        mask: 1 on people, (B, T, 1, H, W), uint8; None without person boxes.
+        scene: Name of the scene augmentation.
+        generator: Source of randomness.
+
+    Returns:
+        The mixed clips (B, T, 3, H, W), uint8, and the result of the augmentation.
+    """
+    mean = torch.tensor(FILL).view(3, 1, 1)
+    own, other = (((clips.float() - mean).transpose(1, 2)) for clips in (weak, strong))
+    mask = torch.ones_like(weak[:, :, :1]) if mask is None else mask
+    augmentation = SCENE_AUGMENTATIONS[scene]
+    drawn = augmentation.draw(1.0, generator)
+    mixed = augmentation.apply(own, other, mask.transpose(1, 2), drawn)
+    return (mixed.clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8), mixed

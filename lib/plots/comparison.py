@@ -1,6 +1,6 @@
-"""Static figures that set groups of runs side by side; each function draws one and returns it."""
+"""Figures that compare groups of runs; runs of a group differ only in the seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,53 +8,52 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.plots.evaluation import recall
+from lib.plots.panels import BarPanel, bar_panels
 from lib.plots.style import COLORS, GREEN, REPORT_WIDTH, VERMILLION, shorten, styled
 
 GAIN, LOSS = GREEN, VERMILLION
-LONGEST_NAME = 40  # letters of a group beside an axis
+MAX_NAME = 40  # letters of a group next to an axis
 
 
-@styled
-def accuracy_bars(summary: pd.DataFrame) -> Figure:
+def plot_accuracy(summary: pd.DataFrame) -> Figure:
     """Show top-1 per group of runs and split: bars are means over seeds, dots the single runs.
 
     Args:
-        summary: Columns group, split, top1 (percent); one row per run and split.
+        summary: Columns group, split, top1 (percent); one row a run and split.
     """
-    groups, splits = list(dict.fromkeys(summary["group"])), list(dict.fromkeys(summary["split"]))
-    height = 1.3 + (0.3 * len(splits) + 0.15) * len(groups)
-    figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")
-    top1 = {key: part["top1"] for key, part in summary.groupby(["group", "split"])}
-    for number, name in enumerate(splits):
-        label = name
-        for position, group in enumerate(groups):
-            if (values := top1.get((group, name))) is None:
-                continue
-            y = position + (number - (len(splits) - 1) / 2) * 0.8 / len(splits)
-            color = COLORS[number % len(COLORS)]
-            axis.barh(y, values.mean(), 0.74 / len(splits), color=color, label=label)
+    table = summary.pivot_table("top1", "group", "split", aggfunc="mean", sort=False)
+    names = [shorten(group, MAX_NAME) for group in table.index]
+    panel = BarPanel(
+        table.set_axis(names, axis=0),
+        "runs",
+        "top-1 accuracy (%); dots: single seeds",
+        ahead_in_every_seed(summary, summary["split"].iloc[0]),
+        limit=102,
+    )
+    height = 1.3 + (0.3 * table.shape[1] + 0.15) * len(table)
+    figure = bar_panels([panel], (REPORT_WIDTH, height), is_horizontal=True)
+    axis = figure.axes[0]
+    runs = summary.groupby(["split", "group"])["top1"].apply(list)
+    for bars, split in zip(axis.containers, table, strict=True):
+        for bar, group in zip(bars, table.index, strict=True):
+            values = runs.get((split, group), [])
+            y = bar.get_y() + bar.get_height() / 2
             axis.scatter(values, [y] * len(values), color="black", ec="white", s=16, zorder=3)
-            mean = f"{values.mean():.1f}"
-            axis.text(1, y, mean, va="center", fontsize=9, color="white", fontweight="bold")
-            label = None
-    axis.set_yticks(range(len(groups)), [shorten(group, LONGEST_NAME) for group in groups])
-    axis.invert_yaxis()
-    axis.set(xlabel="top-1 accuracy (%); dots: single seeds", ylabel="runs", xlim=(0, 102))
-    axis.set_title(ahead_in_every_seed(summary, splits[0]))
-    axis.grid(axis="x")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+            if len(values):
+                text = f"{np.mean(values):.1f}"
+                axis.text(1, y, text, va="center", fontsize=9, color="white", fontweight="bold")
     return figure
 
 
 def ahead_in_every_seed(summary: pd.DataFrame, split_name: str) -> str:
-    """Return in words whether a group's worst seed is above every other group's best one.
+    """Return a sentence: is the worst seed of one group above the best seed of all others?
 
     Args:
-        summary: Columns group, split, top1 (percent); one row per run and split.
+        summary: Columns group, split, top1 (percent); one row a run and split.
         split_name: The split.
     """
-    top1 = summary[summary["split"] == split_name].groupby("group")["top1"]
-    seeds = top1.agg(["min", "max", "count"])
+    on_split = summary[summary["split"] == split_name]
+    seeds = on_split.groupby("group")["top1"].agg(["min", "max", "count"])
     if len(seeds) < 2 or seeds["count"].min() < 2:
         return f"Top-1 on {split_name}: single runs, which decide nothing" if len(seeds) else ""
     first = seeds["min"].idxmax()
@@ -62,113 +61,94 @@ def ahead_in_every_seed(summary: pd.DataFrame, split_name: str) -> str:
     if seeds.loc[first, "min"] <= others.max():
         return f"On {split_name} no group is ahead of all others in every seed"
     return (
-        f"On {split_name} every seed of {shorten(first, LONGEST_NAME)} is ahead of all others: "
+        f"On {split_name} every seed of {shorten(first, MAX_NAME)} is ahead of all others: "
         f"at least {seeds.loc[first, 'min']:.1f} % against at most {others.max():.1f} %"
     )
 
 
 @styled
-def difference_intervals(comparisons: pd.DataFrame, differences: Sequence[pd.Series]) -> Figure:
+def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[float]]) -> Figure:
     """Show paired differences of groups: each seed a dot, the interval of the mean a bar.
 
     Args:
-        comparisons: Columns better, worse, split, seeds, difference, low, high, verdict; one row
-            per comparison, at least one.
-        differences: Differences of each comparison by seed, points.
+        comparisons: From `lib.report.verdict.compare_groups`, at least one row.
+        differences: For each row the differences of top-1 of the seeds, in points.
     """
     height = 1.3 + 0.32 * len(comparisons)
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")
     axis.use_sticky_edges = False
-    splits = list(dict.fromkeys(comparisons["split"]))
-    rows = comparisons.to_dict("records")
-    for y, (row, values) in enumerate(zip(rows, differences, strict=True)):
+    splits, labels = list(dict.fromkeys(comparisons["split"])), []
+    rows = zip(comparisons.to_dict("records"), differences, strict=True)
+    for y, (row, values) in enumerate(rows):
         color = COLORS[splits.index(row["split"]) % len(COLORS)]
         if row["seeds"] > 1:
             axis.barh(y, row["high"] - row["low"], 0.5, left=row["low"], color=color, alpha=0.35)
         if len(values):
             axis.plot([row["difference"]] * 2, [y - 0.25, y + 0.25], color=color, linewidth=2)
         axis.scatter(values, [y] * len(values), color="black", ec="white", s=24, zorder=3)
+        better, worse = (shorten(row[name], 32) for name in ("better", "worse"))
+        labels.append(f"{better} − {worse}, {shorten(row['list'], 16)}")
     axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(comparisons)), [_label(row) for _, row in comparisons.iterrows()])
-    axis.set_ylim(len(comparisons) - 0.4, -0.6)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.set_xlabel("difference of top-1 (points); dots: single seeds, bars: 95 % interval")
     axis.set_ylabel("comparison")
     counts = comparisons["verdict"].value_counts()
-    words = ("holds", "not decided", "contradicted")
-    held, undecided, against = (counts.get(word, 0) for word in words)
-    axis.set_title(
-        f"Of {len(comparisons)} comparisons {held} hold, {undecided} are not decided, "
-        f"{against} are contradicted"
-    )
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    axis.set_title(f"Verdicts of {len(comparisons)} comparisons: {verdicts}")
     axis.grid(axis="x")
     return figure
 
 
-def _label(row: Mapping[str, object]) -> str:
-    better, worse = (shorten(row[name], 32) for name in ("better", "worse"))
-    return f"{better} − {worse}, {shorten(row['split'], 16)}"
-
-
-@styled
-def class_gains(
+def plot_class_gains(
     before: np.ndarray,
     after: np.ndarray,
     classes: Sequence[str],
     names: tuple[str, str],
     split_name: str,
 ) -> Figure:
-    """Show by how much the accuracy of each class changes from one group of runs to another.
+    """Show the change of the recall of each class from one group of runs to another.
 
     Args:
-        before: Confusion matrix (K, K) of the first group: row the true class, column
-            the predicted one.
+        before: Confusion matrix (K, K) of the first group, row the true class.
         after: That of the second.
         classes: Class names.
-        names: The groups' names.
+        names: Names of the groups.
         split_name: The split.
     """
-    gains = np.nan_to_num(recall(after) - recall(before))  # without videos there is none
-    order = np.argsort(gains)
-    figure, axis = plt.subplots(
-        figsize=(REPORT_WIDTH, 1.4 + 0.2 * len(classes)), layout="constrained"
-    )
-    axis.barh(
-        range(len(order)), gains[order], color=[GAIN if g >= 0 else LOSS for g in gains[order]]
-    )
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(order)), [shorten(classes[k], 24) for k in order])
-    axis.set(xlabel="change of the share of recognised videos (points)", ylabel="class")
-    axis.set_title(
+    gains = np.nan_to_num(recall(after) - recall(before))  # classes without videos: 0
+    order = np.argsort(-gains)
+    table = pd.DataFrame({"gain": gains[order]}, [shorten(classes[k], 24) for k in order])
+    title = (
         f"On {split_name}, {names[1]} is better than {names[0]} in {(gains > 0).sum()} of "
-        f"{len(classes)} classes and worse in {(gains < 0).sum()}",
+        f"{len(classes)} classes and worse in {(gains < 0).sum()}"
     )
-    axis.grid(axis="x")
+    colors = [[GAIN if gain >= 0 else LOSS for gain in table["gain"]]]
+    panel = BarPanel(table, "class", "change of recall (points)", title, colors)
+    size = (REPORT_WIDTH, 1.4 + 0.2 * len(classes))
+    figure = bar_panels([panel], size, is_horizontal=True)
+    figure.axes[0].axvline(0, color="black", linewidth=0.8)
     return figure
 
 
-@styled
-def invariance_comparison(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+def plot_invariance_of_groups(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show invariance scores of groups of runs side by side.
 
     Args:
-        agreement: A row a group, a column a family: how often the class stays, percent.
-        accuracy: A row a group, a column an input (the clip, its actor, its background): top-1 in
-            percent. No columns where there were no person boxes.
+        agreement: One row a group, one column a family: how often the class stays, percent.
+        accuracy: One row a group, one column an input (clip, actor, background): top-1 in percent.
+            No columns without person boxes.
     """
+    title = f"{agreement.mean().idxmin()} augmentation changes the class most often"
     panels = [
-        (agreement, "family of augmentations", "same class after it (%)"),
-        (accuracy, "what the network sees", "top-1 accuracy (%)"),
+        BarPanel(agreement.T, "family of augmentations", "same class after it (%)", title),
+        BarPanel(accuracy.T, "input of the network", "top-1 accuracy (%)"),
     ]
-    panels = [panel for panel in panels if panel[0].shape[1]]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(REPORT_WIDTH, 3.6), squeeze=False, layout="constrained"
-    )
-    for axis, (table, xlabel, ylabel) in zip(axes[0], panels, strict=True):
-        table.T.plot.bar(ax=axis, width=0.8, rot=0, alpha=0.8, legend=False)
-        axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 102))
-        axis.grid(axis="y")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    panels = [panel._replace(limit=102) for panel in panels if len(panel.table)]
+    figure = bar_panels(panels, (REPORT_WIDTH, 3.6))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    for axis in figure.axes:
+        if axis.get_legend() is not None:
+            axis.get_legend().remove()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    mean = agreement.mean()
-    axes[0, 0].set_title(f"{mean.idxmin()} augmentation changes the class most often")
     return figure

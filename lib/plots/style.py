@@ -1,8 +1,7 @@
-"""Colours and type of all figures: one colour for one thing, wherever it is shown.
+"""Colors and type of all figures: one color for one thing in all of them.
 
-The colours are Okabe and Ito's, which colour-blind eyes tell apart. Figures are drawn on white, so
-that they read alike on a light page, on a dark one and on paper; their type can be read at half
-size.
+The palette is Okabe and Ito's, made for color-blind readers. Figures have a white background, so
+that they look alike on light and dark pages and on paper; their type is legible at half size.
 """
 
 from collections.abc import Iterator
@@ -13,14 +12,15 @@ import matplotlib.pyplot as plt
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
 GRAY = "#6E6E6E"
-COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)  # for things without a name
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)  # of series
 
 LABELED, UNLABELED, ACCURACY, RATE = BLUE, VERMILLION, GREEN, PURPLE
-BOX = ORANGE  # person boxes, and what is measured of them
+BOX = ORANGE  # person boxes and their statistics
+RIGHT, WRONG = ACCURACY, VERMILLION  # predictions
 
-# Views of a clip. What is not fed to a network is grey.
+# Views of a clip; gray for what no network sees
 ORIGINAL, WEAK, STRONG, TEMPORAL, SCENE = GRAY, BLUE, VERMILLION, PURPLE, GREEN
-# The invariances that the strong views stand for
+# Families of augmentations
 FAMILY_COLORS = {
     "photometric": ORANGE,
     "geometric": SKY,
@@ -28,7 +28,7 @@ FAMILY_COLORS = {
     "scene": SCENE,
 }
 
-REPORT_WIDTH = 12.5  # of a figure that stands alone on a line of the report, inches
+REPORT_WIDTH = 12.5  # inches, of a figure alone on a line of the report
 
 STYLE = {
     "text.parse_math": False,  # a class may be called $x$
@@ -52,7 +52,7 @@ STYLE = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Set the style; unlike `plt.rc_context` it leaves the notebook's own settings alone."""
+    """Set the style; unlike `plt.rc_context` it keeps other settings that the notebook makes."""
     before = {name: plt.rcParams[name] for name in STYLE}
     plt.rcParams.update(STYLE)
     try:
@@ -61,11 +61,11 @@ def _style() -> Iterator[None]:
         plt.rcParams.update(before)
 
 
-styled = _style()  # a decorator for functions that draw a figure
+styled = _style()  # decorator of functions that draw a figure
 
 
 def shorten(text: str, length: int) -> str:
-    """Return a text of at most `length` characters: the middle of a longer one becomes `…`."""
+    """Replace the middle of a text by `…` if it has more than `length` characters."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2

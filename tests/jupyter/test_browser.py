@@ -38,11 +38,11 @@ def test_data_preparation(open_notebook, small_data):
     notebook = open_notebook("1_prepare_data.ipynb", prepared_dir=str(small_data))
     notebook.run_all()
     assert notebook.errors() == []
-    assert notebook.cell("plot_contact_sheet(data").locator("img").count() == 1
+    assert notebook.cell("boxed_rows(data").locator("img").count() == 1
     notebook.screenshot("1_prepare_data")
 
 
-PICTURE = ".jp-OutputArea img[alt='the views of the clip, looping']"
+PICTURE = ".jp-OutputArea img[alt='the weak view']"
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
@@ -86,8 +86,8 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     copied = notebook.page.evaluate("navigator.clipboard.readText()")
     assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
 
-    explorer.get_by_text("what the loader gives").click()
-    words = explorer.get_by_text("the two views of unlabelled clips")
+    explorer.get_by_text("training batches").click()
+    words = explorer.get_by_text("strong view of unlabeled clips")
     words.wait_for(timeout=30_000)  # the page shows the first step by itself
     notebook.screenshot("2_loader", explorer)
     first = explorer.locator("img").last.get_attribute("src")
@@ -108,13 +108,16 @@ def test_videos_of_the_page_play_offline(small_data, chromium, lab):
     with chromium.new_context(offline=True, viewport={"width": 1280, "height": 800}) as context:
         reader = context.new_page()
         reader.goto(page.as_uri())
-        assert reader.locator("video").count() == 2
-        for video in reader.locator("video").all():
-            video.scroll_into_view_if_needed()
-            seen = "video => new Promise(done => video.requestVideoFrameCallback(() => done(true)))"
-            assert video.evaluate(seen)
+        grids = reader.locator(".clips")
+        assert grids.count() == 2 and reader.locator(".clips img").count() >= 8 + 12
+        for grid in grids.all():
+            grid.scroll_into_view_if_needed()
+            frame = "e => getComputedStyle(e).getPropertyValue('--frame')"
+            frames = {grid.evaluate(frame) for _ in range(20) if not reader.wait_for_timeout(50)}
+            assert len(frames) > 3
         reader.emulate_media(media="print")
-        assert reader.locator(".movie img").first.is_visible()
+        assert reader.locator(".clips img").first.is_visible()
+        assert grids.first.evaluate(frame) == "4"
 
 
 def test_report(open_notebook, tiny_settings, tmp_path):

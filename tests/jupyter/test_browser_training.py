@@ -122,14 +122,10 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(open_notebook, two_
         arg=int(count),
         timeout=30_000,
     )
-    playing = browser.locator("video").first
-    playing.wait_for(timeout=30_000)
-    notebook.page.wait_for_function(
-        "() => [...document.querySelectorAll('.jupyter-widgets video')].some("
-        "v => v.readyState >= 2 && v.videoWidth > 0)",
-        timeout=30_000,
-    )
-    browser.get_by_label("beside").select_option(label=two_runs[1].name)
+    clip = browser.locator(".clips img").first
+    clip.wait_for(timeout=30_000)
+    assert clip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    browser.get_by_label("compare").select_option(label=two_runs[1].name)
     browser.get_by_text(two_runs[1].name, exact=True).last.wait_for(timeout=30_000)
     for width in (1280, 1920):
         notebook.page.set_viewport_size({"width": width, "height": width * 5 // 8})

@@ -14,18 +14,21 @@ from lib.evaluate.clip_regions import CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results, read_results
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
-from lib.jupyter.browser import CELL, DIFFERENT, EVERYTHING, EvaluationBrowser
-from lib.plots import evaluation as figures
-from lib.plots.evaluation import (
-    class_bars,
-    comparison_figure,
+from lib.jupyter import browser as browser_module
+from lib.jupyter.browser import (
+    CELL,
+    DIFFERENT,
+    EVERYTHING,
+    EvaluationBrowser,
     confident_mistakes,
+    mistakes_html,
+)
+from lib.plots.evaluation import (
     confused_classes,
     confusion_matrix,
-    confusions,
-    mistakes_movie,
-    shown_part,
-    top5_of_mistakes,
+    plot_class_accuracy,
+    plot_confusions,
+    select_confused_classes,
 )
 from lib.plots.prediction import regions_figure
 from lib.runs.run_dir import RunDir
@@ -95,13 +98,13 @@ def test_every_cell_of_the_matrix_opens_into_its_videos(browser):
         found = [position for _, position in browser.videos.options]
         assert (result.labels[found] == label).all()
         assert (result.scores[found].argmax(axis=1) == predicted).all()
-        assert ("<video" in browser.gallery.value) == bool(found)
+        assert ("<img" in browser.gallery.value) == bool(found)
 
 
 def test_lists_and_classes_are_chosen(browser):
     browser.kind.value = EVERYTHING
     assert len(browser.videos.options) == 8
-    browser.list.value = "val_swapped"
+    browser.split.value = "val_swapped"
     assert len(browser.videos.options) == 6
     browser.around.value = 2
     labels = browser.result.labels
@@ -139,9 +142,7 @@ def test_without_mistakes(tested):
     browser = EvaluationBrowser(tested[0], results)
     assert "<b>0</b> mistakes" in browser.note.value
     assert browser.gallery.value == "" and browser.detail.value == ""
-    assert "no such video" in mistakes_movie(results["val"], tested[0].settings())
-    figure = top5_of_mistakes({"semi": results["val"]}, "val")
-    assert figure.axes[0].texts[0].get_text() == "val: no mistakes"
+    assert "no such video" in mistakes_html(results["val"], tested[0].settings())
 
 
 def test_a_run_deleted_while_it_is_shown(tested, tmp_path):
@@ -151,10 +152,10 @@ def test_a_run_deleted_while_it_is_shown(tested, tmp_path):
     browser.kind.value = EVERYTHING
     shutil.rmtree(tmp_path / "other")
     browser.second_run.value = "other"
-    assert "no run here" in browser.note.value and "<video" in browser.gallery.value
+    assert "no run here" in browser.note.value and "<img" in browser.gallery.value
     shutil.rmtree(copy.folder)
-    browser.list.value = "val_swapped"
-    assert len(browser.videos.options) == 6 and "<video" in browser.gallery.value
+    browser.split.value = "val_swapped"
+    assert len(browser.videos.options) == 6 and "<img" in browser.gallery.value
     with pytest.raises(ValueError, match="no run here"):
         EvaluationBrowser(copy, browser.results)
 
@@ -164,7 +165,7 @@ def test_a_checkpoint_that_is_gone_is_named(tested, tmp_path):
     shutil.rmtree(copy.checkpoint_dir)
     browser = EvaluationBrowser(copy, read_results(copy))
     browser.kind.value = EVERYTHING
-    assert "no last checkpoint" in browser.detail.value and "<video" in browser.gallery.value
+    assert "no last checkpoint" in browser.detail.value and "<img" in browser.gallery.value
 
 
 def test_videos_that_are_gone_are_named(tested, tmp_path):
@@ -185,7 +186,7 @@ def test_data_without_boxes_say_so(tested, tmp_path):
     bare = replace(result, dataset=read_dataset(folder))
     browser = EvaluationBrowser(tested[0], {"val": bare})
     browser.kind.value = EVERYTHING
-    assert "no person boxes" in browser.detail.value and "<video" in browser.gallery.value
+    assert "no person boxes" in browser.detail.value and "<img" in browser.gallery.value
     clip, mask = CenterClips(bare.dataset, tested[0].settings())(int(bare.rows[0]))
     regions = predict_regions(TrainedModel.load(tested[0]), clip, mask, boxes_note(mask))
     figure = regions_figure(regions, bare.dataset.classes, 0)
@@ -197,9 +198,9 @@ def test_one_video_only(tested):
     one = SplitResult(whole.dataset, whole.rows[:1], whole.scores[:1], whole.labels[:1], "logits")
     browser = EvaluationBrowser(tested[0], {"val": one})
     browser.kind.value = EVERYTHING
-    assert len(browser.videos.options) == 1 and "<video" in browser.gallery.value
+    assert len(browser.videos.options) == 1 and "<img" in browser.gallery.value
     matrix = {"val": confusion_matrix(one.scores, one.labels)}
-    bars = class_bars(matrix, one.dataset.classes).axes[0]
+    bars = plot_class_accuracy(matrix, one.dataset.classes).axes[0]
     assert sum(text.get_text() == "no video" for text in bars.texts) == 3  # of four classes
 
 
@@ -216,11 +217,12 @@ def test_400_classes_with_long_names(tested):
     assert any(f"videos of {classes[399]} taken for" in text for text in tooltips)
     assert "<a class>" not in browser.note.value + browser.detail.value
     matrices = {"val": confusion_matrix(many.scores, many.labels)}
-    assert class_bars(matrices, classes).get_size_inches()[1] < 8
-    shown, names, left_out = shown_part(matrices, classes)
-    figure = confusions(shown, names, left_out)
+    assert plot_class_accuracy(matrices, classes).get_size_inches()[1] < 8
+    shown, names, left_out = select_confused_classes(matrices, classes)
+    figure = plot_confusions(shown, names, left_out)
     assert max(figure.get_size_inches()) < 12 and "20 of 400 classes" in left_out
-    assert max(map(len, names)) <= 22
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert max(map(len, labels)) <= 22 and names[-1] == "(others)"
 
 
 def test_runs_on_other_videos_are_not_set_beside_each_other(tested):
@@ -254,7 +256,7 @@ def test_confused_classes_keep_their_order_and_their_partners():
 def test_what_is_left_out_of_a_matrix_is_counted_as_others():
     rng = np.random.default_rng(0)
     matrix = rng.integers(0, 5, (30, 30))
-    shown, names, _ = shown_part({"val": matrix}, [f"c{k}" for k in range(30)])
+    shown, names, _ = select_confused_classes({"val": matrix}, [f"c{k}" for k in range(30)])
     kept = [int(name[1:]) for name in names[:-1]]
     assert names[-1] == "(others)" and len(kept) == 20
     assert np.array_equal(shown["val"][:-1].sum(axis=1), matrix[kept].sum(axis=1))
@@ -273,24 +275,15 @@ def test_mistakes_come_most_confident_first(tested):
 
 
 @pytest.mark.parametrize("fusion", ["logits", "probabilities"])
-def test_a_figure_and_the_movie_give_a_mistake_the_same_probability(tested, monkeypatch, fusion):
-    """What was averaged as probabilities is no logit: 0.90 is 90 %, not 69 %."""
+def test_tiles_of_averaged_probabilities_show_them(tested, monkeypatch, fusion):
+    """Averaged probabilities are no logits: 0.90 is 90 %, not 69 %."""
     whole = read_results(tested[0])["val"]
     wrong = (whole.labels[0] + 1) % whole.scores.shape[1]
     shares = np.full((1, whole.scores.shape[1]), 0.1 / (whole.scores.shape[1] - 1))
     shares[0, wrong] = 0.9
     scores = (shares if fusion == "probabilities" else np.log(shares)).astype(np.float32)
     one = SplitResult(whole.dataset, whole.rows[:1], scores, whole.labels[:1], fusion)
-    settings = tested[0].settings()
-    tiles, rows = [], []
-    monkeypatch.setattr(figures, "tiles_html", lambda shown, _: tiles.extend(shown))
-    monkeypatch.setattr(figures, "clip_rows", lambda shown, _: rows.extend(shown))
-    figures.mistakes(one, settings, "mistakes")
-    figures.mistakes_movie(one, settings)
-    assert "(90 %)" in rows[0] and "90 %" in tiles[0].title
-
-
-def test_the_comparison_counts_every_video_once(tested):
-    pairs = paired_results(tested[0], read_results(tested[0]), tested[1], "val")
-    bars = comparison_figure(pairs).axes[0].patches
-    assert sum(bar.get_width() for bar in bars) == 8
+    tiles = []
+    monkeypatch.setattr(browser_module, "tiles_html", lambda shown, _: tiles.extend(shown))
+    mistakes_html(one, tested[0].settings())
+    assert "90 %" in tiles[0].title

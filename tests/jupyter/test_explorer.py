@@ -1,4 +1,4 @@
-"""The augmentation explorer: it shows what the loader gives, decodes once, and bears odd data."""
+"""The augmentation explorer: views of the loader, decoded once, for data of every kind."""
 
 import shutil
 
@@ -10,20 +10,25 @@ import torch
 import yaml
 from conftest import write_lossless
 
+from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.config import ExploreSettings, TrainSettings
-from lib.data.clip_dataset import ClipBatch, ClipDataset, ViewSpec
+from lib.data.clip_dataset import ClipDataset, ViewSpec
 from lib.data.dataset import VideoDataset, read_dataset, write_dataset, write_split
-from lib.jupyter import clip_views as explorer_module
-from lib.jupyter.clip_views import ClipExplorer
-from lib.jupyter.explorer import AugmentationExplorer, clip_yaml
-from lib.jupyter.loader_view import known_runs
-from lib.jupyter.tiles import BAR, EMPTY, HEADER, Tile, compose
-from lib.jupyter.training_batch import run_settings, training_settings, view_training_batch
-from lib.jupyter.video_picker import MAX_LISTED
+from lib.data.frame_tables import open_person_boxes
+from lib.jupyter import clip_views as views_module
+from lib.jupyter.clip_views import clip_views, load_clips, pick_rows
+from lib.jupyter.explorer import MAX_LISTED, AugmentationExplorer, clip_yaml, views_html
+from lib.jupyter.training_batch import (
+    known_runs,
+    run_settings,
+    training_settings,
+    view_training_batch,
+)
 from lib.params import make_settings
-from lib.plots.augmentations import operation_rows, scene_rows, temporal_rows
+from lib.plots.augmentations import operation_rows, temporal_rows, view_rows
 from lib.runs.distributed import DistContext
 from lib.train.objectives import FixMatchObjective
+from lib.train.setup import load_data
 from lib.train.streams import paired_batches
 from lib.train.trainer import Trainer
 
@@ -65,69 +70,58 @@ def make_dataset(folder, classes, frames) -> VideoDataset:
     return dataset
 
 
-def test_a_long_path_stays_within_its_tile():
-    clip = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
-    text = "cannot be read: " + "/a_folder_without_a_blank" * 6
-    frame = compose([Tile("clip", "red", clip), Tile("text", "red", text)], 2)[0]
-    note = frame[HEADER + BAR :, -224:]
-    assert (note != EMPTY).any()
-    assert (note[:, :4] == EMPTY).all() and (note[:, -4:] == EMPTY).all()
+def views_of(dataset: VideoDataset, settings: ExploreSettings, row: int = 0, partner: int = 1):
+    return clip_views(dataset, open_person_boxes(dataset), settings, row, partner)
 
 
 def test_views_are_those_of_the_loader(dataset):
     settings = small_settings(seed=5)
-    look = ClipExplorer(dataset).look(settings, 0, 3)
+    shown = views_of(dataset, settings, 0, 3)
     clips = ClipDataset(dataset, settings, ViewSpec(True, True, True), (5,))
     own, partner = clips[(0, 0)], clips[(1, 3)]
-    _, weak, strong, temporal, mask, mixed, partner_weak, _ = (tile.clip for tile in look.tiles)
+    _, weak, strong, temporal, mask, mixed, partner_weak, _ = (tile.clip for tile in shown.tiles)
     assert torch.equal(weak, own.weak) and torch.equal(strong, own.strong)
     assert torch.equal(mask, own.person_mask) and torch.equal(partner_weak, partner.weak)
     people = mask.bool().expand_as(weak)
     assert torch.equal(mixed[people], weak[people])
     assert not torch.equal(mixed[~people], weak[~people])
     assert all(any(torch.equal(frame, other) for other in weak) for frame in temporal)
-    assert 0 < look.label_weight < 1 and look.warnings == []
+    assert 0 < shown.label_weight < 1 and shown.warnings == []
 
 
-def test_every_frame_is_decoded_once(dataset, monkeypatch):
-    calls = []
-    real = explorer_module.read_frames
+def test_a_clip_is_decoded_once(dataset, monkeypatch):
+    calls, real = [], views_module.read_frames
 
-    def count(path, indices):
-        calls.append(path)
-        return real(path, indices)
+    def count(record, indices):
+        calls.append((record.name, *indices.tolist()))
+        return real(record, indices)
 
-    monkeypatch.setattr(explorer_module, "read_frames", count)
-    explorer = ClipExplorer(dataset)
-    for seed in range(4):
-        for magnitude in (5.0, 20.0):
-            explorer.look(small_settings(seed=seed, randaugment_magnitude=magnitude), 0, 1)
+    monkeypatch.setattr(views_module, "read_frames", count)
+    views_module._read.cache_clear()
+    for magnitude in (5.0, 20.0, 10.0):
+        for scene in ("mixup", "actor_cutmix"):
+            changes = {"randaugment_magnitude": magnitude, "scene_augmentation": scene}
+            views_of(dataset, small_settings(seed=2, **changes))
     assert len(calls) == len(set(calls)) == 2
-    frames = [dataset.record(row).num_frames for row in (0, 1)]
-    tight = explorer_module.DecodedVideos(
-        0
-    )  # no memory: only what is asked for, and it still works
-    again = tight.read(dataset.record(0), np.array([3, frames[0] - 1, 3]))
-    assert np.array_equal(again, real(dataset.record(0).path, np.array([3, frames[0] - 1, 3])))
 
 
 def test_without_boxes_it_says_so_and_shows_the_rest(tmp_path):
     dataset = make_dataset(tmp_path, ["a", "b"], [20, 20])
-    look = ClipExplorer(dataset).look(small_settings(), 0, 1)
-    assert any("person boxes" in warning for warning in look.warnings)
-    assert [isinstance(tile.clip, str) for tile in look.tiles] == [0, 0, 0, 0, 1, 1, 0, 0]
-    assert compose(look.tiles, 4).ndim == 4
-    look = ClipExplorer(dataset).look(small_settings(scene_augmentation="mixup"), 0, 1)
-    assert look.label_weight is not None and look.warnings == []
+    shown = views_of(dataset, small_settings())
+    assert any("person boxes" in warning for warning in shown.warnings)
+    assert [isinstance(tile.clip, str) for tile in shown.tiles] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert views_html(shown).count("<img") == 6
+    shown = views_of(dataset, small_settings(scene_augmentation="mixup"))
+    assert shown.label_weight is not None and shown.warnings == []
 
 
 def test_one_video_with_one_frame(tmp_path):
     dataset = make_dataset(tmp_path, ["only"], [1])
     shown = AugmentationExplorer(dataset, small_settings(scene_augmentation="cutmix"))
-    said = shown.facts.value
-    assert "one frame" in said and "its own partner" in said
+    text = shown.params.value
+    assert "one frame" in text and "its own partner" in text
     assert "<img" in shown.picture.value
-    shown.video.draw.click()
+    shown.video.random.click()
     assert shown.video.row == 0
 
 
@@ -138,8 +132,8 @@ def test_many_classes_with_long_names(tmp_path):
     shown.video.search.value = "action 399"
     assert [row for _, row in shown.video.choice.options] == [399]
     shown.video.choice.value = 399
-    assert shown.video.row == 399 and "…" in shown.facts.value
-    assert "wraps around" in shown.facts.value
+    assert shown.video.row == 399 and "…" in shown.params.value
+    assert "wraps around" in shown.params.value
     shown.video.search.value = "no such video"
     assert len(shown.video.choice.options) == 0 and shown.video.row == 399
 
@@ -156,7 +150,7 @@ def test_knobs_change_the_picture_and_the_yaml(dataset):
     shown.knobs["temporal_ops"].value = ("reverse",)
     pictures.add(shown.picture.value)
     assert len(pictures) == 5
-    assert "rotate " in shown.facts.value and "T-Reverse" in shown.facts.value
+    assert "rotate " in shown.params.value and "T-Reverse" in shown.params.value
     values = yaml.safe_load(clip_yaml(shown.settings))
     assert values["randaugment_ops"] == ["rotate"] and values["randaugment_magnitude"] == 25
     make_settings(TrainSettings, values | {"test_crop_size": 40}, "copied")
@@ -168,9 +162,9 @@ def test_impossible_knobs_are_explained_and_the_picture_stays(dataset):
     )
     before = shown.picture.value
     shown.knobs["temporal_ops"].value = ("half",)
-    assert "odd" in shown.facts.value and shown.picture.value == before
+    assert "odd" in shown.params.value and shown.picture.value == before
     shown.knobs["temporal_ops"].value = ("reverse",)
-    assert "odd" not in shown.facts.value
+    assert "odd" not in shown.params.value
 
 
 def test_a_video_that_disappeared_is_named(dataset, tmp_path):
@@ -181,7 +175,7 @@ def test_a_video_that_disappeared_is_named(dataset, tmp_path):
     path = read_dataset(copy).record(gone).path
     path.unlink()
     shown.video.choose(gone)
-    assert path.name in shown.facts.value and "no such video file" in shown.facts.value
+    assert path.name in shown.params.value and "no such video file" in shown.params.value
 
 
 def test_another_data_set_can_be_chosen(dataset, tmp_path):
@@ -191,10 +185,10 @@ def test_another_data_set_can_be_chosen(dataset, tmp_path):
     shown = AugmentationExplorer(first, small_settings(prepared_dir=str(tmp_path)))
     shown.data.value = str(tmp_path / "other")
     assert [name for name, _ in shown.video.choice.options] == ["x/clip", "y/clip"]
-    assert "x/clip" in shown.facts.value
+    assert "x/clip" in shown.params.value
 
 
-def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatch):
+def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, monkeypatch):
     settings = tiny_settings(unlabeled_scene_p=1.0, labeled_scene_p=1.0)
     batches = []
     real = FixMatchObjective.__call__
@@ -206,7 +200,7 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
 
         return real(self, keep, labeled, unlabeled, generator, labeler)
 
-    fed = view_training_batch(settings, step=1, shown=2)
+    view = view_training_batch(settings, load_data(settings), step=1, shown=2)
     monkeypatch.setattr(FixMatchObjective, "__call__", record)
     trainer = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
     trainer.step = 1
@@ -218,8 +212,8 @@ def test_fed_clips_are_those_of_the_step(tiny_settings, tiny_network, monkeypatc
     expected = [clips[k] for k in (0, 1)]
     expected += [clips[labeled + k] for k in (0, 1)]
     expected += [clips[labeled + unlabeled + k] for k in (0, 1)]
-    assert len(fed.tiles) == 6 and fed.columns == 2
-    for tile, clip in zip(fed.tiles, expected, strict=True):
+    assert len(view.tiles) == 6 and view.columns == 2
+    for tile, clip in zip(view.tiles, expected, strict=True):
         assert (tile.clip.float() - clip).abs().max() < 2  # zero is 124 here, 123.7 there
 
 
@@ -230,7 +224,7 @@ def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
     write_split(dataset, "val", [2])
     run = training_settings(small_settings(prepared_dir=str(tmp_path / "data")), dataset)
     assert run.unlabeled_scene_p == 0
-    assert len(view_training_batch(run, shown=2).tiles) == 6
+    assert len(view_training_batch(run, load_data(run), shown=2).tiles) == 6
     study = tmp_path / "study"
     study.mkdir()
     (study / "recipe.yaml").write_text(f"prepared_dir: {prepared_dir}\nepochs: 3\n")
@@ -252,7 +246,7 @@ def test_loader_view_shows_a_step_or_says_why_not(dataset, prepared_dir):
     shown.widget.selected_index = 1  # the page is opened, and is not empty
     assert step.value == 0 and "<img" in result.value
     following.click()
-    assert step.value == 1 and "<img" in result.value and "unlabelled" in result.value
+    assert step.value == 1 and "<img" in result.value and "unlabeled" in result.value
     source.value = "no/such/params.yaml"
     show.click()
     assert "no/such/params.yaml" in result.value and "<img" not in result.value
@@ -270,6 +264,13 @@ def test_contact_sheets_have_every_operation(dataset):
     assert list(temporal_rows(weak)) == [
         "none\n0 1 2 3 4", "T-Reverse\n4 3 2 1 0", "T-Drop\n0 0 0 3 3"
     ]  # fmt: skip
-    batch = ClipBatch.collate([clips[(0, 0)], clips[(1, 3)]])
-    assert len(scene_rows(batch)) == 7
-    assert len(scene_rows(batch._replace(person_mask=None))) == 4
+    batch = load_clips(dataset, settings, [0, 3], seed=0)
+    assert torch.equal(batch.weak[0], weak) and len(view_rows(batch, SCENE_AUGMENTATIONS)) == 8
+    assert len(view_rows(batch._replace(person_mask=None), SCENE_AUGMENTATIONS)) == 5
+
+
+def test_picked_videos_are_of_different_classes(dataset):
+    rows = pick_rows(dataset, "train", 4, seed=0)
+    assert len(np.unique(dataset.index["label"].to_numpy()[rows])) == 4
+    assert set(rows) <= set(dataset.read_split("train"))
+    assert (pick_rows(dataset, "train", 4, seed=0) == rows).all()

@@ -1,16 +1,17 @@
 """Names from outside in pages, tried in a browser: shown as they are, never run."""
 
+import html
 import shutil
 
 import pytest
+import torch
 from conftest import make_tiny_settings
 
 from lib.batch.job import execute, make_report
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
 from lib.jupyter.html import escape, escape_url
-from lib.jupyter.tiles import Tile
-from lib.plots.evaluation import tiles_html
+from lib.jupyter.tiles import Tile, tiles_html
 from lib.report.page import export_html
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
@@ -82,7 +83,49 @@ def test_a_link_stays_a_link(open_page, tmp_path):
 
 def test_a_message_in_place_of_a_clip_is_no_markup():
     tile = Tile("title", "black", f"cannot be read: {PAYLOADS[0]}")
-    assert tiles_html([tile], "clips") == f"<p>{escape(tile.clip)}</p>"
+    assert tiles_html([tile], "clips") == f"<p>{html.escape(tile.clip)}</p>"
+
+
+def tile_of(size: tuple[int, int], title: str = "clip", numbers: tuple[int, ...] = ()) -> Tile:
+    """Return a clip of four frames, frame t of gray 60 · t."""
+    gray = torch.arange(0, 240, 60, dtype=torch.uint8).view(4, 1, 1, 1)
+    return Tile(title, "red", gray.expand(4, 3, *size), numbers)
+
+
+def test_tiles_loop_in_step_with_their_numbers_and_pause(open_page, tmp_path):
+    path = tmp_path / "page.html"
+    tiles = [tile_of((48, 64), numbers=(10, 13, 16, 19)), tile_of((300, 200), PAYLOADS[0])]
+    path.write_text(f"<meta charset=utf-8>{tiles_html(tiles, PAYLOADS[1])}", encoding="utf-8")
+    page = open_page(path)
+    assert not page.evaluate(RAN)
+    assert page.get_by_text(PAYLOADS[0], exact=True).count() == 1
+    page.locator("input").check()
+    page.emulate_media(reduced_motion="reduce")
+    for frame in range(4):
+        page.locator(".clips").evaluate("(e, k) => e.style.setProperty('--frame', k)", frame)
+        shown = """image => Math.round(
+            (image.parentElement.getBoundingClientRect().top - image.getBoundingClientRect().top)
+            / image.parentElement.getBoundingClientRect().height)"""
+        assert page.locator(".film img").first.evaluate(shown) == frame
+        assert page.locator(".film img").last.evaluate(shown) == frame
+        assert (
+            page.locator(".numbers span").evaluate(
+                "e => Math.round((e.parentElement.getBoundingClientRect().top - "
+                "e.getBoundingClientRect().top) / e.parentElement.getBoundingClientRect().height)"
+            )
+            == frame
+        )
+    boxes = [film.bounding_box() for film in page.locator(".film").all()]
+    assert boxes[0]["width"] / boxes[0]["height"] == pytest.approx(4 / 3, rel=0.02)
+    assert boxes[1]["width"] / boxes[1]["height"] == pytest.approx(2 / 3, rel=0.02)
+
+
+def test_a_long_path_stays_within_its_tile(open_page, tmp_path):
+    path = tmp_path / "page.html"
+    note = Tile("text", "red", "cannot be read: " + "/a_folder_without_a_blank" * 6)
+    path.write_text(tiles_html([tile_of((224, 224)), note], "clips"))
+    page = open_page(path)
+    assert page.locator(".square").last.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,18 @@ import html
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
 from lib.fileio import file_lock, lock_owner
 from lib.jupyter import monitor as monitor_module
 from lib.jupyter.monitor import TrainingMonitor, train
-from lib.plots.training import curves, schedule, validations
+from lib.plots.training import plot_learning_curves, plot_schedule, validation_table
 from lib.runs import progress
 from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
 from lib.train.fit import fit
+from lib.train.schedule import count_steps
 from lib.train.setup import load_data
 
 
@@ -37,7 +39,7 @@ def watched(fast, monkeypatch):
         shown.extend(things)
         return Handle() if display_id else None
 
-    monkeypatch.setattr(monitor_module, "has_reader", lambda: True)
+    monkeypatch.setattr(monitor_module, "is_interactive", lambda: True)
     monkeypatch.setattr(monitor_module, "display", display)
     monkeypatch.setattr(monitor_module, "POLL_S", 0.01)
     return shown
@@ -68,7 +70,7 @@ def test_a_run_is_followed_step_by_step(fast, tiny_settings, monkeypatch):
     assert first.progress["last_step"] == 6 and first.progress["steps_per_epoch"] == 3
     assert {"loss/total", "ssl/mask_rate", "lr", "samples_per_s"} <= first.latest.keys()
     assert "eval/top1_video" not in first.latest and "eval/top1_video" in states[-1].latest
-    assert f"process {first.holder.split()[1]}" in first.lock_owner
+    assert f"process {first.lock_owner.split()[1]}" in first.lock_owner
     after = read_status(settings.run_dir)
     assert after.phase == "finished" and after.is_ended and not after.lock_owner
     assert not RunDir(settings.run_dir).progress_path.exists()
@@ -94,14 +96,14 @@ def test_the_stop_button_asks_a_run_that_is_trained_and_no_other(tmp_path, tiny_
     run = RunDir(settings.run_dir)
     run.start(settings)
     monitor = TrainingMonitor(run.folder)
-    assert monitor.state.phase == "waiting" and monitor.stop.disabled
+    assert monitor.status.phase == "waiting" and monitor.stop.disabled
     monitor.stop.click()
     assert not run.stop_path.exists()
     with file_lock(run.lock_path):
         assert monitor.update().phase == "starting" and not monitor.stop.disabled
         monitor.stop.click()
         assert run.stop_path.exists()
-        assert monitor.state.phase == "stopping" and monitor.stop.disabled
+        assert monitor.status.phase == "stopping" and monitor.stop.disabled
     assert monitor.update().phase == "waiting"
 
 
@@ -171,7 +173,7 @@ def test_a_failed_worker_shows_its_traceback(watched, tiny_settings, monkeypatch
     with pytest.raises(RuntimeError, match="no <space> left"):
         asyncio.run(train(settings))
     monitor = TrainingMonitor(settings.run_dir)
-    assert monitor.state.phase == "failed"
+    assert monitor.status.phase == "failed"
     assert html.escape("RuntimeError: no <space> left") in monitor.error.value
     assert "process 0 of 1" in monitor.error.value and "Traceback" in monitor.error.value
 
@@ -232,11 +234,14 @@ def test_a_run_without_validation_is_shown_as_far_as_it_is(tmp_path, tiny_settin
     settings = tiny_settings()
     run = RunDir(settings.run_dir)
     run.start(settings)
-    assert curves(run).axes[0].texts[0].get_text() == "no epoch of this run has ended yet"
-    assert validations(run).empty
+    log = pd.DataFrame(run.log_entries())
+    figure = plot_learning_curves(log)
+    assert figure.axes[0].texts[0].get_text() == "no epoch of this run has ended yet"
+    assert validation_table(log).empty
     run.append_log({"epoch": 1, "step": 3, "lr": 0.1, "loss/total": 1.0, "loss/labeled": 1.0})
-    assert len(curves(run).axes) == 3
-    assert validations(run).empty
+    log = pd.DataFrame(run.log_entries())
+    assert len(plot_learning_curves(log).axes) == 3
+    assert validation_table(log).empty
     monitor = TrainingMonitor(run.folder)
     assert "<b>–</b>" in monitor.numbers.value and monitor.curves.value
 
@@ -249,7 +254,8 @@ def test_a_half_written_settings_file_is_a_missing_run(tmp_path):
 @pytest.mark.parametrize("objective", ["fixmatch", "supervised"])
 def test_the_plan_ends_at_zero(objective, tiny_settings):
     settings = tiny_settings(objective=objective, epochs=10, warmup_epochs=2.0)
-    figure = schedule(settings, load_data(settings))
+    steps = count_steps(len(load_data(settings).epoch_rows(settings)), settings)
+    figure = plot_schedule(settings, steps)
     rates = figure.axes[0].get_lines()[0].get_ydata()
     assert len(figure.axes) == (2 if objective == "fixmatch" else 1)
     assert max(rates) == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.05 * max(rates)

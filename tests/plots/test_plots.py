@@ -8,9 +8,9 @@ import torch
 
 from lib.plots import style
 from lib.plots.clips import clip_rows
-from lib.plots.comparison import accuracy_bars
-from lib.plots.evaluation import MAX_NAMES, confusions, invariance_bars
-from lib.plots.training import learning_curves, validation_curves
+from lib.plots.comparison import plot_accuracy
+from lib.plots.evaluation import MAX_NAMES, plot_confusions, plot_invariance
+from lib.plots.training import plot_learning_curves, plot_validation_curves
 
 matplotlib.use("Agg")
 LONG = "an action with a very long name that goes on and on"
@@ -59,33 +59,33 @@ def test_learning_curves_say_what_was_reached():
     log = run_log(
         **{"loss/total": [2.0, 1.5], "loss/labeled": [2.0, 1.5], "eval/top1_video": [None, 62.5]}
     )
-    losses, pseudo, accuracy = learning_curves(log).axes
-    assert losses.get_title() == "Loss: 1.50 at the end"
-    assert accuracy.get_title() == "Top-1: validation ends at 62.5 %"
-    assert "supervised" in pseudo.texts[0].get_text()
+    losses, pseudo, accuracy = plot_learning_curves(log).axes
+    assert losses.get_title() == "Loss: loss 1.500"
+    assert accuracy.get_title() == "Top-1: validation top-1 62.5 %"
+    assert "supervised" in pseudo.get_title()
     assert losses.lines[0].get_color() == style.LABELED
     assert "(nats)" in losses.get_ylabel() and "(%)" in accuracy.get_ylabel()
 
 
 def test_a_single_validation_is_a_dot():
     log = run_log(**{"loss/total": [2.0, 1.5], "eval/top1_video": [None, 62.5]})
-    line = learning_curves(log).axes[2].lines[0]
+    line = plot_learning_curves(log).axes[2].lines[0]
     assert line.get_marker() == "o" and line.get_ydata().tolist() == [62.5]
-    assert validation_curves({"a": log}).axes[0].lines[0].get_marker() == "o"
+    assert plot_validation_curves({"a": [log]}).axes[0].lines[0].get_marker() == "o"
     log["eval/top1_video"] = [60.0, 62.5]
-    assert learning_curves(log).axes[2].lines[0].get_linestyle() == "-"
+    assert plot_learning_curves(log).axes[2].lines[0].get_linestyle() == "-"
 
 
 def test_runs_that_were_not_validated_are_said_to_be():
     log = run_log(**{"loss/total": [2.0, 1.5]})
-    assert "not validated" in learning_curves(log).axes[2].get_title()
-    (axes,) = validation_curves({"a": log}).axes
+    assert "not validated" in plot_learning_curves(log).axes[2].get_title()
+    (axes,) = plot_validation_curves({"a": [log]}).axes
     assert "No run" in axes.get_title()
     log = log.assign(**{"eval/top1_video": [10.0, 30.0]})
-    (axes,) = validation_curves({"a": log, "b": run_log()}).axes
+    (axes,) = plot_validation_curves({"a": [log], "b": [run_log()]}).axes
     assert axes.get_title() == "Validation ends at 30.0 %"
     higher = log.assign(**{"eval/top1_video": [10.0, 31.0]})
-    (axes,) = validation_curves({"a": log, "b": higher}).axes
+    (axes,) = plot_validation_curves({"a": [log, higher]}).axes
     assert axes.get_title() == "Validation ends between 30.0 % and 31.0 %"
 
 
@@ -100,20 +100,20 @@ def test_runs_that_were_not_validated_are_said_to_be():
 )  # fmt: skip
 def test_a_title_names_a_winner_only_where_no_seeds_overlap(top1, title):
     rows = [(group, "val", value) for group, values in top1.items() for value in values]
-    (axes,) = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"])).axes
+    (axes,) = plot_accuracy(pd.DataFrame(rows, columns=["group", "split", "top1"])).axes
     assert axes.get_title().endswith(title)
 
 
 def test_names_with_dollars_are_no_formulas():
     rows = [("$\\frac$", "val", 60), ("$\\frac$", "val", 70), ("b", "val", 10), ("b", "val", 20)]
-    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
+    figure = plot_accuracy(pd.DataFrame(rows, columns=["group", "split", "top1"]))
     assert_no_text_overlaps(figure)  # draws it
     assert "$\\frac$" in figure.axes[0].get_title()
 
 
 def test_many_runs_are_bars_below_each_other():
     rows = [(f"{LONG}_{number}", split, number) for number in range(16) for split in ("val", "new")]
-    figure = accuracy_bars(pd.DataFrame(rows, columns=["group", "split", "top1"]))
+    figure = plot_accuracy(pd.DataFrame(rows, columns=["group", "split", "top1"]))
     (axes,) = figure.axes
     assert axes.get_title() == "Top-1 on val: single runs, which decide nothing"
     assert figure.get_size_inches()[0] == style.REPORT_WIDTH
@@ -126,7 +126,7 @@ def test_classes_are_named_where_they_can_be_read(count):
     classes = [f"{LONG} {number}" for number in range(count)]
     matrix = np.eye(count, dtype=int) * 4
     matrix[0, -1] += 4
-    figure = confusions({"val": matrix}, classes, "title")
+    figure = plot_confusions({"val": matrix}, classes, "title")
     assert len(figure.axes[0].texts) == (0 if count > MAX_NAMES else np.count_nonzero(matrix))
     assert max(len(t.get_text()) for t in figure.axes[0].get_yticklabels()) <= 24
     assert_no_text_overlaps(figure)
@@ -135,7 +135,7 @@ def test_classes_are_named_where_they_can_be_read(count):
 @pytest.mark.parametrize("classes, rows", [(4, 1), (20, 3)])
 def test_matrices_are_not_wider_than_a_page(classes, rows):
     matrices = {name: np.eye(classes, dtype=int) for name in ("val", "new", "old")}
-    figure = confusions(matrices, [f"{LONG} {k}" for k in range(classes)], "title")
+    figure = plot_confusions(matrices, [f"{LONG} {k}" for k in range(classes)], "title")
     width, height = figure.get_size_inches()
     assert width <= style.REPORT_WIDTH + 1 and height > rows * 3
     assert len(figure.axes) == 3 + 1  # and the colours
@@ -148,7 +148,7 @@ def test_families_have_their_colours_everywhere():
         {"family": ["temporal", "scene"], "agreement": [90.0, 40.0], "kl": [0.1, 1.0]}
     )
     accuracy = pd.DataFrame({"input": ["whole clip", "actor only"], "top1": [80.0, 60.0]})
-    agreement, change, _ = invariance_bars(families, accuracy).axes
+    agreement, change, _ = plot_invariance(families, accuracy).axes
     assert agreement.get_title() == "Least stable: scene"
     for axes in (agreement, change):
         colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
@@ -157,7 +157,7 @@ def test_families_have_their_colours_everywhere():
 
 def test_style_does_not_leave_traces():
     before = dict(matplotlib.rcParams)
-    learning_curves(run_log(**{"loss/total": [2.0, 1.5]}))
+    plot_learning_curves(run_log(**{"loss/total": [2.0, 1.5]}))
     changed = {name for name, value in matplotlib.rcParams.items() if before[name] != value}
     assert changed <= {"backend", "interactive"}
 
