@@ -17,8 +17,8 @@ from lib.config import ClipSettings, ExploreSettings
 from lib.data.clip_dataset import (
     ClipBatch,
     ClipDataset,
-    ClipPipeline,
     ClipParams,
+    ClipPipeline,
     ViewSpec,
     make_generator,
 )

@@ -87,7 +87,7 @@ def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[f
             axis.plot([row["difference"]] * 2, [y - 0.25, y + 0.25], color=color, linewidth=2)
         axis.scatter(values, [y] * len(values), color="black", ec="white", s=24, zorder=3)
         better, worse = (shorten(row[name], 32) for name in ("better", "worse"))
-        labels.append(f"{better} − {worse}, {shorten(row['list'], 16)}")
+        labels.append(f"{better} − {worse}, {shorten(row['split'], 16)}")
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.4, -0.6)
