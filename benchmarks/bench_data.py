@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoRecord, read_dataset, write_dataset
-from lib.data.frame_tables import FrameRows, write_box_rows
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import read_frames
 from lib.prepare.boxes.detect import boxes_of_video
 from lib.prepare.boxes.yolox import YoloxDetector, letterbox
@@ -157,7 +157,7 @@ def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
     dataset = write_dataset(work / "boxes", "folder", ["c"], work, index, {})
     rows = np.tile(np.array([[10, 10, 50, 90, 0.9]], np.float32), (frames, 1))
     result = FrameRows(rows, np.arange(frames, dtype=np.int32))
-    write_box_rows(dataset.folder, names, [frames] * videos, (result for _ in names))
+    PersonBoxes.write(dataset.folder, names, [frames] * videos, (result for _ in names))
     code = (
         "import sys, time; sys.path.insert(0, '.'); import numpy as np;"
         "from benchmarks.bench_data import resident_mb;"

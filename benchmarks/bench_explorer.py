@@ -21,7 +21,7 @@ import torch
 from lib.augment.ops import RANDAUGMENT_OPS
 from lib.config import ExploreSettings
 from lib.data.dataset import VideoDataset, write_dataset, write_split
-from lib.data.frame_tables import write_person_boxes
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.jupyter.explorer import AugmentationExplorer
 from lib.prepare.synthetic import write_video
 
@@ -39,7 +39,7 @@ def make_videos(folder: Path) -> VideoDataset:
         noise = rng.integers(0, 24, (FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
         write_video(folder / f"videos/{name}.mp4", scene // 2 + noise, 25)
     boxes = [[np.array([[80.0 + t, 40, 180 + t, 220, 0.9]]) for t in range(FRAMES)]] * 2
-    write_person_boxes(folder, names, boxes)
+    PersonBoxes.write(folder, names, [FRAMES] * 2, map(FrameRows.stack, boxes))
     index = pd.DataFrame(
         {
             "name": names,

@@ -20,8 +20,9 @@ from PIL import Image
 from benchmarks.timing import describe_machine, interleave, print_table
 from lib.augment.views import EvalTransform
 from lib.config import PROJECT_ROOT
+from lib.data.clip_sampling import uniform_clip_indices
 from lib.data.dataset import VideoRecord
-from lib.data.video_reader import iterate_frames, read_frames, uniform_clip_indices
+from lib.data.video_reader import iterate_frames, read_frames
 from lib.prepare.inspect_videos import inspect_video
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.distributed import DistContext

@@ -16,7 +16,7 @@ from tiny import build_tiny, tiny_worker
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video_reader as video_module
 from lib.data.dataset import VideoDataset, write_dataset, write_split
-from lib.data.frame_tables import write_person_boxes
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic
 from lib.train import fit, setup
 
@@ -122,6 +122,7 @@ def write_teacher_scores(dataset: VideoDataset) -> None:
         "probabilities": probabilities,
         "frames": frames.astype(np.int32),
         "video_offsets": np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+        "num_frames": dataset.index["frames"].to_numpy(np.int64),
         "names": np.frombuffer("\n".join(dataset.index["name"]).encode(), dtype=np.uint8),
     }
     save_file(tensors, dataset.folder / "teacher.safetensors")
@@ -205,7 +206,7 @@ def coded(tmp_path_factory) -> VideoDataset:
         [np.array([[t, 10.0 + video, t + 12, 30 + video, 0.9]]) for t in range(CODED_FRAMES)]
         for video in range(4)
     ]
-    write_person_boxes(folder, names, boxes)
+    PersonBoxes.write(folder, names, [CODED_FRAMES] * 4, map(FrameRows.stack, boxes))
     index = pd.DataFrame(
         {
             "name": names,

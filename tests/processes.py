@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lib.data.dataloader import start
+from lib.data.dataloader import make_loader
 from lib.runs.distributed import DistContext
 
 
@@ -61,7 +61,7 @@ def failing_loader_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
         sleep_worker(world, folder)
-    for _ in start(range(1000), 1):
+    for _ in make_loader(range(1000), 1):
         while not (folder / "0.started").exists():
             time.sleep(0.05)
         raise RuntimeError("rank 1 has a bad day")

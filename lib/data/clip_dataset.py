@@ -1,7 +1,7 @@
 """From videos to batches: a record becomes a sample, samples become batches, streams are paired.
 
-A stream is an endless sequence of positions: pass after pass over a list, each in a new order. Step
-s takes the positions s·B … s·B + B − 1 of a stream with global batch B, whatever number of
+A stream is an endless sequence of positions: pass after pass over a split, each in a new order.
+Step s takes the positions s·B … s·B + B − 1 of a stream with global batch B, whatever number of
 processes, micro-batches and loader workers share the work; and everything random in a sample comes
 from a generator seeded by (seed, stream, position). So a sample depends on nothing else, and a run
 can be continued at any step.
@@ -20,10 +20,11 @@ from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.views import StrongParams, StrongTransform, WeakParams, WeakTransform
 from lib.config import ClipSettings
-from lib.data import dataloader
+from lib.data.clip_sampling import random_clip_indices
+from lib.data.dataloader import make_loader
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, TeacherScores
-from lib.data.video_reader import FrameReader, random_clip_indices
+from lib.data.video_reader import FrameReader
 
 
 def make_generator(*key: int) -> torch.Generator:
@@ -33,13 +34,13 @@ def make_generator(*key: int) -> torch.Generator:
 
 
 class ClipParams(NamedTuple):
-    """All that is random in a sample.
+    """Everything random in a sample.
 
     Attributes:
         frame_indices: Frames of the video, shape (T,).
         weak: Crop and flip.
         strong: Operations of the strong view.
-        teacher_frame: The frame whose ImageNet probabilities are taken, one of `frame_indices`.
+        teacher_frame: The frame whose ImageNet probabilities are used, one of `frame_indices`.
     """
 
     frame_indices: np.ndarray
@@ -49,12 +50,12 @@ class ClipParams(NamedTuple):
 
 
 class ClipPipeline:
-    """How a sample is drawn, and the transforms that make its views of what was drawn.
+    """The transforms of a sample, and the draw of their parameters.
 
     Training, the explorer and the figures all make their samples with it.
 
     Args:
-        settings: How clips and views are made.
+        settings: Settings of clips and views.
     """
 
     def __init__(self, settings: ClipSettings):
@@ -67,7 +68,7 @@ class ClipPipeline:
         self.strong = StrongTransform(randaugment, TemporalAugment(settings.temporal_ops))
 
     def draw(self, record: VideoRecord, generator: torch.Generator) -> ClipParams:
-        """Draw a sample of a video; reads nothing of it."""
+        """Draw the parameters of a sample of a video, without reading the video."""
         indices = random_clip_indices(
             record.num_frames, self.clip_len, self.frame_interval, generator
         )
@@ -78,16 +79,15 @@ class ClipPipeline:
 
 
 class ClipSample(NamedTuple):
-    """One clip and its views, uint8; None where it was not asked for.
+    """One clip and its views, uint8; None for a view that was not requested.
 
     Attributes:
         weak: Shape (T, 3, H, W).
         strong: Shape (T, 3, H, W).
         person_mask: 1 on people in the weak view, shape (T, 1, H, W).
         teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
-        label: Class index; −1 where it is not known.
+        label: Class index; −1 if unknown.
         row: Index row of the video.
-        drawn: What makes the strong view of the weak one, where that is left to the device.
     """
 
     weak: Tensor | None
@@ -96,7 +96,6 @@ class ClipSample(NamedTuple):
     teacher: Tensor | None
     label: int
     row: int
-    drawn: StrongParams | None = None
 
 
 class ClipBatch(NamedTuple):
@@ -108,46 +107,38 @@ class ClipBatch(NamedTuple):
     teacher: Tensor | None
     label: Tensor
     row: Tensor
-    drawn: tuple[StrongParams, ...] | None = None
 
     @classmethod
     def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
         """Stack samples."""
-        *views, labels, rows, drawn = zip(*samples, strict=True)
+        *views, labels, rows = zip(*samples, strict=True)
         stacked = [None if view[0] is None else torch.stack(view) for view in views]
-        left = None if drawn[0] is None else drawn
-        return cls(*stacked, torch.tensor(labels), torch.tensor(rows), left)
+        return cls(*stacked, torch.tensor(labels), torch.tensor(rows))
 
     def to(self, device: torch.device | str) -> "ClipBatch":
-        """Return the batch on a device; strong views that were left to it are made there."""
-        moved = (None if x is None else x.to(device, non_blocking=True) for x in self[:-1])
-        batch = ClipBatch(*moved)
-        if self.drawn is None:
-            return batch
-        pairs = zip(batch.weak, self.drawn, strict=True)
-        return batch._replace(strong=torch.stack([StrongTransform.apply(*pair) for pair in pairs]))
+        """Return the batch on a device."""
+        return ClipBatch(*(None if x is None else x.to(device, non_blocking=True) for x in self))
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """Which views a stream needs; `on_device` leaves the strong one to `ClipBatch.to`."""
+    """Views that a stream needs."""
 
     weak: bool = True
     strong: bool = False
     person_mask: bool = False
     teacher: bool = False
-    on_device: bool = False
 
 
 class ClipDataset(Dataset):
-    """Makes the training sample at a position of a stream.
+    """Training samples, by position in a stream.
 
     Args:
         dataset: The prepared data set.
-        settings: How clips and views are made.
-        views: Which views are made.
-        seed_key: Non-negative integers that tell this stream from others (seed, stream).
-        has_labels: Whether its labels are classes of the network; if not, samples have none.
+        settings: Settings of clips and views.
+        views: Views that are made.
+        seed_key: Non-negative integers that identify the stream (seed, stream).
+        has_labels: If false, samples have no labels: its classes are not those of the network.
     """
 
     def __init__(
@@ -160,7 +151,7 @@ class ClipDataset(Dataset):
     ):
         self.dataset, self.has_labels = dataset, has_labels
         self.views, self.seed_key = views, seed_key
-        self.recipe = ClipPipeline(settings)
+        self.pipeline = ClipPipeline(settings)
         self.min_score = settings.person_min_score
         self.reader = FrameReader(dataset, settings.frame_cache_mb)
         self.boxes = PersonBoxes(dataset) if views.person_mask else None
@@ -170,35 +161,32 @@ class ClipDataset(Dataset):
         """Return the sample at (position, index row)."""
         position, row = key
         record = self.dataset.record(row)
-        drawn = self.recipe.draw(record, make_generator(*self.seed_key, position))
-        frames = self.reader.read(record, drawn.frame_indices)
-        weak = self.recipe.weak.apply(frames, drawn.weak)
+        params = self.pipeline.draw(record, make_generator(*self.seed_key, position))
+        frames = self.reader.read(record, params.frame_indices)
+        weak = self.pipeline.weak.apply(frames, params.weak)
         strong = mask = teacher = None
-        left = drawn.strong if self.views.strong and self.views.on_device else None
-        if self.views.strong and left is None:
-            strong = self.recipe.strong.apply(weak, drawn.strong)
+        if self.views.strong:
+            strong = self.pipeline.strong.apply(weak, params.strong)
         if self.boxes is not None:
-            boxes = self.boxes.lookup(row, drawn.frame_indices, self.min_score)
-            mask = self.recipe.weak.mask(boxes, drawn.weak)
+            boxes = self.boxes.lookup(row, params.frame_indices, self.min_score)
+            mask = self.pipeline.weak.mask(boxes, params.weak)
         if self.teacher is not None:
-            teacher = torch.from_numpy(self.teacher.lookup(row, drawn.teacher_frame))
+            teacher = torch.from_numpy(self.teacher.lookup(row, params.teacher_frame))
         label = record.label if self.has_labels else -1
-        if not self.views.weak and left is None:
-            weak = None
-        return ClipSample(weak, strong, mask, teacher, label, row, left)
+        return ClipSample(weak if self.views.weak else None, strong, mask, teacher, label, row)
 
 
 class StreamSampler(Sampler):
-    """Yields the micro-batches of one process: lists of (position, index row).
+    """The micro-batches of one process: lists of (position, index row).
 
     Args:
-        rows: Index rows of the list, shape (N,).
+        rows: Index rows of the split, shape (N,).
         batch: Global batch B: clips in a step over all processes.
-        seed_key: Key of the orders of the passes.
+        seed_key: Seed of the orders of the passes, non-negative integers.
         start_step: First step.
         stop_step: Step after the last one.
         rank: This process.
-        num_parts: Parts that a step is cut into: processes × micro-batches.
+        num_parts: Micro-batches in a step over all processes.
         parts_per_rank: Micro-batches of one process in a step.
 
     Raises:
@@ -236,6 +224,7 @@ class StreamSampler(Sampler):
                 yield [(p, self._row(p)) for p in range(first, first + self.part_size)]
 
     def _row(self, position: int) -> int:
+        """Return the index row at a position; keep the orders of the last two passes."""
         number, offset = divmod(position, len(self.rows))
         if number not in self._orders:
             rng = np.random.default_rng([*self.seed_key, number])
@@ -247,7 +236,12 @@ class StreamSampler(Sampler):
 def make_clip_loader(
     clips: Dataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
 ) -> Iterator[ClipBatch]:
-    """Load the sampler's micro-batches, pinned for a GPU."""
-    ahead = {"prefetch_factor": 4} if num_workers else {}
-    how = {"collate_fn": ClipBatch.collate, "pin_memory": pin_memory} | ahead
-    return dataloader.start(clips, num_workers, batch_sampler=sampler, **how)
+    """Load the micro-batches of a sampler, in pinned memory for a GPU."""
+    return make_loader(
+        clips,
+        num_workers,
+        batch_sampler=sampler,
+        collate_fn=ClipBatch.collate,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if num_workers else None,
+    )

@@ -1,69 +1,53 @@
-"""Loader processes: what Ctrl-C and SIGTERM mean is for the training process, and they end with it.
+"""Loader processes that ignore Ctrl-C and SIGTERM, and end with the training process.
 
-A cluster sends signals to all processes of a job, and one that makes clips is still needed.
+A cluster sends signals to all processes of a job. The training process decides what they mean, and
+needs its loaders until it has finished the current step.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
-import threading
-import traceback
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-STOP = (signal.SIGINT, signal.SIGTERM)
+TIMEOUT_S = 600.0  # for one batch; a loader process that takes longer hangs
 
 
-def start(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
-    """Start a loader; signals wait until they are ignored in its processes (`_begin`).
-
-    These begin as copies of this one, as its children; Python 3.14 would do otherwise on Linux.
+def make_loader(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
+    """Start loading and return the iterator over the batches.
 
     Args:
-        dataset: What is loaded.
-        num_workers: Number of processes; 0 loads here.
-        options: Of PyTorch's `DataLoader`.
+        dataset: A map-style data set.
+        num_workers: Number of loader processes; 0 loads in this process.
+        options: Further arguments of PyTorch's `DataLoader`.
     """
+    is_ending = RawValue("b", 0)
     if num_workers:
-        context = "fork" if sys.platform == "linux" else None
-        own = {"worker_init_fn": partial(_begin, os.getpid()), "multiprocessing_context": context}
-        options = {"num_workers": num_workers, **own, **options}
-    loader = DataLoader(dataset, generator=torch.Generator(), **options)  # not the global one
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    try:
-        return iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        options = {
+            "num_workers": num_workers,
+            "worker_init_fn": partial(_begin, is_ending),
+            "timeout": TIMEOUT_S,
+            # A fork starts at once; it is not the default on Linux from Python 3.14 on.
+            "multiprocessing_context": "fork" if sys.platform == "linux" else None,
+            **options,
+        }
+    generator = torch.Generator()  # leaves the global one alone
+    batches = iter(DataLoader(dataset, generator=generator, **options))
+    # When this process exits, Python first calls this, then terminates the loaders by SIGTERM.
+    Finalize(batches, setattr, (is_ending, "value", 1), exitpriority=0)
+    return batches
 
 
-def _begin(parent: int, worker: int) -> None:
-    """Take no notice of signals, but of a SIGTERM of the training process itself.
-
-    So it ends its loaders when it ends after an error, and would wait for them forever.
-    """
-    Queue._on_queue_feeder_error = staticmethod(_end_unsent)  # which else only prints the error
+def _begin(is_ending: Any, worker_id: int) -> None:
+    """Ignore the signals in a loader process, except for SIGTERM when its parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_by, args=(parent,), daemon=True).start()
-    else:  # macOS has it not
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.getppid() != parent:  # it died meanwhile, which PyTorch would never notice
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_ending.value else None)
+    if not multiprocessing.parent_process().is_alive():  # PyTorch notices only a later death
         os._exit(1)
-
-
-def _end_by(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-def _end_unsent(error: Exception, batch: object) -> None:
-    """End a loader that cannot hand over a batch: by SIGBUS, if shared memory is too small."""
-    traceback.print_exception(error)
-    os.kill(os.getpid(), signal.SIGBUS if "No space left" in str(error) else signal.SIGKILL)

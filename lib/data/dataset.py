@@ -1,21 +1,21 @@
-"""A prepared data set on disk: its index of videos and its lists.
+"""A prepared data set on disk: its index of videos and its splits.
 
 A data set is a folder with
 
-- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and what a
-  reader needs: fingerprint, seek),
-- `splits/*.txt`: which videos belong to a part, lines `class/name frames label`; a list of the same
-  name in `splits/decided` names those whose label may differ (`lib.evaluate.pseudo_labels`),
-- `dataset.json`: its name, its class names in label order, where its videos are, where it is from,
-- `person_boxes.safetensors` and `teacher.safetensors`, where they have been made.
+- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and for the
+  reader: fingerprint, seek),
+- `splits/*.txt`: sets of videos, lines `class/name frames label`,
+- `dataset.json`: its name, its class names in label order, the folder of its videos, its source,
+- `person_boxes.safetensors` and `teacher.safetensors`, if they have been computed.
 
-Nothing here makes a data set: `lib.prepare` does.
+`lib.prepare` creates data sets; this module writes and reads their files.
 """
 
 import hashlib
 import json
 import shlex
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,38 +30,11 @@ from lib.config import project_path
 from lib.fileio import read_json, reading, write_text
 from lib.registry import did_you_mean
 
-
-def prepared_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
-    """Return where a data set is prepared: `data/<name>`, for `folder` one for each `videos_dir`.
-
-    Raises:
-        ValueError: If `folder` comes without `videos_dir`.
-    """
-    if name != "folder":
-        return project_path(prepared_dir) / name
-    if videos_dir is None:
-        raise ValueError(
-            "videos_dir: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
-        )
-    root = project_path(videos_dir)
-    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    return project_path(prepared_dir) / f"folder-{root.name}-{digest}"
-
-
-def is_prepared(folder: Path) -> bool:
-    """Tell whether a folder holds a complete data set."""
-    return (folder / "dataset.json").is_file()
-
-
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
-REMEDY = "prepare the data set again (delete dataset.json)"
+READER_COLUMNS = ["fingerprint", "seek"]  # see lib.data.frame_index; may be empty
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
-DECODED_FILES = "decoded-*.bin"  # see lib.data.frame_cache
-READER_COLUMNS = [
-    "fingerprint",
-    "seek",
-]  # what lib.data.frame_index knows of a file; empty: nothing
+CACHE_FOLDER = "decoded"  # see lib.data.frame_cache
+REMEDY = "prepare the data set again (delete dataset.json)"
 
 
 @dataclass(frozen=True)
@@ -76,8 +49,8 @@ class VideoRecord:
         num_frames: Frames that can be decoded.
         height: Height of a frame in pixels.
         width: Width of a frame in pixels.
-        fingerprint: Tells the prepared file from another; empty where it is not known.
-        seek: A packed `FrameIndex`; empty where the file is decoded from its start.
+        fingerprint: Fingerprint of the prepared file; empty for a folder of frames.
+        seek: A packed `FrameIndex`; empty if the file is decoded from its start.
     """
 
     row: int
@@ -118,21 +91,21 @@ class VideoDataset:
 
     @cached_property
     def _record_columns(self) -> list[np.ndarray]:
-        """What records are made of; a row of the table itself takes pandas 0.2 ms."""
+        """Columns of the records; reading a row of the table itself takes pandas 0.2 ms."""
         columns = ["name", "path", "label", "frames", "height", "width", *READER_COLUMNS]
         return [self.index[column].to_numpy() for column in columns]
 
     def split_path(self, split_name: str) -> Path:
-        """Return the file of a list, given by name (in `splits/`) or by a path ending in `.txt`."""
+        """Return the file of a split, given by its name or by a path that ends in `.txt`."""
         path = Path(split_name)
         return path if path.suffix == ".txt" else self.folder / "splits" / f"{split_name}.txt"
 
     def split_names(self) -> list[str]:
-        """Return the names of the lists that there are, sorted."""
+        """Return the names of all splits in `splits/`, sorted."""
         return sorted(path.stem for path in (self.folder / "splits").glob("*.txt"))
 
     def read_split(self, split_name: str) -> np.ndarray:
-        """Return the index rows of a list's videos, in the list's order, int64.
+        """Return the index rows of the videos of a split, in its order, int64.
 
         Raises:
             ValueError: As `read_labels`.
@@ -140,53 +113,59 @@ class VideoDataset:
         return self.read_labels(split_name)[0]
 
     def read_labels(self, split_name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the index rows of a list's videos and their labels there, in its order, int64.
+        """Return the index rows of the videos of a split and their labels there, int64.
+
+        The labels may differ from the index (`lib.evaluate.pseudo_labels` writes such splits); that
+        gives a warning.
 
         Raises:
-            ValueError: If there is no such list, a line has not three columns, a video is not in
-                the index or its label differs; names the file, the lines and the remedy.
+            ValueError: If there is no such split, it is malformed, a video is not in the index or a
+                label is not one of the classes; names the file, the lines and the remedy.
         """
         path = self.split_path(split_name)
         if not path.is_file():
             hint = did_you_mean(split_name, self.split_names())
-            raise ValueError(f"{path}: no such list, there are {self.split_names()}{hint}")
+            raise ValueError(f"{path}: no such split; choose from {self.split_names()}{hint}")
         names, labels, _ = parse_split(path)
-        rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names))
+        rows = pd.Index(self.index["name"]).get_indexer(pd.Index(names)).astype(np.int64)
         if (rows < 0).any():
-            unknown = [names[i] for i in np.flatnonzero(rows < 0)]
+            missing = [names[i] for i in np.flatnonzero(rows < 0)]
             raise ValueError(
-                f"{path}: {len(unknown)} of {len(names)} videos are not in "
-                f"{self.folder / 'index.csv'}, the first: {unknown[:3]}; prepare the data set "
-                "again, or take these lines out of the list"
+                f"{path}: {len(missing)} of {len(names)} videos are not in "
+                f"{self.folder / 'index.csv'}, the first: {missing[:3]}; prepare the data set "
+                "again, or delete these lines from the split"
             )
-        is_other = self.index["label"].to_numpy()[rows] != labels
-        if (decided := path.parent / "decided" / path.name).is_file():
-            is_other &= ~np.isin(names, parse_split(decided)[0]) | (labels >= len(self.classes))
-        if is_other.any():
-            line = int(is_other.argmax())
-            known = int(self.index["label"].iloc[rows[line]])
+        if labels.max() >= len(self.classes):
             raise ValueError(
-                f"{path}: {is_other.sum()} labels differ from the index, the first: {names[line]} "
-                f"has {labels[line]} here and {known} ({self.classes[known]}) in the index; "
-                "labels are positions in the class list of dataset.json"
+                f"{path}: label {labels.max()} of {names[labels.argmax()]} is not one of "
+                f"{len(self.classes)} classes; labels are positions in the classes of dataset.json"
             )
-        return rows.astype(np.int64), labels
+        differs = self.index["label"].to_numpy()[rows] != labels
+        if differs.any():
+            line = int(differs.argmax())
+            warnings.warn(
+                f"{path}: {differs.sum()} of {len(names)} labels differ from the index and are "
+                f"used as they are, the first: {names[line]} is {self.classes[labels[line]]!r} "
+                f"here and {self.index['class'].iloc[rows[line]]!r} in the index",
+                stacklevel=2,
+            )
+        return rows, labels
 
     def relabeled(self, rows: np.ndarray, labels: np.ndarray) -> "VideoDataset":
-        """Return the data set with other labels for some rows of its index."""
+        """Return the data set with the given labels for some rows of its index."""
         index = self.index.copy()
         index.iloc[rows, index.columns.get_loc("label")] = labels
         return replace(self, index=index)
 
 
 def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Read a list with lines `class/name frames label`; names may contain spaces.
+    """Read a split file with lines `class/name frames label`; names may contain spaces.
 
     Returns:
-        Names, labels and numbers of frames, each of shape (number of lines,), int64.
+        Names; labels and numbers of frames, each of shape (number of lines,), int64.
 
     Raises:
-        ValueError: If a line is malformed, a video is listed twice or the list is empty; names
+        ValueError: If a line is malformed, a video is listed twice or the file has no line; names
             the file and the line.
     """
     try:
@@ -202,7 +181,7 @@ def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             raise ValueError(f"{path}, line {number}: {line!r} is not `class/name frames label`")
         lines.append((fields[0].strip(), int(fields[1]), int(fields[2])))
     if not lines:
-        raise ValueError(f"{path}: the list is empty")
+        raise ValueError(f"{path}: the split is empty")
     names, frames, labels = zip(*lines, strict=True)
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
@@ -213,10 +192,10 @@ def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 def draw_labeled_rows(
     labels: np.ndarray, rows: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
-    """Draw a class-stratified part of a list.
+    """Draw a class-stratified subset of a split.
 
-    Every class keeps round(fraction · its videos), at least one. One seed gives nested parts: the
-    5 % part lies inside the 10 % part.
+    Every class keeps round(fraction · its videos), at least one. One seed gives nested subsets:
+    5 % lie inside 10 %.
 
     Args:
         labels: Label of each index row, shape (videos in the index,).
@@ -236,28 +215,51 @@ def draw_labeled_rows(
 
 
 def draw_rows(
-    labels: np.ndarray, rows: np.ndarray, how_many: Callable[[int], int], seed: int
+    labels: np.ndarray, rows: np.ndarray, count_for: Callable[[int], int], seed: int
 ) -> np.ndarray:
-    """Draw so many of a class's videos as `how_many` says for the size of the class."""
+    """Draw `count_for(n)` of the n videos of each class; arguments as `draw_labeled_rows`."""
     kept = []
     for label in np.unique(labels[rows]):
         of_class = np.sort(rows[labels[rows] == label])
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
-        kept.append(of_class[order[: how_many(len(of_class))]])
+        kept.append(of_class[order[: count_for(len(of_class))]])
     return rows[np.isin(rows, np.concatenate(kept))]
+
+
+def prepared_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
+    """Return the folder of a prepared data set; `folder` has one for each `videos_dir`.
+
+    Raises:
+        ValueError: If `videos_dir` is missing for `folder`.
+    """
+    if name != "folder":
+        return project_path(prepared_dir) / name
+    if videos_dir is None:
+        raise ValueError(
+            "videos_dir: dataset 'folder' needs the folder of your videos "
+            "(<class>/<video> or {train,val}/<class>/<video>)"
+        )
+    root = project_path(videos_dir)
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
+    return project_path(prepared_dir) / f"folder-{root.name}-{digest}"
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return True if a folder holds a complete data set."""
+    return (folder / "dataset.json").is_file()
 
 
 def open_prepared(name: str, videos_dir: str | None, prepared_dir: str) -> VideoDataset:
     """Open a data set that has been prepared.
 
     Raises:
-        ValueError: If it has not been; gives the command that does it.
+        ValueError: If it has not been prepared; gives the command.
     """
     folder = prepared_folder(name, videos_dir, prepared_dir)
     if is_prepared(folder):
         return read_dataset(folder)
-    given = {"dataset": name, "videos_dir": videos_dir, "prepared_dir": prepared_dir}
-    options = [f"--{key} {shlex.quote(value)}" for key, value in given.items() if value]
+    settings = {"dataset": name, "videos_dir": videos_dir, "prepared_dir": prepared_dir}
+    options = [f"--{key} {shlex.quote(value)}" for key, value in settings.items() if value]
     raise ValueError(
         f"dataset: {name!r} is not prepared in {project_path(prepared_dir)}; first run "
         f"python -m lib.prepare {' '.join(options)}"
@@ -290,8 +292,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     with reading(folder / "dataset.json", REMEDY):
         classes, source = description["classes"], description["source"]
         texts = [description["name"], description["root"], *classes]
-        is_whole = isinstance(classes, list) and classes and isinstance(source, dict)
-        if not is_whole or not all(isinstance(text, str) and "\0" not in text for text in texts):
+        is_valid = isinstance(classes, list) and classes and isinstance(source, dict)
+        if not is_valid or not all(isinstance(text, str) and "\0" not in text for text in texts):
             raise ValueError("name, root, classes or source are missing")
     return description
 
@@ -303,17 +305,17 @@ def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
     if missing := [column for column in INDEX_COLUMNS if column not in index]:
         raise ValueError(f"no column {missing}")
     if index["name"].duplicated().any():
-        raise ValueError(f"{index['name'][index['name'].duplicated()].iloc[0]!r} stands twice")
+        raise ValueError(f"{index['name'][index['name'].duplicated()].iloc[0]!r} is there twice")
     sizes, labels = index[["frames", "width", "height"]].to_numpy(), index["label"]
     if not len(index) or sizes.min() < 1 or sizes.max() > MAX_SIZE:
         raise ValueError("a number of frames, a width or a height is impossible")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"a label is not one of {num_classes} classes")
-    return in_order(index)
+    return _in_order(index)
 
 
-def in_order(index: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of an index; what it does not know about reading is empty."""
+def _in_order(index: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of an index in order; missing columns of the reader are empty."""
     return index.reindex(columns=INDEX_COLUMNS + READER_COLUMNS, fill_value="")
 
 
@@ -332,14 +334,12 @@ def write_dataset(
         name: Name in the catalog.
         classes: Class names in label order.
         root: Folder that the paths in `index` are relative to.
-        index: One row a video, columns `INDEX_COLUMNS` and, where they are known,
-            `READER_COLUMNS`.
-        source: Where the data is from and what made it, for the reader; plain JSON.
+        index: One row a video, columns `INDEX_COLUMNS` and optionally `READER_COLUMNS`.
+        source: Origin of the data, for information; plain JSON.
     """
     folder, root = folder.resolve(), root.resolve()
-    for copy in folder.glob(DECODED_FILES):
-        copy.unlink()  # of what was there before
-    write_text(folder / "index.csv", in_order(index).to_csv(index=False))
+    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)  # of an earlier preparation
+    write_text(folder / "index.csv", _in_order(index).to_csv(index=False))
     inside = root.is_relative_to(folder)
     description = {
         "name": name,
@@ -352,17 +352,15 @@ def write_dataset(
 
 
 def write_split(dataset: VideoDataset, split_name: str, rows: Sequence[int] | np.ndarray) -> Path:
-    """Write the videos of the given index rows as a list, if it is new; return its path."""
-    part = dataset.index.iloc[np.asarray(rows, dtype=np.int64)]
-    lines = [
-        f"{name} {frames} {label}\n"
-        for name, frames, label in zip(part["name"], part["frames"], part["label"], strict=True)
-    ]
+    """Write the videos of the given index rows as a split; return its path."""
+    videos = dataset.index.iloc[np.asarray(rows, dtype=np.int64)]
+    table = videos[["name", "frames", "label"]].itertuples(index=False)
+    lines = [f"{name} {frames} {label}\n" for name, frames, label in table]
     return write_changed(dataset.split_path(split_name), "".join(lines))
 
 
 def write_changed(path: Path, text: str) -> Path:
-    """Write a text file unless it holds this text already; return the path."""
+    """Write a text file unless it already holds this text, so that its time stays."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return path
     return write_text(path, text)
@@ -371,13 +369,13 @@ def write_changed(path: Path, text: str) -> Path:
 def check_room(
     folder: Path, needed: float, what: str, remedy: str = "or set prepared_dir to another disk"
 ) -> None:
-    """Make sure that so many bytes can be written to a folder, which need not be there yet.
+    """Check that a disk has room before anything is written.
 
     Args:
-        folder: The folder.
+        folder: A folder of the disk, which need not exist yet.
         needed: Bytes.
         what: What needs them, for the message.
-        remedy: What to do where there is no room to be made.
+        remedy: The alternative to making room.
 
     Raises:
         ValueError: If there is too little room.
@@ -390,17 +388,17 @@ def check_room(
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes of the disk that a folder, which need not be there yet, is on."""
+    """Return the free bytes of the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(existing(folder)).free
 
 
 def existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one above it that is there."""
+    """Return a folder, or the nearest existing one above it."""
     while not folder.is_dir():
         folder = folder.parent
     return folder
 
 
 def gigabytes(size: float) -> str:
-    """Say a number of bytes for a reader."""
+    """Format a number of bytes."""
     return f"{size / 1e9:.1f} GB"

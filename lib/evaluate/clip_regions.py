@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lib.augment.views import EvalTransform, boxes_to_mask, eval_crops, resized_size
 from lib.config import ClipSettings
+from lib.data.clip_sampling import uniform_clip_indices
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import open_person_boxes
-from lib.data.video_reader import FrameReader, uniform_clip_indices
+from lib.data.video_reader import FrameReader
 from lib.evaluate.trained_model import TrainedModel
 
 CLIP_REGIONS = ("whole clip", "actor only", "background only")

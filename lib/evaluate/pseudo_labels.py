@@ -7,8 +7,8 @@ The first command writes `pseudo_labels.csv` to the run's folder: a row for each
 unlabeled split that has no label in the run, the least confident first. The browser of notebook 4
 writes the decisions about them to `pseudo_decisions.csv`, columns name, label (empty: skipped) and
 pseudo_label. The second command writes the labeled videos of the run and the decided ones as
-`splits/<name>.txt` of the data set (`splits/decided/<name>.txt` names the videos whose label then
-differs from the index), and prints the command that trains with them.
+`splits/<name>.txt` of the data set, with their labels, and prints the command that trains with
+them.
 
 name        the video
 label       the class of its fused score, by the run's test protocol
@@ -181,11 +181,7 @@ class PseudoLabels:
             raise ValueError(f"split name {split_name!r}: {path} exists; choose another name")
         rows = pd.Index(dataset.index["name"]).get_indexer(list(decided))
         relabeled = dataset.relabeled(rows, [dataset.classes.index(c) for c in decided.values()])
-        labels = relabeled.index["label"].to_numpy()
         rows = np.concatenate([self.data.labeled_rows, rows])
-        differ = rows[labels[rows] != self.data.unlabeled.index["label"].to_numpy()[rows]]
-        if len(differ):  # written first: without it the split would be refused
-            write_split(relabeled, str(path.parent / "decided" / path.name), differ)
         return write_split(relabeled, str(path), rows)
 
     def _read_decisions(self) -> dict[str, str]:

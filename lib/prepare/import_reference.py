@@ -13,15 +13,13 @@ import numpy as np
 
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import (
-    NO_BOXES,
-    NO_SCORES,
     PERSON_BOXES_FILE,
     TEACHER_FILE,
     FrameRows,
+    PersonBoxes,
+    TeacherScores,
     is_made_with,
     read_made_with,
-    write_box_rows,
-    write_scores,
 )
 from lib.fileio import reading
 from lib.prepare.download import sha256_of
@@ -53,9 +51,9 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
 
     frames = dataset.index["frames"].tolist()
     names = dataset.index["name"].tolist()
-    results = _rows_of(dataset, table, path, boxes_of, NO_BOXES)
+    results = _rows_of(dataset, table, path, boxes_of, PersonBoxes.no_rows)
     _check_sizes(dataset, results, path)
-    return write_box_rows(dataset.folder, names, frames, results, made_with)
+    return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
 
 
 def _check_sizes(dataset: VideoDataset, results: list[FrameRows], path: str | Path) -> None:
@@ -88,7 +86,7 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
             raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
         return scores[None].astype(np.float16)
 
-    results = _rows_of(dataset, table, path, row_of, NO_SCORES)
+    results = _rows_of(dataset, table, path, row_of, TeacherScores.no_rows)
     lacking = [n for n, r in zip(dataset.index["name"], results, strict=True) if not len(r.rows)]
     if lacking:
         raise ValueError(
@@ -96,7 +94,8 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
             f"{lacking[0]}; compute the scores instead (teacher_scores = 'compute')"
         )
     names = dataset.index["name"].tolist()
-    return write_scores(dataset.folder, names, results, made_with)
+    frames = dataset.index["frames"].tolist()
+    return TeacherScores.write(dataset.folder, names, frames, results, made_with)
 
 
 def import_made_with(path: str | Path) -> dict:

@@ -18,9 +18,9 @@ from lib.data.dataset import (
 from lib.data.frame_tables import (
     PERSON_BOXES_FILE,
     SCALED_TO,
+    FrameRows,
     PersonBoxes,
     read_made_with,
-    write_person_boxes,
 )
 from lib.data.video_reader import FRAME_FILE, iterate_frames
 from lib.prepare.parallel import map_in_workers
@@ -136,6 +136,7 @@ def _scale_boxes(dataset: VideoDataset, scales: np.ndarray, made_with: dict) -> 
     person_boxes = PersonBoxes(dataset)
     boxes = []
     for row, (x, y) in enumerate(scales):
-        frames = person_boxes.lookup_scored(row, np.arange(int(dataset.index["frames"].iloc[row])))
-        boxes.append([frame * np.array([x, y, x, y, 1]) for frame in frames])
-    write_person_boxes(dataset.folder, dataset.index["name"].tolist(), boxes, made_with)
+        rows, frames = person_boxes.read(row)
+        boxes.append(FrameRows(rows * np.array([x, y, x, y, 1]), frames))
+    names, num_frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    PersonBoxes.write(dataset.folder, names, num_frames, boxes, made_with)

@@ -64,7 +64,7 @@ def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
 
 def class_counts(dataset: VideoDataset, split_name: str) -> pd.Series:
     """Return the number of a list's videos of each class, classes in label order, int64."""
-    return _count(dataset, dataset.read_labels(split_name)[1])  # decided ones are its own
+    return _count(dataset, dataset.read_labels(split_name)[1])
 
 
 def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:

@@ -22,7 +22,6 @@ from lib.data.dataset import (
 )
 from lib.data.frame_tables import (
     NUM_CLASSES,
-    OLD_BOXES_FILE,
     PERSON_BOXES_FILE,
     TEACHER_FILE,
     is_made_with,
@@ -327,8 +326,6 @@ def _kept_boxes(folder: Path, told: str, dataset: str) -> Line:
     part = "person boxes"
     if (folder / PERSON_BOXES_FILE).is_file():
         return Line(part, THERE, told)
-    if (folder / OLD_BOXES_FILE).is_file():
-        return Line(part, TO_DO, f"{OLD_BOXES_FILE} of an earlier version, to be taken over")
     if dataset == "synthetic":
         return Line(part, TO_DO, "known to the pixel, written with the videos")
     return Line(part, MISSING, f"{told}; ActorCutMix needs them: set person_boxes")

@@ -22,7 +22,6 @@ from lib.data.dataset import (
     read_description,
     write_split,
 )
-from lib.data.frame_tables import take_over_old_boxes
 from lib.params import make_settings
 from lib.prepare.boxes.detect import detect_motion, detect_persons
 from lib.prepare.boxes.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
@@ -47,7 +46,6 @@ def open_dataset(name: str, videos_dir: str | None, prepared_dir: str) -> VideoD
     """
     folder = dataset_folder(name, videos_dir, prepared_dir)
     if is_prepared(folder):
-        take_over_old_boxes(folder)
         return read_dataset(folder)
     return prepare(PrepareSettings(dataset=name, videos_dir=videos_dir, prepared_dir=prepared_dir))
 
@@ -78,7 +76,6 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
     check_files(settings)
     check_folder(settings)
     if is_prepared(folder):
-        take_over_old_boxes(folder)
         dataset = read_dataset(folder)
         check_root(dataset, settings)
     else:

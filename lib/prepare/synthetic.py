@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, write_dataset, write_split
-from lib.data.frame_tables import write_person_boxes
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.fileio import write_atomic
 from lib.prepare.parallel import TaskResult, map_in_workers, num_cores
 
@@ -296,7 +296,8 @@ def make_synthetic(
             name = items[outcome.position][0]
             raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
         boxes[outcome.position, :, 0, :4] = outcome.value
-    write_person_boxes(folder, videos["name"].tolist(), boxes)
+    num_frames = [NUM_FRAMES] * len(videos)
+    PersonBoxes.write(folder, videos["name"].tolist(), num_frames, map(FrameRows.stack, boxes))
     actions = list(ACTIONS)
     index = pd.DataFrame(
         {

@@ -16,8 +16,8 @@ from lib.data.frame_tables import (
     NUM_CLASSES,
     TEACHER_FILE,
     FrameRows,
+    TeacherScores,
     read_made_with,
-    write_scores,
 )
 from lib.data.video_reader import iterate_frames
 from lib.models.classifier import InputSpec
@@ -176,6 +176,7 @@ def score_frames(
     read = partial(images_of_video, stride=stride, **size)
     results = results_folder(dataset.folder, "scores", made_with)
     rows = map_videos(dataset, read, results, "ImageNet classes", num_processes, finish=score)
-    write_scores(dataset.folder, dataset.index["name"].tolist(), rows, made_with)
+    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    TeacherScores.write(dataset.folder, names, frames, rows, made_with)
     shutil.rmtree(results)
     return path

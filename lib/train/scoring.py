@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from lib.augment.views import EvalTransform
-from lib.data.dataloader import start
+from lib.data.clip_sampling import uniform_clip_indices
+from lib.data.dataloader import make_loader
 from lib.data.dataset import VideoDataset
-from lib.data.video_reader import FrameReader, uniform_clip_indices
+from lib.data.video_reader import FrameReader
 from lib.runs.device import autocast
 from lib.runs.distributed import DistContext
 
@@ -106,7 +107,7 @@ def score_videos(
     was_training = model.training
     model.eval()
     mine = rows[world.rank :: world.world_size]
-    batches = start(
+    batches = make_loader(
         VideoViews(dataset, mine, protocol, reader or FrameReader()),
         num_workers,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.crops.num_crops)),

@@ -80,7 +80,7 @@ def load_data(settings: TrainSettings) -> Data:
             "scores; rename one"
         )
     dataset = open_prepared(settings.dataset, settings.videos_dir, settings.prepared_dir)
-    listed, labels = dataset.read_labels(settings.labeled_split)  # may be decided ones
+    listed, labels = dataset.read_labels(settings.labeled_split)  # may differ from the index
     labeled = dataset.relabeled(listed, labels)
     labels = labeled.index["label"].to_numpy()
     draw = settings.labeled_fraction, settings.labeled_seed

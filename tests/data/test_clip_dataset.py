@@ -18,8 +18,8 @@ from lib.data.clip_dataset import (
     make_clip_loader,
     make_generator,
 )
+from lib.data.clip_sampling import random_clip_indices
 from lib.data.dataset import read_dataset, write_dataset
-from lib.data.video_reader import random_clip_indices
 
 ALL_VIEWS = ViewSpec(weak=True, strong=True, person_mask=True)
 ROWS = np.array([0, 1, 2])
@@ -74,31 +74,14 @@ def test_a_sample_is_uint8_and_has_the_asked_views(coded):
     assert only_weak.strong is None and torch.equal(only_weak.weak, sample.weak)
 
 
-@pytest.mark.parametrize("on_device", [True, False])
-def test_a_batch_is_whole_after_its_memory_was_pinned(coded, monkeypatch, on_device):
-    """The loader does that for a GPU; what makes the views on it must come through."""
-    clips = make_clip_datasets(coded, ViewSpec(strong=True, person_mask=True, on_device=on_device))
+def test_a_batch_is_whole_after_its_memory_was_pinned(coded, monkeypatch):
+    clips = make_clip_datasets(coded, ViewSpec(strong=True, person_mask=True))
     batch = ClipBatch.collate([clips[position, position % 3] for position in range(6)])
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self.clone())
     pinned = pin_memory(batch)
     assert type(pinned) is ClipBatch and pinned.weak is not batch.weak
-    for found, expected in zip(pinned.to("cpu")[:-1], batch.to("cpu")[:-1], strict=True):
-        assert found is expected if expected is None else torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("weak", [True, False])
-def test_strong_views_that_are_left_to_the_device_have_the_same_pixels(coded, weak):
-    here = make_clip_datasets(coded, ViewSpec(weak, strong=True))
-    left = make_clip_datasets(coded, ViewSpec(weak, strong=True, on_device=True))
-    keys = [(position, position % 3) for position in range(30)]
-    expected = ClipBatch.collate([here[key] for key in keys])
-    batch = ClipBatch.collate([left[key] for key in keys])
-    assert batch.strong is None and len(batch.drawn) == len(keys) and expected.drawn is None
-    made = batch.to("cpu")
-    assert torch.equal(made.strong, expected.strong) and made.drawn is None
-    assert not torch.equal(made.strong, made.weak)
-    if weak:
-        assert torch.equal(made.weak, expected.weak)
+    for tensor, expected in zip(pinned.to("cpu"), batch, strict=True):
+        assert tensor is expected if expected is None else torch.equal(tensor, expected)
 
 
 def test_a_sample_shows_the_frames_that_were_drawn(coded):
@@ -222,9 +205,9 @@ def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
     """They take no notice of SIGTERM, but of this one: or the program would wait without end."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from lib.data.dataloader import start\n\n"
+        "from lib.data.dataloader import make_loader\n\n"
         "if __name__ == '__main__':\n"
-        "    clips = start(range(9), 1)\n"
+        "    clips = make_loader(range(9), 1)\n"
         "    next(clips)\n"
         "    raise RuntimeError('a bad day')\n"
     )

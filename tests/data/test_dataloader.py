@@ -1,4 +1,4 @@
-"""Loader processes and the signals of a job, from their first moment on."""
+"""Loader processes: the signals of a job, the death of either side, the start methods of Python."""
 
 import multiprocessing
 import os
@@ -12,64 +12,81 @@ import pytest
 from test_distributed import wait_until
 
 from lib.config import PROJECT_ROOT
-from lib.data.dataloader import STOP, _begin, start
+from lib.data.dataloader import _begin, make_loader
 
 
-def begin_slowly(worker: int) -> None:
-    """Be signalled before a loader process begins as it should, as in its first moments."""
-    for number in STOP:
-        signal.signal(number, signal.SIG_DFL)  # what PyTorch sets first
-        os.kill(os.getpid(), number)
-    _begin(os.getppid(), worker)
+class SignaledDataset:
+    """Sends a signal to the loader process before each item."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), self.number)
+        return index
 
 
-def test_a_signal_in_the_first_moment_of_a_loader_process_does_not_end_it():
-    batches = start(range(4), 1, worker_init_fn=begin_slowly)
-    assert [int(batch) for batch in batches] == [0, 1, 2, 3]
-    assert not set(STOP) & signal.pthread_sigmask(signal.SIG_BLOCK, [])  # they arrive here again
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loader_processes_ignore_the_signals_of_a_job(number):
+    assert [int(batch) for batch in make_loader(SignaledDataset(number), 1)] == [0, 1, 2, 3]
 
 
-def die(queue: multiprocessing.Queue) -> None:
-    """Start a loader process and die before it begins."""
+def test_a_killed_loader_process_is_an_error():
+    with pytest.raises(RuntimeError, match="DataLoader worker .*exited unexpectedly|is killed"):
+        list(make_loader(SignaledDataset(signal.SIGKILL), 1))
 
-    def orphaned(worker: int) -> None:
+
+def test_an_idle_loader_process_ends_when_its_iterator_is_deleted():
+    batches = make_loader(range(400), 1, prefetch_factor=2)
+    next(batches)
+    (child,) = [c for c in multiprocessing.active_children() if c.daemon]
+    del batches
+    wait_until(lambda: not child.is_alive(), "the end of the loader process")
+
+
+def run_loader(queue: multiprocessing.SimpleQueue, is_late: bool) -> None:
+    """Start a loader process and die, after it began or (`is_late`) before."""
+
+    def report(worker: int) -> None:
         queue.put(os.getpid())
-        while psutil.pid_exists(mother) and os.getppid() == mother:
+        while is_late and os.getppid() == mother:
             time.sleep(0.01)
-        _begin(mother, worker)
+        _begin(is_ending, worker)
 
     mother = os.getpid()
-    start(range(4), 1, worker_init_fn=orphaned)
-    os._exit(0)
+    is_ending = multiprocessing.get_context("fork").RawValue("b", 0)
+    batches = make_loader(range(400), 1, worker_init_fn=report)
+    if not is_late:
+        next(batches)
+    os.kill(mother, signal.SIGKILL)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_a_loader_process_whose_parent_died_before_it_began_ends():
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="loader processes are forked on Linux")
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_loader_process_ends_when_its_parent_was_killed(is_late):
     context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    parent = context.Process(target=die, args=(queue,))
+    queue = context.SimpleQueue()
+    parent = context.Process(target=run_loader, args=(queue, is_late))
     parent.start()
-    pid = queue.get(timeout=60)
+    pid = queue.get()
     parent.join()
     wait_until(lambda: not psutil.pid_exists(pid), "the end of the loader process")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the usual method serves")
-def test_loader_processes_are_children_where_python_starts_processes_in_another_way():
+@pytest.mark.slow
+def test_loaders_work_where_python_starts_processes_in_another_way():
     code = (
         "import multiprocessing\n"
-        "from lib.data.dataloader import start\n"
+        "from lib.data.dataloader import make_loader\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('forkserver')  # the default from Python 3.14 on\n"
-        "    batches = start(range(4), 2)\n"
-        "    print([int(batch) for batch in batches])\n"
+        "    print([int(batch) for batch in make_loader(range(4), 2)])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.strip() == "[0, 1, 2, 3]", done.stderr
+    assert process.stdout.strip() == "[0, 1, 2, 3]", process.stderr

@@ -3,15 +3,13 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from lib.data.dataset import write_dataset
 from lib.data.frame_tables import (
     PERSON_BOXES_FILE,
+    FrameRows,
     PersonBoxes,
-    read_made_with,
-    take_over_old_boxes,
-    write_person_boxes,
 )
 
 
@@ -27,8 +25,9 @@ BOXES = [
 ]
 
 
-def as_arrays(boxes) -> list[list[np.ndarray]]:
-    return [[np.array(frame).reshape(-1, 5) for frame in video] for video in boxes]
+def write_boxes(folder, names, boxes) -> None:
+    rows = [FrameRows.stack([np.array(frame).reshape(-1, 5) for frame in video]) for video in boxes]
+    PersonBoxes.write(folder, names, [len(video) for video in boxes], rows)
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def dataset(tmp_path):
             "height": 80,
         }
     )
-    write_person_boxes(tmp_path, names, as_arrays(BOXES))
+    write_boxes(tmp_path, names, BOXES)
     return write_dataset(tmp_path, "mine", ["a", "b"], tmp_path, index, {})
 
 
@@ -76,7 +75,7 @@ def test_a_video_between_others_may_have_no_box(dataset):
     "boxes", [[BOXES[0], [[], []], [[], [], []]], [[[]] * 4, [[]] * 2, [[]] * 3]]
 )
 def test_the_last_video_or_all_may_have_no_box(dataset, boxes):
-    write_person_boxes(dataset.folder, dataset.index["name"].tolist(), as_arrays(boxes))
+    write_boxes(dataset.folder, dataset.index["name"].tolist(), boxes)
     boxes = PersonBoxes(dataset)
     assert [frame.shape for frame in boxes.lookup(2, np.array([0, 2]))] == [(0, 4)] * 2
     assert [frame.shape for frame in boxes.lookup(1, np.array([1]))] == [(0, 4)]
@@ -94,12 +93,8 @@ def test_scores_must_be_above_the_smallest_one(dataset):
 def test_videos_are_found_by_name_whatever_the_order_of_the_file(dataset):
     names = dataset.index["name"].tolist()
     order = [2, 0, 1]
-    arrays = as_arrays(BOXES)
-    write_person_boxes(
-        dataset.folder,
-        ["b/extra", *(names[i] for i in order)],
-        [arrays[0], *(arrays[i] for i in order)],
-    )
+    names_in_file = ["b/extra", *(names[i] for i in order)]
+    write_boxes(dataset.folder, names_in_file, [BOXES[0], *(BOXES[i] for i in order)])
     boxes = PersonBoxes(dataset)
     np.testing.assert_allclose(boxes.lookup(2, np.array([2]))[0], expected(2, [2])[0])
     np.testing.assert_allclose(boxes.lookup(0, np.array([0]))[0], expected(0, [0])[0])
@@ -122,31 +117,6 @@ def test_the_file_holds_the_documented_arrays(dataset):
     assert tensors["names"].tobytes().decode() == "a/v0\na/ü 1\nb/v2"
 
 
-def test_boxes_of_an_earlier_version_are_taken_over(dataset):
-    new = dataset.folder / PERSON_BOXES_FILE
-    today = PersonBoxes(dataset)
-    want = [today.lookup_scored(row, np.arange(len(BOXES[row]))) for row in range(3)]
-    tensors = load_file(new)
-    old = {
-        "boxes": tensors["boxes"],
-        "frame_offsets": np.array([0, 1, 3, 3, 4, 4, 4, 5, 6, 7]),
-        "video_offsets": np.array([0, 4, 6, 9]),
-        "names": tensors["names"],
-    }
-    new.unlink()
-    save_file(old, dataset.folder / "actors.safetensors", {"made_with": '{"method": "motion"}'})
-    with pytest.raises(ValueError, match="python -m lib.prepare .*takes over an actors.safetens"):
-        PersonBoxes(dataset)
-    take_over_old_boxes(dataset.folder)
-    assert read_made_with(new) == {"method": "motion"}
-    assert not (dataset.folder / "actors.safetensors").exists()
-    boxes = PersonBoxes(dataset)
-    for row, expected_frames in enumerate(want):
-        found = boxes.lookup_scored(row, np.arange(len(BOXES[row])))
-        assert len(found) == len(expected_frames)
-        assert all((a == b).all() for a, b in zip(found, expected_frames, strict=True))
-
-
 def test_a_missing_file_is_named_with_the_remedy(dataset):
     (dataset.folder / PERSON_BOXES_FILE).unlink()
     with pytest.raises(ValueError, match=f"{PERSON_BOXES_FILE}: no person boxes.*1_prepare_data"):
@@ -165,11 +135,11 @@ def test_the_remedy_names_settings_that_there_are(dataset):
 
 def test_a_video_without_an_entry_is_named(dataset):
     names = dataset.index["name"].tolist()
-    write_person_boxes(dataset.folder, names[:2], as_arrays(BOXES[:2]))
-    with pytest.raises(ValueError, match="no boxes for 1 videos of the index, the first: b/v2"):
+    write_boxes(dataset.folder, names[:2], BOXES[:2])
+    with pytest.raises(ValueError, match="no person boxes for 1 videos .* the first: b/v2"):
         PersonBoxes(dataset)
 
 
 def test_a_frame_after_the_last_one_is_refused(dataset):
-    with pytest.raises(ValueError, match="frame 4 was asked for.*end after 4 frames"):
+    with pytest.raises(ValueError, match="frame 4 does not exist.*end after 4 frames"):
         PersonBoxes(dataset).lookup(0, np.array([0, 4]))

@@ -16,8 +16,9 @@ from tiny import make_scoring_model, score_worker
 
 from lib.augment.views import EvalTransform
 from lib.config import EvaluateSettings
+from lib.data.clip_sampling import uniform_clip_indices
 from lib.data.dataset import write_split
-from lib.data.video_reader import FrameReader, uniform_clip_indices
+from lib.data.video_reader import FrameReader
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.plots.evaluation import confusion_matrix

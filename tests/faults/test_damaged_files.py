@@ -24,8 +24,6 @@ from lib.data.frame_tables import (
     FrameRows,
     PersonBoxes,
     TeacherScores,
-    write_person_boxes,
-    write_scores,
 )
 from lib.data.video_reader import read_frames
 from lib.evaluate.run_results import read_log, read_scores
@@ -111,12 +109,12 @@ def _data_case(kind: str, folder: Path) -> Case:
     if kind in ("dataset.json", "index.csv"):
         return Case(folder / kind, lambda: _read_all(folder), kind)
     if kind == "person_boxes":
-        boxes = [[np.array([[1, 2, 30, 40, 0.9]])] * frames for frames in (4, 5)]
-        path = write_person_boxes(folder, NAMES, boxes, {"method": "a test"})
+        rows = [FrameRows.stack([np.array([[1, 2, 30, 40, 0.9]])] * n) for n in (4, 5)]
+        path = PersonBoxes.write(folder, NAMES, [4, 5], rows, {"method": "a test"})
         return Case(path, lambda: _read_boxes(folder), path.name)
     if kind == "teacher":
         rows = [FrameRows(np.full((n, 1000), 1e-3), np.arange(n)) for n in (4, 5)]
-        path = write_scores(folder, NAMES, rows, {"method": "a test"})
+        path = TeacherScores.write(folder, NAMES, [4, 5], rows, {"method": "a test"})
         return Case(path, lambda: _read_scores(folder), path.name)
     path = folder / "detections.npy"
     table = {n: {1: np.ones((2, 5)), 2: np.zeros((0, 5))} for n in ("one", "two")}

@@ -93,7 +93,7 @@ def test_an_index_without_a_column_is_refused(dataset):
 def test_an_index_with_a_name_twice_is_refused(dataset):
     index = dataset.index.assign(name="NA/b")
     index[INDEX_COLUMNS].to_csv(dataset.folder / "index.csv", index=False)
-    with pytest.raises(ValueError, match=r"index\.csv: damaged .'NA/b' stands twice"):
+    with pytest.raises(ValueError, match=r"index\.csv: damaged .'NA/b' is there twice"):
         read_dataset(dataset.folder)
 
 
@@ -136,11 +136,12 @@ def test_videos_that_are_not_in_the_index_are_named(dataset):
         dataset.read_split("train")
 
 
-def test_labels_that_differ_from_the_index_are_named(dataset):
+def test_labels_that_differ_from_the_index_give_a_warning(dataset):
     dataset.split_path("train").parent.mkdir()
     dataset.split_path("train").write_text("NA/b 11 0\nNA/d 13 1\n")
-    with pytest.raises(ValueError, match=r"1 labels differ.*NA/d has 1 here and 0 \(NA\)"):
-        dataset.read_split("train")
+    with pytest.warns(UserWarning, match=r"1 of 2 labels differ.*NA/d is .* and 'NA' in the index"):
+        rows, labels = dataset.read_labels("train")
+    assert labels.tolist() == [0, 1] and dataset.index["label"].iloc[rows].tolist() == [0, 0]
 
 
 def test_lines_may_hold_spaces_blank_lines_and_a_byte_order_mark(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data import dataset as writing
-from lib.data.frame_tables import PersonBoxes, write_person_boxes
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import read_frames
 from lib.prepare import public_datasets as known
 from lib.prepare.archives import extract, extract_nested
@@ -370,9 +370,9 @@ def test_frames_hold_the_same_pictures_and_boxes_move_with_them(small_ucf, tmp_p
     dataset = prepare(settings_for(tmp_path, downloads_dir=str(small_ucf)))
     video = read_frames(dataset.record(0).path, np.arange(6))
     box = np.array([[8, 12, 32, 24, 0.9]])
-    write_person_boxes(
-        dataset.folder, dataset.index["name"].tolist(), [[box] * 6] * 4, {"method": "x"}
-    )
+    rows = [FrameRows.stack([box] * 6)] * 4
+    names = dataset.index["name"].tolist()
+    PersonBoxes.write(dataset.folder, names, [6] * 4, rows, {"method": "x"})
     stored = store_frames(dataset, short_side=24, num_processes=1)
     record = stored.record(0)
     assert (record.width, record.height, record.num_frames) == (32, 24, 6)

@@ -11,9 +11,9 @@ from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.frame_tables import (
     PERSON_BOXES_FILE,
+    FrameRows,
     PersonBoxes,
     read_made_with,
-    write_person_boxes,
 )
 from lib.data.video_reader import read_frames
 from lib.prepare import parallel
@@ -197,7 +197,8 @@ def test_statistics_count_overlaps_once(tmp_path):
     dataset = dataset_of(tmp_path)
     half = np.array([[0, 0, 32, 48, 0.9], [0, 0, 32, 24, 0.8], [0, 0, 64, 48, 0.2]])
     none = np.zeros((0, 5))
-    write_person_boxes(tmp_path, ["a/one", "b/two"], [[half, none, none, half], [none] * 3])
+    rows = map(FrameRows.stack, [[half, none, none, half], [none] * 3])
+    PersonBoxes.write(tmp_path, ["a/one", "b/two"], [4, 3], rows)
     table = box_statistics(dataset)
     assert table["frames_with_person"].tolist() == [0.5, 0]
     assert table["boxes_per_frame"].tolist() == [1, 0]

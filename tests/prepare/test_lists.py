@@ -96,7 +96,7 @@ def test_reference_format_with_windows_lines_spaces_and_a_byte_order_mark(tmp_pa
         ("a/b 1\n", "line 1: 'a/b 1' is not"),
         ("a/b 1 0\na/c 1 x\n", "line 2"),
         ("a/b 1 0\na/b 1 0\n", "'a/b' is listed more than once"),
-        ("\n", "the list is empty"),
+        ("\n", "is empty"),
     ],
 )
 def test_reference_lists_that_are_wrong(tmp_path, text, message):

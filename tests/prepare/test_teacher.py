@@ -14,7 +14,7 @@ from safetensors.torch import save_file as save_torch_file
 
 from lib.config import PrepareSettings
 from lib.data.dataset import VideoDataset, write_dataset
-from lib.data.frame_tables import FrameRows, TeacherScores, write_scores
+from lib.data.frame_tables import FrameRows, TeacherScores
 from lib.data.video_reader import read_frames
 from lib.models.classifier import InputSpec
 from lib.prepare import parallel
@@ -237,8 +237,10 @@ def test_missing_and_incomplete_files(tmp_path):
     with pytest.raises(ValueError, match="no ImageNet scores.*distillation_weight to 0"):
         TeacherScores(dataset)
     rows = FrameRows(one_hot(3)[None], np.array([0], np.int32))
-    path = write_scores(tmp_path, ["a/1"], [rows], {})
-    with pytest.raises(ValueError, match="no scores for 1 videos of the index, the first: a/2"):
+    path = TeacherScores.write(tmp_path, ["a/1"], [1], [rows])
+    with pytest.raises(
+        ValueError, match="no ImageNet scores for 1 videos of the index, the first: a/2"
+    ):
         TeacherScores(dataset)
     with safe_open(path, framework="numpy") as file:
         assert file.get_tensor("probabilities").dtype == np.float16

@@ -459,7 +459,7 @@ def test_settings_that_change_no_result_may_change(tiny_settings, tmp_path, prep
 
 def test_wrong_settings_leave_no_folder_behind(tiny_settings):
     settings = tiny_settings(val_split="gone")
-    with pytest.raises(ValueError, match="no such list"):
+    with pytest.raises(ValueError, match="no such split"):
         fit(settings)
     assert not RunDir(settings.run_dir).folder.exists()
 

@@ -14,7 +14,6 @@ from lib.data.frame_tables import (
     FrameRows,
     PersonBoxes,
     is_made_with,
-    write_box_rows,
 )
 from lib.data.video_reader import iterate_frames
 from lib.prepare.boxes.interpolate import fill_frames, key_frames
@@ -106,7 +105,7 @@ def _make_boxes(
     results = results_folder(dataset.folder, "boxes", made_with)
     rows = map_videos(dataset, find, results, title, num_processes)
     names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-    write_box_rows(dataset.folder, names, frames, rows, made_with)
+    PersonBoxes.write(dataset.folder, names, frames, rows, made_with)
     shutil.rmtree(results)
     return path
 
