@@ -238,9 +238,7 @@ def test_missing_and_incomplete_files(tmp_path):
         TeacherScores(dataset)
     rows = FrameRows(one_hot(3)[None], np.array([0], np.int32))
     path = TeacherScores.write(tmp_path, ["a/1"], [1], [rows])
-    with pytest.raises(
-        ValueError, match="no ImageNet scores for 1 videos .* the first: a/2"
-    ):
+    with pytest.raises(ValueError, match="no ImageNet scores for 1 videos .* the first: a/2"):
         TeacherScores(dataset)
     with safe_open(path, framework="numpy") as file:
         assert file.get_tensor("probabilities").dtype == np.float16
