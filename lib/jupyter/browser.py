@@ -79,74 +79,55 @@ def mistakes_html(result: SplitResult, settings: ClipSettings) -> str:
 
 # --- The confusion matrix -------------------------------------------------------------------------
 
-COLUMN_NAMES = """\
-<div style="display:flex;height:74px">{% for name, short in names %}
-<div title="{{ name }}" style="width:40px;position:relative"><span style="position:absolute;
-bottom:2px;left:14px;transform:rotate(-50deg);transform-origin:left bottom;white-space:nowrap;
-font-size:12px;line-height:1">{{ short }}</span></div>{% endfor %}</div>
-"""
-RECALL_BAR = """\
-<div style="display:flex;align-items:center;padding-left:8px">{% if percent != percent %}no video
-{% else %}<div style="width:{{ percent / 2 }}px;height:12px;background:{{ color }};
-margin-right:4px"></div>{{ percent | round | int }} %{% endif %}</div>
-"""
+CELL_TEXT = '<div title="{{ name }}" style="font-size:12px;{{ style }}">{{ text }}</div>'
+COLUMN_STYLE = "writing-mode:vertical-rl;transform:rotate(180deg);height:84px;margin:0 12px"
+BLUES = [  # from no video of a class to all of them
+    {
+        "button_color": to_hex(colormaps["Blues"](k / 10)),
+        "text_color": "black" if k < 6 else "white",
+    }
+    for k in range(11)
+]
 
 
-class ConfusionGrid:
-    """Confusion matrix with a button for each cell, and the recall of each class.
+def matrix_cells(
+    result: SplitResult, label: int | None, on_press: Callable[[int, int], None]
+) -> tuple[list[widgets.Widget], int]:
+    """Return the confusion matrix as widgets, row by row with names and recall, and its classes.
 
     Args:
-        classes: Class names.
+        result: The result.
+        label: A class to keep if there are too many, with those that it is most confused with.
         on_press: Called with the true and the predicted class of a pressed cell.
     """
+    classes, matrix = result.dataset.classes, confusion_matrix(result.scores, result.labels)
+    shown = confused_classes(matrix, MAX_CLASSES, label)
+    styles = [widgets.ButtonStyle(**style) for style in BLUES]
+    layout = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
 
-    def __init__(self, classes: Sequence[str], on_press: Callable[[int, int], None]):
-        self.classes, self.on_press = classes, on_press
-        self.widget = widgets.GridBox()
-        self._layout = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
-        self._styles = [  # from no video of a class to all of them
-            widgets.ButtonStyle(
-                button_color=to_hex(colormaps["Blues"](level / 10)),
-                text_color="white" if level > 5 else "black",
-            )
-            for level in range(11)
-        ]
+    def name(k: int, length: int, style: str) -> widgets.HTML:
+        text = shorten(classes[k], length)
+        return widgets.HTML(render(CELL_TEXT, name=classes[k], text=text, style=style))
 
-    def fill(self, result: SplitResult, label: int | None) -> None:
-        """Show the matrix of a result; of many classes, those most confused with `label`."""
-        matrix = confusion_matrix(result.scores, result.labels)
-        shown, rates = confused_classes(matrix, MAX_CLASSES, label), recall(matrix)
-        names = [(self.classes[k], shorten(self.classes[k], 12)) for k in shown]
-        children: list[widgets.Widget] = [
-            widgets.HTML(f'<div style="{FADED}">true class ↓</div>'),
-            widgets.HTML(render(COLUMN_NAMES, names=names)),
-            widgets.HTML(f'<div style="{FADED};padding-left:8px">right</div>'),
-        ]
-        row_name = '<div title="{{ name }}" style="text-align:right">{{ short }}</div>'
-        for row in shown:
-            name, buttons = self.classes[row], [self._button(matrix, row, k) for k in shown]
-            children += [
-                widgets.HTML(render(row_name, name=name, short=shorten(name, 18))),
-                widgets.HBox(buttons),
-                widgets.HTML(render(RECALL_BAR, percent=float(rates[row]), color=RIGHT)),
-            ]
-        self.widget.children = children
-        self.widget.layout = widgets.Layout(
-            grid_template_columns=f"minmax(70px, auto) {40 * len(shown) + 4}px 110px",
-            align_items="center",
-            overflow="auto",
-        )
-
-    def _button(self, matrix: np.ndarray, row: int, column: int) -> widgets.Button:
+    def button(row: int, column: int) -> widgets.Button:
         count, videos = int(matrix[row, column]), int(matrix[row].sum())
-        button = widgets.Button(
-            description=str(count) if count else "",
-            tooltip=f"{count} videos of {self.classes[row]} taken for {self.classes[column]}",
-            layout=self._layout,
-            style=self._styles[round(10 * count / max(videos, 1))],
+        cell = widgets.Button(
+            description=str(count or ""),
+            tooltip=f"{count} videos of {classes[row]} taken for {classes[column]}",
+            layout=layout,
+            style=styles[round(10 * count / max(videos, 1))],
         )
-        button.on_click(lambda _: self.on_press(row, column))
-        return button
+        cell.on_click(lambda _: on_press(row, column))
+        return cell
+
+    head = f'<div style="{FADED}">{{}}</div>'
+    cells = [widgets.HTML(head.format("true class ↓"))]
+    cells += [name(k, 14, COLUMN_STYLE) for k in shown]
+    cells.append(widgets.HTML(head.format("recall")))
+    for row, rate in zip(shown, recall(matrix)[shown], strict=True):
+        cells += [name(row, 18, "text-align:right"), *(button(row, k) for k in shown)]
+        cells.append(widgets.HTML("no video" if np.isnan(rate) else f"{rate:.0f} %"))
+    return cells, len(shown)
 
 
 # --- The browser ----------------------------------------------------------------------------------
@@ -190,7 +171,7 @@ class EvaluationBrowser:
         self._model: TrainedModel | None = None
         self._cell: tuple[int, int] | None = None
         self._build(second_run_dir)
-        self.matrix.fill(self.result, self._class)
+        self._fill_matrix()
         self._compare()
         self._choose()
 
@@ -204,7 +185,7 @@ class EvaluationBrowser:
         self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
         self.second_run = _dropdown("compare", [NO_RUN, *self._runs])
         self.second_run.value = NO_RUN if second_run_dir is None else second_run_dir.name
-        self.matrix = ConfusionGrid(self.classes, self.open_cell)
+        self.matrix = widgets.GridBox()
         self.note = widgets.HTML()
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
@@ -215,7 +196,7 @@ class EvaluationBrowser:
         self.videos.observe(self._on_video, names="value")
         grid = widgets.Layout(grid_template_columns="repeat(2, 210px)")
         left = widgets.VBox(
-            [widgets.GridBox(knobs, layout=grid), self.matrix.widget, self.note, self.videos],
+            [widgets.GridBox(knobs, layout=grid), self.matrix, self.note, self.videos],
             layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
         )
         self.widget = widgets.HBox(
@@ -233,6 +214,12 @@ class EvaluationBrowser:
         """The result on the chosen split."""
         return self.results[self.split.value]
 
+    def _fill_matrix(self) -> None:
+        self.matrix.children, count = matrix_cells(self.result, self._class, self.open_cell)
+        columns = f"minmax(70px, auto) repeat({count}, 40px) 64px"
+        layout = {"align_items": "center", "justify_items": "center", "overflow": "auto"}
+        self.matrix.layout = widgets.Layout(grid_template_columns=columns, **layout)
+
     def open_cell(self, label: int, predicted: int) -> None:
         """Show the videos of one class that are predicted as another (or the same) class."""
         self._cell = (label, predicted)
@@ -244,7 +231,7 @@ class EvaluationBrowser:
     def _on_knob(self, change: dict) -> None:
         knob, is_crowded = change["owner"], len(self.classes) > MAX_CLASSES
         if knob is self.split or (knob is self.around and is_crowded):
-            self.matrix.fill(self.result, self._class)
+            self._fill_matrix()
         if knob in (self.split, self.second_run):
             self._compare()
         self._choose()

@@ -174,7 +174,7 @@ class AugmentationExplorer:
             knob.observe(self.show, names="value")
         self.data.observe(self._change_dataset, names="value")
         self.reseed.on_click(lambda _: setattr(seed, "value", seed.value + 1))
-        self.widget.observe(lambda _: loader.open(), names="selected_index")
+        self.widget.observe(lambda tab: tab["new"] and loader.show(), names="selected_index")
 
     def _make_dataset_choice(self) -> widgets.Dropdown:
         prepared_dir = project_path(self.settings.prepared_dir)

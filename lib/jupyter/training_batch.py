@@ -178,36 +178,21 @@ class TrainingBatchPage:
     """
 
     def __init__(self, get_settings: Callable[[], TrainSettings]):
-        self.get_settings, self._is_opened = get_settings, False
+        self.get_settings = get_settings
         self.source = widgets.Combobox(
             value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
             placeholder="a params.yaml, or a run file next to a recipe.yaml",
-            layout=widgets.Layout(width="380px"),
+            continuous_update=False, layout=widgets.Layout(width="380px"),
         )  # fmt: skip
         self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
-        self.step.layout.width, self.step.style.description_width = "130px", "40px"
-        self.button = widgets.Button(description="show", button_style="info", icon="play")
-        self.next = widgets.Button(description="next step", icon="step-forward")
-        self.button.on_click(lambda _: self.show())
-        self.next.on_click(self._show_next)
-        self.result = widgets.HTML("loading the first step …")
-        for button in (self.button, self.next):
-            button.layout.width = "110px"
-        controls = [self.source, self.step, self.button, self.next]
-        self.widget = widgets.VBox([widgets.HBox(controls, layout=wrapping()), self.result])
+        self.result = widgets.HTML()
+        for control in (self.source, self.step):
+            control.observe(self.show, names="value")
+        controls = widgets.HBox([self.source, self.step], layout=wrapping())
+        self.widget = widgets.VBox([controls, self.result])
 
-    def open(self) -> None:
-        """Show the first step when the page is opened for the first time."""
-        if not self._is_opened:
-            self.show()
-
-    def _show_next(self, _: object) -> None:
-        self.step.value += 1
-        self.show()
-
-    def show(self) -> None:
+    def show(self, _: object = None) -> None:
         """Load the first clips of the step and show them."""
-        self._is_opened = True
         try:
             if self.source.value == THESE_KNOBS:
                 settings = self.get_settings()

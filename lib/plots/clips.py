@@ -6,13 +6,12 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.utils import draw_bounding_boxes
 
 from lib.plots.style import BOX, styled
 
-BOX_RGB = tuple(round(255 * channel) for channel in to_rgb(BOX))
 GAP = 0.03  # around a frame, fraction of its width
 
 
@@ -63,21 +62,15 @@ def with_boxes(frames: np.ndarray, boxes: Sequence[np.ndarray] | None) -> Tensor
         frames: Frames of a video; not modified.
         boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels; None for no boxes.
     """
-    if boxes is not None:
-        frames = frames.copy()
-        for frame, frame_boxes in zip(frames, boxes, strict=True):
-            _draw_boxes(frame, frame_boxes)
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
-def _draw_boxes(frame: np.ndarray, boxes: np.ndarray) -> None:
-    """Draw boxes (n, 4), x1 y1 x2 y2 in pixels, into a frame (H, W, 3), uint8, in place."""
-    height, width = frame.shape[:2]
-    line = max(1, round(min(height, width) / 100))
-    for x1, y1, x2, y2 in np.asarray(boxes).round().astype(int):
-        left, right = np.clip([x1, x2], 0, width)
-        top, bottom = np.clip([y1, y2], 0, height)
-        frame[top : top + line, left:right] = BOX_RGB
-        frame[max(bottom - line, 0) : bottom, left:right] = BOX_RGB
-        frame[top:bottom, left : left + line] = BOX_RGB
-        frame[top:bottom, max(right - line, 0) : right] = BOX_RGB
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if boxes is None or not any(map(len, boxes)):
+        return clip
+    line = max(1, round(min(clip.shape[-2:]) / 100))
+    return torch.stack(
+        [
+            draw_bounding_boxes(frame, torch.from_numpy(corners), colors=BOX, width=line)
+            if len(corners)
+            else frame
+            for frame, corners in zip(clip, boxes, strict=True)
+        ]
+    )

@@ -27,7 +27,6 @@ def plot_accuracy(summary: pd.DataFrame) -> Figure:
         table.set_axis(names, axis=0),
         "runs",
         "top-1 accuracy (%); dots: single seeds",
-        ahead_in_every_seed(summary, summary["split"].iloc[0]),
         limit=102,
     )
     height = 1.3 + (0.3 * table.shape[1] + 0.15) * len(table)
@@ -43,27 +42,6 @@ def plot_accuracy(summary: pd.DataFrame) -> Figure:
                 text = f"{np.mean(values):.1f}"
                 axis.text(1, y, text, va="center", fontsize=9, color="white", fontweight="bold")
     return figure
-
-
-def ahead_in_every_seed(summary: pd.DataFrame, split_name: str) -> str:
-    """Return a sentence: is the worst seed of one group above the best seed of all others?
-
-    Args:
-        summary: Columns group, split, top1 (percent); one row a run and split.
-        split_name: The split.
-    """
-    on_split = summary[summary["split"] == split_name]
-    seeds = on_split.groupby("group")["top1"].agg(["min", "max", "count"])
-    if len(seeds) < 2 or seeds["count"].min() < 2:
-        return f"Top-1 on {split_name}: single runs, which decide nothing" if len(seeds) else ""
-    first = seeds["min"].idxmax()
-    others = seeds.drop(first)["max"]
-    if seeds.loc[first, "min"] <= others.max():
-        return f"On {split_name} no group is ahead of all others in every seed"
-    return (
-        f"On {split_name} every seed of {shorten(first, MAX_NAME)} is ahead of all others: "
-        f"at least {seeds.loc[first, 'min']:.1f} % against at most {others.max():.1f} %"
-    )
 
 
 @styled
@@ -94,8 +72,7 @@ def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[f
     axis.set_xlabel("difference of top-1 (points); dots: single seeds, bars: 95 % interval")
     axis.set_ylabel("comparison")
     counts = comparisons["verdict"].value_counts()
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    axis.set_title(f"Verdicts of {len(comparisons)} comparisons: {verdicts}")
+    axis.set_title(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     axis.grid(axis="x")
     return figure
 
@@ -145,10 +122,4 @@ def plot_invariance_of_groups(agreement: pd.DataFrame, accuracy: pd.DataFrame) -
         BarPanel(accuracy.T, "input of the network", "top-1 accuracy (%)"),
     ]
     panels = [panel._replace(limit=102) for panel in panels if len(panel.table)]
-    figure = bar_panels(panels, (REPORT_WIDTH, 3.6))
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    for axis in figure.axes:
-        if axis.get_legend() is not None:
-            axis.get_legend().remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    return figure
+    return bar_panels(panels, (REPORT_WIDTH, 3.6))

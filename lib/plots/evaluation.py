@@ -149,16 +149,9 @@ def plot_class_accuracy(matrices: Mapping[str, np.ndarray], classes: Sequence[st
     kept = confused_classes(total, MAX_CLASSES)
     names = [shorten(classes[k], NAME_LENGTH) for k in kept]
     table = pd.DataFrame({name: recall(m)[kept] for name, m in matrices.items()}, index=names)
-    share = recall(total)
-    title = "No videos"
-    if not np.isnan(share).all():
-        ends = {"Worst": int(np.nanargmin(share)), "best": int(np.nanargmax(share))}
-        title = ", ".join(
-            f"{word}: {shorten(classes[k], NAME_LENGTH)} ({share[k]:.0f} %)"
-            for word, k in ends.items()
-        )
-        if len(kept) < len(classes):
-            title += f"; the {len(kept)} of {len(classes)} classes with the most mistakes"
+    title = "No videos" if table.isna().all(axis=None) else f"Worst: {table.mean(axis=1).idxmin()}"
+    if len(kept) < len(classes):
+        title += f"; the {len(kept)} of {len(classes)} classes with the most mistakes"
     panel = BarPanel(
         table,
         "true class",

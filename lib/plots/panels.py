@@ -77,7 +77,8 @@ def line_panels(panels: Sequence[LinePanel], figsize: tuple[float, float]) -> Fi
             axis.plot(line.x, line.y, marker, color=line.color, label=line.label)
         axis.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title, ylim=panel.ylim)
         axis.grid(visible=True)
-        _add_legend(axis, is_outside=len(panels) == 1)
+        if any(line.label for line in panel.lines):
+            axis.legend()
     return figure
 
 
@@ -97,8 +98,9 @@ def bar_panels(
     )
     for axis, panel in zip(axes[0], panels, strict=True):
         _draw_bars(axis, panel, is_horizontal)
-        if panel.table.shape[1] > 1:
-            _add_legend(axis, is_outside=len(panels) == 1)
+    if panels[0].table.shape[1] > 1:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper")
     return figure
 
 
@@ -124,12 +126,6 @@ def _draw_bars(axis: Axes, panel: BarPanel, is_horizontal: bool) -> None:
         axis.invert_yaxis()
     if panel.limit is not None:
         set_limits(0, panel.limit)
-
-
-def _add_legend(axis: Axes, is_outside: bool) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        outside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-        axis.legend(**outside if is_outside else {})
 
 
 def message_figure(text: str) -> Figure:

@@ -1,6 +1,7 @@
 """Figures of training: the schedule before it, learning curves during and after it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -13,32 +14,26 @@ from lib.runs.progress import LOG_COLUMNS
 from lib.train.schedule import learning_rate, ramp_up
 
 PERCENT = (0, 102)  # limits of an axis
-CURVES = (  # title; name of the y-axis; its limits; colors of the lines; entries named in the title
-    (
-        "Loss",
+CURVES = {  # title: name of the y-axis, its limits, keys with colors, keys in the title
+    "Loss": (
         "cross-entropy (nats)",
         None,
         {"loss/labeled": LABELED, "loss/unlabeled": UNLABELED, "loss/distillation": RATE},
-        ("loss/total",),
-        "nothing logged yet",
+        ["loss/total"],
     ),
-    (
-        "Pseudo-labels",
+    "Pseudo-labels": (
         "fraction of clips (%)",
         PERCENT,
         {"ssl/mask_rate": RATE, "ssl/pseudo_label_accuracy": ACCURACY},
-        ("ssl/mask_rate", "ssl/pseudo_label_accuracy"),
-        "none, a supervised run",
+        ["ssl/mask_rate", "ssl/pseudo_label_accuracy"],
     ),
-    (
-        "Top-1",
+    "Top-1": (
         "correct (%)",
         PERCENT,
         {"train/top1_clip": LABELED, "eval/top1_video": ACCURACY},
-        ("eval/top1_video",),
-        "not validated yet",
+        ["eval/top1_video"],
     ),
-)
+}
 
 
 def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
@@ -51,11 +46,11 @@ def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
     if not len(log):
         return message_figure("no epoch of this run has ended yet")
     panels = []
-    for title, ylabel, ylim, colors, in_title, missing in CURVES:
+    for title, (ylabel, ylim, colors, in_title) in CURVES.items():
         lines = [_line(log, key, color) for key, color in colors.items() if key in log]
         ends = [LOG_COLUMNS[key].labeled(_last(log, key)) for key in in_title if _has(log, key)]
         if with_values:
-            title = f"{title}: {', '.join(ends) or missing}"
+            title = ", ".join(ends) or f"{title}: nothing logged"
         panels.append(LinePanel(lines, "epoch", ylabel, title, ylim))
     figure = line_panels(panels, (11, 3.4))
     for axis in figure.axes:
@@ -95,13 +90,10 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
         line = Line(steps / steps_per_epoch, values, color)
         panels.append(LinePanel([line], "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12))))
     figure = line_panels(panels, (5.5 * len(panels), 2.6))
-    title = f"{settings.epochs} epochs of {steps_per_epoch} steps; "
-    if settings.warmup_epochs:
-        title += f"warm-up to epoch {settings.warmup_epochs:g}, then "
-    title += f"the learning rate falls from {settings.lr:g} to 0"
-    if settings.lr_restart_epochs:
-        title += f", again after epochs {settings.lr_restart_epochs}"
-    figure.suptitle(title)
+    figure.suptitle(
+        f"{settings.epochs} epochs of {steps_per_epoch} steps, warm-up to epoch "
+        f"{settings.warmup_epochs:g}, restarts after epochs {settings.lr_restart_epochs or 'none'}"
+    )
     return figure
 
 
@@ -118,22 +110,15 @@ def plot_validation_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> Figure
     Args:
         logs: Group of runs -> their logs; runs of one group have one color.
     """
-    key, lines, ends = "eval/top1_video", [], []
-    for number, (group, logs_of_group) in enumerate(logs.items()):
-        label = group
-        for log in logs_of_group:
-            if not _has(log, key):
-                continue
-            points = log[["seconds", key]].dropna()
-            color = COLORS[number % len(COLORS)]
-            lines.append(Line(points["seconds"] / 60, points[key], color, label))
-            ends.append(_last(log, key))
-            label = None
-    title = "No run was validated yet"
-    if ends:
-        low, high = f"{min(ends):.1f} %", f"{max(ends):.1f} %"
-        interval = f"at {low}" if low == high else f"between {low} and {high}"
-        title = f"Validation ends {interval}"
+    key, lines = "eval/top1_video", []
+    for (group, logs_of_group), color in zip(logs.items(), cycle(COLORS), strict=False):
+        points = [log[["seconds", key]].dropna() for log in logs_of_group if _has(log, key)]
+        labels = [group, *[None] * len(points)]  # once in the legend
+        lines += [
+            Line(part["seconds"] / 60, part[key], color, label)
+            for part, label in zip(points, labels, strict=False)
+        ]
+    title = "" if lines else "No run was validated yet"
     xlabel = "training time (minutes)"
     panel = LinePanel(lines, xlabel, "validation top-1 (%)", title, PERCENT)
     return line_panels([panel], (REPORT_WIDTH, 3.8))

@@ -91,7 +91,7 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     words.wait_for(timeout=30_000)  # the page shows the first step by itself
     notebook.screenshot("2_loader", explorer)
     first = explorer.locator("img").last.get_attribute("src")
-    explorer.get_by_role("button", name="next step").click()
+    explorer.get_by_label("step").press("ArrowUp")
     notebook.page.wait_for_function(
         "first => ![...document.images].some(image => image.getAttribute('src') === first)",
         arg=first,

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def perfect(result: SplitResult) -> SplitResult:
 
 
 def cell_buttons(browser: EvaluationBrowser) -> list:
-    return [button for row in browser.matrix.widget.children[4::3] for button in row.children]
+    return [cell for cell in browser.matrix.children if isinstance(cell, widgets.Button)]
 
 
 # --- The browser ----------------------------------------------------------------------------------
