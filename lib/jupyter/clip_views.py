@@ -31,7 +31,7 @@ from lib.plots.augmentations import describe_strong, preview_scene_augmentation,
 from lib.plots.clips import with_boxes
 from lib.plots.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
-CACHED_CLIPS = 8  # decoded clips in memory: turning most knobs decodes nothing
+CACHED, MAX_WHOLE_MB = 4, 100  # decoded videos or clips in memory; size of a whole video
 NO_BOXES = "no person boxes: notebook 1 detects them (person_boxes)"
 
 
@@ -118,9 +118,16 @@ class _WeakView(NamedTuple):
         return self.drawn.frame_indices.tolist()
 
 
-@lru_cache(CACHED_CLIPS)
-def _read(record: VideoRecord, indices: tuple[int, ...]) -> np.ndarray:
+@lru_cache(CACHED)
+def _decode(record: VideoRecord, indices: tuple[int, ...]) -> np.ndarray:
     return read_frames(record, np.array(indices))
+
+
+def _read(record: VideoRecord, indices: np.ndarray) -> np.ndarray:
+    """Read frames; a small video is decoded whole, so that other clips of it are cached too."""
+    if record.num_frames * record.height * record.width * 3 <= MAX_WHOLE_MB * 1e6:
+        return _decode(record, tuple(range(record.num_frames)))[indices]
+    return _decode(record, tuple(indices.tolist()))
 
 
 def clip_views(
@@ -191,7 +198,7 @@ def _weak_view(
 ) -> _WeakView:
     record = dataset.record(row)
     drawn = pipeline.draw(record, make_generator(settings.seed, position))
-    frames = _read(record, tuple(drawn.frame_indices.tolist()))
+    frames = _read(record, drawn.frame_indices)
     boxes = mask = None
     if person_boxes is not None:
         boxes = person_boxes.lookup(row, drawn.frame_indices, settings.person_min_score)
