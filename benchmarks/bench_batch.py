@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.bench_data import report
-from lib.batch.job import run_job
+from lib.batch.jobs import RunJob
 from lib.batch.local import Pool
 from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT
@@ -40,7 +40,7 @@ from pathlib import Path
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
 from lib.evaluate.invariance import invariance_of
-from lib.train.setup import read_settings
+from lib.params import read_settings
 from lib.train.fit import fit
 run = fit(read_settings([Path(path) for path in sys.argv[1:]]))
 settings = EvaluateSettings(run_dir=str(run.folder))
@@ -69,9 +69,9 @@ def python(*arguments: str) -> None:
 def main() -> None:
     """Run all measurements."""
     seconds, _ = measure(lambda: python("-m", "lib.batch", "--help"))
-    report("python -m lib.batch --help", f"{seconds:.2f} s", "1 s")
+    report("python -m lib.batch --help", f"{seconds:.2f} s", "4 s")
     seconds, _ = measure(lambda: python("-m", "lib.batch", "params", "--dry-run"))
-    report("plan of all experiments", f"{seconds:.2f} s", "2 s")
+    report("plan of all experiments", f"{seconds:.2f} s", "6 s")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         make_synthetic(
@@ -83,11 +83,10 @@ def main() -> None:
         (study / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         for name in ("direct", "batch"):
             (study / f"{name}.yaml").write_text(f"run_dir: {work / 'runs' / name}\n")
-        files = [str(study / name) for name in ("recipe.yaml", "direct.yaml")]
-        direct = measure(lambda: python("-c", DIRECT, *files))
+        direct = measure(lambda: python("-c", DIRECT, str(study / "direct.yaml")))
         (planned,) = read_plan([study / "batch.yaml"])
         pool = Pool([{}], [planned])
-        batch = measure(lambda: pool.do([run_job(planned, "batch", 1)]))
+        batch = measure(lambda: pool.do([RunJob(planned, "batch")]))
     if pool.failures:
         sys.exit(f"the run failed: {pool.failures}")
     for name, (seconds, cpu), target in (

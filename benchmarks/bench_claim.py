@@ -2,12 +2,12 @@
 
     python -m benchmarks.bench_claim --seeds 8
     python -m benchmarks.bench_claim --report --figure demo.png    # what is there so far
-    python -m benchmarks.bench_claim --study ablation_small --seeds 3 --arithmetics "as is"
+    python -m benchmarks.bench_claim --study demo/ablation_small --seeds 3 --arithmetics "as is"
 
 Trains and tests each group of the study for seeds 0, 1, ... in every arithmetic, without notebooks,
 and prints the distribution of top-1 and in how many pairs of seed and arithmetic the claims of
 `params/claims.csv` hold. Results are in `outputs/bench_claim/<study>.csv`, a row a test list; the
-same command goes on where it was interrupted. Weights perturbed by one millionth stand in for
+same command continues where it was interrupted. Weights perturbed by one millionth stand in for
 another processor's kernels, which round differently.
 """
 
@@ -131,7 +131,9 @@ def measure(
                 if (key & (done["group"] == group)).any():
                     continue
                 prepare_for(settings)
-                folder = path.parent / study / f"{group}_seed{seed}_{name.replace(' ', '_')}"
+                folder = (
+                    path.parent / Path(study).name / f"{group}_seed{seed}_{name.replace(' ', '_')}"
+                )
                 rows = run_once(settings, name, seed, folder).items()
                 is_new = not path.exists()
                 with path.open("a", newline="") as file:
@@ -154,7 +156,7 @@ def report(study: str, path: Path) -> None:
     )
     rows, holds = [], []
     claims = pd.read_csv(PROJECT_ROOT / "params" / "claims.csv")
-    for claim in claims[claims["study"] == study].itertuples():
+    for claim in claims[claims["study"] == Path(study).name].itertuples():
         better, worse = (claim.better, claim.split), (claim.worse, claim.split)
         if better not in wide or worse not in wide:
             continue
@@ -193,14 +195,14 @@ def main() -> None:
     """Measure what is missing and print what there is."""
     parser = argparse.ArgumentParser(prog="benchmarks.bench_claim", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--study", default="demo", help="a folder of params/")
+    parser.add_argument("--study", default="demo", help="a folder below params/")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--arithmetics", nargs="+", choices=ARITHMETICS, default=list(ARITHMETICS))
     parser.add_argument("--groups", nargs="+", default=[], help="of the study; all if not given")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--figure", type=Path, help="a picture of all runs that are there")
     arguments = parser.parse_args()
-    path = OUTPUTS / f"{arguments.study}.csv"
+    path = OUTPUTS / f"{Path(arguments.study).name}.csv"
     if not arguments.report:
         chosen = arguments.arithmetics, arguments.groups
         measure(arguments.study, arguments.seeds, *chosen, path)

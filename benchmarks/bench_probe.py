@@ -19,13 +19,13 @@ import yaml
 
 from lib.config import TrainSettings
 from lib.data.dataset import draw_labeled_rows
+from lib.params import read_settings
 from lib.runs.distributed import DistContext
 from lib.train.linear_probe import self_train
 from lib.train.scoring import metrics, score_videos
 from lib.train.setup import (
     build_run_model,
     load_data,
-    read_settings,
     run_normalize,
     val_protocol,
 )
@@ -99,7 +99,7 @@ def draw_figure(
 def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="recipe and run of a probe")
+    parser.add_argument("files", nargs="+", type=Path, help="run file of a probe")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument(
         "--group", nargs="+", action="append", default=[], metavar="NAME SHARE TOP1 …"

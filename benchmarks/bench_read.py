@@ -23,10 +23,10 @@ from lib.config import PROJECT_ROOT
 from lib.data.clip_sampling import uniform_clip_indices
 from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
+from lib.params import read_settings
 from lib.prepare.inspect_videos import inspect_video
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.distributed import DistContext
-from lib.train.setup import read_settings
 from lib.train.streams import paired_batches
 from lib.train.trainer import Trainer
 

@@ -73,7 +73,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clips", type=float, default=ANCHOR, help="a second, of one GPU")
     given = parser.parse_args()
-    runs = read_plan([f"params/{study}" for study in STUDIES])
+    runs = read_plan([f"params/paper/{study}" for study in STUDIES])
     costs = pd.DataFrame([row_of(run, given.clips) for run in runs])
     rows = []
     for (study, kind), group in costs.groupby(["study", "runs"], sort=False):

@@ -26,7 +26,7 @@ BATCH = """
 import sys
 from pathlib import Path
 import torch
-from lib.train.setup import read_settings
+from lib.params import read_settings
 from lib.train.fit import trainer
 from lib.train.streams import paired_batches
 from lib.runs.distributed import World
@@ -60,10 +60,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    demo = [PROJECT_ROOT / "params" / "demo" / name for name in ("recipe.yaml", "semi_seed0.yaml")]
     with tempfile.TemporaryDirectory() as folder:
         make_synthetic(Path(folder) / "data" / "synthetic", parts=PARTS)
-        arguments = folder, *map(str, demo)
+        arguments = folder, str(PROJECT_ROOT / "params" / "demo" / "semi.yaml")
         starts: dict[str, Callable[[], None]] = {
             "import torch": lambda: python("-c", "import torch"),
             "import lib.train.fit": lambda: python("-c", "import lib.train.fit"),

@@ -1,33 +1,42 @@
-"""Settings of a notebook: from its parameters cell, and as it prints them."""
+"""Settings from YAML files, from the command line, and from a notebook's parameters cell.
+
+A run is a run file and the recipes above it: every `recipe.yaml` in the folder of the run file and
+in the folders above that, up to the first folder without one. The outermost applies first, the run
+file last. Its place gives the folder of its results: the run file `params/paper/ucf101/semi.yaml`
+goes to `outputs/paper/ucf101/semi`. A run file with `seeds: [0, 1, 2]` is one run for each seed.
+"""
 
 import ast
-import json
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ValidationError
 
-from lib.config import Settings
+from lib.config import PathText, Settings, TrainSettings
 from lib.registry import did_you_mean
 
-AUTO = "auto"  # left to the footage and the machine (`lib.prepare.auto_settings`)
+AUTO = "auto"  # chosen from the footage and the machine (`lib.prepare.auto_settings`)
+RECIPE = "recipe.yaml"  # what the runs below its folder share
+SEEDS = "seeds"
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
+# --- Checking -------------------------------------------------------------------------------------
+
+
 def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: str) -> AnySettings:
-    """Check values and return them as settings.
+    """Check values and return them as settings; a field without a value keeps its default.
 
     Args:
-        model: The settings to make.
-        values: One value per field name; fields that are not given keep their default.
-        source: Where the values are from, for the message (a file or a notebook).
+        model: The class of the settings.
+        values: Field name -> value.
+        source: Origin of the values, for the message (a file or a notebook).
 
     Raises:
-        ValueError: Naming `source`, every wrong field, what is wrong, and the near miss of a name.
+        ValueError: Names `source` and, for every wrong field, the problem and a close name.
     """
     try:
         return model(**values)
@@ -39,7 +48,7 @@ def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: s
 def _explain(problem: Any, model: type[Settings]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
-        return f"{name}: no such parameter{did_you_mean(name, model.model_fields)}"
+        return _unknown(name, model)
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return message
@@ -48,24 +57,42 @@ def _explain(problem: Any, model: type[Settings]) -> str:
         has_e = "e" in problem["input"].lower()
         hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if has_e else " (write it without quotes)"
     if problem["input"] == AUTO:
-        hint = " (lib.batch fills it in; by hand take params.yaml of a run that it has begun)"
+        hint = " (only lib.batch fills in 'auto'; copy the value from params.yaml of such a run)"
     return f"{name}: {message}, got {problem['input']!r}{hint}"
 
 
-def notebook_defaults(notebook: Path) -> dict[str, Any]:
-    """Return the literal defaults of a notebook's parameters cell.
+def _unknown(name: str, model: type[Settings]) -> str:
+    return f"{name}: no such parameter{did_you_mean(name, model.model_fields)}"
+
+
+def parse_values(model: type[Settings], name: str, text: str) -> list[Any]:
+    """Return the values of a field from the command line, separated by commas.
+
+    Text fields take the text as it is, paths also with commas, and `null` is None where the field
+    may be None; everything else is YAML.
 
     Raises:
-        ValueError: If no cell has the tag `parameters`.
+        ValueError: If there is no such field, or the text is not valid YAML.
     """
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            return {
-                statement.target.id: ast.literal_eval(statement.value)
-                for statement in ast.parse("".join(cell["source"])).body
-                if isinstance(statement, ast.AnnAssign)
-            }
-    raise ValueError(f"{notebook}: no cell tagged 'parameters'")
+    if name not in model.model_fields:
+        raise ValueError(_unknown(name, model))
+    kinds = _types(model, name)
+    if PathText in kinds or str in kinds:
+        texts = [text] if PathText in kinds else [part.strip() for part in text.split(",")]
+        return [None if part == "null" and type(None) in kinds else part for part in texts]
+    try:
+        return yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: {text!r} is not valid YAML: {error}") from error
+
+
+def _types(model: type[Settings], name: str) -> tuple[Any, ...]:
+    """Return the types that a value of a field may have."""
+    hint = get_type_hints(model, include_extras=True)[name]
+    return (hint,) if get_origin(hint) is list else (hint, *get_args(hint))
+
+
+# --- YAML files -----------------------------------------------------------------------------------
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -90,16 +117,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_layers(files: Iterable[Path], read: Callable = read_yaml) -> dict[str, Any]:
-    """Return flat YAML files laid over each other; errors as in `read_yaml`, which `read` is."""
-    values: dict[str, Any] = {}
-    for path in files:
-        values |= read(path)
-    return values
-
-
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice, and what can grow without end."""
+    """SafeLoader that rejects duplicate keys and aliases (YAML bombs)."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -115,35 +134,85 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-RECIPE = "recipe.yaml"  # what the runs of a study share
+# --- Runs -----------------------------------------------------------------------------------------
 
 
 def is_run_file(path: Path) -> bool:
-    """Whether a file is a run of a study: YAML beside a recipe."""
-    is_one = path.suffix == ".yaml" and path.name != RECIPE
-    return is_one and (path.parent / RECIPE).is_file()
+    """Return True for a run of a study: a YAML file next to a recipe."""
+    is_yaml = path.suffix == ".yaml" and path.name != RECIPE
+    return is_yaml and (path.parent / RECIPE).is_file()
 
 
-def parameter_files(run_file: Path) -> list[Path]:
-    """Return the files that a run consists of; a later one wins, as with papermill's `-f … -f …`.
+def parameter_files(path: Path) -> list[Path]:
+    """Return the recipes above a YAML file, outermost first, and the file itself."""
+    path, recipes = path.absolute(), []
+    for folder in path.parents:
+        if not (folder / RECIPE).is_file():
+            break
+        recipes.insert(0, folder / RECIPE)
+    return [file for file in recipes if file != path] + [path]
 
-    They are what several studies share, if the first line of the recipe names such a file, as
-    `# over: ../paper.yaml` does, the recipe of the study, and the run file.
+
+def read_layers(files: Iterable[Path], read: Callable = read_yaml) -> dict[str, Any]:
+    """Return the values of flat YAML files, of which a later one overrides the earlier ones."""
+    values: dict[str, Any] = {}
+    for path in files:
+        values |= read(path)
+    return values
+
+
+def read_run_file(path: Path, read: Callable = read_yaml) -> dict[str, Any]:
+    """Return the parameters of a run file with those of its recipes and its `run_dir`.
 
     Raises:
-        ValueError: If no recipe stands beside the run file, or what it is laid over is not there.
+        ValueError: If one of the files cannot be read.
     """
-    if not is_run_file(run_file):
-        raise ValueError(f"{run_file}: no {RECIPE} beside it; a study has a recipe and run files")
-    recipe = run_file.parent / RECIPE
-    with open(recipe, encoding="utf-8") as file:
-        found = re.match(r"# over: (\S+)", file.readline())
-    if found is None:
-        return [recipe, run_file]
-    shared = (recipe.parent / found[1]).resolve()
-    if not shared.is_file():
-        raise ValueError(f"{recipe}: its first line names {found[1]}, which is not there")
-    return [shared, recipe, run_file]
+    files = parameter_files(path)
+    values = read_layers(files, read)
+    if len(files) > 1:
+        root = files[0].parent.parent  # of all studies, usually params/
+        values = {
+            "run_dir": str(Path("outputs", files[-1].relative_to(root).with_suffix("")))
+        } | values
+    return values
+
+
+def split_seeds(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of one run for each of `seeds`, or these if there are none.
+
+    A seed sets `seed` and `labeled_seed`, and is added to the name of `run_dir`.
+
+    Raises:
+        ValueError: If `seeds` is not a list of whole numbers.
+    """
+    single = {name: value for name, value in values.items() if name != SEEDS}
+    if SEEDS not in values:
+        return [single]
+    seeds = values[SEEDS]
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f": {SEEDS}: must be a list of whole numbers, as in [0, 1, 2]")
+    return [
+        single | {"seed": s, "labeled_seed": s, "run_dir": f"{single['run_dir']}_seed{s}"}
+        for s in seeds
+    ]
+
+
+def read_settings(files: Iterable[Path]) -> TrainSettings:
+    """Return the settings of one run; a later file overrides the earlier ones.
+
+    Args:
+        files: A run file, whose recipes apply too, or the `params.yaml` of a run. Of several
+            `seeds` the first is taken.
+
+    Raises:
+        ValueError: If a file or a value cannot be used.
+    """
+    files = list(files)
+    values = read_layers(files, read_run_file)
+    return make_settings(TrainSettings, split_seeds(values)[0], ", ".join(map(str, files)))
+
+
+# --- Notebooks ------------------------------------------------------------------------------------
 
 
 def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> AnySettings:
@@ -153,24 +222,22 @@ def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> A
     Papermill only logs a warning for a name that the notebook does not declare; here it is an
     error.
 
-    Args:
-        model: The notebook's settings.
-        namespace: The notebook's `globals()`.
-
     Raises:
         ValueError: If a parameter is missing, unknown or has a value that cannot be used.
     """
-    known = list(model.model_fields)
-    unknown = sorted(_injected_names(namespace) - set(known))
-    wrong = [f"{name}: no such parameter{did_you_mean(name, known)}" for name in unknown]
-    wrong += [
+    names = list(model.model_fields)
+    unknown = sorted(_injected_names(namespace) - set(names))
+    problems = [_unknown(name, model) for name in unknown]
+    problems += [
         f"{name}: not set; the parameters cell declares it"
-        for name in known
+        for name in names
         if name not in namespace
     ]
-    if wrong:
-        raise ValueError("\n  ".join(["parameters of this notebook that cannot be used", *wrong]))
-    return make_settings(model, {name: namespace[name] for name in known}, "this notebook")
+    if problems:
+        raise ValueError(
+            "\n  ".join(["parameters of this notebook that cannot be used", *problems])
+        )
+    return make_settings(model, {name: namespace[name] for name in names}, "this notebook")
 
 
 def _injected_names(namespace: Mapping[str, Any]) -> set[str]:

@@ -1,7 +1,7 @@
-"""Where settings look up a name: the tables of augmentations and objectives.
+"""Names that settings may have: those in the tables of augmentations and objectives.
 
-The tables stand beside the functions that they name, and those need torch, which takes seconds to
-import: a table is opened when a name is looked up, not before.
+Each table is in the module of the functions that it names. Those modules import the settings or
+take seconds to import, so a table is imported when a name is looked up.
 """
 
 import difflib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def operations() -> list[str]:
-    """Return the names of RandAugment's operations, the groups first."""
+    """Return the names of RandAugment's groups and operations."""
     from lib.augment.ops import RANDAUGMENT_OPS
     from lib.augment.randaugment import OPERATION_GROUPS
 
@@ -45,19 +45,19 @@ def objectives() -> "dict[str, type[Objective]]":
     return OBJECTIVES
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return the question, to be put behind an error, whether a name that is known was meant."""
-    close = difflib.get_close_matches(name, known, n=1)
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """Return the hint `; did you mean …?` for the end of an error; empty without a close name."""
+    close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
     def check(name: str) -> str:
-        known = list(table())
-        if name in known:
+        names = list(table())
+        if name in names:
             return name
-        hint = did_you_mean(name, known) or ";"
-        raise ValueError(f"no such name{hint} There are {', '.join(known)}")
+        hint = did_you_mean(name, names) or ";"
+        raise ValueError(f"no such name{hint} There are {', '.join(names)}")
 
     return AfterValidator(check)
 

@@ -2,6 +2,7 @@
 """Every experiment in `params/` against the configs of the reference, as facts in a table."""
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from lib.batch.plan import by_hand, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.evaluate.run_results import group_of
 from lib.models.networks import model_names
-from lib.params import RECIPE, notebook_defaults, parameter_files, read_layers, read_yaml
+from lib.params import RECIPE, parameter_files, read_run_file, read_settings, read_yaml, split_seeds
 from lib.prepare.catalog import CATALOG
 from lib.prepare.requirements import data_requirements
 from lib.report.verdict import CLAIMS, EXPECTED, of_study
@@ -176,7 +177,7 @@ def test_the_studies_are_known(runs):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
+def test_papers_recipes_leave_nothing_to_the_small_defaults(study, runs):
     of_the_machine = {"run_dir", "prepared_dir", "tensorboard"}
     not_of_the_paper = {
         "threshold_momentum",
@@ -192,44 +193,49 @@ def test_nothing_is_left_to_the_small_defaults_of_the_notebook(study, runs):
         "probe_l2",
         "self_training_rounds",
     }  # off in the notebook as well
-    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
     for name, run in runs.items():
         if name.startswith(f"{study}/"):
-            fields = type(run.settings).model_fields
-            left = set(fields) - set(run.parameters) - of_the_machine
+            left = set(type(run.settings).model_fields) - set(run.parameters) - of_the_machine
             assert left <= not_of_the_paper
-            assert all(defaults[field] == fields[field].default for field in left)
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_what_the_papers_studies_share_stands_once(study):
-    shared, recipe = (read_yaml(path) for path in (PARAMS / "paper.yaml", PARAMS / study / RECIPE))
+def test_values_that_the_papers_studies_share_are_written_once(study):
+    shared, recipe = (
+        read_yaml(path) for path in (PARAMS / "paper" / RECIPE, PARAMS / "paper" / study / RECIPE)
+    )
     assert [name for name in recipe if name in shared and recipe[name] == shared[name]] == []
 
 
-def test_papermill_itself_lays_the_files_over_each_other_as_the_plan_does(runs, tmp_path):
-    """By the command that the plan prints; of the notebook nothing is executed."""
-    run = runs["ucf101/supervised_strong_100percent"]
-    command = by_hand(run.source).replace("out.ipynb", str(tmp_path / "out.ipynb")).split()
-    assert command[0] == "papermill" and command.count("-f") == 3
+@pytest.mark.parametrize("name", ["ucf101/supervised_strong_100percent", "demo/semi_seed1"])
+def test_the_command_by_hand_gives_papermill_the_planned_parameters(name, runs, tmp_path):
+    """Of the notebook nothing is executed."""
+    run = runs[name]
+    command = shlex.split(by_hand(run).replace("out.ipynb", str(tmp_path / "out.ipynb")))
+    assert command[0] == "papermill" and command.count("-f") == name.startswith("ucf101") + 1
     command = [sys.executable, "-m", *command, "--prepare-only"]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
     notebook = json.loads((tmp_path / "out.ipynb").read_text())
     assert notebook["metadata"]["papermill"]["parameters"] == run.parameters
-    assert run.parameters["labeled_batch"] == 128 and run.parameters["unlabeled_batch"] == 40
 
 
-def test_a_recipe_that_is_laid_over_nothing_says_so(tmp_path):
-    (tmp_path / "study").mkdir()
-    recipe, run = tmp_path / "study" / RECIPE, tmp_path / "study" / "a.yaml"
-    recipe.write_text("# over: ../gone.yaml\nseed: 1\n")
-    run.write_text("epochs: 2\n")
-    with pytest.raises(ValueError, match=r"recipe.yaml: its first line names ../gone.yaml"):
-        parameter_files(run)
-    shared = tmp_path / "gone.yaml"
-    shared.write_text("seed: 0\nlr: 0.5\n")
-    assert parameter_files(run) == [shared, recipe, run]
-    assert read_layers(parameter_files(run)) == {"seed": 1, "lr": 0.5, "epochs": 2}
+def test_recipes_apply_by_their_place_and_give_the_run_dir(tmp_path):
+    recipe, inner = tmp_path / "all" / RECIPE, tmp_path / "all" / "study" / RECIPE
+    inner.parent.mkdir(parents=True)
+    recipe.write_text("seed: 1\nlr: 0.5\nepochs: 1\n")
+    inner.write_text("epochs: 2\nmomentum: 0.5\n")
+    run = inner.with_name("a.yaml")
+    run.write_text("momentum: 0.8\n")
+    assert parameter_files(run) == [recipe, inner, run]
+    values = {"seed": 1, "lr": 0.5, "epochs": 2, "momentum": 0.8}
+    assert read_run_file(run) == values | {"run_dir": "outputs/all/study/a"}
+    run.write_text("run_dir: elsewhere\nseeds: [3, 4]\n")
+    found = [(v["run_dir"], v["seed"], v["labeled_seed"]) for v in split_seeds(read_run_file(run))]
+    assert found == [("elsewhere_seed3", 3, 3), ("elsewhere_seed4", 4, 4)]
+    assert read_settings([run]).run_dir == "elsewhere_seed3"
+    run.write_text("seeds: 3\n")
+    with pytest.raises(ValueError, match=r"a.yaml: seeds: must be a list"):
+        read_plan([run])
 
 
 @pytest.mark.parametrize("study", ["ablation", "ablation_small"])

@@ -1,7 +1,8 @@
-"""The jobs of a batch on a Slurm cluster, or by the same way without one, with submitit.
+"""Submission of a batch to Slurm, with submitit.
 
 Each run is a job of a Slurm array; it waits for the data, and the reports wait for it. A job that
-is preempted or reaches its time limit saves a checkpoint, is queued again, and goes on exactly.
+is preempted or reaches its time limit saves a checkpoint, is queued again, and continues exactly.
+A run over several machines is one task per GPU.
 """
 
 import os
@@ -9,30 +10,30 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.batch.job import POLL_S, Batch, Job, has_results, stop
+from lib.batch.jobs import POLL_S, Batch, Job, JobError
+from lib.batch.local import LOCKED_POLL_S
 from lib.batch.plan import COMPLETE, state_of
 from lib.config import PROJECT_ROOT
-from lib.fileio import write_text
+from lib.fileio import LockedError, write_text
 from lib.runs.run_dir import RunDir
 
-LOCKED_WAIT_S = 120.0  # for what is left of a job that was queued again
+LOCKED_WAIT_S = 120.0  # for the remains of a job that was queued again
 SIGNAL_DELAY_S = 120  # between SIGTERM and the time limit
 MAX_REQUEUES = 1000  # after time limits; preemptions do not count
 PORT = 29400
 _SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
-os.environ.setdefault(_SIGNAL, "TERM")  # submitit reads it once; the same signal from everywhere
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each run of a batch gets.
+    """Resources of each run.
 
     Attributes:
         nodes: Machines.
@@ -53,135 +54,132 @@ class Resources:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        """Raise ValueError for amounts that cannot be."""
+        """Raise ValueError for impossible amounts."""
         for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("hours", 1 / 60)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name}: must be at least {least:.2g}")
 
+    @property
+    def tasks_per_node(self) -> int:
+        """One per GPU of a run over several machines; else one, which starts the others."""
+        return max(1, self.gpus) if self.nodes > 1 else 1
+
     def for_sbatch(self) -> dict[str, Any]:
-        """Return them as sbatch calls them."""
+        """Return the resources by sbatch's names."""
         values = {
             "partition": self.partition,
             "nodes": self.nodes,
-            "ntasks_per_node": 1,  # it starts the others of its machine
+            "ntasks_per_node": self.tasks_per_node,
             "gpus_per_node": self.gpus or None,
-            "cpus_per_task": self.cpus,
+            "cpus_per_task": max(1, self.cpus // self.tasks_per_node),
             "time": max(1, round(60 * self.hours)),
             "mem": None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}MB",
         }
         return {name: value for name, value in values.items() if value is not None}
 
 
-def check_executor(executor: str) -> None:
+def check_slurm() -> None:
     """Raise ValueError, with the remedy, if jobs cannot be submitted from here."""
     if find_spec("submitit") is None:
-        raise ValueError(
-            f"--executor {executor} needs the package submitit; pip install -e '.[cluster]'"
-        )
-    if executor == "slurm" and shutil.which("sbatch") is None:
+        raise ValueError("--executor slurm needs the package submitit; pip install -e '.[cluster]'")
+    if shutil.which("sbatch") is None:
         raise ValueError(
             "--executor slurm: there is no Slurm on this machine (no program sbatch); call it "
             "where jobs are submitted, or leave --executor out"
         )
 
 
-# --- What a job does ------------------------------------------------------------------------------
+# --- On the cluster -------------------------------------------------------------------------------
 
 
-class ClusterJob:
-    """A job of a batch as submitit calls it, on every machine that it got.
+class SlurmJob:
+    """A job of a batch as submitit calls it, in every task of a Slurm job.
 
     Args:
         job: The job.
-        slot: Environment variables of its share of the machine.
-        settings_file: All settings of its run, for more than one machine.
+        settings_file: All settings of its run, for more than one task.
     """
 
-    def __init__(self, job: Job, slot: dict[str, str], settings_file: Path | None = None):
-        self.job, self.slot, self.settings_file = job, slot, settings_file
+    def __init__(self, job: Job, settings_file: Path | None = None):
+        self.job, self.settings_file = job, settings_file
         self.process: subprocess.Popen | None = None
 
     def __call__(self) -> str:
-        """Do the job and return its title.
+        """Do the job and return its result.
 
         Raises:
-            RuntimeError: If it failed; says where its log is.
+            RuntimeError: If it failed; gives the folder of its log.
         """
         import submitit
 
         here = submitit.JobEnvironment()
         if here.num_tasks > 1 and not RunDir(self.job.folder).is_finished():
-            self._train_on_all(here)
+            self._train_as_task(here)
         if here.global_rank > 0:
             return self.job.title
-        give_up, status = time.monotonic() + LOCKED_WAIT_S, 0
-        while not self.job.is_complete():
-            status = self._wait(self.job.start(self._environment()))
-            if status:
-                print(f"{self.job.title}: {self.job.last_line()}", flush=True)
-            if not self.job.is_tried_again(status, give_up):
-                break
-            time.sleep(max(0.0, self.job.not_before - time.monotonic()))
-        if status:
-            raise RuntimeError(
-                f"{self.job.title} failed: {self.job.problem(status)}; see {self.job.log_path}"
-            )
-        return self.job.title
+        give_up = time.monotonic() + LOCKED_WAIT_S
+        while True:
+            try:
+                return self.job.do(_threads())
+            except LockedError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(LOCKED_POLL_S)
+            except JobError as error:
+                print(f"{self.job.title}: {error}", flush=True)
+                self.job.tries -= 1
+                if self.job.tries <= 0:
+                    raise RuntimeError(
+                        f"{self.job.title} failed: {error}; see {self.job.log_path}"
+                    ) from None
 
-    def _train_on_all(self, here: Any) -> None:
-        """Be one machine's torchrun of a run over several."""
-        num_processes = self._num_processes(here.num_nodes)
-        print(f"{self.job.title}: {num_processes} processes on this machine", flush=True)
-        first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # where the batch script runs: task 0
-        port = PORT + int(here.raw_job_id) % 1000
-        command = [sys.executable, "-m", "torch.distributed.run"]
-        command += [f"--nnodes={here.num_nodes}", f"--nproc-per-node={num_processes}"]
-        command += [f"--node-rank={here.global_rank}"]
-        command += [f"--master-addr={first}", f"--master-port={port}"]
-        command += ["-m", "lib.train.fit", str(self.settings_file)]
-        environment = os.environ | self._environment(num_processes)
-        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SIGNAL_DELAY_S)  # it kills after 30 s
-        process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
-        if status := self._wait(process):
-            raise RuntimeError(f"{self.job.title}: torchrun ended with status {status}")
-
-    def _num_processes(self, num_nodes: int) -> int:
-        """Return one per GPU that this job may use here, else this machine's share of them."""
-        import torch
-
-        settings = self.job.run.settings
-        gpus = 0 if settings.device == "cpu" else torch.cuda.device_count()
-        return gpus or max(1, settings.num_processes // num_nodes)
-
-    def _environment(self, num_processes: int = 1) -> dict[str, str]:
-        cores = os.environ.get("SLURM_CPUS_PER_TASK")
-        if cores is None or "OMP_NUM_THREADS" in os.environ:
-            return self.slot
-        return self.slot | {"OMP_NUM_THREADS": str(max(1, int(cores) // num_processes))}
-
-    def _wait(self, process: subprocess.Popen) -> int:
-        self.process = process
-        while process.poll() is None:  # `wait` would hold a lock that `checkpoint` needs
-            time.sleep(POLL_S)
-        return process.returncode
+    def _train_as_task(self, here: Any) -> None:
+        """Train as one process of a run over several machines, as under torchrun."""
+        world = {
+            "MASTER_ADDR": os.environ["SLURM_LAUNCH_NODE_IPADDR"],  # of the machine of task 0
+            "MASTER_PORT": PORT + int(here.raw_job_id) % 1000,
+            "RANK": here.global_rank,
+            "LOCAL_RANK": here.local_rank,
+            "WORLD_SIZE": here.num_tasks,
+            "TORCHELASTIC_RUN_ID": here.raw_job_id,
+        }
+        environment = os.environ | _threads() | {name: str(v) for name, v in world.items()}
+        command = [sys.executable, "-m", "lib.train.fit", str(self.settings_file)]
+        self.process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
+        if status := _wait(self.process):
+            raise RuntimeError(f"{self.job.title}: training ended with status {status}")
 
     def checkpoint(self) -> object:
-        """Wait for the checkpoint and return what is to be done then; submitit calls it on SIGTERM.
+        """Wait for the checkpoint and return the job to queue; submitit calls it on SIGTERM.
 
         Slurm sends that signal to all processes of a job.
         """
         from submitit.helpers import DelayedSubmission
 
         print(f"{self.job.title}: asked to end, saves a checkpoint", flush=True)
-        if self.settings_file is not None:
-            self._wait(self.process)
-        elif self.process is not None:
-            stop([self.process])
-        return DelayedSubmission(ClusterJob(self.job, self.slot, self.settings_file))
+        if self.process is not None:
+            _wait(self.process)
+        while self.job.process is not None and self.job.process.poll() is None:
+            self.job.stop()
+            time.sleep(POLL_S)
+        self.process = self.job.process = None
+        return DelayedSubmission(SlurmJob(self.job, self.settings_file))
+
+
+def _threads() -> dict[str, str]:
+    """Return the cores of this task as a number of threads."""
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    return {} if cores is None or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cores}
+
+
+def _wait(process: subprocess.Popen) -> int:
+    while process.poll() is None:  # `wait` would hold a lock that `checkpoint` needs
+        time.sleep(POLL_S)
+    return process.returncode
 
 
 def finish(batch: Batch) -> None:
-    """Make the reports of studies with an evaluated run; the last job of a batch.
+    """Make the reports of studies with a tested run; the last job of a batch.
 
     Raises:
         RuntimeError: If a run is not complete or a report failed; lists them.
@@ -193,50 +191,53 @@ def finish(batch: Batch) -> None:
         if state != COMPLETE
     ]
     for job in batch.reports:
-        if has_results(job.folder) and job.start({}).wait():
-            wrong.append(f"{job.title}: {job.last_line()}; see {job.log_path}")
+        try:
+            job.do({})
+        except JobError as error:
+            wrong.append(f"{job.title}: {error}; see {job.log_path}")
     if wrong:
         raise RuntimeError("\n  ".join(["not complete:", *wrong]))
     print("all runs are complete")
 
 
-# --- Handing jobs over ----------------------------------------------------------------------------
+# --- Submission -----------------------------------------------------------------------------------
 
 
-def submit_to_slurm(
-    batch: Batch, folder: Path, resources: Resources, jobs: int | None = None
-) -> list[str]:
+def submit(batch: Batch, folder: Path, resources: Resources, jobs: int | None = None) -> list[str]:
     """Submit a batch to Slurm, its stages dependent on each other, and return their job numbers.
 
     Args:
         batch: The jobs.
-        folder: For submitit's files and what jobs print, on a disk that the machines share.
+        folder: For submitit's files and the output of jobs, on a disk that the machines share.
         resources: Of each run. The other jobs get one machine and no GPU.
         jobs: Most runs at the same time; None for as many as Slurm allows.
 
     Raises:
-        ValueError: If Slurm refuses them; says why.
+        ValueError: If Slurm refuses them; gives the reason.
     """
-    import submitit
+    os.environ.setdefault(_SIGNAL, "TERM")  # the same signal from everywhere
+    import submitit  # reads that variable once
 
     numbers: list[str] = []
     options = {"requeue": True, **resources.options}
     for stage, calls in _stages(batch, folder, resources.nodes).items():
         share = resources if stage == "run" else replace(resources, nodes=1, gpus=0)
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_REQUEUES)
+        parameters = share.for_sbatch()
         executor.update_parameters(
             job_name=stage,
-            **share.for_sbatch(),
+            **parameters,
             array_parallelism=jobs or len(calls),
             signal_delay_s=SIGNAL_DELAY_S,
             setup=[f"export {_SIGNAL}=TERM"],
-            srun_args=[f"--cpus-per-task={share.cpus}"],  # not inherited since Slurm 22.05
+            # not inherited since Slurm 22.05
+            srun_args=[f"--cpus-per-task={parameters['cpus_per_task']}"],
             additional_parameters=options,
         )
         try:
             with executor.batch():
                 submitted = [executor.submit(call) for call in calls]
-        except submitit.core.utils.FailedJobError as error:  # with what sbatch said
+        except submitit.core.utils.FailedJobError as error:  # with the message of sbatch
             for number in numbers:
                 subprocess.run(["scancel", number], check=False)
             hint = "; without GPUs use --gpus 0" if "gres" in str(error) else ""
@@ -251,52 +252,14 @@ def submit_to_slurm(
     return numbers
 
 
-def do_locally(
-    batch: Batch, folder: Path, resources: Resources, slots: Sequence[dict[str, str]]
-) -> bool:
-    """Do a batch with submitit's local executor, stage by stage; whether all succeeded.
-
-    Args:
-        batch: The jobs.
-        folder: For submitit's files and what jobs print.
-        resources: The time limit is used.
-        slots: Shares of the machine, as environment variables.
-    """
-    import submitit
-
-    executor = submitit.LocalExecutor(folder, max_num_timeout=MAX_REQUEUES)
-    executor.update_parameters(timeout_min=60 * resources.hours, signal_delay_s=SIGNAL_DELAY_S)
-    for stage in (batch.prepare, batch.work):
-        _do_stage(executor, stage, list(slots))
-    problem = executor.submit(finish, batch).exception()
-    if problem is not None:
-        print(problem, file=sys.stderr)
-    return problem is None
-
-
-def _do_stage(executor: Any, stage: Sequence[Job], free: list[dict[str, str]]) -> None:
-    """Do jobs, as many at a time as there are slots free, and say how each ended."""
-    waiting, active = list(stage), []
-    while waiting or active:
-        while waiting and free:
-            job, slot = waiting.pop(0), free.pop(0)
-            active.append((job.title, slot, executor.submit(ClusterJob(job, slot))))
-        time.sleep(POLL_S)
-        for entry in [entry for entry in active if entry[2].done()]:
-            title, slot, submitted = entry
-            active.remove(entry)
-            free.append(slot)
-            print(f"{title}: {'failed' if submitted.exception() else 'done'}", flush=True)
-
-
 def _stages(batch: Batch, folder: Path, num_nodes: int) -> dict[str, list[Callable]]:
-    """Return what submitit is to call, by stage; empty stages are left out."""
+    """Return the calls of submitit, by stage; empty stages are left out."""
     runs = []
     for job in batch.work:
         path = None
         if num_nodes > 1:
-            path = write_text(folder / f"{job.folder.name}.yaml", job.run.settings.as_yaml())
-        runs.append(ClusterJob(job, {}, path))
-    prepare, report = [ClusterJob(job, {}) for job in batch.prepare], [partial(finish, batch)]
+            path = write_text(folder / f"{job.folder.name}.yaml", job.planned.settings.as_yaml())
+        runs.append(SlurmJob(job, path))
+    prepare, report = [SlurmJob(job) for job in batch.prepare], [partial(finish, batch)]
     stages = {"prepare": prepare, "run": runs, "report": report}
     return {stage: calls for stage, calls in stages.items() if calls}

@@ -18,7 +18,7 @@ from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
 from lib.jupyter.html import error_html, render, wrapping
 from lib.jupyter.tiles import Tile, tiles_html
-from lib.params import is_run_file, parameter_files
+from lib.params import is_run_file, read_settings
 from lib.plots import style
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
@@ -33,7 +33,6 @@ from lib.train.setup import (
     load_data,
     make_clip_datasets,
     make_objective,
-    read_settings,
     to_device,
 )
 
@@ -60,7 +59,7 @@ def run_settings(path: Path) -> TrainSettings:
     Raises:
         ValueError: If the file or a value in it is invalid.
     """
-    return read_settings(parameter_files(path) if is_run_file(path) else [path])
+    return read_settings([path])
 
 
 def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> TrainSettings:
@@ -208,6 +207,6 @@ class TrainingBatchPage:
 
 def known_runs() -> list[str]:
     """Return the parameter files of the project's studies and runs, relative to its root."""
-    paths = [path for path in PROJECT_ROOT.glob("params/*/*.yaml") if is_run_file(path)]
-    paths += PROJECT_ROOT.glob("outputs/*/*/params.yaml")
+    paths = [path for path in PROJECT_ROOT.glob("params/**/*.yaml") if is_run_file(path)]
+    paths += PROJECT_ROOT.glob("outputs/**/params.yaml")
     return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in paths)

@@ -2,11 +2,11 @@
 
 Notebook 3 calls `fit`. The same run from a shell, here or on several machines with a shared disk:
 
-    python -m lib.train.fit params/demo/recipe.yaml params/demo/semi_seed0.yaml
-    torchrun --nproc-per-node 2 -m lib.train.fit params/paper.yaml recipe.yaml run.yaml
+    python -m lib.train.fit params/demo/semi.yaml
+    torchrun --nproc-per-node 2 -m lib.train.fit params/paper/ucf101/semi_5percent.yaml
 
 On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
---rdzv-endpoint <first machine>:29400 -m lib.train.fit recipe.yaml run.yaml`.
+--rdzv-endpoint <first machine>:29400 -m lib.train.fit run.yaml`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from lib.config import TrainSettings
 from lib.fileio import check_writable, file_lock, write_text
 from lib.models.networks import input_spec
+from lib.params import read_settings
 from lib.runs.device import check_precision, resolve_device
 from lib.runs.distributed import (
     DistContext,
@@ -147,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
     parser = argparse.ArgumentParser(prog="lib.train.fit", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("files", nargs="+", type=Path, help="shared, recipe, run; later ones win")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="run file, whose recipes apply; a later file overrides"
+    )
     files = parser.parse_args(arguments).files
     try:
-        run = fit(setup.read_settings(files))
+        run = fit(read_settings(files))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.views import EvalTransform
-from lib.config import PROJECT_ROOT, TrainSettings, project_path
+from lib.config import TrainSettings, project_path
 from lib.data.clip_dataset import ClipBatch, ClipDataset, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.data.soft_targets import read_soft_targets
 from lib.models.networks import build_model, input_spec
-from lib.params import make_settings, notebook_defaults, read_layers
 from lib.runs.device import to_channels_last
 from lib.train.objectives import OBJECTIVES, ClipTensors, Objective, SupervisedObjective
 from lib.train.scoring import EvalProtocol
@@ -252,13 +250,3 @@ def test_protocol(settings: TrainSettings) -> EvalProtocol:
     s = settings
     crops = EvalTransform(s.short_side, s.test_crop_size, s.test_num_crops)
     return EvalProtocol(s.test_num_clips, s.clip_len, s.frame_interval, crops, s.test_average)
-
-
-def read_settings(files: Sequence[Path]) -> TrainSettings:
-    """Return the settings of YAML files laid over each other and over notebook 3's defaults.
-
-    Raises:
-        ValueError: If a file or a value cannot be used.
-    """
-    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb")
-    return make_settings(TrainSettings, defaults | read_layers(files), ", ".join(map(str, files)))

@@ -14,7 +14,7 @@ def test_a_run_is_made_again_from_its_folder_alone(tiny_settings, capsys):
     assert main(["--from", str(run.folder)]) == 0
     said = capsys.readouterr().out
     again = RunDir(f"{run.folder}_again")
-    assert f"its first losses are those of {run.folder}, to the last digit" in said
+    assert f"its first losses equal those of {run.folder} to the last digit" in said
     assert again.is_finished() and read_result(again)["splits"]
     assert [e["loss/total"] for e in again.log_entries()] == [
         e["loss/total"] for e in run.log_entries()

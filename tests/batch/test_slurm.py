@@ -1,7 +1,6 @@
-"""Batches by submitit: on this machine, and in a Slurm that the test starts on it."""
+"""Batches in Slurm, which the tests start on this machine."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,13 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_batch import LONG, TINY, wait_for_epoch, write_study
+from test_batch import LONG, TINY, write_study
 from test_training import assert_same_weights
 
 from lib.batch import __main__ as command_line
-from lib.batch import slurm as cluster
-from lib.batch.job import run_job
+from lib.batch import slurm as slurm_module
+from lib.batch.jobs import RunJob
 from lib.batch.plan import read_plan
+from lib.batch.slurm import Resources
 from lib.config import PROJECT_ROOT
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
@@ -56,8 +56,8 @@ def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys)
     monkeypatch.setenv("PATH", "/nowhere")
     assert command_line.main([str(study), "--executor", "slurm"]) == 2
     assert "no Slurm on this machine" in capsys.readouterr().err
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
-    assert command_line.main([str(study), "--executor", "local"]) == 2
+    monkeypatch.setattr(slurm_module, "find_spec", lambda name: None)
+    assert command_line.main([str(study), "--executor", "slurm"]) == 2
     assert "pip install -e '.[cluster]'" in capsys.readouterr().err
     assert not (study.parent / "runs").exists()
 
@@ -66,7 +66,7 @@ def test_a_machine_without_slurm_or_submitit_says_so(study, monkeypatch, capsys)
     "options, message",
     [
         (["--gpus", "2"], "--gpus goes with --executor slurm"),
-        (["--executor", "local", "--memory-gb", "2"], "--memory-gb goes with --executor slurm"),
+        (["--memory-gb", "2"], "--memory-gb goes with --executor slurm"),
         (["--sbatch", "qos=long"], "--sbatch goes with --executor slurm"),
         (["--executor", "pbs"], "invalid choice"),
     ],
@@ -83,60 +83,31 @@ def test_impossible_resources_are_refused(study, capsys, options):
     assert options[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "device, gpus, processes", [("cuda", 4, 4), ("auto", 2, 2), ("auto", 0, 3), ("cpu", 4, 3)]
-)
-def test_a_machine_of_several_trains_on_all_its_gpus(
-    study, monkeypatch, tmp_path, device, gpus, processes
-):
-    """Whether or not CUDA_VISIBLE_DEVICES names them; and torchrun waits for the checkpoint."""
-    (planned,) = read_plan([study / "a.yaml"], {"device": [device], "num_processes": [6]})
+def test_a_run_over_several_machines_is_one_task_per_gpu():
+    share = Resources(nodes=2, gpus=4, cpus=48).for_sbatch()
+    assert (share["nodes"], share["ntasks_per_node"], share["cpus_per_task"]) == (2, 4, 12)
+    share = Resources(gpus=4, cpus=48).for_sbatch()  # notebook 3 starts the others
+    assert (share["nodes"], share["ntasks_per_node"], share["cpus_per_task"]) == (1, 1, 48)
+    assert Resources(nodes=2, gpus=0).tasks_per_node == 1
+
+
+def test_each_task_trains_as_one_process_of_the_run(study, monkeypatch, tmp_path):
+    (planned,) = read_plan([study / "a.yaml"])
     started = {}
 
     def start(command, cwd, env):
         started.update(command=command, env=env)
 
-    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr(cluster.subprocess, "Popen", start)
-    monkeypatch.setattr(cluster.ClusterJob, "_wait", lambda self, process: 0)
+    monkeypatch.setattr(slurm_module.subprocess, "Popen", start)
+    monkeypatch.setattr(slurm_module, "_wait", lambda process: 0)
     monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
-    here = SimpleNamespace(num_nodes=2, raw_job_id="7", global_rank=1)
-    cluster.ClusterJob(run_job(planned, "a", 1), {}, tmp_path / "a.yaml")._train_on_all(here)
-    assert f"--nproc-per-node={processes}" in started["command"]
-    assert float(started["env"]["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) >= 120
-
-
-# --- Without Slurm --------------------------------------------------------------------------------
-
-
-def test_the_local_executor_does_a_batch_and_continues_a_preempted_job(tmp_path, prepared_dir):
-    recipe = LONG | {"prepared_dir": str(prepared_dir)}
-    study = write_study(tmp_path / "tiny", recipe, a={})
-    run = RunDir(tmp_path / "runs" / "a")
-    process = start_batch(study / "a.yaml", "--executor", "local", OMP_NUM_THREADS="1")
-    wait_for_epoch(run, 3, process)
-    (submitted,) = run.folder.parent.glob("cluster/*_submitted.pkl")
-    number = submitted.name.split("_")[0]
-    os.kill(int(number), signal.SIGTERM)  # as a cluster that wants its machine back
-    said = process.communicate(timeout=180)[0]
-    assert process.returncode == 0 and "a: done" in said, said
-    assert "saves a checkpoint" in (submitted.parent / f"{number}_0_log.out").read_text()
-    assert "continuing" in (run.folder / "3_train.ipynb").read_text()
-    assert_as_if_undisturbed(run, LONG["epochs"])
-    assert (tmp_path / "runs" / "report.html").is_file()
-
-
-def test_a_failure_by_the_local_executor_costs_one_run(tmp_path, prepared_dir):
-    recipe = TINY | {"prepared_dir": str(prepared_dir), "epochs": 1}
-    missing = {"weights": str(tmp_path / "no.pth")}
-    study = write_study(tmp_path / "tiny", recipe, bad=missing, good={"objective": "supervised"})
-    process = start_batch(study, "--executor", "local", OMP_NUM_THREADS="1")
-    said = process.communicate(timeout=180)[0]
-    assert process.returncode == 1
-    assert "bad: failed" in said and "good: done" in said
-    assert f"bad: to do; see {tmp_path / 'runs' / 'bad' / 'batch.log'}" in said
-    assert "no.pth" in (tmp_path / "runs" / "bad" / "3_train.ipynb").read_text()
-    assert (tmp_path / "runs" / "report.html").is_file()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    here = SimpleNamespace(num_tasks=8, raw_job_id="7", global_rank=5, local_rank=1)
+    slurm_module.SlurmJob(RunJob(planned, "a"), tmp_path / "a.yaml")._train_as_task(here)
+    assert started["command"][1:] == ["-m", "lib.train.fit", str(tmp_path / "a.yaml")]
+    names = ("MASTER_ADDR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS")
+    assert [started["env"][name] for name in names] == ["10.0.0.1", "5", "1", "8", "12"]
 
 
 # --- In Slurm -------------------------------------------------------------------------------------

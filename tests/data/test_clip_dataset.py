@@ -24,7 +24,12 @@ from lib.data.dataset import read_dataset, write_dataset
 ALL_VIEWS = ViewSpec(weak=True, strong=True, person_mask=True)
 ROWS = np.array([0, 1, 2])
 SETTINGS = ClipSettings(
-    clip_len=4, frame_interval=3, short_side=24, crop_size=16, crop_area_min=0.3
+    clip_len=4,
+    frame_interval=3,
+    short_side=24,
+    crop_size=16,
+    crop_area_min=0.3,
+    frame_cache_mb=0,
 )
 
 

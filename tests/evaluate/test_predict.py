@@ -58,7 +58,12 @@ class AsTheyAre(nn.Module):
 @pytest.fixture
 def classifier() -> TrainedModel:
     settings = TrainSettings(
-        clip_len=4, frame_interval=2, short_side=32, crop_size=32, test_crop_size=32
+        clip_len=4,
+        frame_interval=2,
+        short_side=32,
+        crop_size=32,
+        test_crop_size=32,
+        test_num_crops=3,
     )
     return TrainedModel(settings, ("dark", "bright"), Brightness().eval(), AsTheyAre())
 

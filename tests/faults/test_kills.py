@@ -140,5 +140,5 @@ def test_a_batch_goes_on_whoever_is_killed(tmp_path, prepared_dir, fault, victim
 
 
 def is_it(process: psutil.Process, name: str) -> bool:
-    words = {"job": "lib.batch.job", "kernel": "ipykernel_launcher"}
+    words = {"job": "lib.batch.execute", "kernel": "ipykernel_launcher"}
     return words[name] in " ".join(process.cmdline())

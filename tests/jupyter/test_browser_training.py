@@ -92,13 +92,12 @@ def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path)
 @pytest.fixture(scope="module")
 def two_runs(small_data, tmp_path_factory):
     """Two short runs of notebook 3's defaults, one of them tested already."""
-    from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+    from lib.config import EvaluateSettings, TrainSettings
     from lib.evaluate.test import evaluate
-    from lib.params import notebook_defaults
     from lib.train.fit import fit
 
     folder = tmp_path_factory.mktemp("runs")
-    defaults = notebook_defaults(PROJECT_ROOT / "notebooks" / "3_train.ipynb") | SMALL
+    defaults = TrainSettings().model_dump() | SMALL
     runs = []
     for name, objective in (("semi", "fixmatch"), ("supervised", "supervised")):
         changes = {"prepared_dir": str(small_data), "run_dir": str(folder / name), "epochs": 8}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import make_tiny_settings
 
-from lib.batch.job import execute, make_report
+from lib.batch.execute import execute
+from lib.batch.jobs import ReportJob
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
 from lib.jupyter.html import escape, escape_url
@@ -146,7 +147,7 @@ def hostile_study(prepared_dir, tmp_path_factory):
 
 
 def test_a_report_of_hostile_names_runs_nothing(hostile_study, open_page):
-    make_report(hostile_study)
+    ReportJob(hostile_study).do({})
     page = open_page(hostile_study / "report.html")
     assert not page.evaluate(RAN)
     text = page.locator("body").text_content()

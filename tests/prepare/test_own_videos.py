@@ -15,7 +15,6 @@ from lib.batch.plan import (
     notes_of,
     read_plan,
     state_of,
-    write_test_settings,
 )
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import read_dataset
@@ -119,15 +118,21 @@ def test_headers_tell_the_footage(root):
 
 
 def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
-    grid = {"videos_dir": [str(root)], "run_dir": [str(tmp_path)], "model": ["r3d_small"]}
-    runs = read_plan([PROJECT_ROOT / "params/folder/semi_seed0.yaml"], grid)
+    grid = {
+        "videos_dir": [str(root)],
+        "run_dir": [str(tmp_path / "run")],
+        "seeds": [0],
+        "model": ["r3d_small"],
+    }
+    runs = read_plan([PROJECT_ROOT / "params/folder/semi.yaml"], grid)
     assert runs[0].settings.model == "r3d_small" and runs[0].settings.epochs >= 140
     assert "auto" not in [v for k, v in runs[0].parameters.items() if k != "device"]
     assert any("frame_interval 1" in note for note in notes_of(runs))
-    (tmp_path / "params.yaml").write_text(
+    (tmp_path / "run_seed0").mkdir()
+    (tmp_path / "run_seed0" / "params.yaml").write_text(
         runs[0].settings.model_copy(update={"epochs": 7}).as_yaml()
     )
-    begun = read_plan([PROJECT_ROOT / "params/folder/semi_seed0.yaml"], grid)
+    begun = read_plan([PROJECT_ROOT / "params/folder/semi.yaml"], grid)
     assert begun[0].settings.epochs == 7 and begun[0].notes == ()
 
 
@@ -138,9 +143,9 @@ def test_epochs_of_a_study_leave_its_probe_alone(root, tmp_path):
         "objective": ["linear_probe"],
         "pretrained": [True],
     }
-    (run,) = read_plan([PROJECT_ROOT / "params/folder/probe_seed0.yaml"], grid)
+    (run,) = read_plan([PROJECT_ROOT / "params/folder/probe.yaml"], grid)
     assert run.settings.epochs == 1
-    assert "epochs 1: a probe has one; what was set is for the other runs" in run.notes
+    assert "epochs 1: a probe has one; the value that was set is for the other runs" in run.notes
 
 
 @pytest.mark.parametrize(
@@ -221,8 +226,8 @@ def test_equal_first_frames_are_found(root):
 
 
 def test_how_a_run_is_tested_may_change_after_training(tmp_path):
-    file = PROJECT_ROOT / "params/demo/supervised_seed0.yaml"
-    grid = {"run_dir": [str(tmp_path)]}
+    file = PROJECT_ROOT / "params/demo/supervised.yaml"
+    grid = {"run_dir": [str(tmp_path)], "seed": [0]}
     begun = read_plan([file], grid)[0]
     run = RunDir(tmp_path)
     run.params_path.write_text(begun.settings.as_yaml())
@@ -234,6 +239,6 @@ def test_how_a_run_is_tested_may_change_after_training(tmp_path):
     assert state_of(begun) == (COMPLETE, "")
     other = read_plan([file], grid | {"test_splits": [["val", "train"]], "test_num_clips": [7]})[0]
     assert state_of(other) == (TO_EVALUATE, "")
-    write_test_settings(run, other.parameters | {"lr": 9.0})
+    run.start(other.settings)
     assert run.settings() == other.settings
     assert state_of(read_plan([file], grid | {"lr": [9.0]})[0])[0] == REFUSED

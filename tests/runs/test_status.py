@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.batch.local import Progress
+from lib.batch.local import share_of
 from lib.batch.plan import TO_CONTINUE, PlannedRun, state_of
 from lib.fileio import file_lock
 from lib.jupyter.monitor import TrainingMonitor
@@ -27,9 +27,9 @@ def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(kill
     state = read_status(killed.folder)
     assert (state.phase, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
     assert not killed.is_finished()
-    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    planned = PlannedRun(killed.params_path, {}, killed.settings())
     assert state_of(planned) == (TO_CONTINUE, "epoch 1")
-    assert Progress([planned]).share() == 0.5
+    assert share_of([planned]) == 0.5
     monitor = TrainingMonitor(killed.folder)
     assert "stopped with 1 of 2 epochs saved" in monitor.headline.value
     assert monitor.bar.value == 0.5 and not monitor.state.is_tested
@@ -57,7 +57,7 @@ def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
     killed.log_path.write_text("\n".join([lines[0].replace(":", "", 1), lines[1], ""]))
     state = read_status(killed.folder)
     assert state.phase == "missing" and "log.jsonl, line 1: damaged" in state.error
-    planned = PlannedRun(killed.name, killed.params_path, {}, killed.settings())
+    planned = PlannedRun(killed.params_path, {}, killed.settings())
     assert state_of(planned) == ("refused", state.error)
 
 

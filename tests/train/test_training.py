@@ -126,7 +126,7 @@ def test_an_epoch_is_a_pass_over_the_unlabeled_list(tiny_settings):
 
 
 def test_the_learning_rate_follows_a_cosine_in_steps_of_an_epoch():
-    settings = TrainSettings(lr=0.2, epochs=10)
+    settings = TrainSettings(lr=0.2, epochs=10, warmup_epochs=0.0)
     rates = [learning_rate(step, 5, settings) for step in range(50)]
     expected = [0.1 * (1 + math.cos(math.pi * (step // 5) / 10)) for step in range(50)]
     assert rates == pytest.approx(expected)
@@ -134,7 +134,7 @@ def test_the_learning_rate_follows_a_cosine_in_steps_of_an_epoch():
 
 
 def test_at_a_restart_the_cosine_begins_anew():
-    settings = TrainSettings(lr=0.2, epochs=10, lr_restart_epochs=[4, 6])
+    settings = TrainSettings(lr=0.2, epochs=10, warmup_epochs=0.0, lr_restart_epochs=[4, 6])
     rates = [learning_rate(step, 1, settings) for step in range(10)]
     halves = [1, 0.85355339, 0.5, 0.14644661, 1, 0.5, 1, 0.85355339, 0.5, 0.14644661]
     assert rates == pytest.approx([0.2 * share for share in halves])
@@ -144,7 +144,7 @@ def test_the_warm_up_is_linear_and_then_the_cosine_goes_on():
     settings = TrainSettings(lr=0.3, epochs=10, warmup_epochs=1.5)
     rates = [learning_rate(step, 4, settings) for step in range(40)]
     assert rates[:6] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
-    without = TrainSettings(lr=0.3, epochs=10)
+    without = TrainSettings(lr=0.3, epochs=10, warmup_epochs=0.0)
     assert rates[6:] == [learning_rate(step, 4, without) for step in range(6, 40)]
 
 
@@ -153,7 +153,7 @@ def test_the_unlabeled_weight_ramps_up_linearly():
     objective = make_objective(settings)
     weights = [at_step(objective, step, 5, settings).unlabeled_weight for step in range(13)]
     assert weights == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.6, 1.8, 2, 2, 2])
-    assert at_step(objective, 0, 5, TrainSettings()) is objective
+    assert at_step(objective, 0, 5, TrainSettings(unlabeled_rampup_epochs=0.0)) is objective
     supervised = SupervisedObjective()
     assert at_step(supervised, 0, 5, settings) is supervised
 
@@ -217,7 +217,11 @@ def test_a_step_is_cut_into_the_fewest_equal_parts(labeled, unlabeled, micro, si
     [
         ({"labeled_batch": 41}, 2, "labeled_batch: 41 clips cannot be shared equally by 2"),
         ({"unlabeled_batch": 41}, 2, "unlabeled_batch: 41 clips cannot be shared equally by 2"),
-        ({"labeled_batch": 2, "micro_batch": 5}, 1, "micro_batch: no equal parts"),
+        (
+            {"labeled_batch": 2, "unlabeled_batch": 40, "micro_batch": 5},
+            1,
+            "micro_batch: no equal parts",
+        ),
     ],
 )
 def test_a_step_that_cannot_be_shared_is_refused(changes, size, message):

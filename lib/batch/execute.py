@@ -1,0 +1,65 @@
+"""Execute one of the project's notebooks with papermill, in a process of its own.
+
+    python -m lib.batch.execute 3_train.ipynb outputs/x/3_train.ipynb '{run_dir: outputs/x}'
+
+Ctrl-C and SIGTERM are left to the batch, which asks runs to save a checkpoint.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import papermill
+import yaml
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbclient.exceptions import DeadKernelError
+
+from lib.config import PROJECT_ROOT
+from lib.runs.signals import signal_name
+
+NOTEBOOKS = PROJECT_ROOT / "notebooks"
+
+
+def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook; the executed copy is kept on failure too.
+
+    Raises:
+        ChildProcessError: If the kernel was killed; names the signal.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="kernel") as private:
+        # A free TCP port may be taken by another kernel before this one listens; files are not.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{private}/at")
+        options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
+        try:
+            papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)
+        except DeadKernelError as error:
+            status = kernel.provisioner.process.returncode
+            cause = signal_name(-status) if status < 0 else f"exit status {status}"
+            raise ChildProcessError(
+                f"the kernel of {notebook} was ended by {cause}; the same command continues"
+            ) from error
+        finally:
+            if run_sync(kernel.is_alive)():  # papermill leaves a kernel that it was given
+                run_sync(kernel.shutdown_kernel)()
+
+
+def end_with(parent: int) -> None:
+    """End this process, and with it the kernel, when its parent process is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the kernel does not inherit a handler
+    execute(sys.argv[1], Path(sys.argv[2]), yaml.safe_load(sys.argv[3]))
