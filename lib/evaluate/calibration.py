@@ -76,8 +76,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     margins[rows, labels] = -np.inf
 
     def cross_entropy(log_temperature: float) -> float:  # has one minimum
-        others = logsumexp(margins / np.exp(log_temperature), axis=1)
-        return float(np.logaddexp(0, others).mean())
+        with np.errstate(invalid="ignore"):  # NaN scores of a diverged run
+            others = logsumexp(margins / np.exp(log_temperature), axis=1)
+            return float(np.logaddexp(0, others).mean())
 
     bounds = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, options={"xatol": 1e-6}).x))

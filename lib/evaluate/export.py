@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import jinja2
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,26 +26,6 @@ from lib.config import project_path
 from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import check_writable, read_json, write_atomic, write_text
 from lib.runs.run_dir import RunDir
-
-CARD = """# {name}
-
-Action recognition in {num_classes} classes: {classes}.
-
-- **Network** {s.model}, trained with the objective `{s.objective}` for {s.epochs} epochs, seed {s.seed}. All settings: `params.yaml`.
-- **Data** {s.dataset}, {percent:g} % of the labels of split `{s.labeled_split}`. The license of the videos limits the use of this model: state it here before you share the model.
-- **Results** {results}. One seed; differences between seeds can be several points.
-- **Confidence** probabilities are {probabilities}.
-- **Input** {s.clip_len} frames, every {s.frame_interval}, short side {s.short_side}, center crop {s.test_crop_size}: `preprocessing.json`.
-
-## Limits
-
-The model always returns one of its classes, also if the video shows none of them. It may have learned places and objects instead of actions. Do not decide about people by it, and test it on videos of the camera and place where it is used.
-"""  # noqa: E501
-PROBABILITIES = {
-    "logits": "softmax(z / {:.3f}), z the mean of the logits over the clips of a video",
-    "probabilities": "softmax(log(p) / {:.3f}), p the mean of softmax(logits) over the clips of a "
-    "video",
-}
 
 
 class ForExport(nn.Module):
@@ -117,22 +98,12 @@ def preprocessing(model: TrainedModel) -> dict:
 
 def model_card(run: RunDir, model: TrainedModel) -> str:
     """Return the model card, Markdown."""
-    s, results = model.settings, "not tested"
+    splits = {}
     if run.metrics_path.is_file():
         splits = read_json(run.metrics_path, "test the run again")["splits"]
-        results = "; ".join(
-            f"{name}: top-1 {values['top1']:.1f} % of {values['videos']} videos"
-            for name, values in splits.items()
-        )
-    return CARD.format(
-        name=run.name,
-        num_classes=len(model.classes),
-        classes=", ".join(model.classes),
-        s=s,
-        percent=100 * s.labeled_fraction,
-        results=results,
-        probabilities=PROBABILITIES[s.test_average].format(model.temperature),
-    )
+    template = jinja2.Template(Path(__file__).with_name("model_card.md.j2").read_text("utf-8"))
+    values = {"classes": model.classes, "s": model.settings, "temperature": model.temperature}
+    return template.render(name=run.name, splits=splits, **values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ A new video has no person boxes. Its moving region is the difference from the fr
 clip, so that no detector is downloaded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -166,7 +166,11 @@ def predict_video(
         ValueError: If the video cannot be read.
     """
     starts, span = clip_starts(model.settings, video.record.num_frames, overlap)
-    logits = torch.cat(list(_batch_logits(model, video.record, starts)))
+    clip_bytes = 3 * video.record.height * video.record.width * model.settings.clip_len
+    batch = int(min(BATCH_CLIPS, max(1, BATCH_BYTES // clip_bytes)))
+    batches = (starts[first : first + batch] for first in range(0, len(starts), batch))
+    logits = [model.view_logits(_center_crops(model, video.record, part)) for part in batches]
+    logits = torch.cat(logits)
     clips = model.probabilities(logits[:, None]).numpy()
     fused = model.probabilities(logits[None])[0].numpy()
     deciding = {
@@ -213,13 +217,6 @@ def _center_crops(model: TrainedModel, record: VideoRecord, starts: np.ndarray) 
     return transform.views(read_frames(record, frames), positions.reshape(indices.shape))
 
 
-def _batch_logits(model: TrainedModel, record: VideoRecord, starts: np.ndarray) -> Iterator[Tensor]:
-    clip_bytes = 3 * record.height * record.width * model.settings.clip_len
-    batch = int(min(BATCH_CLIPS, max(1, BATCH_BYTES // clip_bytes)))
-    for first in range(0, len(starts), batch):
-        yield model.view_logits(_center_crops(model, record, starts[first : first + batch]))
-
-
 def _regions(
     model: TrainedModel, record: VideoRecord, start: int, with_regions: bool
 ) -> ClipRegions:
@@ -258,27 +255,25 @@ def moving_mask(settings: ClipSettings, record: VideoRecord, start: int) -> Tens
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def region_columns(regions: ClipRegions, classes: tuple[str, ...]) -> dict[str, object]:
-    """Return class and confidence of actor and background as columns; empty if there are none."""
-    row: dict[str, object] = {}
-    for region in CLIP_REGIONS[1:]:
-        share, name = regions.probabilities.get(region), region.replace(" ", "_")
-        row[name] = "" if share is None else classes[int(share.argmax())]
-        row[f"{name}_confidence"] = np.nan if share is None else float(share.max())
-    return row | {"regions_note": regions.note}
-
-
 def video_table(
     predictions: Sequence[Prediction], classes: tuple[str, ...], with_regions: bool = True
 ) -> pd.DataFrame:
-    """Return a row per video: class, confidence, second class, regions, all probabilities."""
+    """Return a row per video: class, confidence, second class, regions, all probabilities.
+
+    Class and confidence of a region are empty where there is a note.
+    """
     rows = []
     for one in predictions:
         first, second = np.argsort(-one.video, kind="stable")[:2]
         row = {"video": str(one.path), "class": classes[first], "confidence": one.video[first]}
         row |= {"second": classes[second], "second_confidence": one.video[second]}
         if with_regions:
-            row |= region_columns(one.deciding[one.label], classes)
+            regions = one.deciding[one.label]
+            for region in CLIP_REGIONS[1:]:
+                share, name = regions.probabilities.get(region), region.replace(" ", "_")
+                row[name] = "" if share is None else classes[int(share.argmax())]
+                row[f"{name}_confidence"] = np.nan if share is None else float(share.max())
+            row["regions_note"] = regions.note
         rows.append(row | {f"p({name})": p for name, p in zip(classes, one.video, strict=True)})
     return pd.DataFrame(rows)
 

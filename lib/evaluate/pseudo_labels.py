@@ -4,17 +4,17 @@
     python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0 --split checked
 
 The first command writes `pseudo_labels.csv` to the run's folder: a row for each video of its
-unlabeled split that has no label in the run, the least confident first. The browser of notebook 4
-writes the decisions about them to `pseudo_decisions.csv`, columns name, label (empty: skipped) and
-pseudo_label. The second command writes the labeled videos of the run and the decided ones as
-`splits/<name>.txt` of the data set, with their labels, and prints the command that trains with
-them.
+unlabeled split that has no label in the run, the least confident first. The browser of notebook 4,
+or a spreadsheet, fills the column `decision`; the first command keeps it when it is run again. The
+second command writes the labeled videos of the run and the decided ones as `splits/<name>.txt` of
+the data set, with their labels, and prints the command that trains with them.
 
 name        the video
 label       the class of its fused score, by the run's test protocol
 confidence  its probability, calibrated if the validation split is tested
 second      the second class
 agreement   share of the video's views (clips x crops) whose own best class is `label`
+decision    the class that a person decided on, `?` if it was skipped; empty: not decided yet
 """
 
 import argparse
@@ -41,9 +41,10 @@ from lib.runs.run_dir import RunDir
 from lib.train.scoring import VideoViews
 from lib.train.setup import Data, load_data
 
-TABLE, DECISIONS = "pseudo_labels.csv", "pseudo_decisions.csv"
+TABLE = "pseudo_labels.csv"
 COLUMNS = {"name": str, "label": str, "confidence": float, "second": str, "agreement": float}
-DECISION_COLUMNS = {"name": str, "label": str, "pseudo_label": str}
+COLUMNS |= {"decision": str}
+SKIPPED = "?"
 SPLIT_NAME, PLAIN_VALUE = r"[^\W\d][\w.+-]*", r"[\w./+-]+"
 BATCH_CLIPS = 16
 MAX_SHOWN = 10  # rows that the command prints
@@ -116,11 +117,14 @@ def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
         logits = torch.cat([model.view_logits(part) for part in clips.split(BATCH_CLIPS)])
         label, confidence, second, agreement = pseudo_label(model, logits)
         names = dataset.record(row).name, model.classes[label], model.classes[second]
-        labeled.append((names[0], names[1], confidence, names[2], agreement))
+        labeled.append((names[0], names[1], confidence, names[2], agreement, ""))
     if not labeled:
         raise ValueError(f"{dataset.root}: none of {len(rows)} unlabeled videos can be read")
     table = pd.DataFrame(labeled, columns=list(COLUMNS)).round({"confidence": 4, "agreement": 4})
     table = table.sort_values(["confidence", "agreement", "name"], ignore_index=True)
+    if (run.folder / TABLE).is_file():
+        before = PseudoLabels(run).table.set_index("name")["decision"]
+        table["decision"] = table["name"].map(before).fillna("")
     write_text(run.folder / TABLE, table.to_csv(index=False))
     return table
 
@@ -137,27 +141,21 @@ class PseudoLabels:
     Attributes:
         data: The data of the run.
         table: The pseudo-labels, columns `COLUMNS`.
-        labels: Video -> pseudo-label.
-        decisions: Video -> decided class, empty if it was skipped.
 
     Raises:
-        ValueError: If a file is missing or damaged, or has other videos or classes.
+        ValueError: If the table is missing or damaged, or has other videos or classes.
     """
 
     def __init__(self, run: RunDir):
         self.run, self.data = run, load_data(run.settings())
-        names = self.data.labeled.index["name"].to_numpy()[unlabeled_rows(run, self.data)]
-        self.table = self._read(TABLE, COLUMNS, names, f"create it with {labeling_command(run)}")
-        self.labels = dict(zip(self.table["name"], self.table["label"], strict=True))
-        self.decisions = self._read_decisions()
+        self.table = self._read()
 
-    def decide(self, name: str, label: str) -> None:
-        """Save the class of a video; an empty one skips it."""
-        decisions = self._read_decisions() | {name: label}  # another window may have written
-        rows = [(video, decided, self.labels[video]) for video, decided in decisions.items()]
-        text = pd.DataFrame(rows, columns=list(DECISION_COLUMNS)).to_csv(index=False)
-        write_text(self.run.folder / DECISIONS, text)
-        self.decisions = decisions
+    def decide(self, name: str, decision: str) -> None:
+        """Save the class of a video, or `SKIPPED`."""
+        table = self._read()  # another window may have written
+        table.loc[table["name"] == name, "decision"] = decision
+        write_text(self.run.folder / TABLE, table.to_csv(index=False))
+        self.table = table
 
     def write_split(self, split_name: str) -> Path:
         """Write the labeled videos of the run and the decided ones as a split of the data set.
@@ -166,11 +164,11 @@ class PseudoLabels:
             ValueError: If nothing was decided, or the name exists or is not plain.
         """
         dataset = self.data.labeled
-        decided = {name: label for name, label in self.decisions.items() if label}
-        if not decided:
+        decided = self.table[~self.table["decision"].isin(["", SKIPPED])]
+        if decided.empty:
             raise ValueError(
-                f"{self.run.folder / DECISIONS}: no pseudo-label is accepted or corrected yet; do "
-                f"so in notebooks/4_evaluate.ipynb with run_dir = {_short(self.run.folder)!r}"
+                f"{self.run.folder / TABLE}: no pseudo-label is accepted or corrected yet; do so "
+                f"in notebooks/4_evaluate.ipynb with run_dir = {_short(self.run.folder)!r}"
             )
         if not re.fullmatch(SPLIT_NAME, split_name) or yaml.safe_load(split_name) != split_name:
             raise ValueError(
@@ -179,34 +177,34 @@ class PseudoLabels:
             )
         if (path := dataset.folder / "splits" / f"{split_name}.txt").exists():
             raise ValueError(f"split name {split_name!r}: {path} exists; choose another name")
-        rows = pd.Index(dataset.index["name"]).get_indexer(list(decided))
-        relabeled = dataset.relabeled(rows, [dataset.classes.index(c) for c in decided.values()])
+        rows = pd.Index(dataset.index["name"]).get_indexer(decided["name"])
+        relabeled = dataset.relabeled(rows, list(map(dataset.classes.index, decided["decision"])))
         rows = np.concatenate([self.data.labeled_rows, rows])
         return write_split(relabeled, str(path), rows)
 
-    def _read_decisions(self) -> dict[str, str]:
-        if not (self.run.folder / DECISIONS).is_file():
-            return {}
-        remedy = "correct that line, or delete the file and decide again"
-        table = self._read(DECISIONS, DECISION_COLUMNS, self.table["name"], remedy)
-        return dict(zip(table["name"], table["label"], strict=True))
-
-    def _read(self, file: str, columns: dict, names: Sequence[str], remedy: str) -> pd.DataFrame:
-        """Read a table of the run's folder; ValueError if a name or a class does not fit."""
-        with reading(path := self.run.folder / file, remedy):
-            table = pd.read_csv(path, dtype=columns, keep_default_na=False)[list(columns)]
-        classes = {*self.data.labeled.classes, *([""] if file == DECISIONS else [])}
-        checks = [
-            ("name", ~table["name"].isin(names), "is no unlabeled video of the run"),
-            ("name", table["name"].duplicated(), "occurs twice"),
-        ]
-        for name in {"label", "second"} & columns.keys():
-            checks.append((name, ~table[name].isin(classes), "is no class of the data set"))
-        for name, is_wrong, problem in checks:
-            if is_wrong.any():
-                line = int(is_wrong.to_numpy().argmax())
-                text = f"{name} {table[name].iloc[line]!r} {problem}"
-                raise ValueError(f"{path}, line {line + 2}: {text}; {remedy}")
+    def _read(self) -> pd.DataFrame:
+        """Read the table; ValueError if a name or a class does not fit the run."""
+        path, remedy = self.run.folder / TABLE, f"create it with {labeling_command(self.run)}"
+        with reading(path, remedy):
+            table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)[list(COLUMNS)]
+        names = self.data.labeled.index["name"].to_numpy()[unlabeled_rows(self.run, self.data)]
+        classes = list(self.data.labeled.classes)
+        valid = {
+            "name": table["name"].isin(names) & ~table["name"].duplicated(),
+            "label": table["label"].isin(classes),
+            "second": table["second"].isin(classes),
+            "decision": table["decision"].isin([*classes, "", SKIPPED]),
+        }
+        for column, is_valid in valid.items():
+            if not is_valid.all():
+                line = int(is_valid.to_numpy().argmin())
+                problem = "is no class of the data set"
+                if column == "name":
+                    problem = "occurs twice, or is no unlabeled video of the run"
+                raise ValueError(
+                    f"{path}, line {line + 2}: {column} {table[column].iloc[line]!r} {problem}; "
+                    f"correct that line, or delete the file and {remedy}"
+                )
         return table
 
 

@@ -126,22 +126,16 @@ def paired_results(
         Run name -> result; for a second run of the same name its folder -> result.
 
     Raises:
-        ValueError: If the second run is not tested, or was tested on other videos.
+        ValueError: If the second run was not tested on the same videos.
     """
     ours = results[split_name]
     if other is None:
         return {run.name: ours}
-    others = read_results(other)
-    if split_name not in others:
+    theirs = read_results(other).get(split_name)
+    same_data = theirs is not None and theirs.dataset.folder == ours.dataset.folder
+    if not same_data or not np.array_equal(ours.rows, theirs.rows):
         raise ValueError(
-            f"{other.folder}: not tested on {split_name!r}, only on {list(others)}; choose "
-            "another run or split"
-        )
-    theirs = others[split_name]
-    if ours.dataset.folder != theirs.dataset.folder or not np.array_equal(ours.rows, theirs.rows):
-        raise ValueError(
-            f"{other.folder}: tested on other videos ({theirs.dataset.folder}, "
-            f"{len(theirs.rows)}) than {run.folder} ({ours.dataset.folder}, {len(ours.rows)}); "
-            "compare runs of one data set and split"
+            f"{other.folder}: not tested on the {len(ours.rows)} videos of split {split_name!r} of "
+            f"{ours.dataset.folder}; choose a run that was"
         )
     return {run.name: ours, other.name if other.name != run.name else str(other.folder): theirs}

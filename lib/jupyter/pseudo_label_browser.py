@@ -7,7 +7,13 @@ import ipywidgets as widgets
 import pandas as pd
 
 from lib.evaluate.clip_regions import CenterClips
-from lib.evaluate.pseudo_labels import TABLE, PseudoLabels, labeling_command, training_command
+from lib.evaluate.pseudo_labels import (
+    SKIPPED,
+    TABLE,
+    PseudoLabels,
+    labeling_command,
+    training_command,
+)
 from lib.jupyter.browser import CACHED_CLIPS, read_clip
 from lib.jupyter.html import FADED, error_html, escape, show, unobserved, wrapping
 from lib.jupyter.tiles import Tile, tiles_html
@@ -24,7 +30,7 @@ class PseudoLabelBrowser:
 
     def __init__(self, run: RunDir):
         self.run, self.labels = run, PseudoLabels(run)
-        self.table, dataset = self.labels.table, self.labels.data.labeled
+        dataset = self.labels.data.labeled
         self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
         self.rows = pd.Index(dataset.index["name"]).get_indexer(self.table["name"]).tolist()
         self._build(dataset.classes)
@@ -38,7 +44,7 @@ class PseudoLabelBrowser:
         self.split_name = widgets.Text(value="checked", description="split name")
         self.other.layout.width, self.split_name.layout.width = "150px", "260px"
         self.accept = self._button("accept", "check", lambda: self._decide(self._shown["label"]))
-        self.skip = self._button("skip", "step-forward", lambda: self._decide(""))
+        self.skip = self._button("skip", "step-forward", lambda: self._decide(SKIPPED))
         self.correct = self._button(
             "take this class", "pencil", lambda: self._decide(self.other.value)
         )
@@ -66,29 +72,35 @@ class PseudoLabelBrowser:
         return button
 
     @property
+    def table(self) -> pd.DataFrame:
+        """The pseudo-labels and decisions."""
+        return self.labels.table
+
+    @property
     def _shown(self) -> pd.Series:
         """The table's row of the shown video."""
         return self.table.iloc[self.videos.value]
 
     def _list_videos(self, start: int) -> None:
         """Rewrite list and counts; show the first undecided video from a position on."""
-        decisions, names = self.labels.decisions, self.table["name"].tolist()
-        order = [*range(start, len(names)), *range(start)]
-        skipped = sum(not label for label in decisions.values())
-        accepted = sum(self.labels.labels[name] == label for name, label in decisions.items())
+        decisions, count = self.table["decision"], len(self.table)
+        order = [*range(start, count), *range(start)]
+        decided = int((decisions != "").sum())
+        skipped = int((decisions == SKIPPED).sum())
+        accepted = int((decisions == self.table["label"]).sum())
         with unobserved(self.videos, self._on_video):
             self.videos.options = [(self._line(row), k) for k, row in self.table.iterrows()]
-            self.videos.value = next((k for k in order if names[k] not in decisions), order[0])
+            self.videos.value = next((k for k in order if not decisions[k]), order[0])
         self._on_video()
         self.count.value = (  # last: it tells a test that the buttons are ready
-            f"<b>{len(decisions)}</b> of {len(names)} videos: {accepted} accepted, "
-            f"{len(decisions) - accepted - skipped} corrected, {skipped} skipped"
+            f"<b>{decided}</b> of {count} videos: {accepted} accepted, "
+            f"{decided - accepted - skipped} corrected, {skipped} skipped"
         )
 
     def _line(self, row: pd.Series) -> str:
-        decision, label = self.labels.decisions.get(row["name"]), shorten(row["label"], 24)
-        mark = {None: "·", "": "skipped:", row["label"]: "✓"}.get(decision)
-        mark = f"{shorten(decision, 24)} ←" if mark is None else mark
+        decision, label = row["decision"], shorten(row["label"], 24)
+        marks = {"": "·", SKIPPED: "skipped:", row["label"]: "✓"}
+        mark = marks.get(decision, f"{shorten(decision, 24)} ←")
         return f"{mark} {label} {100 * row['confidence']:.0f} %, {shorten(row['name'], 40)}"
 
     def _on_video(self, _: object = None) -> None:
@@ -130,5 +142,6 @@ def show_pseudo_labels(run: RunDir) -> None:
         except ValueError as error:
             print(error)
             return
-        print(f"{TABLE}: {len(browser.table)} videos, {len(browser.labels.decisions)} decided")
+        decided = (browser.table["decision"] != "").sum()
+        print(f"{TABLE}: {len(browser.table)} videos, {decided} decided")
         show(browser.widget)

@@ -1,4 +1,8 @@
-"""Tables of a report: results of groups, published numbers, costs, exports."""
+"""Tables of a report: results of groups, published numbers, costs, exports.
+
+A summary is the table of `study.summarize`, comparisons are those of `verdict.compare_groups`, and
+baselines those of `verdict.find_baselines`.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,11 +36,7 @@ LITERATURE_COLUMNS = [
 
 
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation of top-1 over seeds: a row per group, columns per split.
-
-    Args:
-        summary: As from `study.summarize`.
-    """
+    """Return mean and deviation of top-1 over seeds: a row per group, a column per split."""
 
     def mean_and_deviation(top1: pd.Series) -> str:
         mean = f"{top1.mean():.1f}"
@@ -52,10 +52,6 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
     """Compare our top-1 with the numbers of the paper that could be confirmed.
-
-    Args:
-        summary: As from `study.summarize`.
-        study: Name of the study, as in `params/`.
 
     Returns:
         One row per group that has such a number, on its first test split, columns paper, ours,
@@ -86,12 +82,9 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the two groups whose classes are compared, baseline first.
+    """Return the two groups whose classes are compared: those named, or of the first question.
 
-    Args:
-        summary: As from `study.summarize`.
-        names: Two groups to compare; empty for those of the first question.
-        pairs: The questions of the study.
+    The baseline comes first.
 
     Raises:
         ValueError: If there are no such two groups.
@@ -170,12 +163,6 @@ def export_tables(
 
     `summary.csv` has a row per run and split, `verdict.csv` a row per comparison, `table.md` and
     `table.tex` a row per group.
-
-    Args:
-        summary: As from `study.summarize`.
-        study_dir: Folder of the study.
-        comparisons: As from `verdict.compare_groups`.
-        baselines: As from `verdict.find_baselines`.
     """
     rows = with_verdict(summary, comparisons, baselines)
     write_text(study_dir / "summary.csv", rows.to_csv(index=False))
@@ -193,11 +180,6 @@ def with_verdict(
     summary: pd.DataFrame, comparisons: pd.DataFrame, baselines: Mapping[str, str]
 ) -> pd.DataFrame:
     """Add the verdict of each row's group against its baseline to a summary.
-
-    Args:
-        summary: As from `study.summarize`.
-        comparisons: As from `verdict.compare_groups`; rows of other pairs are not used.
-        baselines: As from `verdict.find_baselines`.
 
     Returns:
         The summary with the columns baseline, difference (of this run and the baseline's run of

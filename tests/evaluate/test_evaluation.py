@@ -239,6 +239,7 @@ def test_normalized_clips_are_as_by_hand():
         torch.testing.assert_close(found[:, channel].double(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(coded, tmp_path):
     """Three videos for two processes: nothing is scored twice or lost."""
     rows = np.array([3, 0, 1])

@@ -16,6 +16,7 @@ from lib.train.setup import build_run_model, run_normalize
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, shift", [("r3d_small", 0.0), ("efficientnet_lite0", 0.25)])
 def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, shift, capsys):
     settings = TrainSettings(

@@ -25,7 +25,6 @@ from lib.evaluate.new_videos import (
     open_video,
     open_videos,
     predict_video,
-    region_columns,
     remarks,
     video_table,
 )
@@ -162,7 +161,7 @@ def test_a_video_without_parts_says_why(classifier, tmp_path, name, words):
         blocks[:] = blocks[:1]
     path = write_video(tmp_path / f"{name}.mp4", blocks, fps=10)
     found = predict_video(classifier, open_video(path))
-    row = region_columns(found.deciding[found.label], classifier.classes)
+    row = video_table([found], classifier.classes).iloc[0]
     assert row["actor_only"] == "" and words in row["regions_note"]
     assert np.isnan(row["background_only_confidence"])
     without = predict_video(classifier, open_video(path), with_regions=False)
@@ -170,7 +169,8 @@ def test_a_video_without_parts_says_why(classifier, tmp_path, name, words):
     assert regions.note == "" and list(regions.clips) == ["whole clip"]
 
 
-def test_what_cannot_be_read_is_said_for_each_file(video, tmp_path):
+@pytest.mark.slow
+def test_unreadable_videos_are_named(video, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.avi").write_bytes(bytes(range(256)) * 9)
     sound = tmp_path / "sound.mp4"

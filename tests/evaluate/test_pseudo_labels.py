@@ -1,4 +1,4 @@
-"""Pseudo-labels as a table, what is decided about them, and the labelled list that comes of it."""
+"""Pseudo-labels as a table, decisions about them, and the labeled split that results."""
 
 import math
 import shlex
@@ -15,7 +15,7 @@ from lib.config import EvaluateSettings, TrainSettings
 from lib.data.dataset import parse_split
 from lib.evaluate.calibration import Calibration
 from lib.evaluate.pseudo_labels import (
-    DECISIONS,
+    SKIPPED,
     TABLE,
     PseudoLabels,
     main,
@@ -53,7 +53,8 @@ def trained(tmp_path_factory) -> RunDir:
 def run(trained):
     """The run as the fixture above left it, with no decision and no list."""
     yield trained
-    (trained.folder / DECISIONS).unlink(missing_ok=True)
+    table = pd.read_csv(trained.folder / TABLE, keep_default_na=False)
+    table.assign(decision="").to_csv(trained.folder / TABLE, index=False)
     lists = load_data(trained.settings()).labeled.folder / "splits"
     for path in lists.glob("checked*"):
         path.unlink()
@@ -98,9 +99,9 @@ def test_probabilities_are_averaged_before_the_temperature():
     assert sure == pytest.approx(0.6**2 / (0.6**2 + 0.4**2))
 
 
-def test_the_table_holds_the_unlabelled_videos_by_the_test_protocol(run):
+def test_the_table_holds_the_unlabeled_videos_by_the_test_protocol(run):
     data, table = load_data(run.settings()), pd.read_csv(run.folder / TABLE)
-    assert list(table) == ["name", "label", "confidence", "second", "agreement"]
+    assert list(table) == ["name", "label", "confidence", "second", "agreement", "decision"]
     names = data.labeled.index["name"]
     drawn, listed = set(names[data.labeled_rows]), set(names[data.labeled.read_split("train")])
     assert set(table["name"]) == listed - drawn and drawn and len(table) == len(listed - drawn)
@@ -110,7 +111,7 @@ def test_the_table_holds_the_unlabelled_videos_by_the_test_protocol(run):
     assert (table["label"] != table["second"]).all()
 
 
-def test_a_video_of_the_table_has_the_scores_that_a_test_gives_it(run, tmp_path):
+def test_a_video_of_the_table_has_its_test_scores(run, tmp_path):
     copy = RunDir(shutil.copytree(run.folder, tmp_path / "copy"))
     text = copy.params_path.read_text().replace("test_splits:\n- val\n", "test_splits:\n- train\n")
     copy.params_path.write_text(text)
@@ -150,16 +151,19 @@ def test_a_video_that_cannot_be_read_is_left_out_and_named(run, tmp_path, capsys
 def test_decisions_are_kept_at_once(run):
     labels = PseudoLabels(run)
     classes = labels.data.labeled.classes
-    decide(run, labels.table["label"][0], "", classes[1])
-    again = PseudoLabels(run)
-    assert list(again.decisions.values()) == [labels.table["label"][0], "", classes[1]]
+    decide(run, labels.table["label"][0], SKIPPED, classes[1])
+    decisions = [labels.table["label"][0], SKIPPED, classes[1]]
+    assert PseudoLabels(run).table["decision"][:4].tolist() == [*decisions, ""]
     labels.decide(labels.table["name"][3], classes[0])  # a second window forgets nothing
-    assert len(PseudoLabels(run).decisions) == 4
+    assert PseudoLabels(run).table["decision"][:4].tolist() == [*decisions, classes[0]]
+    table = write_pseudo_labels(run)  # nor does the command, when it is run again
+    assert table.equals(PseudoLabels(run).table)
+    assert table["decision"][:4].tolist() == [*decisions, classes[0]]
 
 
 def test_the_list_is_learned_from_with_the_labels_that_were_decided(run):
     labels = PseudoLabels(run)
-    given = [another(labels, 0), "", labels.table["label"][2], another(labels, 3)]
+    given = [another(labels, 0), SKIPPED, labels.table["label"][2], another(labels, 3)]
     path = decide(run, *given).write_split("checked")
     names, numbers, _ = parse_split(path)
     old = load_data(run.settings())
@@ -180,7 +184,8 @@ def test_the_list_is_learned_from_with_the_labels_that_were_decided(run):
     assert class_counts(data.unlabeled, "checked").tolist() == np.bincount(numbers).tolist()
 
 
-def test_going_on_with_the_list_works_and_so_does_a_second_round(run, capsys):
+@pytest.mark.slow
+def test_the_command_trains_with_the_split_and_a_second_round_works(run, capsys):
     labels = PseudoLabels(run)
     decide(run, another(labels, 0), another(labels, 1))
     capsys.readouterr()
@@ -229,7 +234,8 @@ def test_the_browser_accepts_corrects_skips_and_writes(run):
     browser.accept.click()
     browser.correct.click()  # the second class is offered first
     browser.skip.click()
-    assert list(PseudoLabels(run).decisions.values()) == [table["label"][0], table["second"][1], ""]
+    decisions = [table["label"][0], table["second"][1], SKIPPED]
+    assert PseudoLabels(run).table["decision"][:4].tolist() == [*decisions, ""]
     assert "<b>3</b> of" in browser.count.value and "1 accepted, 1 corrected" in browser.count.value
     assert browser.videos.value == 3
     assert PseudoLabelBrowser(run).videos.value == 3  # one goes on where one was
@@ -260,9 +266,9 @@ def test_the_notebook_says_what_to_do(run, tiny_settings, tmp_path, capsys):
     (tmp_path / "run" / "params.yaml").write_text(supervised.as_yaml())
     show_pseudo_labels(RunDir(tmp_path / "run"))
     assert "'supervised' uses no unlabeled videos" in capsys.readouterr().out
-    (run.folder / DECISIONS).write_text("damaged")
-    show_pseudo_labels(run)
-    assert f"{run.folder / DECISIONS}: damaged" in capsys.readouterr().out
+    (bare.folder / TABLE).write_text("damaged")
+    show_pseudo_labels(bare)
+    assert f"{bare.folder / TABLE}: damaged" in capsys.readouterr().out
 
 
 # --- Bad input ------------------------------------------------------------------------------------
@@ -284,7 +290,7 @@ def test_runs_without_pseudo_labels_say_why(tiny_settings, tmp_path, capsys, cha
     assert message in capsys.readouterr().err
 
 
-def test_unlabelled_videos_of_another_data_set_are_refused(run, tmp_path, prepared_dir, capsys):
+def test_unlabeled_videos_of_another_data_set_are_refused(run, tmp_path, prepared_dir, capsys):
     shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "synthetic")
     shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "ucf101")
     changes = {"unlabeled_dataset": "ucf101", "prepared_dir": str(tmp_path / "data")}
@@ -296,20 +302,28 @@ def test_unlabelled_videos_of_another_data_set_are_refused(run, tmp_path, prepar
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("column", "value", "message"),
     [
-        ("name,label\n", r"pseudo_decisions\.csv: damaged .*pseudo_label"),
-        ("{0},wlak,{1}\n", r"pseudo_decisions\.csv, line 2: label 'wlak' is no class"),
-        ("no/video,{1},{1}\n", "line 2: name 'no/video' is no unlabeled video of the run"),
-        ("{0},{1},{1}\n{0},{1},{1}\n", "line 3: name .* occurs twice; correct that line"),
+        ("decision", None, r"pseudo_labels\.csv: damaged .*decision"),
+        ("decision", "wlak", r"pseudo_labels\.csv, line 2: decision 'wlak' is no class"),
+        ("second", "wlak", "line 2: second 'wlak' is no class of the data set; correct that line"),
+        ("name", "no/video", "line 2: name 'no/video' .* is no unlabeled video of the run"),
+        ("name", 1, "line 3: name .* occurs twice, or .*; correct that line"),
     ],
 )
-def test_decisions_that_do_not_fit_are_named(run, text, message):
-    name, label = pd.read_csv(run.folder / TABLE).loc[0, ["name", "label"]]
-    head = "" if text.startswith("name") else "name,label,pseudo_label\n"
-    (run.folder / DECISIONS).write_text(head + text.format(name, label))
-    with pytest.raises(ValueError, match=message):
-        PseudoLabels(run)
+def test_a_table_that_does_not_fit_is_refused(run, column, value, message):
+    text = (run.folder / TABLE).read_text()
+    table = pd.read_csv(run.folder / TABLE, keep_default_na=False)
+    if value is None:
+        table = table.drop(columns=column)
+    else:
+        table.loc[0, column] = table[column][value] if isinstance(value, int) else value
+    table.to_csv(run.folder / TABLE, index=False)
+    try:
+        with pytest.raises(ValueError, match=message):
+            PseudoLabels(run)
+    finally:
+        (run.folder / TABLE).write_text(text)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "17", "yes", "-x", ".x", "a,b"])
@@ -320,8 +334,8 @@ def test_a_list_name_that_is_not_plain_is_refused(run, name):
 
 
 def test_a_list_is_written_of_decisions_only_and_over_no_other(run, tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"pseudo_decisions\.csv: no pseudo-label is accepted"):
-        decide(run, "").write_split("checked")
+    with pytest.raises(ValueError, match=r"pseudo_labels\.csv: no pseudo-label is accepted"):
+        decide(run, SKIPPED).write_split("checked")
     labels = decide(run, *PseudoLabels(run).table["label"][:2])
     labels.write_split("checked")
     with pytest.raises(ValueError, match="'checked': .* exists; choose another name"):

@@ -5,7 +5,7 @@ import pytest
 
 from lib.config import EvaluateSettings
 from lib.data.dataset import parse_split
-from lib.evaluate.pseudo_labels import DECISIONS, write_pseudo_labels
+from lib.evaluate.pseudo_labels import TABLE, write_pseudo_labels
 from lib.evaluate.test import evaluate
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir
@@ -46,14 +46,14 @@ def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run)
         view.get_by_text(f"{number + 1} corrected").wait_for(timeout=30_000)
     view.get_by_role("button", name="accept").click()
     view.get_by_text("1 accepted, 3 corrected").wait_for(timeout=30_000)
-    decisions = pd.read_csv(run.folder / DECISIONS)
-    assert decisions["label"].tolist() == [*given, table["label"][3]]
+    decisions = pd.read_csv(run.folder / TABLE)["decision"][:4].tolist()
+    assert decisions == [*given, table["label"][3]]
     view.get_by_role("button", name="write the split").click()
     view.get_by_text("to train with it").wait_for(timeout=30_000)
     assert "labeled_split=checked" in view.inner_text()
     names, labels, _ = parse_split(load_data(run.settings()).labeled.split_path("checked"))
     assert names[-4:] == table["name"][:4].tolist()
-    assert [classes[k] for k in labels[-4:]] == decisions["label"].tolist()
+    assert [classes[k] for k in labels[-4:]] == decisions
     for width in (1280, 1920):
         notebook.page.set_viewport_size({"width": width, "height": width * 5 // 8})
         view.locator(".jp-OutputArea").first.scroll_into_view_if_needed()

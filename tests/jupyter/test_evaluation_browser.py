@@ -231,7 +231,7 @@ def test_runs_on_other_videos_are_not_set_beside_each_other(tested):
     beside = paired_results(tested[0], results, tested[1], "val")
     assert list(beside) == ["semi", "supervised"]
     fewer = {"val": replace(results["val"], rows=results["val"].rows[:-1])}
-    with pytest.raises(ValueError, match="tested on other videos"):
+    with pytest.raises(ValueError, match="not tested on the 7 videos of split"):
         paired_results(tested[0], fewer, tested[1], "val")
 
 

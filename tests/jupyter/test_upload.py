@@ -87,6 +87,7 @@ def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_figures(run, video, tmp_path, capsys):
     (tmp_path / "empty.mp4").touch()
     given = [str(run.folder), str(video), str(tmp_path / "empty.mp4")]
