@@ -136,7 +136,7 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
     assert run_batch(folder) == 0
     for name in ("a_seed0", "b_seed0"):
         for file in ("params.yaml", "environment.json", "log.jsonl", "checkpoints", "metrics.json"):
-            assert (out / name / file).is_file(), file
+            assert (out / name / file).exists(), file
         assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
         log = (out / name / "batch.log").read_text()
         assert "unknown parameter" not in log and "WARNING" not in log

@@ -230,7 +230,7 @@ def test_labels_that_differ_from_the_index_are_used_with_a_warning(run):
 def test_the_browser_accepts_corrects_skips_and_writes(run):
     browser = PseudoLabelBrowser(run)
     table = browser.table
-    assert "<video" in browser.clip.value and browser.other.value == table["second"][0]
+    assert "<img" in browser.clip.value and browser.other.value == table["second"][0]
     browser.accept.click()
     browser.correct.click()  # the second class is offered first
     browser.skip.click()

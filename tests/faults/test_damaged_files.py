@@ -138,7 +138,7 @@ def _foreign_case(kind: str, folder: Path) -> Case:
         Image.effect_noise((40, 30), 50).convert("RGB").save(path)
         return Case(path, lambda: read_frames(folder, np.array([0])), path.name)
     path = folder / "recipe.yaml"
-    path.write_text("epochs: 3\nlr: 1.0e-2\ntest_lists: [val, other]\nobjective: fixmatch\n")
+    path.write_text("epochs: 3\nlr: 1.0e-2\ntest_splits: [val, other]\nobjective: fixmatch\n")
     return Case(path, lambda: _read_params(path), path.name)
 
 

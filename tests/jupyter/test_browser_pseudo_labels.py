@@ -36,7 +36,7 @@ def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run)
     notebook.run_all()
     assert notebook.errors() == []
     view = notebook.cell("show_pseudo_labels(run)")
-    view.locator("video").first.wait_for(timeout=30_000)
+    view.locator("img").first.wait_for(timeout=30_000)
     given = []
     for number in range(3):
         label = next(c for c in classes if c not in tuple(table.loc[number, ["label", "second"]]))
