@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import VideoDataset, write_dataset
@@ -19,15 +21,9 @@ from lib.data.video_reader import read_frames
 from lib.prepare import parallel
 from lib.prepare.boxes import detect
 from lib.prepare.boxes.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
-from lib.prepare.boxes.interpolate import fill_frames, giou_matrix, key_frames, match_boxes
+from lib.prepare.boxes.interpolate import interpolate_boxes, key_frames, match_boxes
 from lib.prepare.boxes.motion import moving_boxes
-from lib.prepare.boxes.yolox import (
-    YoloxDetector,
-    grid_cells,
-    iou_matrix,
-    letterbox,
-    suppress_overlaps,
-)
+from lib.prepare.boxes.yolox import YoloxDetector, grid_cells, letterbox
 from lib.prepare.import_reference import import_detections
 from lib.prepare.own_folder import index_folder
 from lib.prepare.steps import detector_file
@@ -38,6 +34,11 @@ WEIGHTS = SHARED / "weights" / "yolox_nano.onnx"
 needs_weights = pytest.mark.skipif(
     not WEIGHTS.is_file(), reason=f"no detector in {WEIGHTS}; it is not part of the project"
 )
+
+
+def iou(first, second) -> float:
+    pair = (torch.tensor(np.array(box), dtype=torch.float64)[None] for box in (first, second))
+    return box_iou(*pair).item()
 
 
 def dataset_of(folder, frames=(4, 3), names=("a/one", "b/two"), name="folder") -> VideoDataset:
@@ -66,16 +67,21 @@ def test_grid_has_a_cell_for_every_output():
     assert cells[-1].tolist() == [12, 12] and strides[-1] == 32
 
 
-def test_iou_and_suppression_by_hand():
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [1, 0, 11, 10], [50, 50, 60, 60]], float)
-    assert iou_matrix(boxes[:1], boxes)[0] == pytest.approx([1, 0.5, 90 / 110, 0])
-    assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.8, 0.1])) == [1, 2, 3]
-    assert suppress_overlaps(boxes, np.array([0.9, 0.5, 0.8, 0.1]), 0.6) == [0, 1, 3]
-    assert suppress_overlaps(np.zeros((0, 4)), np.zeros(0)) == []
+def test_overlapping_detections_are_suppressed(tmp_path):
+    """Cells of 8 pixels; 3 detections, of which the second overlaps the first by 90 / 110."""
+    (tmp_path / "any.onnx").touch()
+    raw = np.zeros((3549, 85), np.float32)
+    for cell, score, offset in ((0, 0.8, 0.0), (1, 0.9, -0.875), (9, 0.5, 0.0)):
+        raw[cell, :4] = 1 + offset, 1, np.log(10 / 8), np.log(10 / 8)
+        raw[cell, 4:6] = score, 1
+    boxes = YoloxDetector(tmp_path / "any.onnx")._decode(raw, (416, 416), (416, 416))
+    assert boxes[:, 4] == pytest.approx([0.9, 0.5])
+    assert boxes[0, :4] == pytest.approx([4, 3, 14, 13], abs=1e-4)
+    assert boxes[1, :4] == pytest.approx([75, 3, 85, 13], abs=1e-4)
 
 
 def test_weights_that_cannot_be_used(tmp_path):
-    with pytest.raises(ValueError, match="detector_weights: .*no such file"):
+    with pytest.raises(ValueError, match="detector_weights: .*none.onnx does not exist"):
         YoloxDetector(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no network")
     with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
@@ -111,7 +117,7 @@ def test_moving_box_is_around_what_moves():
     boxes = moving_boxes(frames)
     assert boxes[8].shape == (0, 5)
     for t in range(8):
-        assert iou_matrix(boxes[t][:, :4], np.array([[10 * t, 20, 10 * t + 16, 40]]))[0, 0] > 0.6
+        assert iou(boxes[t][0, :4], [10 * t, 20, 10 * t + 16, 40]) > 0.6
         assert 0.5 <= boxes[t][0, 4] <= 1
     assert moving_boxes(frames[:1])[0].shape == (0, 5)
 
@@ -124,7 +130,7 @@ def test_boxes_move_linearly_between_key_frames():
     assert key_frames(1, 4).tolist() == [0]
     first = np.array([[0, 0, 10, 10, 0.8], [50, 0, 60, 10, 0.5]])
     second = np.array([[200, 0, 210, 10, 0.3], [4, 4, 14, 14, 0.4]])
-    result = fill_frames(np.array([0, 4, 5]), [first, second, np.zeros((0, 5))])
+    result = interpolate_boxes(np.array([0, 4, 5]), [first, second, np.zeros((0, 5))])
     by_frame = [result.rows[result.frames == t] for t in range(6)]
     assert by_frame[2][0] == pytest.approx([2, 2, 12, 12, 0.6])
     assert [len(boxes) for boxes in by_frame] == [2, 2, 2, 2, 2, 0]
@@ -132,15 +138,15 @@ def test_boxes_move_linearly_between_key_frames():
     assert match_boxes(first, np.zeros((0, 5))).shape == (0, 2)
 
 
-def test_generalised_iou_by_hand_follows_someone_who_left_the_box():
+def test_a_person_who_left_the_box_is_matched():
     boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
-    assert giou_matrix(boxes[:1], boxes)[0] == pytest.approx([1, 0, -1 / 3, -3 / 5])
     assert match_boxes(boxes[:1], boxes[2:3]).tolist() == [[0, 0]]
     assert match_boxes(boxes[:1], boxes[3:]).tolist() == []
+    assert match_boxes(np.zeros((1, 4)), np.zeros((2, 4))).tolist() == []  # without area
 
 
 def test_no_boxes_at_all():
-    result = fill_frames(np.array([0, 3]), [np.zeros((0, 5))] * 2)
+    result = interpolate_boxes(np.array([0, 3]), [np.zeros((0, 5))] * 2)
     assert result.rows.shape == (0, 5) and result.frames.shape == (0,)
 
 
@@ -310,7 +316,7 @@ def test_real_people_are_found(tmp_path):
     frames = read_frames(record.path, np.arange(0, record.num_frames, 4))
     moving = moving_boxes(frames)
     overlaps = [
-        iou_matrix(box[:1, :4], person[:1])[0, 0]
+        iou(box[0, :4], person[0])
         for box, person in zip(moving, yolox.lookup(jack, np.arange(0, 84, 4), 0.4), strict=False)
         if len(box) and len(person)
     ]

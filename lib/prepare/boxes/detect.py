@@ -1,4 +1,4 @@
-"""Making the person boxes of a data set: every k-th frame, all videos, in several processes."""
+"""Person boxes of all videos of a data set, detected in every k-th frame, and their statistics."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -16,38 +16,39 @@ from lib.data.frame_tables import (
     is_made_with,
 )
 from lib.data.video_reader import iterate_frames
-from lib.prepare.boxes.interpolate import fill_frames, key_frames
+from lib.prepare.boxes.interpolate import interpolate_boxes, key_frames
 from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.boxes.yolox import YoloxDetector
 from lib.prepare.download import sha256_of
 from lib.prepare.parallel import map_videos, num_cores, results_folder
 
-MAX_VIDEOS, GRID = 2000, 64  # that statistics are taken of; points a side that are looked at
+MAX_VIDEOS = 2000  # of which statistics are computed
+GRID = 64  # points per side on which the covered area is measured
 
 
 def boxes_of_video(
-    record: VideoRecord, find: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
+    record: VideoRecord, detect: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
 ) -> FrameRows:
     """Return the boxes of all frames of a video.
 
     Args:
         record: The video.
-        find: Finds the boxes in frames (H, W, 3), uint8: for each an array (n, 5), x1, y1, x2, y2
-            in pixels, score.
-        stride: Distance of the frames that it sees.
+        detect: Maps frames (H, W, 3), uint8, to an array (n, 5) each: x1, y1, x2, y2 in pixels,
+            score.
+        stride: Distance of the frames that it is applied to; boxes between are interpolated.
     """
     keys = key_frames(record.num_frames, stride)
-    return fill_frames(keys, find(iterate_frames(record, keys)))
+    return interpolate_boxes(keys, detect(iterate_frames(record, keys)))
 
 
 def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:
-    """Say what decides the boxes of a detector; plain JSON."""
+    """Return the provenance of a detector's boxes, as plain JSON."""
     digest = sha256_of(weights)
     return {"method": "yolox", "weights_sha256": digest, "stride": stride, "min_score": min_score}
 
 
 def motion_made_with(stride: int) -> dict:
-    """Say what decides the boxes of what moves; plain JSON."""
+    """Return the provenance of the boxes of moving regions, as plain JSON."""
     return {"method": "motion", "stride": stride}
 
 
@@ -59,18 +60,17 @@ def detect_persons(
     batch: int = 8,
     num_processes: int = 0,
 ) -> Path:
-    """Detect the people of all videos; continue where an earlier call with the same settings was.
+    """Detect the people of all videos; return the path of `person_boxes.safetensors`.
+
+    A call after an interrupted one with the same settings continues.
 
     Args:
         dataset: The prepared data set.
         weights: A YOLOX network for COCO as an ONNX file.
-        stride: The detector sees every `stride`-th frame; boxes between are interpolated.
-        min_score: Lowest score of a box that is kept, in [0, 1].
-        batch: Frames in one call of the network, where the file allows more than one.
+        stride: The detector is applied to every `stride`-th frame.
+        min_score: Lowest score of a box, in [0, 1].
+        batch: Frames in one call of the network, if the file allows more than one.
         num_processes: Processes; 0 for one per core.
-
-    Returns:
-        The path of `person_boxes.safetensors`.
 
     Raises:
         ValueError: If the weights cannot be used, or a video cannot be read; names the file.
@@ -81,20 +81,20 @@ def detect_persons(
     made_with = yolox_made_with(weights, stride, min_score)
     if not is_made_with(dataset.folder, made_with):
         _ = detector.session  # so that a wrong file is reported here, once
-    find = partial(boxes_of_video, find=detector.detect, stride=stride)
-    return _make_boxes(dataset, find, made_with, processes, "detecting people")
+    detect = partial(boxes_of_video, detect=detector.detect, stride=stride)
+    return _write_boxes(dataset, detect, made_with, processes, "detecting people")
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
     """Box the moving region of all videos; arguments and errors as in `detect_persons`."""
-    find = partial(boxes_of_video, find=moving_boxes, stride=stride)
+    detect = partial(boxes_of_video, detect=moving_boxes, stride=stride)
     made_with = motion_made_with(stride)
-    return _make_boxes(dataset, find, made_with, num_processes, "finding what moves")
+    return _write_boxes(dataset, detect, made_with, num_processes, "detecting motion")
 
 
-def _make_boxes(
+def _write_boxes(
     dataset: VideoDataset,
-    find: Callable[[VideoRecord], FrameRows],
+    detect: Callable[[VideoRecord], FrameRows],
     made_with: dict,
     num_processes: int,
     title: str,
@@ -103,7 +103,7 @@ def _make_boxes(
     if is_made_with(dataset.folder, made_with):
         return path
     results = results_folder(dataset.folder, "boxes", made_with)
-    rows = map_videos(dataset, find, results, title, num_processes)
+    rows = map_videos(dataset, detect, results, title, num_processes)
     names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
     PersonBoxes.write(dataset.folder, names, frames, rows, made_with)
     shutil.rmtree(results)
@@ -111,18 +111,17 @@ def _make_boxes(
 
 
 def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
-    """Return one row a video: how much of it the boxes cover.
+    """Return a table of the boxes of each video, one row per video.
 
     Args:
         dataset: The prepared data set, with boxes; of a large one, `MAX_VIDEOS` are drawn.
-        min_score: Boxes must score above this, in [0, 1].
+        min_score: Only boxes that score above this are counted, in [0, 1].
 
     Returns:
-        Columns name, class, frames_with_person (share of the frames that have a box),
-        boxes_per_frame (mean), box_area (mean share of the frame that the boxes cover, overlaps
-        counted once, over the frames that have a box; 0 where none has), score (mean; NaN without
-        boxes), vanishes (whether frames without a box lie between frames with one), several
-        (whether a frame has more than one).
+        Columns name, class, frames_with_person (share of the frames with a box), boxes_per_frame
+        (mean), box_area (mean share of a frame that its boxes cover, overlaps counted once, over
+        the frames with a box; 0 without any), score (mean; NaN without boxes), vanishes (frames
+        without a box lie between frames with one), several (a frame has more than one).
     """
     person_boxes = PersonBoxes(dataset)
     rows = np.arange(len(dataset.index))
@@ -131,18 +130,20 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
     table = []
     for row in rows:
         record = dataset.record(int(row))
-        found = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
-        boxes = [frame[frame[:, 4] > min_score] for frame in found]
-        table.append({"name": record.name} | _statistics_of(boxes, record))
-    frame = pd.DataFrame(table)
-    frame.insert(1, "class", dataset.index["class"].to_numpy()[rows])
-    return frame
+        scored = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
+        boxes = [frame[frame[:, 4] > min_score] for frame in scored]
+        table.append({"name": record.name} | _video_statistics(boxes, record))
+    statistics = pd.DataFrame(table)
+    statistics.insert(1, "class", dataset.index["class"].to_numpy()[rows])
+    return statistics
 
 
-def _statistics_of(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
-    """Return what `box_statistics` says of the boxes (n, 5) of a video's frames."""
+def _video_statistics(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
+    """Return the statistics of the boxes (n, 5) of each of a video's frames."""
     counts = np.array([len(frame) for frame in boxes])
-    areas = [_covered(frame[:, :4], record.height, record.width) for frame in boxes if len(frame)]
+    areas = [
+        _covered_area(frame[:, :4], record.height, record.width) for frame in boxes if len(frame)
+    ]
     with_box = np.flatnonzero(counts)
     return {
         "frames_with_person": (counts > 0).mean(),
@@ -155,14 +156,11 @@ def _statistics_of(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, fl
 
 
 def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
-    """Return how good the boxes of each class are, the class with the fewest boxes first.
-
-    Args:
-        statistics: From `box_statistics`.
+    """Summarize `box_statistics` per class, the class with the fewest boxes first.
 
     Returns:
-        A row a class: its videos, mean share of their frames with a box, mean score, and in how
-        many a box vanishes in between, and in how many a frame has several.
+        Per class: the number of its videos, the mean share of their frames with a box, the mean
+        score, and the numbers of videos in which a box vanishes or a frame has several.
     """
     classes = statistics.groupby("class")
     table = pd.DataFrame(
@@ -177,8 +175,8 @@ def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("frames with a box", kind="stable")
 
 
-def _covered(boxes: np.ndarray, height: int, width: int) -> float:
-    """Share of the frame that boxes (n, 4) cover together, on a grid of `GRID`² points."""
+def _covered_area(boxes: np.ndarray, height: int, width: int) -> float:
+    """Return the share of a frame's `GRID`² points that boxes (n, 4) cover together."""
     points = (np.arange(GRID) + 0.5) / GRID
     x, y = points * width, points * height
     in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])

@@ -1,14 +1,13 @@
-"""Boxes of every frame from boxes of every k-th frame."""
+"""Interpolation of the boxes of every k-th frame to all frames."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from lib.data.frame_tables import FrameRows
-from lib.prepare.boxes.yolox import iou_matrix
 
-# Boxes of neighbouring key frames whose generalised IoU is lower are different people: 1 for equal
-# boxes, 0 for neighbours that touch, -1/3 with a gap of one width between two boxes of one size.
+# Boxes of neighboring key frames with a lower generalized IoU are of different people: 1 for equal
+# boxes, 0 for boxes that touch, -1/3 for two boxes of one size with a gap of one width.
 MIN_GIOU = -0.4
 
 
@@ -17,11 +16,11 @@ def key_frames(num_frames: int, stride: int) -> np.ndarray:
     return np.unique(np.r_[np.arange(0, num_frames, stride), num_frames - 1])
 
 
-def fill_frames(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRows:
-    """Give the frames between key frames their boxes.
+def interpolate_boxes(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRows:
+    """Interpolate boxes between key frames.
 
-    The boxes of two neighbouring key frames are matched, best overlap first. A matched pair moves
-    linearly from one to the other; a box without a partner stays where it is for half of the way.
+    The boxes of two neighboring key frames are matched, best overlap first. Matched boxes are
+    interpolated linearly; a box without a match is repeated up to half of the distance.
 
     Args:
         keys: Key frames, ascending, from 0 to the last frame, shape (K,).
@@ -33,14 +32,14 @@ def fill_frames(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRows:
     frames, rows = [np.full(len(boxes[0]), keys[0])], [boxes[0]]
     for start, stop, first, second in zip(keys[:-1], keys[1:], boxes[:-1], boxes[1:], strict=True):
         pairs = match_boxes(first, second)
-        alone_first = np.setdiff1d(np.arange(len(first)), pairs[:, 0])
-        alone_second = np.setdiff1d(np.arange(len(second)), pairs[:, 1])
+        unmatched_first = np.delete(first, pairs[:, 0], axis=0)
+        unmatched_second = np.delete(second, pairs[:, 1], axis=0)
         for frame in range(start + 1, stop):
             share = (frame - start) / (stop - start)
             between = (1 - share) * first[pairs[:, 0]] + share * second[pairs[:, 1]]
-            stays = first[alone_first] if share < 0.5 else second[alone_second]
-            rows += [between, stays]
-            frames.append(np.full(len(between) + len(stays), frame))
+            unmatched = unmatched_first if share < 0.5 else unmatched_second
+            rows += [between, unmatched]
+            frames.append(np.full(len(between) + len(unmatched), frame))
         rows.append(second)
         frames.append(np.full(len(second), stop))
     return FrameRows(
@@ -52,29 +51,18 @@ def fill_frames(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRows:
 def match_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Match the boxes of two frames greedily, best first; return positions (pairs, 2), int64.
 
-    The measure is the generalised IoU, so that someone who has left the old box is still found.
+    The measure is the generalized IoU, which also matches a person who has left the old box.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
     """
-    closeness = giou_matrix(first, second)
+    import torch  # in the worker processes, because both take seconds
+    from torchvision.ops import generalized_box_iou
+
+    corners = (torch.from_numpy(boxes[:, :4]) for boxes in (first, second))
+    closeness = generalized_box_iou(*corners).nan_to_num(nan=-1).numpy()  # NaN: without area
     pairs = []
     while closeness.size and closeness.max() > MIN_GIOU:
         i, j = np.unravel_index(closeness.argmax(), closeness.shape)
         pairs.append((i, j))
         closeness[i], closeness[:, j] = -1, -1
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def giou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the generalised IoU, in (-1, 1], of boxes (n, 4+) and (m, 4+), shape (n, m).
-
-    IoU minus the share of the smallest box around both that neither covers.
-
-    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
-    """
-    iou = iou_matrix(first, second)
-    low = np.minimum(first[:, None, :2], second[None, :, :2])
-    high = np.maximum(first[:, None, 2:4], second[None, :, 2:4])
-    hull = np.prod(high - low, axis=2).clip(min=1e-9)
-    area_first = np.prod(first[:, 2:4] - first[:, :2], axis=1)[:, None]
-    area_second = np.prod(second[:, 2:4] - second[:, :2], axis=1)[None]
-    union = (area_first + area_second) / (1 + iou)
-    return iou - (hull - union) / hull
