@@ -165,35 +165,27 @@ def _spawn(worker: Callable, args: tuple, num_processes: int, device: str, store
         arguments = (os.getpid(), worker, args, num_processes, device, store)
         context = mp.spawn(_spawned, arguments, num_processes, join=False)
     try:
-        while not _have_ended(context):
-            pass
+        is_done = False
+        while not is_done:
+            for rank, process in enumerate(context.processes):  # others fail because of this one
+                is_killed = (process.exitcode or 0) < 0
+                if is_killed and not Path(context.error_files[rank]).exists():  # no exception
+                    raise _killed(rank, num_processes, -process.exitcode)
+            is_done = context.join(timeout=POLL_S, grace_period=GRACE_S)
+    except mp.ProcessExitedException as error:
+        if error.exit_code < 0:
+            raise _killed(error.error_index, num_processes, -error.exit_code) from error
+        raise
     finally:
         for process in context.processes:
             process.kill()
             process.join()
 
 
-def _have_ended(context: mp.ProcessContext) -> bool:
-    """Wait for a moment; return True if all processes ended well, raise as `launch` if one failed.
-
-    The others fail because of a process that was killed, so that one is named if there is one.
-    """
-    size = len(context.processes)
-    exit_codes = [
-        0 if Path(file).exists() else process.exitcode  # an exception, or None while it runs
-        for process, file in zip(context.processes, context.error_files, strict=True)
-    ]
-    failed = [rank for rank in range(size) if (exit_codes[rank] or 0) < 0]
-    if not failed:
-        try:
-            return context.join(timeout=POLL_S, grace_period=GRACE_S)
-        except mp.ProcessExitedException as error:
-            failed = [error.error_index]
-            exit_codes[error.error_index] = error.exit_code
-    code = exit_codes[failed[0]]
-    reason = f"ended by {signal_name(-code)}" if code < 0 else f"exited with status {code}"
-    raise ChildProcessError(
-        f"process {failed[0]} of {size}: {reason}; the same call continues from the last checkpoint"
+def _killed(rank: int, num_processes: int, number: int) -> ChildProcessError:
+    return ChildProcessError(
+        f"process {rank} of {num_processes}: ended by {signal_name(number)}; the same call "
+        "continues from the last checkpoint"
     )
 
 

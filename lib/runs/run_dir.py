@@ -13,6 +13,7 @@ metrics.json      the test result (notebook 4)
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,15 @@ from typing import Any, Literal
 from lib.config import TrainSettings, project_path
 from lib.fileio import lock_owner, parse_json_object, read_json, reading, write_text
 from lib.params import make_settings, read_yaml
-from lib.runs import checkpoint
-from lib.runs.checkpoint import Progress
+from lib.runs.checkpoint import (
+    Progress,
+    list_checkpoints,
+    read_checkpoint,
+    read_progress,
+    restore_newest,
+    save_newest,
+    write_checkpoint,
+)
 from lib.runs.environment import environment, numerics_summary
 
 # Settings that may change when a run is continued: they do not affect its numbers.
@@ -31,6 +39,8 @@ FREE_SETTINGS = {
 }  # fmt: skip
 ROOTS = ("videos_dir", "unlabeled_videos_dir")  # may change if the earlier folder does not exist
 METRICS = ("top1", "top5", "mean_class_accuracy", "videos")  # of a split, in `metrics.json`
+
+Which = Literal["last", "best"]  # checkpoint: the newest one, that of the best validation
 
 
 class RunDir:
@@ -58,8 +68,6 @@ class RunDir:
         """The folder's name."""
         return self.folder.name
 
-    # --- Start and continuation ---
-
     def check_compatible(self, settings: TrainSettings, data_digest: str | None = None) -> None:
         """Check that the folder holds no run, or one that these settings and data continue.
 
@@ -74,7 +82,7 @@ class RunDir:
         """
         if self.params_path.exists():
             self._raise_mismatch("settings", self.differences(settings))
-        state = checkpoint.restore_newest(self.checkpoint_dir)
+        state = restore_newest(self.checkpoint_dir)
         if state is None:
             return
         self._raise_mismatch("settings", differences(state["settings"], settings))
@@ -105,8 +113,7 @@ class RunDir:
                 self.metrics_path.rename(self.folder / f"metrics_{epochs}_epochs.json")
         write_text(self.params_path, settings.as_yaml())
         if not self.is_finished():
-            text = json.dumps(environment(num_processes), indent=1)
-            write_text(self.environment_path, text + "\n")
+            write_text(self.environment_path, json.dumps(environment(num_processes), indent=1))
         for path in (self.stop_path, self.progress_path, self.error_path):
             path.unlink(missing_ok=True)
 
@@ -124,8 +131,6 @@ class RunDir:
     def is_asked_to_stop(self) -> bool:
         """Return True if the run is asked to end."""
         return self.stop_path.exists()
-
-    # --- Settings and environment ---
 
     def settings(self) -> TrainSettings:
         """Return the run's settings.
@@ -166,8 +171,6 @@ class RunDir:
                 raise ValueError("gpus is not a list")
         return values
 
-    # --- Log ---
-
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add one entry to the log."""
         self.check_exists()
@@ -177,9 +180,8 @@ class RunDir:
 
     def truncate_log(self, epoch: int) -> None:
         """Delete the entries after an epoch, which a continued run writes again."""
-        entries = self.log_entries()
-        kept = [json.dumps(entry) + "\n" for entry in entries if entry["epoch"] <= epoch]
-        write_text(self.log_path, "".join(kept))
+        kept = [entry for entry in self.log_entries() if entry["epoch"] <= epoch]
+        write_text(self.log_path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def log_entries(self) -> list[dict[str, Any]]:
         """Return the log's complete entries, oldest first; empty before the first epoch.
@@ -199,38 +201,34 @@ class RunDir:
                 entries.append(entry)
         return entries
 
-    # --- Checkpoints ---
-
-    def checkpoint_path(self, which: Literal["last", "best"] = "last") -> Path:
+    def checkpoint_path(self, which: Which = "last") -> Path:
         """Return the newest checkpoint, or that of the best validation.
 
         Raises:
             ValueError: If there is none.
         """
-        newest = checkpoint.list_checkpoints(self.checkpoint_dir)
+        newest = list_checkpoints(self.checkpoint_dir)[:1]
         paths = newest if which == "last" else [self.best_path]
-        if not paths or not paths[0].is_file():
-            raise ValueError(
-                f"{self.checkpoint_dir}: no {which} checkpoint; train the run first "
-                "(notebooks/3_train.ipynb)"
-            )
+        if not any(path.is_file() for path in paths):
+            remedy = "train the run first (notebooks/3_train.ipynb)"
+            raise ValueError(f"{self.checkpoint_dir}: no {which} checkpoint; {remedy}")
         return paths[0]
 
-    def save(self, state: dict[str, Any], which: Literal["last", "best"] = "last") -> None:
+    def save(self, state: dict[str, Any], which: Which = "last") -> None:
         """Write a checkpoint: the newest one of the run, or that of the best validation."""
         if which == "best":
-            checkpoint.write_checkpoint(self.best_path, state)
+            write_checkpoint(self.best_path, state)
         else:
-            checkpoint.save_newest(self.checkpoint_dir, state)
+            save_newest(self.checkpoint_dir, state)
 
-    def load(self, which: Literal["last", "best"] = "last") -> dict[str, Any]:
+    def load(self, which: Which = "last") -> dict[str, Any]:
         """Read a checkpoint; errors as in `checkpoint_path` and `read_checkpoint`."""
-        return checkpoint.read_checkpoint(self.checkpoint_path(which))
+        return read_checkpoint(self.checkpoint_path(which))
 
     def saved_progress(self) -> Progress | None:
         """Return steps and complete epochs of the newest checkpoint, None if there is none."""
-        newest = checkpoint.list_checkpoints(self.checkpoint_dir)
-        return checkpoint.read_progress(newest[0]) if newest else None
+        newest = list_checkpoints(self.checkpoint_dir)
+        return read_progress(newest[0]) if newest else None
 
     def is_finished(self) -> bool:
         """Return True if a checkpoint of the last epoch is saved."""
@@ -329,33 +327,34 @@ def read_status(folder: str | Path) -> RunStatus:
     step, epoch = run.saved_progress() or (None, 0)
     owner = lock_owner(run.lock_path) or ""
     progress = _read_progress_file(run.progress_path) if owner else {}
-    try:
+    error = ""
+    with suppress(OSError):
         error = run.error_path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        error = ""
-    phase: Phase
-    if owner and run.is_asked_to_stop():
+    if not owner:
+        phase = _phase_at_rest(epoch >= epochs, bool(error), bool(step or log))
+    elif run.is_asked_to_stop():
         phase = "stopping"
-    elif owner:
-        phase = "training" if progress else "starting"
-    elif epoch >= epochs:
-        phase = "finished"
-    elif error:
-        phase = "failed"
     else:
-        phase = "stopped" if step is not None or log else "waiting"
+        phase = "training" if progress else "starting"
     is_tested = run.metrics_path.is_file()
     return RunStatus(phase, epochs, epoch, step, log, progress, error, owner, is_tested)
 
 
+def _phase_at_rest(is_complete: bool, has_error: bool, is_begun: bool) -> Phase:
+    if is_complete:
+        return "finished"
+    if has_error:
+        return "failed"
+    return "stopped" if is_begun else "waiting"
+
+
 def _read_progress_file(path: Path) -> dict[str, Any]:
     """Return the content of `progress.json`; empty if missing or damaged: it is soon rewritten."""
-    try:
+    with suppress(ValueError):
         progress = read_json(path, "")
         _require_numbers(progress, ("step", "last_step"))
-    except ValueError:
-        return {}
-    return progress
+        return progress
+    return {}
 
 
 def read_result(run: RunDir) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _make_run(folder: Path) -> RunDir:
         run.append_log({"epoch": epoch, "step": 9 * epoch, "loss/total": 1.5, "seconds": 2.0})
     numbers = {"top1": 50.0, "top5": 100.0, "mean_class_accuracy": 50.0, "videos": 6}
     run.metrics_path.write_text(json.dumps({"labels": 9, "splits": {"val": numbers}}))
-    known = {"gpus": ["a GPU"], "packages": {"torch": "2.9"}, "cpu_flags": ["avx2"], "cpu_count": 2}
+    known = {"gpus": ["a GPU"], "packages": {"torch": "2.9"}, "cpu_count": 2}
     run.environment_path.write_text(json.dumps(known))
     run.progress_path.write_text(json.dumps({"step": 5, "last_step": 27, "lr": 0.1}))
     scores = {"scores": np.ones((6, 2), np.float32), "labels": np.zeros(6, np.int64)}
@@ -192,6 +192,7 @@ def contents(tmp_path_factory) -> dict[str, bytes]:
     return made
 
 
+@pytest.mark.slow
 def test_damaged_files_are_named(contents, tmp_path, fault):
     tasks = []
     for seed, (kind, content) in enumerate(contents.items()):

@@ -58,6 +58,7 @@ CASES = [  # fault, blow, runs, times a run, further settings
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "blow", "runs", "times", "changes"), CASES)
 def test_nothing_is_lost(prepared_dir, tmp_path, whole, fault, name, blow, runs, times, changes):
     if not FULL and changes:

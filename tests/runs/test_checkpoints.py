@@ -42,7 +42,7 @@ def assert_as_if_nothing_had_been(run: RunDir, expected: RunDir) -> None:
 # --- When -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [3, 5, 6, 14])  # within an epoch, at its end, after it
+@pytest.mark.parametrize("number", [3, 6])  # within an epoch, after its end
 def test_what_is_saved_by_time_is_not_lost(tiny_settings, uninterrupted, at_forward, number):
     settings = tiny_settings(**RICH, checkpoint_every_minutes=1e-9)
     run = RunDir(settings.run_dir)

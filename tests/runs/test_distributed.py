@@ -106,6 +106,7 @@ def test_collectives_of_one_process_return_its_value():
     assert world.all_gather("x") == ["x"] and world.broadcast(True) and not world.broadcast(False)
 
 
+@pytest.mark.slow
 def test_collectives_of_two_processes(tmp_path, monkeypatch):
     temporary, calls = tmp_path / "temporary", []
     temporary.mkdir()
@@ -116,15 +117,17 @@ def test_collectives_of_two_processes(tmp_path, monkeypatch):
     assert calls and not list(temporary.iterdir())
 
 
-@pytest.mark.parametrize("worker", ["failing_worker", "failing_loader_worker"])
-def test_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path, worker):
+@pytest.mark.slow
+def test_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path):
+    """Also if a loader process of it ignores SIGTERM."""
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
-        launch(getattr(processes, worker), (tmp_path,), 2, "cpu")
+        launch(processes.failing_loader_worker, (tmp_path,), 2, "cpu")
     assert "rank 1 has a bad day" in str(error.value) and error.value.error_index == 1
-    assert worker in str(error.value)  # where it happened
+    assert "failing_loader_worker" in str(error.value)  # where it happened
     wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
 
 
+@pytest.mark.slow
 def test_failed_process_does_not_destroy_its_group(tmp_path):
     """With nccl that would wait for the others, and the error would not be shown."""
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="bad day") as error:
@@ -133,22 +136,22 @@ def test_failed_process_does_not_destroy_its_group(tmp_path):
     assert not (tmp_path / "destroyed").exists()
 
 
-@pytest.mark.parametrize("is_busy", [False, True])  # then the parent sees both when they ended
-def test_killed_process_is_named_and_not_the_one_that_lost_its_connection(
-    tmp_path, monkeypatch, is_busy
-):
-    real = distributed._have_ended
+@pytest.mark.slow
+def test_killed_process_is_named_and_not_the_one_that_lost_its_connection(tmp_path, monkeypatch):
+    """Also if both have ended when the parent looks at them: it was busy meanwhile."""
+    real = distributed.mp.spawn
 
-    def have_ended(context):
-        if is_busy:
-            wait_until(lambda: all(p.exitcode for p in context.processes), "the end of both")
-        return real(context)
+    def spawn(*arguments, **options):
+        context = real(*arguments, **options)
+        wait_until(lambda: all(p.exitcode for p in context.processes), "the end of both")
+        return context
 
-    monkeypatch.setattr(distributed, "_have_ended", have_ended)
+    monkeypatch.setattr(distributed.mp, "spawn", spawn)
     with pytest.raises(ChildProcessError, match="process 1 of 2: ended by SIGKILL, as the system"):
         launch(processes.killed_worker, (tmp_path,), 2, "cpu")
 
 
+@pytest.mark.slow
 def test_signals_during_the_start_of_processes_do_not_end_them(tmp_path):
     """As a cluster sends them: to all processes, while the spawned ones import PyTorch."""
     process = start_launch(tmp_path, "talk_worker", start_new_session=True)
@@ -161,6 +164,7 @@ def test_signals_during_the_start_of_processes_do_not_end_them(tmp_path):
     assert {path.name for path in tmp_path.glob("*.txt")} == {"0.txt", "1.txt"}
 
 
+@pytest.mark.slow
 def test_torchrun_gets_the_error_of_a_failed_process(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start_launch(tmp_path, "failing_worker", *torchrun, stderr=subprocess.PIPE, text=True)
@@ -169,6 +173,7 @@ def test_torchrun_gets_the_error_of_a_failed_process(tmp_path):
     wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
 
 
+@pytest.mark.slow
 def test_processes_that_still_import_end_when_their_parent_is_killed(tmp_path):
     parent = start_launch(tmp_path, "sleep_worker")
     children = []
@@ -180,6 +185,7 @@ def test_processes_that_still_import_end_when_their_parent_is_killed(tmp_path):
     assert not (tmp_path / "0.started").exists()
 
 
+@pytest.mark.slow
 def test_processes_end_when_their_parent_is_killed(tmp_path):
     parent = start_launch(tmp_path, "sleep_worker")
     try:
@@ -193,6 +199,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path):
         wait_until(lambda rank=rank: not processes.is_alive(tmp_path, rank), f"end of rank {rank}")
 
 
+@pytest.mark.slow
 def test_launch_joins_torchrun(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert start_launch(tmp_path, "talk_worker", *torchrun).wait() == 0
