@@ -166,7 +166,7 @@ def test_every_list_is_published(runs):
         if name.split("/")[0] not in STUDIES:
             continue
         for need in data_requirements([run.settings]):
-            known = {entry.name for entry in CATALOG[need.dataset].lists}
+            known = {entry.name for entry in CATALOG[need.dataset].splits}
             assert need.splits <= known, name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lib.prepare.inspect_videos import inspect_video
 
 
-def probe_or_crash(path: Path):
+def inspect_or_crash(path: Path):
     """What a decoder with a bug would do."""
     if path.stem == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -172,10 +172,8 @@ def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str
     parameters = parameters | _begun_values(parameters)
     if not _open_names(parameters):
         return parameters, notes
-    sizes, warnings = resolve_auto(parameters)
-    return (
-        (None, warnings) if sizes is None else (sizes.values, [*notes, *sizes.reasons, *warnings])
-    )
+    values, reasons = resolve_auto(parameters)
+    return values, reasons if values is None else [*notes, *reasons]
 
 
 def _open_names(parameters: Mapping[str, Any]) -> set[str]:
@@ -254,7 +252,7 @@ def split_length(dataset: str, root: str | None, prepared_dir: str, name: str) -
     path = Path(name) if name.endswith(".txt") else path
     if path.is_file():
         return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
-    return {split.name: split.num_videos for split in CATALOG[dataset].lists}.get(name)
+    return {split.name: split.num_videos for split in CATALOG[dataset].splits}.get(name)
 
 
 # --- Text -----------------------------------------------------------------------------------------

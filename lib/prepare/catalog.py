@@ -1,14 +1,14 @@
-"""The known data sets: where they are from, what they should hold, which lists are published.
+"""Catalog of data sets: addresses, checksums, expected contents and published splits.
 
-Class names are not written down here: they are the folder names of the videos, or those of the
-published lists, and the labels are their alphabetical positions. The lists stand in
-`published_lists.csv`. Nothing here opens a connection.
+Class names come from the folders of the videos or from the published splits; labels are their
+alphabetical positions. The splits are listed in `published_lists.csv`. Nothing here opens a
+connection.
 
-How far these entries have been verified, without access to the addresses themselves: the lists'
-checksums are those of the files at the pinned commits; the Kinetics addresses stand in the README
-of cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums in torchvision's
-data sets (HMDB-51's videos: in other public code that downloads them). The licences are as data
-cards and the authors' pages report them; read them at the source before you rely on them.
+The addresses themselves could not be opened where this was written. Checksums of splits are those
+of the files at the pinned commits; Kinetics addresses are from the README of
+cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums are from
+torchvision's data sets (HMDB-51's videos: from other public code that downloads them). Read a
+license at its source before you rely on it.
 """
 
 import csv
@@ -24,8 +24,8 @@ class RemoteFile:
 
     Attributes:
         url: Its address.
-        checksum: SHA-256 in hexadecimal, or `md5:` and the MD5; None where none is published.
-        size_gb: About how large it is.
+        checksum: SHA-256 in hexadecimal, or `md5:` and the MD5; None if none is published.
+        size_gb: Approximate size, GB.
     """
 
     url: str
@@ -40,13 +40,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PublishedSplit:
-    """A published list of videos.
-
-    Attributes:
-        name: Name that the list gets here.
-        file: The file.
-        num_videos: Videos in it.
-    """
+    """A published split: its name here, its file, and its number of videos if that is fixed."""
 
     name: str
     file: RemoteFile
@@ -55,37 +49,35 @@ class PublishedSplit:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A known data set.
+    """A data set of the catalog.
 
     Attributes:
         title: Its name in print.
-        num_classes: Its classes; None for your own videos.
-        num_videos: Its videos; None where that is not fixed.
-        licence: What its authors allow, in short.
-        how_to_get: Where the videos are from, for someone who has none.
-        archives: Archives of the videos, where they may be downloaded without asking anyone.
-        splits: Archive of the official splits.
-        lists: Published lists, in formats of `read_split_file`.
-        categories: File of class names in label order, where the videos have no class folders.
-        videos_gb: Disk that unpacking takes, about; with archives inside of archives, for both.
-        warning: What is easily taken for something else.
+        license: License as its authors state it.
+        homepage: Address where the videos can be obtained; empty if none is needed.
+        num_classes: Number of classes; None if not fixed.
+        num_videos: Number of videos; None if not fixed.
+        archives: Archives of the videos that may be downloaded without registration.
+        videos_gb: Approximate disk space of the extracted archives, GB.
+        official_splits: Archive of the official splits.
+        splits: Published splits, in formats of `read_split_file`.
+        categories: File of class names in label order, if the videos have no class folders.
     """
 
     title: str
-    num_classes: int | None
-    num_videos: int | None
-    licence: str
-    how_to_get: str
+    license: str
+    homepage: str = ""
+    num_classes: int | None = None
+    num_videos: int | None = None
     archives: tuple[RemoteFile, ...] = ()
-    splits: RemoteFile | None = None
-    lists: tuple[PublishedSplit, ...] = ()
-    categories: RemoteFile | None = None
     videos_gb: float = 0.0
-    warning: str = ""
+    official_splits: RemoteFile | None = None
+    splits: tuple[PublishedSplit, ...] = ()
+    categories: RemoteFile | None = None
 
 
 def _published_splits(name: str) -> tuple[PublishedSplit, ...]:
-    """Return the published lists of a data set: its rows of `published_lists.csv`."""
+    """Return the published splits of a data set: its rows of `published_lists.csv`."""
     with open(Path(__file__).with_name("published_lists.csv"), encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == name]
     return tuple(
@@ -98,32 +90,18 @@ def _published_splits(name: str) -> tuple[PublishedSplit, ...]:
     )
 
 
-_KINETICS = (
-    "archives of CVDF (https://github.com/cvdfoundation/kinetics-dataset, with replacements for "
-    "about 1,400 damaged clips); unpack them and give the folder as videos_dir: "
-    "<id>_<start>_<end>.mp4 in one folder or in a folder for each class"
-)
-_KINETICS_LICENCE = "annotations CC BY 4.0; the videos are their uploaders', for research only"
+_KINETICS = "https://github.com/cvdfoundation/kinetics-dataset"
+_KINETICS_LICENSE = "annotations CC BY 4.0; videos belong to their uploaders, research only"
 
 CATALOG: dict[str, CatalogEntry] = {
-    "synthetic": CatalogEntry(
-        "Moving actors", 4, None, "made here, Apache-2.0", "rendered by notebook 1"
-    ),
-    "folder": CatalogEntry(
-        "Your own videos",
-        None,
-        None,
-        "yours",
-        "videos_dir: <class>/<video> or {train,val}/<class>/<video>",
-    ),
+    "synthetic": CatalogEntry("Moving actors", "Apache-2.0, rendered here", num_classes=4),
+    "folder": CatalogEntry("Your own videos", "yours"),
     "ucf101": CatalogEntry(
         title="UCF-101",
+        license="none stated; clips belong to their uploaders, research only",
+        homepage="https://www.crcv.ucf.edu/data/UCF101.php",
         num_classes=101,
         num_videos=13_320,
-        licence=(
-            "none stated by its authors; the clips are their uploaders' (YouTube), for research"
-        ),
-        how_to_get="https://www.crcv.ucf.edu/data/UCF101.php",
         archives=(
             RemoteFile(
                 "https://www.crcv.ucf.edu/data/UCF101/UCF101.rar",
@@ -131,19 +109,19 @@ CATALOG: dict[str, CatalogEntry] = {
                 size_gb=6.9,
             ),
         ),
-        splits=RemoteFile(
+        videos_gb=7.0,
+        official_splits=RemoteFile(
             "https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
             "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
         ),
-        videos_gb=7.0,
-        lists=_published_splits("ucf101"),
+        splits=_published_splits("ucf101"),
     ),
     "hmdb51": CatalogEntry(
         title="HMDB-51",
+        license="CC BY 4.0; clips are from films and YouTube",
+        homepage="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
         num_classes=51,
         num_videos=6766,
-        licence="CC BY 4.0, its authors say; the clips are from films and YouTube",
-        how_to_get="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
         archives=(
             RemoteFile(
                 "http://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/hmdb51_org.rar",
@@ -151,63 +129,49 @@ CATALOG: dict[str, CatalogEntry] = {
                 size_gb=2.1,
             ),
         ),
-        splits=RemoteFile(
+        videos_gb=4.3,  # with the inner archives
+        official_splits=RemoteFile(
             "http://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/test_train_splits.rar",
             "md5:15e67781e70dcfbdce2d7dbb9b3344b5",
         ),
-        videos_gb=4.3,
-        warning=(
-            "the reference's labelled lists give 132 clips (of 5,236) the label of a class whose "
-            "name begins alike (climb and climb_stairs, kick and kick_ball, sword and "
-            "sword_exercise); here the folder decides. Its list of 100 % holds the clips that the "
-            "official split leaves out"
-        ),
-        lists=_published_splits("hmdb51"),
+        splits=_published_splits("hmdb51"),
     ),
-    "kinetics100": CatalogEntry(
+    "kinetics100": CatalogEntry(  # classes of the paper's splits, not of the few-shot benchmark
         title="Kinetics-100",
+        license=_KINETICS_LICENSE,
+        homepage=_KINETICS,
         num_classes=100,
         num_videos=89_693,
-        licence=_KINETICS_LICENCE,
-        how_to_get=_KINETICS,
-        warning=(
-            "these are the 100 classes of the paper's lists, not those of the few-shot benchmark "
-            "of the same name"
-        ),
-        lists=_published_splits("kinetics100"),
+        splits=_published_splits("kinetics100"),
     ),
     "kinetics400": CatalogEntry(
         title="Kinetics-400",
+        license=_KINETICS_LICENSE,
+        homepage=_KINETICS,
         num_classes=400,
-        num_videos=None,
-        licence=_KINETICS_LICENCE,
-        how_to_get=_KINETICS,
-        lists=_published_splits("kinetics400"),
+        splits=_published_splits("kinetics400"),
     ),
     "mini_ssv2": CatalogEntry(
         title="Mini-Something-Something v2",
+        license="research only, under an agreement with Qualcomm",
+        homepage="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
         num_classes=87,
         num_videos=93_462,
-        licence="for research, under an agreement with Qualcomm that each user accepts",
-        how_to_get=(
-            "register at https://www.qualcomm.com/developer/software/something-something-v-2-dataset"
-            ", unpack Something-Something v2 and give the folder of its .webm files as videos_dir"
-        ),
+        splits=_published_splits("mini_ssv2"),
         categories=RemoteFile(
             "https://raw.githubusercontent.com/CVIR/TCL/661076c893120cdf980e10adb4440f773a9979fd/"
             "datasets/Mini-Something-V2/data/category_mini.txt",
             "eceebc79a819987cf7b514d4885b1101356c6df4f493c0f583fc8db18c5454ba",
         ),
-        lists=_published_splits("mini_ssv2"),
     ),
 }
 
 
 def dataset_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
-    """Return where a data set of the catalog is prepared.
+    """Return the prepared folder of a data set of the catalog.
 
     Raises:
-        ValueError: If the name is not in the catalog, or `folder` comes without `videos_dir`.
+        ValueError: If the name is not in the catalog, or `folder` has no `videos_dir`.
     """
     if name not in CATALOG:
         raise ValueError(f"dataset: no data set {name!r}; there are {list(CATALOG)}")

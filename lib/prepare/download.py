@@ -1,14 +1,29 @@
-"""Files from the internet: continued where they were cut off, and checked before they are used."""
+"""Download files, with resume and checksum, and extract zip and rar archives."""
 
 import hashlib
 import shutil
-from pathlib import Path
+import stat
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
 
+import rarfile
 import requests
 from tqdm.auto import tqdm
 
-CHUNK = 1 << 16  # bytes; of a cut connection, what has come since the last chunk is lost
+from lib.data.dataset import check_room
+from lib.fileio import write_atomic
+
+CHUNK = 1 << 16  # bytes
 TIMEOUT_S = 60  # without a byte
+SUFFIXES = (".zip", ".rar")
+Member = zipfile.ZipInfo | rarfile.RarInfo
+
+
+class UnavailableError(ValueError):
+    """A file that is not there and cannot be downloaded."""
 
 
 def sha256_of(path: Path) -> str:
@@ -17,94 +32,160 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def matches(path: Path, checksum: str) -> bool:
-    """Tell whether a file has a checksum: SHA-256 in hexadecimal, or `md5:` and the MD5."""
+def matches(path: Path, checksum: str | None) -> bool:
+    """Return True if a file has a checksum: SHA-256 in hexadecimal, `md5:…`, or None for any."""
+    if checksum is None:
+        return True
     kind, _, digits = checksum.rpartition(":")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind or "sha256").hexdigest() == digits
 
 
 def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
-    """Return a file, downloaded first where it is not there yet.
+    """Return a file; download it first if it is not there.
 
-    What arrives is kept in `<path>.part`, so that a repeated call continues.
+    A partial download is kept in `<path>.part`, and a repeated call continues it.
 
     Args:
         url: Its address.
-        path: Where it belongs.
-        checksum: As `matches` takes it; None where none is published.
+        path: Its place.
+        checksum: As in `matches`.
         allowed: Whether the network may be used.
 
     Raises:
-        ValueError: If it may not be, or cannot be downloaded, or has another checksum; names the
-            file, the address and what to do. With another checksum it is kept as
-            `<path>.rejected`.
+        UnavailableError: If it is not there, and may not or cannot be downloaded.
+        ValueError: If it has another checksum.
     """
     path = Path(path)
     if path.is_file():
-        if checksum is None or matches(path, checksum):
-            return path
-        raise ValueError(
-            f"{path}: its checksum is not {checksum}; it is damaged or another file: delete it, "
-            f"and get it again from {url}"
-        )
+        if not matches(path, checksum):
+            raise ValueError(
+                f"{path}: its checksum is not {checksum}: it is damaged or another file; delete "
+                f"it and get it again from {url}"
+            )
+        return path
     if not allowed:
-        raise ValueError(
-            f"{path}: not there. Set download to true to get it from {url}, or put it there "
-            "yourself"
+        raise UnavailableError(
+            f"{path}: not there; set download to true to get it from {url}, or put it there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrived = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + ".part")
     try:
-        _fetch(url, arrived)
-    except requests.exceptions.SSLError as error:
-        raise ValueError(
-            f"{url}: its certificate is not accepted ({error}); get the file with a browser and "
-            f"put it at {path}"
+        _fetch(url, part)
+    except requests.RequestException as error:
+        raise UnavailableError(
+            f"{url}: cannot be downloaded ({error}); run again to continue, or get the file "
+            f"with a browser and put it at {path}"
         ) from error
-    except (requests.exceptions.RequestException, OSError) as error:
+    if not matches(part, checksum):
+        part.unlink()
         raise ValueError(
-            f"{url}: cannot be downloaded ({error}). What has arrived is kept: try again, or get "
-            f"the file elsewhere and put it at {path}"
-        ) from error
-    if checksum is not None and not matches(arrived, checksum):
-        rejected = arrived.replace(path.with_name(path.name + ".rejected"))
-        raise ValueError(
-            f"{url}: has another checksum than expected ({checksum}); the file was changed there "
-            f"or damaged on the way. It is kept as {rejected} and not used: try again, or put the "
-            f"right one at {path}"
+            f"{url}: its checksum is not {checksum}: the file was changed there or damaged on the "
+            f"way, and was deleted; run again, or put the right file at {path}"
         )
-    return arrived.replace(path)
+    return part.replace(path)
 
 
-def _fetch(url: str, partial: Path) -> None:
-    """Add to a file what an earlier call did not get.
-
-    Raises:
-        OSError: If the connection ends early or the disk is too small.
-    """
-    done = partial.stat().st_size if partial.is_file() else 0
+def _fetch(url: str, part: Path) -> None:
+    """Append the missing bytes to a partial download."""
+    done = part.stat().st_size if part.is_file() else 0
     headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
     with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
-        if response.status_code == 416:  # nothing after what is there
+        if response.status_code == 416:  # no bytes are missing
             return
         response.raise_for_status()
         done = done if response.status_code == 206 else 0
         total = done + int(response.headers.get("Content-Length", 0))
-        _receive(response, partial, done, total)
-    if (size := partial.stat().st_size) < total:
-        raise OSError(f"the connection ended after {size} of {total} bytes")
+        title = part.name.removesuffix(".part")
+        with (
+            open(part, "ab" if done else "wb") as file,
+            tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if (size := part.stat().st_size) < total:
+        raise requests.ConnectionError(f"the connection ended after {size} of {total} bytes")
 
 
-def _receive(response: requests.Response, partial: Path, done: int, total: int) -> None:
-    free = shutil.disk_usage(partial.parent).free
-    if total - done > free:
-        raise OSError(f"{(total - done) / 1e9:.1f} GB to get, {free / 1e9:.1f} GB free")
-    title = partial.name.removesuffix(".part")
-    with (
-        open(partial, "ab" if done else "wb") as file,
-        tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
-    ):
-        for chunk in response.iter_content(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
+def extract(archive: Path, folder: Path) -> list[Path]:
+    """Extract an archive; files that are there with their full size are kept.
+
+    Args:
+        archive: A zip or rar file.
+        folder: Folder of the files.
+
+    Returns:
+        The files, in the order of the archive.
+
+    Raises:
+        ValueError: If the archive is damaged, names a path outside of the folder, holds links,
+            does not fit on the disk, or needs a program that is missing; all names are checked
+            before anything is written.
+    """
+    try:
+        with _open(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            paths = [_target(folder, member, archive) for member in members]
+            todo = [pair for pair in zip(members, paths, strict=True) if not _is_extracted(*pair)]
+            check_room(folder, sum(member.file_size for member, _ in todo), str(archive))
+            for member, path in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
+                with opened.open(member) as source:
+                    write_atomic(path, partial(_copy, source, size=member.file_size))
+    except rarfile.RarCannotExec as error:
+        raise ValueError(
+            f"{archive}: no program that extracts rar archives was found; install unrar, unar, 7z "
+            "or bsdtar, or extract the archive yourself and set videos_dir to the folder"
+        ) from error
+    except (zipfile.BadZipFile, rarfile.Error, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(
+            f"{archive}: cannot be extracted ({error}); if damaged, delete it and get it again"
+        ) from error
+    return paths
+
+
+def extract_nested(archive: Path, folder: Path) -> None:
+    """Extract an archive of archives (HMDB-51: one per class), without keeping the inner ones."""
+    done = folder / f".{archive.name}.unpacked"
+    if done.is_file():
+        return
+    inner_folder = folder / ".inner"
+    for inner in extract(archive, inner_folder):
+        if inner.suffix.lower() in SUFFIXES:
+            extract(inner, folder)
+    shutil.rmtree(inner_folder)
+    done.touch()
+
+
+def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
+    if zipfile.is_zipfile(path):
+        return zipfile.ZipFile(path)
+    if path.is_file() and rarfile.is_rarfile(path):
+        return rarfile.RarFile(path)
+    raise ValueError(
+        f"{path}: not a zip or rar archive; it may be an error page under this name: delete it and "
+        "get it again"
+    )
+
+
+def _target(folder: Path, member: Member, archive: Path) -> Path:
+    """Return the path of a member; ValueError if it is a link or outside of `folder`."""
+    name = member.filename.replace("\\", "/")
+    parts = PurePosixPath(name).parts
+    is_zip_link = isinstance(member, zipfile.ZipInfo) and stat.S_ISLNK(member.external_attr >> 16)
+    if is_zip_link or (isinstance(member, rarfile.RarInfo) and not member.is_file()):
+        raise ValueError(f"{archive}: {name!r} is a link or a device; nothing was extracted")
+    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise ValueError(f"{archive}: {name!r} is outside of the folder; nothing was extracted")
+    return folder.joinpath(*parts)
+
+
+def _is_extracted(member: Member, path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == member.file_size
+
+
+def _copy(source: IO[bytes], path: Path, size: int) -> None:
+    with open(path, "wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        if file.tell() != size:
+            raise EOFError(f"a file has {file.tell()} bytes, its header says {size}")

@@ -1,6 +1,7 @@
-"""Opening every video once: how many frames, how large, or why it cannot be read."""
+"""Inspect videos: decode each once, count its frames, and verify its frame index."""
 
-import time
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,28 +22,25 @@ from lib.data.frame_index import (
     open_stream,
     to_rgb,
 )
-from lib.data.video_reader import read_frames
-from lib.fileio import reading, write_text
+from lib.data.video_reader import FRAME_FILE, read_frames
 from lib.prepare.parallel import map_in_workers
 
-TIMEOUT_S = 900.0  # a decoder that has not answered by then has frozen
+TIMEOUT_S = 900.0  # after which a decoder counts as frozen
 NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames and key frames that verify a frame index
-SAVE_EVERY_S = 30.0
-FRAME_PREFIX = "img_"  # folders of frames: img_00001.jpg, ..., as in MMAction2's rawframes trees
 
 
 class VideoInfo(NamedTuple):
-    """What is known of a video.
+    """Result of inspecting a video.
 
     Attributes:
-        frames: Frames that can be decoded; 0 where it cannot be read.
-        fps: Frames per second; 0 where it is not known.
+        frames: Frames that can be decoded; 0 if the video is unreadable.
+        fps: Frames per second; 0 if not known.
         width: Width of an upright frame, pixels.
-        height: Its height.
-        error: Why it cannot be read; None where it can.
-        note: What to know about a readable one, or None.
-        fingerprint: Tells the file from another.
-        seek: Where its frames are, a packed `FrameIndex`; empty: it is decoded from its start.
+        height: Height of an upright frame, pixels.
+        error: Reason why the video is unreadable, or None.
+        note: Damage of a readable video, or None.
+        fingerprint: Fingerprint of the file.
+        seek: Packed `FrameIndex`; empty if the file must be decoded from its start.
     """
 
     frames: int = 0
@@ -61,51 +59,67 @@ def inspect_videos(
     timeout_s: float = TIMEOUT_S,
     progress_file: Path | None = None,
 ) -> pd.DataFrame:
-    """Open every video, or folder of JPEG frames, in worker processes and count its frames.
+    """Inspect video files and folders of JPEG frames in worker processes.
 
-    A file that crashes or freezes the decoder loses its own row only.
+    A file that crashes or freezes the decoder loses only its own row.
 
     Args:
         paths: The files.
         num_processes: Worker processes; 0 for one per core.
         timeout_s: Longest time for one file, seconds.
-        progress_file: Where to keep what is known, so that a repeated call opens only files that
-            are new or have changed; None to keep nothing.
+        progress_file: JSON lines, one per inspected file, so that a repeated call opens only files
+            that are new or have changed; None to keep nothing.
 
     Returns:
         One row for each of `paths`, in their order, with the columns of `VideoInfo`.
     """
-    known = _read_progress(progress_file)
-    keys = [_key(path) for path in paths]
-    rows = [known.get(key) for key in keys]
-    missing = [position for position, row in enumerate(rows) if row is None]
-    saved = time.monotonic()
+    progress_file = progress_file or Path(os.devnull)
+    infos = _read_progress(progress_file)
+    keys = [_file_key(path) for path in paths]
+    todo = [position for position, key in enumerate(keys) if key not in infos]
+    results = map_in_workers(inspect_video, [paths[p] for p in todo], num_processes, timeout_s)
+    done = len(paths) - len(todo)
+    with open(progress_file if todo else os.devnull, "a", encoding="utf-8") as log:
+        for result in tqdm(results, "opening videos", len(paths), initial=done, unit="video"):
+            key = keys[todo[result.position]]
+            infos[key] = result.value or VideoInfo(error=result.error)
+            log.write("\n" + json.dumps([key, *infos[key]]))  # after a line that was cut off, too
+            log.flush()
+    return pd.DataFrame([infos[key] for key in keys], columns=list(VideoInfo._fields))
+
+
+def _file_key(path: Path) -> str:
+    """Identify the contents of a file without reading it."""
     try:
-        todo = [paths[position] for position in missing]
-        outcomes = map_in_workers(inspect_video, todo, num_processes, timeout_s)
-        done = len(paths) - len(todo)
-        for outcome in tqdm(outcomes, "opening videos", len(paths), initial=done, unit="video"):
-            rows[missing[outcome.position]] = outcome.value or VideoInfo(error=outcome.error)
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                _write_progress(progress_file, keys, rows)
-                saved = time.monotonic()
-    finally:
-        if missing:
-            _write_progress(progress_file, keys, rows)
-    return pd.DataFrame(rows, columns=list(VideoInfo._fields))
+        state = path.stat()
+    except OSError:
+        return f"{path}|missing"
+    return f"{path}|{state.st_size}|{state.st_mtime_ns}"
+
+
+def _read_progress(path: Path) -> dict[str, VideoInfo]:
+    """Read the progress file; a line that was cut off by a crash is skipped."""
+    infos: dict[str, VideoInfo] = {}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+        try:
+            key, *values = json.loads(line)
+            infos[key] = VideoInfo(*values)
+        except (ValueError, TypeError):
+            continue
+    return infos
 
 
 def inspect_video(path: Path) -> VideoInfo:
-    """Decode a video once, from its first frame to its last, or look at every JPEG of a folder.
+    """Decode a video from its first to its last frame, or check every JPEG file of a folder.
 
-    So a damaged file is found here and not after hours of training.
+    Errors that would otherwise appear after hours of training become the `error` of the result.
     """
     try:
         if path.is_dir():
-            return _probe_folder(path)
+            return _inspect_folder(path)
         if path.stat().st_size == 0:
             return VideoInfo(error="the file is empty")
-        return _probe_file(path)
+        return _inspect_file(path)
     except av.FFmpegError as error:
         return VideoInfo(error=f"it is not a video or its header is damaged ({error.strerror})")
     except OSError as error:
@@ -114,29 +128,26 @@ def inspect_video(path: Path) -> VideoInfo:
         return VideoInfo(error=str(error))
 
 
-def _probe_folder(folder: Path) -> VideoInfo:
-    """Count the frames `img_00001.jpg` ... of a folder; their frame rate is not known (0)."""
-    names = sorted(p.name for p in folder.iterdir() if p.name.startswith(FRAME_PREFIX))
-    for position, name in enumerate(names, start=1):
-        expected = f"{FRAME_PREFIX}{position:05d}.jpg"
-        if name != expected:
-            raise ValueError(f"{expected} is missing, {name} stands in its place")
-    if not names:
-        raise ValueError(f"it has no {FRAME_PREFIX}00001.jpg")
-    height, width = _one_size([_jpeg_size(folder / name) for name in names])
+def _inspect_folder(folder: Path) -> VideoInfo:
+    """Count the frames `img_00001.jpg` ... of a folder."""
+    prefix = FRAME_FILE.split("{")[0]
+    names = sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix))
+    for number, name in enumerate(names or [""], start=1):
+        if name != FRAME_FILE.format(number):
+            raise ValueError(f"{FRAME_FILE.format(number)} is missing")
+    sizes = []
+    for name in names:
+        try:
+            sizes.append(decode_jpeg_header((folder / name).read_bytes())[:2])
+        except ValueError as error:
+            raise ValueError(f"{name} is not a JPEG image ({error})") from error
+    height, width = _common_size(sizes)
     read_frames(folder, np.array([len(names) - 1]))
     return VideoInfo(len(names), 0.0, width, height)
 
 
-def _jpeg_size(path: Path) -> tuple[int, int]:
-    try:
-        return decode_jpeg_header(path.read_bytes())[:2]
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not a JPEG image ({error})") from error
-
-
-def _one_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """Return the height and width of all frames."""
+def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width of all frames; ValueError if they differ."""
     for number, (height, width) in enumerate(sizes):
         if (height, width) != sizes[0]:
             raise ValueError(
@@ -148,10 +159,10 @@ def _one_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 
 @dataclass
 class _Decoded:
-    """What one decode of a whole file has shown; `checksums` of the frames that are looked up."""
+    """Result of decoding a whole file: time and size of each frame, checksums of some."""
 
     num_packets: int
-    promised: int
+    num_promised: int  # by the header
     fps: float
     times: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
@@ -160,19 +171,18 @@ class _Decoded:
     num_damaged: int = 0
 
 
-def _probe_file(path: Path) -> VideoInfo:
+def _inspect_file(path: Path) -> VideoInfo:
     decoded = _decode(path)
     frames = len(decoded.times)
     if not frames:
         raise ValueError("its frames cannot be decoded: truncated or damaged")
-    height, width = _one_size(decoded.sizes)
+    height, width = _common_size(decoded.sizes)
     note = None
     if decoded.num_damaged:
-        note = f"damaged: {decoded.num_damaged} of its {frames} frames are not whole"
-    elif decoded.promised > decoded.num_packets:
-        note = (
-            f"truncated or damaged: {frames} of the {decoded.promised} frames its header promises"
-        )
+        total = max(frames, decoded.num_packets)
+        note = f"damaged: {decoded.num_damaged} of its {total} frames are not whole"
+    elif decoded.num_promised > decoded.num_packets:
+        note = f"truncated or damaged: {frames} of the {decoded.num_promised} frames in its header"
     index = None if decoded.num_damaged else FrameIndex.build(decoded.times, decoded.keys)
     seek = index.pack() if index and index.verify(path, decoded.checksums) else ""
     return VideoInfo(frames, decoded.fps, width, height, None, note, fingerprint(path), seek)
@@ -184,8 +194,7 @@ def _decode(path: Path) -> _Decoded:
         keys = [packet.is_keyframe for packet in container.demux(stream) if packet.size]
         to_check = _frames_to_check(np.array(keys))
     with open_stream(path) as (container, stream):
-        rate = float(stream.average_rate or 0)
-        decoded = _Decoded(len(keys), stream.frames, rate)
+        decoded = _Decoded(len(keys), stream.frames, float(stream.average_rate or 0))
         for frame in decode_all(container, stream):
             decoded.num_damaged += frame is None or frame.is_corrupt
             if frame is None:
@@ -208,33 +217,3 @@ def _frames_to_check(is_key: np.ndarray) -> set[int]:
     some_keys = keys[np.linspace(0, len(keys) - 1, min(len(keys), NUM_KEY_CHECKS)).astype(int)]
     pairs = {number + near for number in spread for near in (0, 1)}
     return pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}
-
-
-def _key(path: Path) -> str:
-    """Identify the contents of a file without reading it."""
-    try:
-        state = path.stat()
-    except OSError:
-        return f"{path}|missing"
-    return f"{path}|{state.st_size}|{state.st_mtime_ns}"
-
-
-def _read_progress(path: Path | None) -> dict[str, VideoInfo]:
-    if path is None or not path.is_file():
-        return {}
-    texts = dict.fromkeys(["key", "error", "note", "fingerprint", "seek"], object)
-    with reading(path, "delete that file; the videos are opened again"):
-        table = pd.read_csv(path, dtype=texts)
-        if list(table.columns) != ["key", *VideoInfo._fields]:
-            return {}  # of another version
-        table = table.astype({name: int for name in ("frames", "width", "height")})
-    table[["fingerprint", "seek"]] = table[["fingerprint", "seek"]].fillna("")
-    table = table.astype(object).where(table.notna(), None)
-    return {row[0]: VideoInfo(*row[1:]) for row in table.itertuples(index=False, name=None)}
-
-
-def _write_progress(path: Path | None, keys: list[str], rows: list[VideoInfo | None]) -> None:
-    if path is None:
-        return
-    known = [(key, *row) for key, row in zip(keys, rows, strict=True) if row is not None]
-    write_text(path, pd.DataFrame(known, columns=["key", *VideoInfo._fields]).to_csv(index=False))

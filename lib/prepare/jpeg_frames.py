@@ -1,4 +1,4 @@
-"""Storing a data set as JPEG frames instead of videos: larger, and faster to read at random."""
+"""Store a data set as JPEG frames instead of videos: larger, and faster to read at random."""
 
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,13 @@ from lib.prepare.parallel import map_in_workers
 
 FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
-BYTES_PER_PIXEL = 0.35  # of such a file, about
-TIMEOUT_S = 3600.0  # for one video
+BYTES_PER_PIXEL = 0.35  # of such a file, approximately
 
 
 def write_frames(record: VideoRecord, folder: Path, short_side: int) -> tuple[int, int]:
-    """Write the frames of a video, unless they are there; return their width and height.
+    """Write the frames of a video unless they are there; return their width and height.
 
-    Their folder gets its name when it is complete, so that no reader sees half of one.
+    Their folder is renamed when it is complete, so no reader sees a partial one.
 
     Args:
         record: The video.
@@ -45,30 +44,25 @@ def write_frames(record: VideoRecord, folder: Path, short_side: int) -> tuple[in
     if not target.is_dir():
         unfinished = target.with_name(f".{target.name}.unfinished")
         unfinished.mkdir(parents=True, exist_ok=True)
-        frames = iterate_frames(record, np.arange(record.num_frames))
-        for number, frame in enumerate(frames, start=1):
-            image = _scaled(Image.fromarray(frame), short_side)
+        short = min(record.width, record.height)
+        for number, frame in enumerate(iterate_frames(record, np.arange(record.num_frames)), 1):
+            image = Image.fromarray(frame)
+            if short_side not in (0, short):
+                size = tuple(max(1, round(side * short_side / short)) for side in image.size)
+                image = image.resize(size, Image.Resampling.BILINEAR)
             image.save(unfinished / FRAME_FILE.format(number), quality=QUALITY)
         unfinished.rename(target)
     with Image.open(target / FRAME_FILE.format(record.num_frames), formats=["JPEG"]) as image:
         return image.size
 
 
-def _scaled(image: Image.Image, short_side: int) -> Image.Image:
-    short = min(image.size)
-    if short_side in (0, short):
-        return image
-    size = tuple(max(1, round(side * short_side / short)) for side in image.size)
-    return image.resize(size, Image.Resampling.BILINEAR)
-
-
 def stores_frames(dataset: VideoDataset) -> bool:
-    """Tell whether a data set is read from folders of frames."""
+    """Return True if a data set is read from folders of frames."""
     return all(dataset.record(row).path.is_dir() for row in (0, len(dataset.index) - 1))
 
 
 def jpeg_bytes(videos: np.ndarray, short_side: int) -> float:
-    """Estimate the disk that the frames of some videos take.
+    """Estimate the disk space of the frames of videos, bytes.
 
     Args:
         videos: Frames, width and height of each, shape (V, 3).
@@ -82,51 +76,42 @@ def jpeg_bytes(videos: np.ndarray, short_side: int) -> float:
 def store_frames(
     dataset: VideoDataset, short_side: int = 256, num_processes: int = 0
 ) -> VideoDataset:
-    """Write the frames of all videos and let the index point to them; done once.
-
-    Person boxes that are there are scaled with the frames.
+    """Write the frames of all videos and make the index refer to them; scale the person boxes.
 
     Args:
         dataset: The prepared data set.
         short_side: Short side of the frames, pixels; 0 for that of the videos.
         num_processes: Worker processes; 0 for one per core.
 
-    Returns:
-        The data set, reading from the frames.
-
     Raises:
-        ValueError: If a video cannot be read, naming it, or the frames that are not written yet do
-            not fit on the disk. What was written is kept.
+        ValueError: If a video cannot be read, or the missing frames do not fit on the disk. Frames
+            that are written are kept.
     """
-    description = read_description(dataset.folder)
     if stores_frames(dataset):
         return dataset
-    folder = dataset.folder / FRAMES_FOLDER
-    records = [dataset.record(row) for row in range(len(dataset.index))]
-    is_left = [not (folder / name).is_dir() for name in dataset.index["name"]]
-    left = dataset.index.loc[is_left, ["frames", "width", "height"]].to_numpy()
+    folder, index = dataset.folder / FRAMES_FOLDER, dataset.index.copy()
+    records = [dataset.record(row) for row in range(len(index))]
+    is_missing = [not (folder / record.name).is_dir() for record in records]
+    missing = index.loc[is_missing, ["frames", "width", "height"]].to_numpy()
     remedy = "set prepared_dir to another disk, or keep storage = 'videos'"
-    check_room(folder, jpeg_bytes(left, short_side), f"the frames of {len(left)} videos", remedy)
+    size = jpeg_bytes(missing, short_side)
+    check_room(folder, size, f"the frames of {len(missing)} videos", remedy)
     sizes = np.zeros((len(records), 2), dtype=np.int64)
     write = partial(write_frames, folder=folder, short_side=short_side)
-    outcomes = map_in_workers(write, records, num_processes, TIMEOUT_S)
-    for outcome in tqdm(outcomes, "writing frames", len(records), unit="video"):
-        if outcome.error is not None:
-            path = records[outcome.position].path
-            raise ValueError(
-                f"{path}: its frames cannot be stored: {outcome.error}; those of other videos are "
-                "kept"
-            )
-        sizes[outcome.position] = outcome.value
-    scales = sizes / dataset.index[["width", "height"]].to_numpy()
+    results = map_in_workers(write, records, num_processes)
+    for result in tqdm(results, "writing frames", len(records), unit="video"):
+        if result.error is not None:
+            path = records[result.position].path
+            raise ValueError(f"{path}: its frames cannot be stored: {result.error}")
+        sizes[result.position] = result.value
     made_with = read_made_with(dataset.folder / PERSON_BOXES_FILE)
     if made_with is not None and made_with.get(SCALED_TO) != short_side:
+        scales = sizes / index[["width", "height"]].to_numpy()
         _scale_boxes(dataset, scales, {**made_with, SCALED_TO: short_side})
-    index = dataset.index.copy()
     index["path"] = FRAMES_FOLDER + "/" + index["name"]
-    index["width"], index["height"] = sizes[:, 0], sizes[:, 1]
+    index[["width", "height"]] = sizes
     index[READER_COLUMNS] = ""
-    source = {**description["source"], "frames_of": str(dataset.root)}
+    source = {**read_description(dataset.folder)["source"], "frames_of": str(dataset.root)}
     return write_dataset(
         dataset.folder, dataset.name, dataset.classes, dataset.folder, index, source
     )

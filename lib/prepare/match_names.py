@@ -1,70 +1,39 @@
-"""Lists of videos: what is in them, how two of them differ, and taking over published ones."""
+"""Match names of videos tolerantly, import published splits, and compare splits."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from lib.config import PrepareSettings
-from lib.data.dataset import VideoDataset, draw_labeled_rows, draw_rows, write_changed, write_split
+from lib.data.dataset import VideoDataset, write_changed, write_split
 from lib.prepare.split_formats import SplitEntry
 
 YOUTUBE_ID = 11  # characters
-Spelling = Callable[[str], str]  # of a name, to compare it
-
-
-def labeled_splits(settings: PrepareSettings) -> dict[str, tuple[Callable, float]]:
-    """Return the labelled lists to draw: their names, how each is drawn, and how much of `train`.
-
-    They are drawn by `draw_labeled_rows` or `draw_counted_rows`.
-    """
-    seed = settings.seed
-    shares = {
-        f"train_{100 * share:g}percent_seed{seed}": (draw_labeled_rows, share)
-        for share in settings.labeled_fractions
-    }
-    return shares | {
-        f"train_{count}perclass_seed{seed}": (draw_counted_rows, count)
-        for count in settings.labeled_counts
-    }
-
-
-def draw_counted_rows(labels: np.ndarray, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw `count` videos of each class of a list, all where a class has fewer.
-
-    Arguments and result as in `draw_labeled_rows`, whose draws of the same seed these nest with.
-
-    Raises:
-        ValueError: If `count` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"labeled_counts must be at least 1, got {count}")
-    return draw_rows(labels, rows, lambda size: min(count, size), seed)
 
 
 def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
-    """Return one row per list of a data set.
+    """Return one row per split of a data set.
 
     Returns:
-        Index: the lists' names. Columns: videos; classes (that have a video in it); fewest and
-        most (videos of a class, over all classes); of_train (share of `train` that it holds).
+        Index: names of the splits. Columns: videos; classes (with a video in the split); fewest
+        and most (videos of a class, over all classes); of_train (share of `train` in the split).
     """
     train = set(dataset.read_split("train").tolist()) if "train" in dataset.split_names() else set()
     rows = {}
     for name in dataset.split_names():
         videos = dataset.read_split(name)
         counts = class_counts(dataset, name)
-        inside = len(train.intersection(videos.tolist())) / len(train) if train else float("nan")
-        rows[name] = (len(videos), int((counts > 0).sum()), counts.min(), counts.max(), inside)
+        share = len(train.intersection(videos.tolist())) / len(train) if train else float("nan")
+        rows[name] = (len(videos), int((counts > 0).sum()), counts.min(), counts.max(), share)
     columns = ["videos", "classes", "fewest", "most", "of_train"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def class_counts(dataset: VideoDataset, split_name: str) -> pd.Series:
-    """Return the number of a list's videos of each class, classes in label order, int64."""
-    return _count(dataset, dataset.read_labels(split_name)[1])
+    """Return the number of videos per class of a split, classes in label order, int64."""
+    return _count(dataset, dataset.read_labels(split_name)[1])  # labels of the split file
 
 
 def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
@@ -73,17 +42,11 @@ def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
 
 
 def compare_splits(dataset: VideoDataset, first: str, second: str) -> pd.DataFrame:
-    """Compare two lists class by class.
-
-    Args:
-        dataset: The prepared data set.
-        first: Name of a list in `splits/`, or a path.
-        second: The other one.
+    """Compare two splits class by class.
 
     Returns:
-        One row a class, in label order; columns: first, second (videos of the class in each),
-        both (videos in both), missing (which of the two lacks the class: "", "first", "second" or
-        "both").
+        One row per class, in label order; columns: first, second (videos of the class in each),
+        both (videos in both), missing (splits without the class: "", "first", "second" or "both").
     """
     shared = np.intersect1d(dataset.read_split(first), dataset.read_split(second))
     table = pd.DataFrame(
@@ -101,10 +64,10 @@ def compare_splits(dataset: VideoDataset, first: str, second: str) -> pd.DataFra
 
 @dataclass(frozen=True)
 class SplitImport:
-    """What came of taking over a list.
+    """Result of importing a split.
 
     Attributes:
-        name: Name of the list that was written.
+        name: Name of the split.
         rows: Index rows of its videos.
         problems: Columns name, problem, in_list, here; one row for each video that is missing or
             of an unknown class, or whose frames or label differ.
@@ -115,61 +78,60 @@ class SplitImport:
     problems: pd.DataFrame
 
     def summary(self) -> str:
-        """Say in one line how many videos were found and what differs."""
+        """Return one line with the number of videos and of each problem."""
         counts = self.problems["problem"].value_counts(sort=False)
         parts = [f"{count} {problem}" for problem, count in counts.items()]
-        return f"{self.name}: {len(self.rows)} videos" + "".join(f", {part}" for part in parts)
+        return ", ".join([f"{self.name}: {len(self.rows)} videos", *parts])
 
 
 def import_split(
     dataset: VideoDataset, split_name: str, entries: Sequence[SplitEntry], source: str
 ) -> SplitImport:
-    """Write a published list as a list of this data set.
+    """Write a published split as a split of this data set.
 
     Videos that are not in the index are left out, and labels are those of the index; both are
-    written to `splits/<split_name>.problems.csv`.
+    reported in `splits/<split_name>.problems.csv`.
 
     Args:
         dataset: The prepared data set.
-        split_name: Name of the list to write.
-        entries: The published list.
-        source: Where it is from, for messages.
+        split_name: Name of the split to write.
+        entries: The published split.
+        source: Its file, for messages.
 
     Raises:
         ValueError: If a video is listed twice, or none is in the index.
     """
-    found = find_entries(dataset, [entry.name for entry in entries])
-    rows = found[found >= 0]
+    matches = find_entries(dataset, [entry.name for entry in entries])
+    rows = matches[matches >= 0]
     if len(rows) == 0:
         raise ValueError(
             f"{source}: none of its {len(entries)} videos is in {dataset.folder / 'index.csv'}, "
-            f"the first of the list is {entries[0].name!r}, the first of the index "
-            f"{dataset.index['name'].iloc[0]!r}; is it the list of another data set?"
+            f"the first of the split is {entries[0].name!r}, the first of the index "
+            f"{dataset.index['name'].iloc[0]!r}; is it a split of another data set?"
         )
     if len(np.unique(rows)) < len(rows):
         row = rows[pd.Index(rows).duplicated()][0]
         raise ValueError(f"{source}: lists {dataset.index['name'].iloc[row]!r} more than once")
-    problems = pd.DataFrame(
-        _problems(dataset, entries, found), columns=["name", "problem", "in_list", "here"]
-    )
+    columns = ["name", "problem", "in_list", "here"]
+    problems = pd.DataFrame(_problems(dataset, entries, matches), columns=columns)
     write_split(dataset, split_name, rows)
     report = dataset.folder / "splits" / f"{split_name}.problems.csv"
     if len(problems):
         write_changed(report, problems.to_csv(index=False))
-    elif report.exists():
-        report.unlink()
+    else:
+        report.unlink(missing_ok=True)
     return SplitImport(split_name, rows, problems)
 
 
 def _problems(
-    dataset: VideoDataset, entries: Sequence[SplitEntry], found: np.ndarray
-) -> Iterable[tuple]:
+    dataset: VideoDataset, entries: Sequence[SplitEntry], rows: np.ndarray
+) -> Iterator[tuple]:
     labels, frames = dataset.index["label"].to_numpy(), dataset.index["frames"].to_numpy()
-    classes = {loose_class(name) for name in dataset.classes}
-    for entry, row in zip(entries, found.tolist(), strict=True):
+    classes = {normalize_class(name) for name in dataset.classes}
+    for entry, row in zip(entries, rows.tolist(), strict=True):
         if row < 0:
             class_name = entry.name.rpartition("/")[0]
-            is_known = not class_name or loose_class(class_name) in classes
+            is_known = not class_name or normalize_class(class_name) in classes
             yield entry.name, "missing" if is_known else "of an unknown class", "", ""
             continue
         if entry.frames is not None and entry.frames != frames[row]:
@@ -179,55 +141,56 @@ def _problems(
 
 
 def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
-    """Find videos by the names that a published list gives them.
+    """Return the index rows of videos by their names in a published split.
 
-    Tried in turn: the whole name; the class written differently (blanks, underscores, brackets,
-    capitals); for a name without a class the stem, where only one video has it; in Kinetics, the
-    YouTube id.
+    Keys are tried in turn: the whole name; the class in any spelling (blanks, underscores,
+    brackets, capitals); for a name without a class the stem; in Kinetics, the YouTube id.
 
     Returns:
         Index rows, -1 where a video is not there, shape (len(names),), int64.
     """
-    ways: list[tuple[Spelling, Spelling]] = [(str, str), (loose_name, loose_name), (str, stem_of)]
-    ways += [(youtube_id, youtube_id)] if has_youtube_ids(dataset.name) else []
-    return find_names(names, dataset.index["name"].tolist(), ways)
+    keys = [(str, str), (normalize_name, normalize_name), (str, stem_of)]
+    keys += [(youtube_id, youtube_id)] if has_youtube_ids(dataset.name) else []
+    return match_names(names, dataset.index["name"].tolist(), keys)
 
 
-def find_names(
-    names: Sequence[str], known: Sequence[str], ways: Iterable[tuple[Spelling, Spelling]]
+def match_names(
+    names: Sequence[str],
+    candidates: Sequence[str],
+    keys: Iterable[tuple[Callable[[str], str], Callable[[str], str]]],
 ) -> np.ndarray:
-    """Find names among known ones.
+    """Match names with candidates; both are `class/stem` or the stem alone.
 
     Args:
-        names: `class/stem`, or the stem alone.
-        known: The same.
-        ways: How a name and a known name are spelled to be compared; tried in turn. What several
-            known ones are spelled like stands for none of them.
+        names: Names to look up.
+        candidates: Names to match with.
+        keys: Pairs (key of a name, key of a candidate), tried in order; a key that several
+            candidates share matches none of them.
 
     Returns:
-        Positions in `known`, -1 where a name is not there, shape (len(names),), int64.
+        Positions in `candidates`, -1 without a match, shape (len(names),), int64.
     """
-    rows = np.full(len(names), -1, dtype=np.int64)
-    for of_name, of_known in ways:
-        missing = np.flatnonzero(rows < 0)
-        if not len(missing):
+    positions = np.full(len(names), -1, dtype=np.int64)
+    for name_key, candidate_key in keys:
+        unmatched = np.flatnonzero(positions < 0)
+        if not len(unmatched):
             break
-        table = pd.Series(np.arange(len(known)), index=[of_known(name) for name in known])
+        table = pd.Series(np.arange(len(candidates)), index=[candidate_key(c) for c in candidates])
         table = table[~table.index.duplicated(keep=False)]
-        wanted = [of_name(names[position]) for position in missing]
-        rows[missing] = table.reindex(wanted, fill_value=-1).to_numpy()
-    return rows
+        name_keys = [name_key(names[position]) for position in unmatched]
+        positions[unmatched] = table.reindex(name_keys, fill_value=-1).to_numpy()
+    return positions
 
 
-def loose_class(name: str) -> str:
-    """Return a class name as it is compared: lower case, all but letters and digits as one `_`."""
+def normalize_class(name: str) -> str:
+    """Return a class name in lower case, with `_` for all but letters and digits."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def loose_name(name: str) -> str:
-    """Return `class/stem` with the class as it is compared."""
+def normalize_name(name: str) -> str:
+    """Return `class/stem` with the class normalized."""
     class_name, _, stem = name.rpartition("/")
-    return f"{loose_class(class_name)}/{stem}"
+    return f"{normalize_class(class_name)}/{stem}"
 
 
 def stem_of(name: str) -> str:
@@ -236,10 +199,10 @@ def stem_of(name: str) -> str:
 
 
 def youtube_id(name: str) -> str:
-    """Return the YouTube id that a name in Kinetics begins with."""
+    """Return the YouTube id at the beginning of a name in Kinetics."""
     return stem_of(name)[:YOUTUBE_ID]
 
 
 def has_youtube_ids(dataset_name: str) -> bool:
-    """Tell whether a data set's videos are named by their YouTube ids."""
+    """Return True if a data set's videos are named by their YouTube ids."""
     return dataset_name.startswith("kinetics")

@@ -1,6 +1,11 @@
-"""Any folder of videos as a data set: finding, naming, opening and splitting them."""
+"""Index any folder of videos: find, name, inspect, group and split them.
+
+Clips of one source video share place, people and light. They form a group, and a split never
+separates a group (leakage).
+"""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,23 +13,22 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, write_dataset, write_split
-from lib.fileio import write_text
-from lib.prepare.groups import (
-    groups_by_name,
-    groups_from_file,
-    near_equal_starts,
-    split_groups,
-)
-from lib.prepare.inspect_videos import FRAME_PREFIX, inspect_videos
+from lib.data.video_reader import FRAME_FILE
+from lib.fileio import reading, write_text
+from lib.prepare.inspect_videos import inspect_videos
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
 PARTS = ("train", "val")
 LAYOUTS = "<class>/<video> or {train,val}/<class>/<video>"
 BROKEN_FILE = "broken.csv"
-MAX_DEPTH = 6  # folders below the root in which videos are looked for; links may lead in circles
 GROUPS_FILE = "groups.csv"
-MAX_COMPARED = 3000  # videos whose first frames are compared
-PROGRESS_FILE = "opened.csv"
+GROUP_COLUMNS = ("name", "group")
+PROGRESS_FILE = "opened.jsonl"
+MAX_DEPTH = 6  # of folders below the root; links may form cycles
+# Number of a clip at the end of a name: _c02, -clip3; else _000012_000022
+_CLIP_NUMBER = re.compile(
+    r"(?:[_\-. ]+(?:clip|part|seg|segment|scene|shot|c|p|s)[_\-]?\d+)+$|(?:[_\-. ]+\d+)+$", re.I
+)
 
 
 def index_folder(
@@ -37,17 +41,17 @@ def index_folder(
 ) -> VideoDataset:
     """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
 
-    A video is a file, or a folder of frames `img_00001.jpg` ... . Unreadable ones are listed with
-    the reason in `broken.csv` and left out.
+    A video is a file, or a folder of frames `img_00001.jpg` ... . Unreadable videos are left out
+    and listed in `broken.csv`.
 
     Args:
         root: The videos.
-        folder: The prepared folder to make.
-        val_fraction: Share of each class that becomes `val` where there are no parts.
+        folder: The prepared folder to create.
+        val_fraction: Share of each class that becomes `val` if there is no folder `val`.
         seed: Seed of that split.
         num_processes: Worker processes; 0 for one per core.
-        groups_file: Table of the source that each video was cut from; None goes by the names. Such
-            a group stays on one side of the split; `groups.csv` says what was taken for one.
+        groups_file: Table of the source of each video; None derives sources from the names.
+            `groups.csv` lists the result.
 
     Raises:
         ValueError: If there is no class folder or no video, two videos have one name, or a class
@@ -58,58 +62,74 @@ def index_folder(
     index = open_videos(videos, root, folder, num_processes)
     classes = sorted(index["class"].unique())
     index["label"] = index["class"].map(classes.index)
-    groups = find_groups(index, groups_file)
+    if groups_file is None:
+        groups = groups_by_name(index["name"], index["class"])
+    else:
+        groups = groups_from_file(groups_file, index["name"])
     table = pd.DataFrame({"name": index["name"], "group": groups})
     write_text(folder / GROUPS_FILE, table.to_csv(index=False))
-    parts = _split(index, groups, root, val_fraction, seed)
-    for text in say_groups(index, groups, parts["val"], root):
-        print(text)
-    draft = VideoDataset("folder", folder, tuple(classes), root, index)
-    for part, rows in parts.items():
-        write_split(draft, part, rows)
+    if groups.nunique() < len(index):
+        print(f"{groups.nunique()} groups of clips of one source video (all: {GROUPS_FILE})")
     source = {"made_by": "lib.prepare.own_folder", "root": str(root)}
-    if not videos["part"].iloc[0]:
+    if videos["part"].iloc[0]:
+        is_val = (index["part"] == "val").to_numpy()
+    else:
+        is_val = split_groups(index["label"].to_numpy(), groups.to_numpy(), val_fraction, seed)
         source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}
         source["groups_file"] = groups_file and str(groups_file)
+    _check_split(index, is_val, root)
+    if leaked := set(groups[is_val]) & set(groups[~is_val]):
+        print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
+    draft = VideoDataset("folder", folder, tuple(classes), root, index)
+    write_split(draft, "train", np.flatnonzero(~is_val))
+    write_split(draft, "val", np.flatnonzero(is_val))
     return write_dataset(folder, "folder", classes, root, index, source)
+
+
+def _check_split(index: pd.DataFrame, is_val: np.ndarray, root: Path) -> None:
+    for part, is_in in (("train", ~is_val), ("val", is_val)):
+        if missing := sorted(set(index["class"]) - set(index["class"][is_in])):
+            raise ValueError(
+                f"{root}: no readable video of {missing} in {part!r}: a class needs two videos, of "
+                f"two sources ({GROUPS_FILE}); add videos, remove the class, or give train/ and "
+                "val/ or a groups_file yourself"
+            )
 
 
 def open_videos(
     videos: pd.DataFrame, root: Path, folder: Path, num_processes: int = 0
 ) -> pd.DataFrame:
-    """Open every video; return the readable ones with their frames, rate and size.
+    """Inspect every video; return the readable ones with the columns of `VideoInfo`.
 
     Args:
         videos: At least the column path, relative to `root`.
         root: The folder of the videos.
-        folder: The prepared folder: `broken.csv`, and what is known of the files so far.
+        folder: The prepared folder; gets `broken.csv` and the progress of the inspection.
         num_processes: Worker processes; 0 for one per core.
-
-    Returns:
-        The rows of `videos` that can be read, with frames, fps, width and height.
 
     Raises:
         ValueError: If no video can be read.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [root / path for path in videos["path"]]
-    found = inspect_videos(paths, num_processes, progress_file=folder / PROGRESS_FILE)
-    is_broken = found["error"].notna().to_numpy()
-    problems = found["error"].fillna(found["note"])
+    infos = inspect_videos(paths, num_processes, progress_file=folder / PROGRESS_FILE)
+    is_broken = infos["error"].notna().to_numpy()
+    problems = infos["error"].fillna(infos["note"])
     report = pd.DataFrame(
         {"path": videos["path"].to_numpy(), "is_kept": ~is_broken, "reason": problems}
     )[problems.notna()]
     write_text(folder / BROKEN_FILE, report.to_csv(index=False))
     for is_kept, text in (
         (False, "cannot be read and are left out"),
-        (True, "are shorter than their header says and are kept"),
+        (True, "are damaged or shorter than their header says, and are kept"),
     ):
-        part = report[report["is_kept"] == is_kept]
-        if len(part):
-            print(f"{len(part)} videos {text} (all: {folder / BROKEN_FILE}):")
-            for path, reason in part[["path", "reason"]].head(10).itertuples(index=False):
+        rows = report[report["is_kept"] == is_kept]
+        if len(rows):
+            print(f"{len(rows)} videos {text} (all: {folder / BROKEN_FILE}):")
+            for path, reason in rows[["path", "reason"]].head(10).itertuples(index=False):
                 print(f"  {path}: {reason}")
-    found = found.drop(columns=["error", "note"])
-    index = pd.concat([videos.reset_index(drop=True), found], axis=1)[~is_broken]
+    infos = infos.drop(columns=["error", "note"])
+    index = pd.concat([videos.reset_index(drop=True), infos], axis=1)[~is_broken]
     if index.empty:
         raise ValueError(
             f"{root}: none of its {len(videos)} videos can be read; see {folder / BROKEN_FILE}"
@@ -139,123 +159,146 @@ def find_videos(root: Path) -> pd.DataFrame:
     videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
     videos = videos[videos["class"] != ""].reset_index(drop=True)
     if videos.empty:
-        raise ValueError(f"{root}: {_why_none(root)}; expected {LAYOUTS}")
+        raise ValueError(
+            f"{root}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in class folders; expected "
+            f"{LAYOUTS}"
+        )
     _check_names(videos, root)
     return videos
 
 
-def is_video(entry: os.DirEntry) -> bool:
-    """Tell whether a folder's entry is a video file or a folder of frames."""
-    if entry.name.startswith("."):
-        return False
-    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
-        return entry.is_file() or entry.is_symlink()  # a dead link is reported when it is opened
-    return entry.is_dir() and os.path.exists(os.path.join(entry.path, f"{FRAME_PREFIX}00001.jpg"))
+def _check_names(videos: pd.DataFrame, root: Path) -> None:
+    duplicates = videos[videos["name"].duplicated(keep=False)].sort_values(["name", "path"])
+    if len(duplicates):
+        raise ValueError(
+            f"{root}: {duplicates['name'].nunique()} names are used by more than one video, the "
+            f"first: {' and '.join(duplicates['path'].iloc[:2])}; rename or remove one of each"
+        )
+    for name, path in zip(videos["name"], videos["path"], strict=True):
+        if not name.isprintable() or any(part != part.strip() for part in name.split("/", 1)):
+            raise ValueError(
+                f"{root}: the name {path!r} begins or ends with a space, or has characters that "
+                "cannot be printed, which a split file cannot hold; rename it"
+            )
 
 
 def walk_videos(
     folder: Path, depth: int = MAX_DEPTH, inside: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Yield the videos in a folder, sorted by path, files and folders of frames.
+    """Yield the videos in a folder, sorted by path: files and folders of frames.
 
     Args:
         folder: The folder.
-        depth: Of the folders below it that are looked into.
-        inside: Where in it to begin.
+        depth: Levels of folders below it to search.
+        inside: Relative path to start from.
 
     Yields:
-        The name, `<folder that it is in>/<stem>`, and the path below `folder`.
+        The name, `<its folder>/<stem>`, and the path below `folder`.
     """
     for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
         path = f"{inside}/{entry.name}".lstrip("/")
-        if is_video(entry):
+        if _is_video(entry):
             stem = entry.name if entry.is_dir() else Path(entry.name).stem
             yield f"{Path(inside).name}/{stem}", path
         elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < depth:
             yield from walk_videos(folder, depth, path)
 
 
-def _why_none(root: Path) -> str:
-    files = [p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
-    if not files:
-        return f"no videos (files ending in {', '.join(sorted(VIDEO_SUFFIXES))})"
-    name = files[0].relative_to(root)
-    if name.parent == Path("."):
-        return f"no class folders: {name} and {len(files) - 1} other videos lie outside of one"
-    return f"its {len(files)} videos, the first of them {name}, are not where they should be"
+def _is_video(entry: os.DirEntry) -> bool:
+    if entry.name.startswith("."):
+        return False
+    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
+        return entry.is_file() or entry.is_symlink()  # a dead link is reported when it is opened
+    return entry.is_dir() and os.path.exists(os.path.join(entry.path, FRAME_FILE.format(1)))
 
 
-def _check_names(videos: pd.DataFrame, root: Path) -> None:
-    twice = videos[videos["name"].duplicated(keep=False)].sort_values(["name", "path"])
-    if len(twice):
+# --- Groups ---------------------------------------------------------------------------------------
+
+
+def groups_by_name(names: pd.Series, classes: pd.Series) -> pd.Series:
+    """Return the source of each video, derived from its name.
+
+    The source is the name without the numbers at its end: `v_Diving_g01_c02` is of `v_Diving_g01`.
+    If that leaves one source for a whole class (`walk_01`, `walk_02`), the numbers only count
+    videos, and each video is its own source.
+
+    Args:
+        names: `class/stem`.
+        classes: Class of each.
+    """
+    stems = names.str.rsplit("/", n=1).str[-1]
+    sources = stems.str.replace(_CLIP_NUMBER, "", regex=True)
+    is_counting = (sources.groupby(classes).transform("nunique") == 1) | (sources == "")
+    return sources.where(~is_counting, names)
+
+
+def groups_from_file(path: Path, names: pd.Series) -> pd.Series:
+    """Return the source of each video from a table.
+
+    Args:
+        path: CSV with the columns name (`class/stem`, with or without suffix) and group.
+        names: `class/stem`.
+
+    Raises:
+        ValueError: If the file cannot be read, lacks a column or a video, or has one twice.
+    """
+    with reading(f"groups_file: {path}", f"give a CSV table with the columns {GROUP_COLUMNS}"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [column for column in GROUP_COLUMNS if column not in table]:
+        raise ValueError(f"groups_file: {path}: no column {missing}; it has {list(table.columns)}")
+    known = set(names)
+    keys = [name if name in known else str(Path(name).with_suffix("")) for name in table["name"]]
+    if (duplicates := pd.Index(keys)).has_duplicates:
+        first = duplicates[duplicates.duplicated()][0]
+        raise ValueError(f"groups_file: {path}: {first!r} is listed more than once")
+    groups = names.map(dict(zip(keys, table["group"], strict=True)))
+    if groups.isna().any():
         raise ValueError(
-            f"{root}: {twice['name'].nunique()} names stand for more than one video, the first: "
-            f"{' and '.join(twice['path'].iloc[:2])}; rename or remove one of each"
+            f"groups_file: {path}: {groups.isna().sum()} of {len(names)} videos have no group, the "
+            f"first: {names[groups.isna()].iloc[0]!r}"
         )
-    for name, path in zip(videos["name"], videos["path"], strict=True):
-        class_name, stem = name.split("/", 1)
-        if not name.isprintable() or class_name.strip() + stem.strip() != class_name + stem:
-            raise ValueError(
-                f"{root}: the name {path!r} begins or ends with a space, or has characters that "
-                "cannot be printed; lists could not hold it: rename it"
-            )
+    return groups
 
 
-def find_groups(index: pd.DataFrame, groups_file: Path | None) -> pd.Series:
-    """Return for each video what it was cut from, by a table or by the names; see `groups`."""
-    if groups_file is not None:
-        return groups_from_file(groups_file, index["name"])
-    return groups_by_name(index["name"], index["class"])
+def split_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Draw a share of each class's videos, whole groups only.
+
+    Class by class, groups are taken in a random order as long as they bring the class nearer to
+    its share; if every group is one video, that is a draw of a fixed number per class.
+
+    Args:
+        labels: Class index of each video, shape (N,).
+        groups: Group of each video, shape (N,).
+        fraction: Share, in (0, 1).
+        seed: Seed of the order.
+
+    Returns:
+        True for the drawn videos, shape (N,), bool.
+    """
+    is_drawn = np.zeros(len(labels), dtype=bool)
+    members = pd.Series(np.arange(len(labels))).groupby(groups, sort=False).indices
+    decided: set = set()  # groups of earlier classes
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        sizes = pd.Series(groups[rows]).value_counts(sort=False)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(sizes))
+        target = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        count = int(is_drawn[rows].sum())
+        free = {name: sizes[name] for name in sizes.index[order] if name not in decided}
+        for name in _choose_groups(free, count, target, len(rows)):
+            is_drawn[members[name]] = True
+        decided |= set(free)
+    return is_drawn
 
 
-def say_groups(
-    index: pd.DataFrame, groups: pd.Series, val: np.ndarray, root: Path
-) -> Iterator[str]:
-    """Say how many groups there are, and what speaks for videos of one source on both sides."""
-    if groups.nunique() < len(index):
-        yield f"{groups.nunique()} groups of clips of one source video (all: {GROUPS_FILE})"
-    is_val = np.zeros(len(index), dtype=bool)
-    is_val[val] = True
-    if both := set(groups[is_val]) & set(groups[~is_val]):
-        yield f"WARNING: {len(both)} groups are in train and in val, the first: {min(both)!r}"
-    if len(index) > MAX_COMPARED:
-        return
-    if pairs := near_equal_starts([root / path for path in index["path"]], is_val):
-        first = " and ".join(str(path.relative_to(root)) for path in pairs[0])
-        yield (
-            f"WARNING: {len(pairs)} of {len(val)} validation videos begin with nearly the same "
-            f"picture as a training video, the first: {first}. If they were cut from one source, "
-            "accuracy is too high: prepare with groups_file, a table with the columns name, group"
-        )
-
-
-def _split(
-    index: pd.DataFrame, groups: pd.Series, root: Path, val_fraction: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Return the index rows of `train` and `val`; every class is in both."""
-    if index["part"].iloc[0]:
-        rows = {part: np.flatnonzero(index["part"] == part) for part in PARTS}
-        for part in PARTS:
-            missing = set(index["class"]) - set(index["class"].iloc[rows[part]])
-            if missing:
-                raise ValueError(
-                    f"{root / part}: no readable video of {sorted(missing)}; add one, or remove "
-                    "the class from the other part"
-                )
-        return rows
-    counts = index["class"].value_counts()
-    if (counts < 2).any():
-        lonely = sorted(counts[counts < 2].index)
-        raise ValueError(
-            f"{root}: {lonely} has one readable video, which cannot be split into train and val; "
-            "add a video or remove the class"
-        )
-    val = split_groups(index["label"].to_numpy(), groups.to_numpy(), val_fraction, seed)
-    for part, is_in in (("train", ~val), ("val", val)):
-        if missing := sorted(set(index["class"]) - set(index["class"][is_in])):
-            raise ValueError(
-                f"{root}: no video of {missing} is left for {part!r}, since clips of one source "
-                f"stay together ({GROUPS_FILE}); add videos of other sources, give train/ and val/ "
-                "yourself, or a groups_file of your own"
-            )
-    return {"train": np.flatnonzero(~val), "val": np.flatnonzero(val)}
+def _choose_groups(sizes: dict[str, int], count: int, target: int, limit: int) -> list[str]:
+    """Return the groups that bring `count` nearest to `target`, in order; below `limit`."""
+    chosen = []
+    for name, size in sizes.items():
+        if abs(count + size - target) < abs(count - target) and count + size < limit:
+            chosen.append(name)
+            count += size
+    if count == 0 and sizes:  # every group is large
+        smallest = min(sizes, key=lambda name: sizes[name])
+        chosen = [smallest] if sizes[smallest] < limit else []
+    return chosen

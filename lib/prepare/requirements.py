@@ -67,17 +67,18 @@ class DataRequirement:
         if self.folder is None:
             return "--set videos_dir=/path/to/videos"
         options = self.parameters()
-        is_downloaded = self.dataset == "synthetic" or CATALOG[self.dataset].archives
-        if not self.is_prepared and not is_downloaded:
-            options["videos_dir"] = self.videos_dir or "/path/to/videos"
+        if self._lacks_videos():
+            options["videos_dir"] = "/path/to/videos"
         if self.is_prepared and any(map(self._is_absent, self.splits)):
             options["split_files"] = "[/path/to/split.txt]"
         if self._parts_to_compute() or self.dataset not in PREPARED_BY_BATCH:
             options["download"] = "true"
-        if self.prepared_dir == "data":
-            del options["prepared_dir"]
         texts = [f"--{name} {shlex.quote(text)}" for name, text in options.items() if text]
         return " ".join(["python -m lib.prepare", *texts])
+
+    def _lacks_videos(self) -> bool:
+        has_source = self.videos_dir is not None or self.dataset == "synthetic"
+        return not (self.is_prepared or has_source or CATALOG[self.dataset].archives)
 
     def _parts_to_compute(self) -> dict[str, str]:
         """Return the settings that compute needed parts which are not there."""

@@ -1,7 +1,7 @@
-"""Reading the lists in which data sets are published, each in its own format.
+"""Read the formats in which splits are published.
 
-All readers return the entries in the order of the file; errors name the file, the line and what was
-expected there.
+All readers return the entries in the order of the file. Errors name the file, the line and the
+expected format.
 """
 
 import csv
@@ -17,12 +17,12 @@ HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
 
 
 class SplitEntry(NamedTuple):
-    """One line of a list.
+    """One video of a published split.
 
     Attributes:
-        name: `class/stem`, or the stem alone where the list does not say the class.
-        label: The label that the list gives, or None.
-        frames: The number of frames that it gives, or None.
+        name: `class/stem`, or the stem alone if the split does not give the class.
+        label: Label in the split, or None.
+        frames: Number of frames in the split, or None.
     """
 
     name: str
@@ -31,10 +31,10 @@ class SplitEntry(NamedTuple):
 
 
 def read_split_file(path: Path) -> list[SplitEntry]:
-    """Read a list in any of the formats of one file, told apart by its ending and first line.
+    """Read a split in any format of one file, recognized by its suffix and first line.
 
-    Those are: lines `class/name frames label`; UCF-101's `Class/video.avi [label]`; Kinetics'
-    `.csv`; Something-Something's `.json` with its `labels.json` beside it.
+    Formats: lines `class/name frames label`; UCF-101's `Class/video.avi [label]`; Kinetics'
+    `.csv`; Something-Something's `.json` with its `labels.json` in the same folder.
 
     Raises:
         ValueError: If it cannot be read; names the file and the line.
@@ -51,8 +51,8 @@ def read_split_file(path: Path) -> list[SplitEntry]:
 def read_reference_split(path: Path) -> list[SplitEntry]:
     """Read lines `class/name frames label`, or `id frames label`.
 
-    The first are the reference's, as MMAction2's rawframes lists; the others those of TSM and TCL
-    of Something-Something v2.
+    The former are those of the reference and of MMAction2's rawframes, the latter those of TSM and
+    TCL for Something-Something v2.
     """
     names, labels, frames = parse_split(path)
     return list(map(SplitEntry, names, labels.tolist(), frames.tolist()))
@@ -61,52 +61,41 @@ def read_reference_split(path: Path) -> list[SplitEntry]:
 def read_ucf_split_file(path: Path) -> list[SplitEntry]:
     """Read UCF-101's `trainlist01.txt` (`Class/v_Class_g08_c01.avi 1`) or `testlist01.txt`.
 
-    The test lists have no labels; the training lists count from 1.
+    Training labels start at 1; test splits have no labels.
     """
     entries = []
     for number, line in _lines(path):
         match = re.fullmatch(r"(\S+/\S.*?)\.avi(?:\s+(\d+))?", line)
         if not match:
             raise ValueError(f"{path}, line {number}: {line!r} is not `Class/video.avi [label]`")
-        label = None if match[2] is None else int(match[2]) - 1
-        entries.append(SplitEntry(match[1], label))
+        entries.append(SplitEntry(match[1], None if match[2] is None else int(match[2]) - 1))
     return _not_empty(entries, path)
 
 
 def read_ucf_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
-    """Read UCF-101's official split from a folder of its files, at any depth.
-
-    Args:
-        folder: Holds `trainlist01.txt`, `testlist01.txt` and so on.
-        split: 1, 2 or 3.
-
-    Returns:
-        Entries of "train" and "test".
-    """
-    parts = ("train", "test")
+    """Read "train" and "test" of UCF-101's official split 1, 2 or 3 from a folder, at any depth."""
     return {
-        part: read_ucf_split_file(_files(folder, f"{part}list{split:02d}.txt")[0]) for part in parts
+        part: read_ucf_split_file(_files(folder, f"{part}list{split:02d}.txt")[0])
+        for part in ("train", "test")
     }
 
 
 def read_hmdb_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
-    """Read HMDB-51's official split from a folder of its files, at any depth.
+    """Read HMDB-51's official split 1, 2 or 3 from a folder, at any depth.
 
-    Args:
-        folder: Holds `<class>_test_split<n>.txt`, lines `video.avi 0|1|2`.
-        split: 1, 2 or 3.
+    Its files `<class>_test_split<n>.txt` have lines `video.avi 0|1|2`.
 
     Returns:
         Entries of "train", "test" and "unused" (clips that the split leaves out).
     """
     parts: dict[str, list[SplitEntry]] = {part: [] for part in HMDB_PARTS.values()}
-    ending = f"_test_split{split}.txt"
-    for path in _files(folder, f"*{ending}"):
+    suffix = f"_test_split{split}.txt"
+    for path in _files(folder, f"*{suffix}"):
         for number, line in _lines(path):
             fields = line.rsplit(maxsplit=1)
             if len(fields) != 2 or fields[1] not in HMDB_PARTS:
                 raise ValueError(f"{path}, line {number}: {line!r} is not `video.avi 0|1|2`")
-            name = f"{path.name.removesuffix(ending)}/{fields[0].removesuffix('.avi')}"
+            name = f"{path.name.removesuffix(suffix)}/{fields[0].removesuffix('.avi')}"
             parts[HMDB_PARTS[fields[1]]].append(SplitEntry(name))
     _not_empty(parts["train"], folder)
     return parts
@@ -115,12 +104,11 @@ def read_hmdb_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
 def read_kinetics_csv(path: Path) -> list[SplitEntry]:
     """Read Kinetics' `train.csv` or `val.csv`: label, youtube_id, time_start, time_end, ...
 
-    A clip is named as CVDF's archives do, `<id>_<start>_<end>` with six digits each. A test list
+    A clip is named as in CVDF's archives, `<id>_<start>_<end>` with six digits each. A test split
     without labels gives names without a class.
     """
     entries = []
-    reader = csv.DictReader(_text(path).splitlines())
-    for number, row in enumerate(reader, start=2):
+    for number, row in enumerate(csv.DictReader(_text(path).splitlines()), start=2):
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
             stem = f"{row['youtube_id']}_{start:06d}_{end:06d}"
@@ -141,41 +129,25 @@ def read_something_json(path: Path, labels_path: Path) -> list[SplitEntry]:
         path: Records with `id` and `template`.
         labels_path: {template without brackets: label}.
     """
-    found = _json(labels_path, dict)
-    with reading(labels_path, "take the file that came with the list"):
-        labels = {_plain(name): int(label) for name, label in found.items()}
-    entries = []
-    for number, record in enumerate(_json(path, list), start=1):
-        try:
-            template = _plain(record["template"])
-            entries.append(SplitEntry(str(record["id"]), labels[template]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, record {number}: {error} is missing; expected `id` and a `template` of "
-                f"{labels_path}"
-            ) from error
+    with reading(labels_path, "get the file that came with the split"):
+        labels = {_plain(n): int(i) for n, i in json.loads(labels_path.read_bytes()).items()}
+    with reading(path, "it must be a JSON list of records with `id` and a known `template`"):
+        records = json.loads(path.read_bytes())
+        entries = [SplitEntry(str(r["id"]), labels[_plain(r["template"])]) for r in records]
     return _not_empty(entries, path)
-
-
-def read_categories(path: Path) -> list[str]:
-    """Read class names, one a line, the line's position being the label."""
-    return [line for _, line in _lines(path)]
 
 
 def _plain(template: str) -> str:
     return template.replace("[", "").replace("]", "")
 
 
-def _json(path: Path, kind: type) -> list | dict:
-    with reading(path, "it must be JSON, get it again"):
-        value = json.loads(path.read_bytes())
-        if not isinstance(value, kind):
-            raise ValueError(f"holds a {type(value).__name__}, expected a {kind.__name__}")
-        return value
+def read_categories(path: Path) -> list[str]:
+    """Read class names, one per line; the position of a line is the label."""
+    return [line for _, line in _lines(path)]
 
 
 def _text(path: Path) -> str:
-    with reading(path, "name a list that is text in UTF-8"):
+    with reading(path, "give a split file in UTF-8 text"):
         return path.read_text(encoding="utf-8-sig")
 
 
@@ -185,15 +157,15 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """Return the files of this name, or pattern of names, below a folder, sorted by name."""
-    found = sorted(folder.rglob(name), key=lambda path: path.name)
-    if not found:
-        raise ValueError(f"{folder}: holds no {name}")
-    return found
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder whose name matches a pattern, sorted by name."""
+    files = sorted(folder.rglob(pattern), key=lambda path: path.name)
+    if not files:
+        raise ValueError(f"{folder}: has no {pattern}")
+    return files
 
 
 def _not_empty(entries: list[SplitEntry], path: Path) -> list[SplitEntry]:
     if not entries:
-        raise ValueError(f"{path}: the list is empty")
+        raise ValueError(f"{path}: the split is empty")
     return entries

@@ -30,7 +30,7 @@ from lib.evaluate.run_results import read_log, read_scores
 from lib.fileio import file_lock
 from lib.models.weights import read_tensors
 from lib.params import make_settings, read_yaml
-from lib.prepare.archives import extract
+from lib.prepare.download import extract
 from lib.prepare.import_reference import import_detections
 from lib.prepare.parallel import map_in_workers
 from lib.report.study import machine_of

@@ -18,14 +18,20 @@ from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data import dataset as writing
 from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import read_frames
-from lib.prepare import public_datasets as known
-from lib.prepare.archives import extract, extract_nested
+from lib.prepare import public_datasets as public_datasets
+from lib.prepare.__main__ import main
 from lib.prepare.catalog import CATALOG, PublishedSplit, RemoteFile, dataset_folder
+from lib.prepare.download import extract, extract_nested
 from lib.prepare.jpeg_frames import store_frames
-from lib.prepare.public_datasets import PublishedFiles, class_order, find_known_videos, index_known
+from lib.prepare.public_datasets import (
+    PublishedFiles,
+    class_order,
+    index_public_dataset,
+    match_listed_videos,
+)
 from lib.prepare.split_formats import SplitEntry
-from lib.prepare.status import status_of, status_text
-from lib.prepare.steps import main, prepare
+from lib.prepare.status import status_text
+from lib.prepare.steps import prepare, status_of
 from lib.prepare.synthetic import write_video
 
 LISTS = PROJECT_ROOT.parent / "shared" / "data" / "reference_lists"
@@ -85,7 +91,7 @@ def test_archives_are_unpacked_once(tmp_path, make):
 def test_names_that_lead_out_are_refused_before_anything_is_written(tmp_path, make, name):
     archive = tmp_path / "archive"
     archive.write_bytes(make({"good.txt": b"x", name: b"x"}))
-    with pytest.raises(ValueError, match="leads out of the folder; nothing was unpacked"):
+    with pytest.raises(ValueError, match="is outside of the folder; nothing was extracted"):
         extract(archive, tmp_path / "deep" / "out")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["archive"]
 
@@ -103,14 +109,14 @@ def test_links_are_refused(tmp_path):
 
 
 def test_archives_that_cannot_be_used(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="no such archive"):
+    with pytest.raises(ValueError, match="not a zip or rar archive"):
         extract(tmp_path / "none.zip", tmp_path)
     (tmp_path / "page.rar").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match="not a zip or rar archive; perhaps an error page"):
+    with pytest.raises(ValueError, match="not a zip or rar archive; it may be an error page"):
         extract(tmp_path / "page.rar", tmp_path)
     whole = zip_bytes({"a.txt": os.urandom(5000)})
     (tmp_path / "damaged.zip").write_bytes(whole[:1000] + bytes(100) + whole[1100:])
-    with pytest.raises(ValueError, match="damaged.zip: cannot be unpacked"):
+    with pytest.raises(ValueError, match="damaged.zip: cannot be extracted"):
         extract(tmp_path / "damaged.zip", tmp_path / "out")
     (tmp_path / "good.zip").write_bytes(whole)
     monkeypatch.setattr(writing, "free_bytes", lambda _: 0)
@@ -125,7 +131,7 @@ def test_a_missing_unpacker_is_named(tmp_path, monkeypatch):
     crc = struct.pack("<H", zlib.crc32(packed[header + 2 : header + size]) & 0xFFFF)
     (tmp_path / "packed.rar").write_bytes(packed[:header] + crc + packed[header + 2 :])
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="install one of unrar, unar, 7z or bsdtar"):
+    with pytest.raises(ValueError, match="install unrar, unar, 7z or bsdtar"):
         extract(tmp_path / "packed.rar", tmp_path / "out")
 
 
@@ -146,13 +152,13 @@ def test_catalog_is_complete():
         "synthetic", "folder", "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2",
     ]  # fmt: skip
     for name, entry in CATALOG.items():
-        names = [published.name for published in entry.lists]
-        assert len(set(names)) == len(names) and entry.licence and entry.how_to_get
+        names = [published.name for published in entry.splits]
+        assert len(set(names)) == len(names) and entry.license
         assert not names or {"train", "val"} <= set(names)
-        for file in (p.file for p in entry.lists):
+        for file in (p.file for p in entry.splits):
             pinned = "githubusercontent" in file.url
             assert (file.checksum is not None and len(file.checksum) == 64) == pinned, name
-        for file in (*entry.archives, *([entry.splits] if entry.splits else [])):
+        for file in (*entry.archives, *([entry.official_splits] if entry.official_splits else [])):
             kind, _, digits = file.checksum.rpartition(":")
             assert len(digits) == {"": 64, "md5": 32}[kind], name
 
@@ -161,7 +167,7 @@ def test_catalog_is_complete():
 def test_checksums_and_counts_are_those_of_the_published_lists():
     checked = 0
     for entry in CATALOG.values():
-        for published in entry.lists:
+        for published in entry.splits:
             if "vt-vl-lab" in published.file.url:
                 path = LISTS / published.file.url.split("/data/")[1]
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == published.file.checksum
@@ -200,14 +206,17 @@ def small_ucf(tmp_path, monkeypatch) -> Path:
         splits[f"ucfTrainTestlist/trainlist0{split}.txt"] = train.encode()
         test = "".join(f"{n}.avi\r\n" for n in NAMES["val"])
         splits[f"ucfTrainTestlist/testlist0{split}.txt"] = test.encode()
-    (sources / CATALOG["ucf101"].splits.filename).write_bytes(zip_bytes(splits))
+    official = CATALOG["ucf101"].official_splits.filename
+    (sources / official).write_bytes(zip_bytes(splits))
     entry = replace(
         CATALOG["ucf101"],
         num_classes=2,
         num_videos=4,
-        lists=tuple(lists),
+        splits=tuple(lists),
         archives=(RemoteFile("http://127.0.0.1:9/UCF101.rar", size_gb=1e-5),),
-        splits=RemoteFile("http://127.0.0.1:9/" + CATALOG["ucf101"].splits.filename),
+        official_splits=RemoteFile(
+            "http://127.0.0.1:9/" + CATALOG["ucf101"].official_splits.filename
+        ),
         videos_gb=1e-5,
     )
     monkeypatch.setitem(CATALOG, "ucf101", entry)
@@ -247,14 +256,14 @@ def test_official_splits_stand_in_for_absent_lists(small_ucf, tmp_path, capsys):
 def test_unpacked_splits_are_found_and_lists_without_any_video_are_left_out(
     small_ucf, tmp_path, capsys
 ):
-    extract(small_ucf / CATALOG["ucf101"].splits.filename, small_ucf / "unpacked")
-    (small_ucf / CATALOG["ucf101"].splits.filename).unlink()
+    extract(small_ucf / CATALOG["ucf101"].official_splits.filename, small_ucf / "unpacked")
+    (small_ucf / CATALOG["ucf101"].official_splits.filename).unlink()
     for name in (NAMES["train"][0], NAMES["val"][1]):
         make_video(tmp_path / "mine" / f"{name}.avi")
     entry = CATALOG["ucf101"]
     (small_ucf / "few.txt").write_text(f"{NAMES['train'][1]} 6 1\n")
     few = PublishedSplit("reference_few", RemoteFile("http://127.0.0.1:9/few.txt"), 1)
-    CATALOG["ucf101"] = replace(entry, lists=(*entry.lists, few))
+    CATALOG["ucf101"] = replace(entry, splits=(*entry.splits, few))
     settings = settings_for(
         tmp_path, downloads_dir=str(small_ucf), videos_dir=str(tmp_path / "mine")
     )
@@ -284,12 +293,26 @@ def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys)
 
 
 def test_what_is_absent_is_said_with_its_address(small_ucf, tmp_path):
-    with pytest.raises(ValueError, match=r"lists \['train', 'val'\] are not there(.|\n)*127.0.0.1"):
+    with pytest.raises(
+        ValueError, match=r"split train: http://127.0.0.1(.|\n)*split val: (.|\n)*archive: "
+    ):
         prepare(settings_for(tmp_path))
     (small_ucf / "train.txt").write_text("changed a/b 1 0\n")
-    (small_ucf / CATALOG["ucf101"].splits.filename).unlink()
-    with pytest.raises(ValueError, match="train.txt: not the file that is at"):
+    (small_ucf / CATALOG["ucf101"].official_splits.filename).unlink()
+    with pytest.raises(ValueError, match="train.txt: not the file at"):
         prepare(settings_for(tmp_path, downloads_dir=str(small_ucf)))
+
+
+def test_a_wrong_checksum_of_an_optional_split_is_an_error(small_ucf, tmp_path):
+    (small_ucf / "few.txt").write_text(f"{NAMES['train'][1]} 6 1\n")
+    few = PublishedSplit("reference_few", RemoteFile("http://127.0.0.1:9/few.txt", "0" * 64), 1)
+    entry = CATALOG["ucf101"]
+    CATALOG["ucf101"] = replace(entry, splits=(*entry.splits, few))
+    settings = settings_for(tmp_path, downloads_dir=str(small_ucf))
+    with pytest.raises(ValueError, match="few.txt: not the file at"):
+        prepare(settings)
+    (small_ucf / "few.txt").unlink()  # an absent one is left out
+    assert "reference_few" not in prepare(settings).split_names()
 
 
 def test_wrong_folder_and_twice_the_same_video(small_ucf, tmp_path):
@@ -297,7 +320,7 @@ def test_wrong_folder_and_twice_the_same_video(small_ucf, tmp_path):
     with pytest.raises(ValueError, match="videos_dir: .* is not a folder"):
         prepare(settings_for(tmp_path, videos_dir=str(tmp_path / "none"), **common))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="none of the 4 videos of UCF-101's lists"):
+    with pytest.raises(ValueError, match="none of the 4 videos of UCF-101's splits"):
         prepare(settings_for(tmp_path, videos_dir=str(tmp_path / "empty"), **common))
     for folder in ("one", "two"):
         make_video(tmp_path / "mine" / folder / "v_Hammering_g01_c01.avi")
@@ -309,7 +332,7 @@ def test_no_videos_to_download_without_registration(tmp_path):
     with pytest.raises(
         ValueError, match="videos_dir: Mini-Something-Something v2 needs the folder"
     ):
-        known.unpack_videos("mini_ssv2", PublishedFiles(tmp_path))
+        public_datasets.extract_videos("mini_ssv2", PublishedFiles(tmp_path))
 
 
 # --- Layouts --------------------------------------------------------------------------------------
@@ -333,7 +356,7 @@ def test_kinetics_layouts(tmp_path, files):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(b"not opened here")
     lists = {"train": [SplitEntry(CLIPS[0], 0), SplitEntry(CLIPS[1], 1)]}
-    videos, unknown = find_known_videos(tmp_path, lists, is_kinetics=True)
+    videos, unknown = match_listed_videos(tmp_path, lists, is_kinetics=True)
     assert videos["name"].tolist() == CLIPS and videos["path"].tolist() == files
     assert videos["class"].tolist() == ["playing_guitar", "ski_(sport)"] and unknown == 1
 
@@ -346,10 +369,10 @@ def test_rawframes_tree_in_place(tmp_path, monkeypatch):
             Image.new("RGB", (32, 24), (90 * number,) * 3).save(path)
     lists = {"train": [SplitEntry("a/one", 0, 2), SplitEntry("b/two", 1, 2)]}
     lists["val"] = lists["train"]
-    monkeypatch.setattr(known, "read_splits", lambda *_: (lists, {}))
+    monkeypatch.setattr(public_datasets, "read_splits", lambda *_: lists)
     monkeypatch.setitem(CATALOG, "ucf101", replace(CATALOG["ucf101"], num_classes=2))
     root, files = tmp_path / "rawframes", PublishedFiles(tmp_path / "data")
-    dataset = index_known("ucf101", root, files, num_processes=1)
+    dataset = index_public_dataset("ucf101", root, files, num_processes=1)
     assert dataset.index["frames"].tolist() == [2, 2]
     assert read_frames(dataset.record(1).path, np.array([1])).mean() == pytest.approx(180, abs=2)
 
@@ -408,8 +431,7 @@ def test_plan_without_network_writes_nothing(tmp_path, capsys, monkeypatch):
     out = " ".join(capsys.readouterr().out.split())
     assert "13,320 videos" in out and "UCF101.rar" in out and "checksum known" in out
     assert "train.csv, no checksum is published" in out
-    assert "few-shot benchmark" in out and "132 clips" in out
-    assert "in all missing missing: list train, list val" in out
+    assert "in all missing missing: official splits, split train, split val" in out
     assert not (tmp_path / "data").exists()
 
 
@@ -420,7 +442,7 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
     plan = status_of(settings).set_index("part")["details"]
     assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
     monkeypatch.setattr(writing, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr("lib.prepare.status.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("lib.prepare.steps.free_bytes", lambda _: 1000)
     assert "too little room" in status_of(settings).set_index("part")["details"]["in all"]
     with pytest.raises(ValueError, match="prepared_dir: about 0.0 GB are needed below .*make room"):
         prepare(settings)
@@ -459,16 +481,16 @@ def test_another_folder_is_not_taken_for_the_one_that_was_prepared(small_ucf, tm
     dataset = prepare(settings)
     assert prepare(settings).index.equals(dataset.index)
     other = settings.model_copy(update={"videos_dir": str(tmp_path / "other")})
-    with pytest.raises(ValueError, match="was made from .*mine, not from .*other; leave"):
+    with pytest.raises(ValueError, match="was made from .*mine, not from .*other; omit"):
         prepare(other)
 
 
 def test_plan_follows_the_work(small_ucf, tmp_path):
     settings = settings_for(tmp_path, downloads_dir=str(small_ucf), person_boxes="motion")
     plan = status_of(settings).set_index("part")["state"]
-    assert plan["list train"] == "there" and plan["unpacking"] == "to do"
+    assert plan["split train"] == "there" and plan["extracting"] == "to do"
     prepare(settings)
-    text = " ".join(status_text(settings).split())
+    text = " ".join(status_text(status_of(settings)).split())
     assert (
         "videos there 4, root" in text
         and "person boxes there made with method motion, stride 4" in text
@@ -497,16 +519,16 @@ def test_command_line_errors(tmp_path, capsys):
         (
             OSError(28, "No space left on device"),
             1,
-            "No space left on device. What is done is kept",
+            "No space left on device. Finished parts are kept",
         ),
-        (KeyboardInterrupt(), 130, "stopped. What is done is kept: the same call continues"),
+        (KeyboardInterrupt(), 130, "stopped. Finished parts are kept: run again to continue"),
     ],
 )
 def test_work_that_ends_early_says_how_to_go_on(tmp_path, capsys, monkeypatch, error, status, said):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("lib.prepare.steps.prepare", fail)
+    monkeypatch.setattr("lib.prepare.__main__.prepare", fail)
     assert main(["--dataset", "synthetic", "--prepared_dir", str(tmp_path)]) == status
     assert said in capsys.readouterr().err
 

@@ -103,8 +103,8 @@ def test_settings_say_what_goes_together(tmp_path):
     with pytest.raises(ValueError, match="teacher_file go together"):
         PrepareSettings(teacher_file="x.npy")
     settings = PrepareSettings(person_boxes="yolox", prepared_dir=str(tmp_path))
-    with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there. Set download"):
-        detector_file(settings)
+    with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there; set download"):
+        detector_file(settings, False)
 
 
 # --- Motion ---------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """Downloads from a server on this machine: whole, cut off, changed, forbidden."""
 
 import hashlib
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lib.prepare.download import download
+from lib.prepare.download import UnavailableError, download
 
 CONTENT = bytes(range(256)) * 1600
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -57,7 +56,7 @@ def test_a_file_is_downloaded_once(server, tmp_path):
 
 def test_half_a_download_is_continued(server, tmp_path):
     path = tmp_path / "file.bin"
-    with pytest.raises(ValueError, match="What has arrived is kept: try again"):
+    with pytest.raises(ValueError, match="run again to continue"):
         download(server.url + "/cut", path, SHA256, allowed=True)
     kept = (tmp_path / "file.bin.part").stat().st_size
     assert 0.7 * len(CONTENT) / 2 < kept <= len(CONTENT) / 2 and not path.exists()
@@ -65,7 +64,7 @@ def test_half_a_download_is_continued(server, tmp_path):
     assert path.read_bytes() == CONTENT and server.asked[-1][1] == f"bytes={kept}-"
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_a_server_without_ranges_starts_again(server, tmp_path):
     path = tmp_path / "file.bin"
     (tmp_path / "file.bin.part").write_bytes(b"something old")
     download(server.url + "/no-ranges", path, SHA256, allowed=True)
@@ -78,13 +77,14 @@ def test_a_part_that_was_complete_is_taken(server, tmp_path):
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_file_with_a_wrong_checksum_is_put_aside_and_not_used(server, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_an_error_and_not_kept(server, tmp_path):
     for _ in range(2):
-        with pytest.raises(ValueError, match="another checksum than expected.*file.bin.rejected"):
+        with pytest.raises(ValueError, match="checksum is not 000.*was deleted") as info:
             download(server.url + "/whole", tmp_path / "file.bin", "0" * 64, allowed=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["file.bin.rejected"]
+        assert not isinstance(info.value, UnavailableError)
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file.bin").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="damaged or another file: delete it"):
+    with pytest.raises(ValueError, match="damaged or another file; delete it"):
         download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
 
 
@@ -92,26 +92,18 @@ def test_an_md5_is_checked_where_only_that_is_published(server, tmp_path):
     md5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
     assert download(server.url + "/whole", tmp_path / "a", md5, allowed=True).is_file()
     assert download(server.url + "/whole", tmp_path / "a", md5, allowed=False).is_file()
-    with pytest.raises(ValueError, match="another checksum than expected"):
+    with pytest.raises(ValueError, match="its checksum is not md5:000"):
         download(server.url + "/whole", tmp_path / "b", "md5:" + "0" * 32, allowed=True)
 
 
-def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
-    usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr("lib.prepare.download.shutil.disk_usage", lambda _: usage(10**9, 10**9, 9))
-    with pytest.raises(ValueError, match="0.0 GB to get, 0.0 GB free"):
-        download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=True)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_no_network_unless_allowed(server, tmp_path):
-    with pytest.raises(ValueError, match="Set download to true"):
+    with pytest.raises(UnavailableError, match="set download to true"):
         download(server.url + "/whole", tmp_path / "file.bin", SHA256, allowed=False)
     assert server.asked == []
 
 
 def test_no_such_file_and_no_server(server, tmp_path):
-    with pytest.raises(ValueError, match="cannot be downloaded .*404"):
+    with pytest.raises(UnavailableError, match="cannot be downloaded .*404"):
         download(server.url + "/missing", tmp_path / "file.bin", SHA256, allowed=True)
-    with pytest.raises(ValueError, match="cannot be downloaded"):
+    with pytest.raises(UnavailableError, match="cannot be downloaded"):
         download("http://127.0.0.1:9/file", tmp_path / "file.bin", SHA256, allowed=True)

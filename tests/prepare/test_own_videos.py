@@ -18,9 +18,14 @@ from lib.batch.plan import (
 )
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import read_dataset
-from lib.prepare.auto_settings import Footage, Machine, look_at, size_run, warnings_of
-from lib.prepare.groups import groups_by_name, groups_from_file, near_equal_starts, split_groups
-from lib.prepare.own_folder import find_videos
+from lib.prepare.auto_settings import (
+    Hardware,
+    VideoStats,
+    data_warnings,
+    fill_auto,
+    video_stats,
+)
+from lib.prepare.own_folder import find_videos, groups_by_name, groups_from_file, split_groups
 from lib.prepare.steps import prepare
 from lib.prepare.synthetic import write_video
 from lib.runs.run_dir import RunDir
@@ -32,31 +37,30 @@ RECIPE = dict.fromkeys(
 
 
 def test_sizes_follow_the_footage_and_the_machine():
-    footage = Footage(frames=60, fps=25.0, short_side=144, num_train=72)
-    found = size_run(RECIPE, footage, Machine(has_weights=True, cores=4))
-    assert found.values["model"] == "efficientnet_lite0" and found.values["pretrained"] is True
-    assert found.values["frame_interval"] == 11  # 0.75 · 60 frames over 4
-    assert (found.values["short_side"], found.values["crop_size"]) == (160, 140)
-    assert found.values["epochs"] == 75  # 300 steps, 72 // 16 = 4 an epoch
-    assert found.values["num_processes"] == 2
-    assert found.values["unlabeled_batch"] == 16
-    assert any("short_side 160" in line and "weights" in line for line in found.reasons)
-    probe = size_run(
-        RECIPE | {"objective": "linear_probe"}, footage, Machine(has_weights=True)
-    ).values
+    stats = VideoStats(frames=60, fps=25.0, short_side=144, num_train=72)
+    values, reasons = fill_auto(RECIPE, stats, Hardware(has_weights=True, cores=4))
+    assert values["model"] == "efficientnet_lite0" and values["pretrained"] is True
+    assert values["frame_interval"] == 11  # 0.75 · 60 frames over 4
+    assert (values["short_side"], values["crop_size"]) == (160, 140)
+    assert values["epochs"] == 75  # 300 steps, 72 // 16 = 4 an epoch
+    assert values["num_processes"] == 2
+    assert values["unlabeled_batch"] == 16
+    assert any("short_side 160" in line and "weights" in line for line in reasons)
+    weights = Hardware(has_weights=True)
+    probe, _ = fill_auto(RECIPE | {"objective": "linear_probe"}, stats, weights)
     assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
     learned = {"lr": "auto", "freeze_batch_norm": "auto"}
     baseline = RECIPE | {"objective": "supervised"} | learned
-    baseline = size_run(baseline, footage, Machine(has_weights=True)).values
+    baseline, _ = fill_auto(baseline, stats, weights)
     assert (baseline["lr"], baseline["freeze_batch_norm"]) == (0.001, True)
-    method = size_run(RECIPE | learned, footage, Machine(has_weights=True)).values
+    method, _ = fill_auto(RECIPE | learned, stats, weights)
     assert (method["lr"], method["freeze_batch_norm"]) == (0.02, False)
-    small = size_run(RECIPE, footage, Machine()).values
+    small, _ = fill_auto(RECIPE, stats, Hardware())
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 
 
 def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged():
-    found = size_run(RECIPE, Footage(7000, 25.0, 64), Machine(has_gpu=True)).values
+    found, _ = fill_auto(RECIPE, VideoStats(7000, 25.0, 64), Hardware(has_gpu=True))
     assert found["frame_interval"] == 8
     assert (found["short_side"], found["crop_size"], found["test_crop_size"]) == (64, 56, 56)
     assert (found["model"], found["pretrained"]) == ("r2plus1d_34", False)
@@ -64,7 +68,7 @@ def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged
 
 def test_what_is_given_stays_and_decides_about_the_rest():
     given = RECIPE | {"short_side": 200, "model": "r3d_small", "frame_interval": 3}
-    found = size_run(given, Footage(), Machine(has_weights=True)).values
+    found, _ = fill_auto(given, VideoStats(), Hardware(has_weights=True))
     assert (found["short_side"], found["crop_size"], found["frame_interval"]) == (200, 172, 3)
     assert found["pretrained"] is False
 
@@ -88,19 +92,19 @@ def test_metadata_that_is_no_text_hides_no_header(tmp_path):
             container.mux(stream.encode(av.VideoFrame(64, 48, "bgr0")))
         container.mux(stream.encode())
     path.write_bytes(path.read_bytes().replace(comment.encode(), b"\xff" * len(comment)))
-    footage = look_at(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
+    footage = video_stats(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
     assert (footage.frames, footage.fps, footage.short_side) == (6, 10.0, 48)
 
 
 def test_what_speaks_against_a_run_is_said_before_it():
-    with pytest.raises(ValueError, match="one class, 'walk'.*Add a folder"):
-        warnings_of(videos_of({"walk": 9}), {}, Footage())
-    few, small = warnings_of(
-        videos_of({"walk": 20, "run": 100}), {"short_side": 96}, Footage(short_side=360)
+    with pytest.raises(ValueError, match="one class, 'walk'.*add a folder"):
+        data_warnings(videos_of({"walk": 9}), {}, VideoStats())
+    few, small = data_warnings(
+        videos_of({"walk": 20, "run": 100}), {"short_side": 96}, VideoStats(short_side=360)
     )
-    assert few.startswith("only 4 validation videos of 'walk' and 24 in all: one video is 4.2")
+    assert few.startswith("only 4 validation videos of 'walk' and 24 in total: one video is 4.2")
     assert "360 pixels are scaled to 96" in small
-    assert warnings_of(videos_of({"a": 50, "b": 60}), {"short_side": 200}, Footage()) == []
+    assert data_warnings(videos_of({"a": 50, "b": 60}), {"short_side": 200}, VideoStats()) == []
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_headers_tell_the_footage(root):
-    footage = look_at(find_videos(root), root)
+    footage = video_stats(find_videos(root), root)
     assert footage.frames == 6 and footage.num_train == round(0.8 * 6)
 
 
@@ -197,7 +201,7 @@ def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, ca
     )  # fmt: skip
     dataset = prepare(settings)
     said = capsys.readouterr().out
-    assert "3 groups of clips" in said and "begin with nearly the same picture" in said
+    assert "3 groups of clips" in said
     sides = [set(dataset.index["name"].iloc[dataset.read_split(part)]) for part in ("train", "val")]
     assert sorted(map(len, sides)) == [3, 3] and {"a/s1_c1", "a/s1_c2", "b/s1_c3"} in sides
     again = read_dataset(dataset.folder)
@@ -209,7 +213,7 @@ def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, ca
     [
         ("video,group\na/x,1\n", "no column"),
         ("name,group\na/x,1\n", "1 of 2 videos have no group"),
-        ("name,group\na/x,1\na/x.avi,2\n", "twice"),
+        ("name,group\na/x,1\na/x.avi,2\n", "more than once"),
     ],
 )
 def test_a_table_of_groups_that_does_not_fit_is_refused(tmp_path, text, problem):
@@ -217,12 +221,6 @@ def test_a_table_of_groups_that_does_not_fit_is_refused(tmp_path, text, problem)
     path.write_text(text)
     with pytest.raises(ValueError, match=f"groups_file.*{problem}"):
         groups_from_file(path, pd.Series(["a/x", "a/y"]))
-
-
-def test_equal_first_frames_are_found(root):
-    paths = [root / "a/s1_c1.avi", root / "a/s1_c2.avi", root / "missing.avi"]
-    assert near_equal_starts(paths, np.array([True, False, False])) == [tuple(paths[:2])]
-    assert near_equal_starts(paths[1:], np.array([True, False])) == []
 
 
 def test_how_a_run_is_tested_may_change_after_training(tmp_path):

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import write_lossless
-from unreliable import probe_or_crash, square_or_fail
+from unreliable import inspect_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import read_dataset, write_dataset
 from lib.data.video_reader import read_frames
-from lib.prepare import inspect_videos as probe
+from lib.prepare import inspect_videos as inspection
 from lib.prepare import steps as prepare_module
+from lib.prepare.__main__ import main
 from lib.prepare.inspect_videos import inspect_video, inspect_videos
 from lib.prepare.own_folder import find_videos, index_folder
 from lib.prepare.parallel import map_in_workers
-from lib.prepare.status import status_of
-from lib.prepare.steps import dataset_folder, open_dataset, prepare
+from lib.prepare.steps import dataset_folder, open_dataset, prepare, status_of
 from lib.prepare.synthetic import write_video
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
@@ -88,7 +89,7 @@ def test_folders_of_frames_are_used_in_place(tmp_path):
                     folder / f"img_{number:05d}.jpg"
                 )
     (folder / "img_00002.jpg").unlink()
-    with pytest.raises(ValueError, match="one readable video"):
+    with pytest.raises(ValueError, match=r"no readable video of \['b'\] in 'val'"):
         prepare(settings_for(tmp_path / "rawframes"))
     Image.new("RGB", (32, 24)).save(folder / "img_00002.jpg")
     dataset = prepare(settings_for(tmp_path / "rawframes"))
@@ -110,7 +111,7 @@ def test_a_second_call_opens_nothing_and_changes_nothing(tmp_path, monkeypatch):
 def test_interrupted_opening_continues_where_it_was(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(4)])
     paths = sorted((root / "a").iterdir())
-    progress = tmp_path / "opened.csv"
+    progress = tmp_path / "opened.jsonl"
     first = inspect_videos(paths[:3], 1, progress_file=progress)
     opened = []
 
@@ -120,11 +121,16 @@ def test_interrupted_opening_continues_where_it_was(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return []
 
-    monkeypatch.setattr(probe, "map_in_workers", interrupted)
+    monkeypatch.setattr(inspection, "map_in_workers", interrupted)
     assert inspect_videos(paths[:3], 1, progress_file=progress).equals(first)
     with pytest.raises(KeyboardInterrupt):
         inspect_videos(paths, 1, progress_file=progress)
     assert opened == paths[3:]
+    progress.write_text(progress.read_text()[:-20])  # the last line was cut off by a crash
+    opened.clear()
+    with pytest.raises(KeyboardInterrupt):
+        inspect_videos(paths[:3], 1, progress_file=progress)
+    assert len(opened) == 1
 
 
 def test_open_dataset_prepares_a_folder_that_was_not(tmp_path):
@@ -140,13 +146,16 @@ def test_open_dataset_prepares_a_folder_that_was_not(tmp_path):
     ("names", "message"),
     [
         (["notes.txt"], "no videos"),
-        (["1.mp4", "2.mp4"], "no class folders: .*expected <class>/<video>"),
-        (["set/a/deep/1.mp4"], "not where they should be"),
-        (["a/1.mp4", "a/2.mp4", "b/1.mp4"], r"\['b'\] has one readable video"),
+        (["1.mp4", "2.mp4"], "no videos .*in class folders; expected <class>/<video>"),
+        (["set/a/deep/1.mp4"], "no videos .*in class folders"),
+        (["a/1.mp4", "a/2.mp4", "b/1.mp4"], r"no readable video of \['b'\] in 'val'"),
         (["a/1.mp4", "a/1.avi"], "a/1.avi and a/1.mp4; rename"),
         (["train/a/1.mp4", "val/a/1.mp4"], "train/a/1.mp4 and val/a/1.mp4"),
         (["train/a/1.mp4"], "'train' but not both"),
-        (["train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"], r"val: no readable video of \['b'\]"),
+        (
+            ["train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"],
+            r"no readable video of \['b'\] in 'val'",
+        ),
         (["a/1.mp4", "a/2 .mp4"], "begins or ends with a space"),
         (["a/1.mp4", "a/2\n.mp4"], "cannot be printed"),
     ],
@@ -155,6 +164,20 @@ def test_wrong_layouts_say_what_is_wrong(tmp_path, names, message):
     root = make_folder(tmp_path / "videos", names)
     with pytest.raises(ValueError, match=message):
         prepare(settings_for(root))
+
+
+@pytest.mark.parametrize("name", ["2024", "a, b", "c #1", "d: e", "[f]", "no", "{g}", "null"])
+def test_a_folder_on_the_command_line_may_have_any_name(tmp_path, name, monkeypatch):
+    seen = []
+    monkeypatch.setattr("lib.prepare.__main__.prepare", seen.append)
+    monkeypatch.setattr("lib.prepare.__main__.status_of", lambda _: pd.DataFrame())
+    options = ["--val_fraction", "0.5", "--download", "true", "--labeled_fractions", "[0.1, 0.5]"]
+    options += ["--split_files", "[a.txt, /b/c.txt]", "--person_boxes", "motion"]
+    assert main(["--dataset", "folder", "--videos_dir", name, *options]) == 0
+    (settings,) = seen
+    assert settings.videos_dir == name and settings.download is True
+    assert settings.val_fraction == 0.5 and settings.labeled_fractions == [0.1, 0.5]
+    assert settings.split_files == ["a.txt", "/b/c.txt"] and settings.person_boxes == "motion"
 
 
 def test_missing_folder_and_unknown_dataset(tmp_path):
@@ -225,8 +248,8 @@ def test_plan_of_a_folder_counts_its_videos(tmp_path):
     )
     plan = status_of(settings).set_index("part")["details"]
     assert "4 in 1 classes to open" in plan["videos"]
-    assert "180 frames, about 5 s with YOLOX-Nano on 1 cores" in plan["person boxes"]
-    assert "about 7 s" in plan["in all"]
+    assert "180 frames, about 0:05 min with YOLOX-Nano on 1 cores" in plan["person boxes"]
+    assert "GB are free" in plan["in all"]
 
 
 def test_data_folder_that_is_a_file(tmp_path):
@@ -371,7 +394,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
     names = [f"a/{name}.mp4" for name in ("1", "2", "3", "segfault", "abort", "4", "5")]
     root = make_folder(tmp_path / "videos", names)
-    monkeypatch.setattr(probe, "probe_video", probe_or_crash)
+    monkeypatch.setattr(inspection, "inspect_video", inspect_or_crash)
     dataset = index_folder(root, tmp_path / "data", 0.2, 0, num_processes=2)
     assert dataset.index["name"].tolist() == [f"a/{n}" for n in range(1, 6)]
     report = (tmp_path / "data" / "broken.csv").read_text()
@@ -381,7 +404,7 @@ def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
 
 def test_a_frozen_decoder_is_given_up(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/freeze.mp4"])
-    monkeypatch.setattr(probe, "probe_video", probe_or_crash)
+    monkeypatch.setattr(inspection, "inspect_video", inspect_or_crash)
     found = inspect_videos([root / "a/freeze.mp4", root / "a/1.mp4"], 1, timeout_s=3)
     assert found["error"][0] == "no result after 3 s, given up"
     assert found["frames"][1] == 6

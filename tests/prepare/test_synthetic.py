@@ -8,7 +8,7 @@ from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE, PersonBoxes
 from lib.data.video_reader import read_frames
 from lib.prepare import synthetic
-from lib.prepare.status import status_of
+from lib.prepare.steps import status_of
 from lib.prepare.synthetic import (
     ACTIONS,
     FPS,

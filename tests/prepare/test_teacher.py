@@ -20,7 +20,7 @@ from lib.models.classifier import InputSpec
 from lib.prepare import parallel
 from lib.prepare.import_reference import import_scores
 from lib.prepare.own_folder import index_folder
-from lib.prepare.steps import make_teacher_scores, prepare
+from lib.prepare.steps import compute_scores, prepare
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.teacher import (
     Teacher,
@@ -146,7 +146,7 @@ def test_random_resnet18_through_the_settings(videos, random_resnet18, tmp_path)
         device="cpu",
         num_processes=1,
     )
-    make_teacher_scores(settings, videos)
+    compute_scores(settings, videos)
     record = videos.record(1)
     images = images_of_video(record, 8, 256, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -171,7 +171,7 @@ class Attack:
 def test_teachers_that_cannot_be_used(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="teacher_model: there is no image classifier 'resnet17'"):
         published_weights("resnet17", tmp_path, allowed=False)
-    with pytest.raises(ValueError, match="resnet18-f37072fd.pth: not there. Set download"):
+    with pytest.raises(ValueError, match="resnet18-f37072fd.pth: not there; set download"):
         published_weights("resnet18", tmp_path, allowed=False)
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="damaged"):
@@ -262,7 +262,7 @@ def test_a_real_teacher_sees_the_ball_in_real_footage(shared, tmp_path):
         num_processes=1,
     )
     dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
-    make_teacher_scores(settings, dataset)
+    compute_scores(settings, dataset)
     record = dataset.record(0)
     scores = TeacherScores(dataset)
     seen = np.mean([scores.lookup(0, f) for f in range(0, record.num_frames, 80)], axis=0)
