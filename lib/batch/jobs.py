@@ -22,9 +22,9 @@ from lib.batch.plan import (
     state_of,
 )
 from lib.config import PROJECT_ROOT
-from lib.fileio import LockedError, check_writable, file_lock
+from lib.fileio import check_writable, file_lock
 from lib.prepare.requirements import DataRequirement, data_requirements, missing_data
-from lib.runs.run_dir import RunDir, read_result, read_status
+from lib.runs.run_dir import RunDir, read_result
 from lib.runs.signals import signal_name
 
 TRAIN, EVALUATE = "3_train.ipynb", "4_evaluate.ipynb"
@@ -34,6 +34,13 @@ REPORT_WAIT_S = 600
 
 class JobError(RuntimeError):
     """A job failed, or was stopped."""
+
+
+def wait_for(process: subprocess.Popen) -> int:
+    """Wait for a process and return its exit status."""
+    while process.poll() is None:  # `wait` would hold a lock that `poll` of a handler needs
+        time.sleep(POLL_S)
+    return process.returncode
 
 
 class Job:
@@ -91,10 +98,7 @@ class Job:
                 env=os.environ | environment,
                 start_new_session=True,
             )
-        while self.process.poll() is None:  # `wait` would hold a lock that `stop` needs
-            time.sleep(POLL_S)
-        status = self.process.returncode
-        if status:
+        if status := wait_for(self.process):
             raise JobError(f"ended by {signal_name(-status)}" if status < 0 else self.last_line())
 
     def last_line(self) -> str:
@@ -124,10 +128,11 @@ class RunJob(Job):
     def __init__(self, planned: PlannedRun, title: str, tries: int = 1):
         super().__init__(title, planned.run_dir, tries)
         self.planned = planned
+        self.lock_wait_s = 0.0  # for another process that does the run
 
     def do(self, environment: Mapping[str, str]) -> str:
         """Execute notebook 3 unless that is done, then notebook 4."""
-        with file_lock(self.folder / ".batch.lock"):
+        with file_lock(self.folder / ".batch.lock", self.lock_wait_s):
             if state_of(self.planned)[0] != COMPLETE:  # another batch may have done it meanwhile
                 self.log_path.unlink(missing_ok=True)
                 self._train(environment)
@@ -137,8 +142,8 @@ class RunJob(Job):
 
     def _train(self, environment: Mapping[str, str]) -> None:
         run = RunDir(self.folder)
-        if owner := read_status(self.folder).lock_owner:
-            raise LockedError(f"{self.folder} is in use by {owner}")
+        with file_lock(run.lock_path, self.lock_wait_s):
+            pass  # no other process trains it
         if (self.folder / TRAIN).is_file() and self._is_trained():
             run.start(self.planned.settings)  # the settings of the test may have changed
             return

@@ -17,11 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lib.batch.jobs import POLL_S, Batch, Job, JobError
-from lib.batch.local import LOCKED_POLL_S
+from lib.batch.jobs import POLL_S, Batch, Job, JobError, wait_for
 from lib.batch.plan import COMPLETE, state_of
 from lib.config import PROJECT_ROOT
-from lib.fileio import LockedError, write_text
+from lib.fileio import write_text
 from lib.runs.run_dir import RunDir
 
 LOCKED_WAIT_S = 120.0  # for the remains of a job that was queued again
@@ -108,7 +107,7 @@ class SlurmJob:
         """Do the job and return its result.
 
         Raises:
-            RuntimeError: If it failed; gives the folder of its log.
+            JobError: If it failed.
         """
         import submitit
 
@@ -117,21 +116,14 @@ class SlurmJob:
             self._train_as_task(here)
         if here.global_rank > 0:
             return self.job.title
-        give_up = time.monotonic() + LOCKED_WAIT_S
         while True:
             try:
                 return self.job.do(_threads())
-            except LockedError:
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(LOCKED_POLL_S)
             except JobError as error:
-                print(f"{self.job.title}: {error}", flush=True)
+                print(f"{self.job.title}: {error}; see {self.job.log_path}", flush=True)
                 self.job.tries -= 1
                 if self.job.tries <= 0:
-                    raise RuntimeError(
-                        f"{self.job.title} failed: {error}; see {self.job.log_path}"
-                    ) from None
+                    raise
 
     def _train_as_task(self, here: Any) -> None:
         """Train as one process of a run over several machines, as under torchrun."""
@@ -146,8 +138,8 @@ class SlurmJob:
         environment = os.environ | _threads() | {name: str(v) for name, v in world.items()}
         command = [sys.executable, "-m", "lib.train.fit", str(self.settings_file)]
         self.process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment)
-        if status := _wait(self.process):
-            raise RuntimeError(f"{self.job.title}: training ended with status {status}")
+        if status := wait_for(self.process):
+            raise JobError(f"{self.job.title}: training ended with status {status}")
 
     def checkpoint(self) -> object:
         """Wait for the checkpoint and return the job to queue; submitit calls it on SIGTERM.
@@ -158,7 +150,7 @@ class SlurmJob:
 
         print(f"{self.job.title}: asked to end, saves a checkpoint", flush=True)
         if self.process is not None:
-            _wait(self.process)
+            wait_for(self.process)
         while self.job.process is not None and self.job.process.poll() is None:
             self.job.stop()
             time.sleep(POLL_S)
@@ -170,12 +162,6 @@ def _threads() -> dict[str, str]:
     """Return the cores of this task as a number of threads."""
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     return {} if cores is None or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cores}
-
-
-def _wait(process: subprocess.Popen) -> int:
-    while process.poll() is None:  # `wait` would hold a lock that `checkpoint` needs
-        time.sleep(POLL_S)
-    return process.returncode
 
 
 def finish(batch: Batch) -> None:
@@ -258,7 +244,9 @@ def _stages(batch: Batch, folder: Path, num_nodes: int) -> dict[str, list[Callab
     for job in batch.work:
         path = None
         if num_nodes > 1:
-            path = write_text(folder / f"{job.folder.name}.yaml", job.planned.settings.as_yaml())
+            name = f"{job.folder.parent.name}_{job.folder.name}.yaml"
+            path = write_text(folder / name, job.planned.settings.as_yaml())
+        job.lock_wait_s = LOCKED_WAIT_S
         runs.append(SlurmJob(job, path))
     prepare, report = [SlurmJob(job) for job in batch.prepare], [partial(finish, batch)]
     stages = {"prepare": prepare, "run": runs, "report": report}

@@ -99,7 +99,7 @@ def test_each_task_trains_as_one_process_of_the_run(study, monkeypatch, tmp_path
         started.update(command=command, env=env)
 
     monkeypatch.setattr(slurm_module.subprocess, "Popen", start)
-    monkeypatch.setattr(slurm_module, "_wait", lambda process: 0)
+    monkeypatch.setattr(slurm_module, "wait_for", lambda process: 0)
     monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
