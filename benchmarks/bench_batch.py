@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         make_synthetic(
-            work / "data" / "synthetic", parts={"train": 36, "val": 18, "val_swapped": 6}
+            work / "data" / "synthetic", split_sizes={"train": 36, "val": 18, "val_swapped": 6}
         )
         study = work / "study"
         study.mkdir()

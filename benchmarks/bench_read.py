@@ -169,7 +169,7 @@ def bench_test(records: dict[str, VideoRecord]) -> None:
 def bench_feeding(work: Path) -> None:
     """Compare steps of the demo on the embedded data with steps on a batch that is in memory."""
     parts = {"train": 300, "val": 60, "val_swapped": 60}
-    make_synthetic(work / "data" / "synthetic", parts=parts)
+    make_synthetic(work / "data" / "synthetic", split_sizes=parts)
     changes = {"prepared_dir": str(work / "data"), "num_processes": 1, "run_dir": str(work)}
     recipe = PROJECT_ROOT / "params" / "demo" / "recipe.yaml"
     settings = read_settings([recipe]).model_copy(update=changes)

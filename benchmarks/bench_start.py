@@ -61,7 +61,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        make_synthetic(Path(folder) / "data" / "synthetic", parts=PARTS)
+        make_synthetic(Path(folder) / "data" / "synthetic", split_sizes=PARTS)
         arguments = folder, str(PROJECT_ROOT / "params" / "demo" / "semi.yaml")
         starts: dict[str, Callable[[], None]] = {
             "import torch": lambda: python("-c", "import torch"),

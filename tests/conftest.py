@@ -69,7 +69,7 @@ def shared() -> Callable[[str], Path]:
 def prepared_dir(tmp_path_factory) -> Path:
     """Folder of prepared data sets; `synthetic` in it is a tiny one."""
     folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder / "synthetic", parts={"train": 18, "val": 8, "val_swapped": 6})
+    make_synthetic(folder / "synthetic", split_sizes={"train": 18, "val": 8, "val_swapped": 6})
     return folder
 
 

@@ -48,7 +48,7 @@ from lib.prepare.parallel import num_cores
 from lib.prepare.public_datasets import REQUIRED, public_steps
 from lib.prepare.split_formats import read_split_file
 from lib.prepare.status import MISSING, THERE, TO_DO, Step, status_table
-from lib.prepare.synthetic import PARTS, make_synthetic
+from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
 from lib.runs.run_dir import format_duration
 
@@ -185,7 +185,7 @@ def _synthetic(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int
     def run(_: None) -> None:
         make_synthetic(folder, num_processes=settings.num_processes)
 
-    count = sum(PARTS.values())
+    count = sum(SPLIT_SIZES.values())
     return [Step("videos", TO_DO, f"{count} to render", run, SYNTHETIC_BYTES)], count
 
 

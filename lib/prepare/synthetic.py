@@ -1,10 +1,10 @@
-"""The embedded data set "moving actors": small videos of textured actors that move.
+"""The embedded data set "moving actors": small videos of textured rectangles that move.
 
-The action is how the actor moves, never how it looks. In the training part the scene behind it
-predicts the action (`SCENE_BIAS` of the clips show the action's own scene family), as scenes do in
-real data sets. The list `val` has the same bias; in `val_swapped` no clip shows the scene family of
-its action, so that a network which recognises the scene fails there. Actors are upright rectangles:
-their boxes hold nothing of the scene, as a person's exact mask would.
+The action is the motion of the actor, not its look. In the split `train` the scene predicts the
+action, as in real data sets: `SCENE_BIAS` of the videos show the scene family of their action. The
+split `val` has the same bias; in `val_swapped` no video shows the scene family of its action, so
+that a network that recognizes scenes fails there. Actors are upright rectangles: like the exact
+mask of a person, their boxes contain nothing of the scene.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +26,11 @@ from lib.prepare.parallel import TaskResult, map_in_workers, num_cores
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
 FPS = 16
-SCENE_BIAS = 0.85  # share of training and `val` clips that show the scene of their action
+SCENE_BIAS = 0.85  # share of `train` and `val` videos with the scene of their action
 SEED = 20230401
-PARTS = {"train": 600, "val": 180, "val_swapped": 180}  # videos in each list
+SPLIT_SIZES = {"train": 600, "val": 180, "val_swapped": 180}  # numbers of videos
 VIDEOS_PER_PROCESS = 100  # at least; a process takes about two seconds to start
-MARGIN = 16  # pixels of scene beyond each side of the frame, for the camera to move over
+MARGIN = 16  # pixels of scene beyond each side of the frame, for the motion of the camera
 
 
 # --- Actions: position (x, y) and scale of the actor over time ------------------------------------
@@ -106,27 +106,27 @@ TEXTURES: tuple[Callable, ...] = (_stripes, _checks, _dots, _bricks, _clouds, _s
 
 
 class Scene(NamedTuple):
-    """A family of scenes: they share a texture and, nearly, a colour (red, green, blue)."""
+    """A family of scenes with a common texture and nearly the same color (red, green, blue)."""
 
     texture: Callable
     color: tuple[float, float, float]
 
 
-# The scene at position k belongs to the action at position k. As lawns, pools and courts do, each
-# has a colour of its own, which a network sees long before it sees a motion.
+# The scene at position k belongs to the action at position k. Like lawns, pools and courts, each
+# has its own color, which a network learns long before it learns a motion.
 SCENES: dict[str, Scene] = {
     "court": Scene(_checks, (150, 85, 45)),
     "lawn": Scene(_stripes, (60, 125, 50)),
     "pool": Scene(_clouds, (40, 100, 160)),
     "wall": Scene(_bricks, (120, 60, 110)),
 }
-COLOR_SPREAD = 14  # of a scene's colour in one video
+COLOR_SPREAD = 14  # of a scene's color in one video
 SHADE = 30  # between the two shades of a scene
 CLUTTER = 0.1  # probability of each of six small rectangles in a scene
 
 
 def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> np.ndarray:
-    """Two colours that can be told apart, shape (2, 3), in 0..255."""
+    """Draw two clearly different colors, shape (2, 3), in 0..255."""
     while True:
         colors = rng.uniform(darkest, brightest, size=(2, 3))
         if np.abs(colors[0] - colors[1]).sum() > (brightest - darkest) / 2:
@@ -134,12 +134,13 @@ def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> n
 
 
 def _two_shades(color: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Two shades of nearly this colour, shape (2, 3)."""
+    """Draw two shades of nearly this color, shape (2, 3), in 0..255."""
     base = np.asarray(color) + rng.uniform(-COLOR_SPREAD, COLOR_SPREAD, size=3)
     return np.stack([base, base + rng.choice([-1, 1]) * SHADE])
 
 
 def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Mix two colors (2, 3) by values (...) in [0, 1]; return (..., 3)."""
     return colors[0] + value[..., None] * (colors[1] - colors[0])
 
 
@@ -197,7 +198,7 @@ def render_video(
 
 
 def _boxes_of(inside: np.ndarray) -> np.ndarray:
-    """Smallest boxes (T, 4) around the true pixels of masks (T, H, W)."""
+    """Return the smallest boxes (T, 4) around the true pixels of masks (T, H, W)."""
     columns, rows = inside.any(axis=1), inside.any(axis=2)
     return np.stack(
         [
@@ -214,12 +215,12 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
     """Encode RGB frames (T, H, W, 3), uint8, with even sides, as a video file."""
 
     def encode(temporary: Path) -> None:
-        # bitexact: no library version in the file. Beside decord, PyAV may run on its FFmpeg.
+        # bitexact: no version of FFmpeg in the file, which with decord may be another one.
         with av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps))
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
-            stream.thread_count = 1  # the same bytes every time; x264's look-ahead spoils that too
+            stream.thread_count = 1  # deterministic, as without x264's look-ahead (zerolatency)
             stream.options = {"crf": "20", "preset": "veryfast", "tune": "zerolatency"}
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -228,32 +229,29 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
     return write_atomic(path, encode)
 
 
-def draw_videos(parts: dict[str, int]) -> pd.DataFrame:
-    """Return which video shows which action before which scene.
+def draw_videos(split_sizes: dict[str, int]) -> pd.DataFrame:
+    """Draw the scene and the seed of each video; its action alternates.
 
     Returns:
-        Columns part, name, action, scene, seed; one row a video.
+        Columns split, name, action, scene, seed; one row per video.
     """
     actions, scenes = list(ACTIONS), list(SCENES)
     rows = []
-    for part_number, (part, count) in enumerate(parts.items()):
+    for split_number, (split, count) in enumerate(split_sizes.items()):
         for number in range(count):
             label = number % len(actions)
-            rng = np.random.default_rng([SEED, part_number, number])
-            biased = part != "val_swapped" and rng.random() < SCENE_BIAS
+            rng = np.random.default_rng([SEED, split_number, number])
+            is_biased = split != "val_swapped" and rng.random() < SCENE_BIAS
             other = (label + rng.integers(1, len(scenes))) % len(scenes)
-            scene = scenes[label if biased else other]
+            scene = scenes[label if is_biased else other]
             seed = int(rng.integers(2**62))
             action = actions[label]
-            rows.append((part, f"{action}/{part}_{number:04d}", action, scene, seed))
-    return pd.DataFrame(rows, columns=["part", "name", "action", "scene", "seed"])
+            rows.append((split, f"{action}/{split}_{number:04d}", action, scene, seed))
+    return pd.DataFrame(rows, columns=["split", "name", "action", "scene", "seed"])
 
 
 def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
-    """Write a video (name, action, scene, seed) to a folder, unless it is there; return its boxes.
-
-    They are those of `render_video`.
-    """
+    """Write a video (name, action, scene, seed) unless it exists; return its boxes (T, 4)."""
     name, action, scene, seed = video
     frames, boxes = render_video(action, scene, np.random.default_rng(seed))
     path = folder / f"{name}.mp4"
@@ -263,7 +261,7 @@ def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
 
 
 def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> Iterator[TaskResult]:
-    """Make videos in this process if there is to be one, else in workers."""
+    """Write videos in worker processes, or in this one if there are few."""
     make = partial(make_video, folder=folder)
     if num_processes == 0:
         num_processes = min(num_cores(), max(1, len(videos) // VIDEOS_PER_PROCESS))
@@ -273,20 +271,20 @@ def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> I
 
 
 def make_synthetic(
-    folder: Path, parts: dict[str, int] | None = None, num_processes: int = 0
+    folder: Path, split_sizes: dict[str, int] | None = None, num_processes: int = 0
 ) -> VideoDataset:
-    """Render and encode the data set; videos that are there already are kept.
+    """Render and encode the data set; existing videos are kept.
 
     Args:
-        folder: The prepared folder to make.
-        parts: Number of videos in each list; None gives `PARTS`.
-        num_processes: Worker processes, which change no byte of the result; 0 for one per core,
-            fewer where there is little to do.
+        folder: The prepared folder.
+        split_sizes: Number of videos in each split; None for `SPLIT_SIZES`.
+        num_processes: Worker processes, which do not change the result; 0 for one per core, or
+            fewer for few videos.
 
     Raises:
-        ValueError: If a video cannot be written; names it. Those of before are kept.
+        ValueError: If a video cannot be written; names it.
     """
-    videos = draw_videos(parts or PARTS)
+    videos = draw_videos(split_sizes or SPLIT_SIZES)
     items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
     boxes = np.zeros((len(videos), NUM_FRAMES, 1, 5))
     boxes[..., 4] = 1
@@ -294,7 +292,7 @@ def make_synthetic(
     for outcome in tqdm(outcomes, "synthetic videos", len(videos), unit="video"):
         if outcome.error is not None:
             name = items[outcome.position][0]
-            raise ValueError(f"{folder}: {name} cannot be made: {outcome.error}")
+            raise ValueError(f"{folder}: {name} cannot be written ({outcome.error})")
         boxes[outcome.position, :, 0, :4] = outcome.value
     num_frames = [NUM_FRAMES] * len(videos)
     PersonBoxes.write(folder, videos["name"].tolist(), num_frames, map(FrameRows.stack, boxes))
@@ -314,6 +312,6 @@ def make_synthetic(
     source = {"made_by": "lib.prepare.synthetic", "seed": SEED, "scene_bias": SCENE_BIAS}
     source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
     dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
-    for part, rows in videos.groupby("part", sort=False).groups.items():
-        write_split(dataset, part, rows)
+    for split, rows in videos.groupby("split", sort=False).groups.items():
+        write_split(dataset, split, rows)
     return dataset

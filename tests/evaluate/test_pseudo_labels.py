@@ -41,7 +41,7 @@ def trained(tmp_path_factory) -> RunDir:
     from conftest import make_tiny_settings
 
     folder = tmp_path_factory.mktemp("pseudo")
-    make_synthetic(folder / "synthetic", parts={"train": 18, "val": 8, "val_swapped": 6})
+    make_synthetic(folder / "synthetic", split_sizes={"train": 18, "val": 8, "val_swapped": 6})
     changes = {"labeled_fraction": LABELED, "epochs": 1}
     run = fit(make_tiny_settings(folder, folder / "study" / "semi_seed0", **changes))
     evaluate(EvaluateSettings(run_dir=str(run.folder)))

@@ -73,7 +73,7 @@ def test_too_small_shared_memory_ends_the_run(tiny_settings, tmp_path, fault, si
 
 def test_damaged_video_ends_the_run_and_is_named(tiny_settings, tiny_network, tmp_path, fault):
     folder = tmp_path / "data" / "synthetic"
-    make_synthetic(folder, parts={"train": 6, "val": 4, "val_swapped": 4})
+    make_synthetic(folder, split_sizes={"train": 6, "val": 4, "val_swapped": 4})
     settings = tiny_settings(prepared_dir=str(folder.parent), epochs=2, frame_cache_mb=0)
     data = load_data(settings)
     path = data.labeled.record(int(data.labeled_rows[0])).path

@@ -21,12 +21,12 @@ from lib.prepare.synthetic import (
     render_video,
 )
 
-PARTS = {"train": 6, "val": 2, "val_swapped": 2}
+SPLIT_SIZES = {"train": 6, "val": 2, "val_swapped": 2}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return make_synthetic(tmp_path_factory.mktemp("data") / "synthetic", PARTS)
+    return make_synthetic(tmp_path_factory.mktemp("data") / "synthetic", SPLIT_SIZES)
 
 
 # --- The data set on disk -------------------------------------------------------------------------
@@ -35,8 +35,8 @@ def made(tmp_path_factory):
 def test_it_is_a_prepared_data_set(made):
     dataset = read_dataset(made.folder)
     assert dataset.classes == tuple(sorted(ACTIONS))
-    assert {name: len(dataset.read_split(name)) for name in dataset.split_names()} == PARTS
-    assert len(dataset.index) == sum(PARTS.values())
+    assert {name: len(dataset.read_split(name)) for name in dataset.split_names()} == SPLIT_SIZES
+    assert len(dataset.index) == sum(SPLIT_SIZES.values())
 
 
 def test_its_videos_are_what_the_index_says(made):
@@ -51,26 +51,26 @@ def test_its_videos_are_what_the_index_says(made):
 
 
 def test_the_encoded_video_shows_what_was_rendered(made):
-    videos = draw_videos(PARTS)
+    videos = draw_videos(SPLIT_SIZES)
     for row in (0, 7):
         video = videos.iloc[row]
         rendered, _ = render_video(video.action, video.scene, np.random.default_rng(video.seed))
         frames = read_frames(made.record(row).path, np.arange(NUM_FRAMES)).astype(float)
         distance = np.abs(frames[:, None] - rendered[None]).mean(axis=(2, 3, 4))
-        assert np.diag(distance).max() < 12  # noise, and colours at half the resolution
+        assert np.diag(distance).max() < 12  # noise, and colors at half the resolution
         assert (distance.argmin(axis=1) == np.arange(NUM_FRAMES)).mean() > 0.9
 
 
 def test_its_boxes_are_found_by_name_and_frame(made):
     actors = PersonBoxes(made)
-    video = draw_videos(PARTS).iloc[3]
+    video = draw_videos(SPLIT_SIZES).iloc[3]
     _, boxes = render_video(video.action, video.scene, np.random.default_rng(video.seed))
     found = actors.lookup(3, np.arange(NUM_FRAMES), min_score=0.99)
     np.testing.assert_array_equal(np.concatenate(found), boxes)
 
 
 def test_it_is_the_same_every_time(made, tmp_path):
-    again = make_synthetic(tmp_path, PARTS)
+    again = make_synthetic(tmp_path, SPLIT_SIZES)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert len(files) == 10 + 3 + 3  # videos, lists, index + boxes + description
     for file in files:
@@ -83,7 +83,7 @@ def test_the_plan_finds_nothing_to_do_for_it(made):
 
 
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):
-    again = make_synthetic(tmp_path, PARTS, num_processes=2)
+    again = make_synthetic(tmp_path, SPLIT_SIZES, num_processes=2)
     for path in [*made.index["path"], PERSON_BOXES_FILE, "index.csv", "dataset.json"]:
         assert (again.folder / path).read_bytes() == (made.folder / path).read_bytes(), path
 
@@ -91,23 +91,23 @@ def test_the_number_of_processes_changes_no_byte(made, tmp_path):
 def test_a_video_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "circle").write_text("a file where the folder of a class should be")
-    with pytest.raises(ValueError, match="circle/train_0001 cannot be made"):
-        make_synthetic(tmp_path, PARTS, num_processes=2)
+    with pytest.raises(ValueError, match="circle/train_0001 cannot be written"):
+        make_synthetic(tmp_path, SPLIT_SIZES, num_processes=2)
 
 
 def test_videos_that_are_there_are_kept(made, tmp_path):
-    make_synthetic(tmp_path, PARTS)
+    make_synthetic(tmp_path, SPLIT_SIZES)
     paths = [tmp_path / path for path in made.index["path"]]
     paths[0].write_bytes(b"mine")
     paths[1].unlink()
-    make_synthetic(tmp_path, PARTS)
+    make_synthetic(tmp_path, SPLIT_SIZES)
     assert paths[0].read_bytes() == b"mine"
     assert paths[1].read_bytes() == (made.folder / made.index["path"][1]).read_bytes()
 
 
 def test_the_description_names_the_scenes(made):
     source = json.loads((made.folder / "dataset.json").read_text())["source"]
-    videos = draw_videos(PARTS)
+    videos = draw_videos(SPLIT_SIZES)
     assert source["scenes"] == dict(zip(videos["name"], videos["scene"], strict=True))
 
 
@@ -120,10 +120,10 @@ def large_plan():
 
 
 @pytest.mark.parametrize(
-    ("part", "share"), [("train", SCENE_BIAS), ("val", SCENE_BIAS), ("val_swapped", 0)]
+    ("split", "share"), [("train", SCENE_BIAS), ("val", SCENE_BIAS), ("val_swapped", 0)]
 )
-def test_scenes_predict_the_action_as_documented(large_plan, part, share):
-    videos = large_plan[large_plan["part"] == part]
+def test_scenes_predict_the_action_as_documented(large_plan, split, share):
+    videos = large_plan[large_plan["split"] == split]
     own_scene = dict(zip(ACTIONS, SCENES, strict=True))
     biased = videos["scene"] == videos["action"].map(own_scene)
     assert biased.mean() == share if share == 0 else abs(biased.mean() - share) < 0.02
@@ -133,12 +133,12 @@ def test_scenes_predict_the_action_as_documented(large_plan, part, share):
 
 
 def test_actions_are_balanced_and_videos_differ(large_plan):
-    counts = large_plan.groupby(["part", "action"]).size()
+    counts = large_plan.groupby(["split", "action"]).size()
     assert (counts == 750).all()
     assert large_plan["name"].is_unique and large_plan["seed"].is_unique
 
 
-def test_a_larger_part_begins_with_the_smaller_one():
+def test_a_larger_split_begins_with_the_smaller_one():
     small, large = draw_videos({"train": 7}), draw_videos({"train": 20})
     assert small.equals(large.head(7))
 
@@ -149,7 +149,7 @@ def test_boxes_fit_the_actor_to_the_pixel(action, monkeypatch):
     monkeypatch.setattr(synthetic, "render_scene", lambda *_: np.zeros((side, side, 3)))
     for seed in range(3):
         frames, boxes = render_video(action, "lawn", np.random.default_rng(seed))
-        actor = frames.max(axis=-1) > 45  # the scene is black, but for noise of 4
+        actor = frames.max(axis=-1) > 45  # the scene is black, except for noise of 4
         for inside, (x1, y1, x2, y2) in zip(actor, boxes, strict=True):
             rows, columns = np.nonzero(inside)
             assert (x1, y1) == (columns.min(), rows.min())
@@ -176,7 +176,7 @@ def motion(action: str, phase: np.ndarray, reach: float = 0.8) -> np.ndarray:
 
 
 def is_motion_of(path: np.ndarray, action: str) -> bool:
-    """Whether a path could have been rendered as this action."""
+    """Return True if a path could have been rendered as this action."""
     phase = PHASE[:, None] + np.array([[[1]], [[-1]]]) * PHASE  # (direction, start, time)
     distance = np.abs(path[:, None, None] - motion(action, phase)).max(axis=(0, -1))
     return distance.min() < 1e-9
@@ -205,7 +205,7 @@ def test_boxes_hold_nothing_of_the_scene(action, monkeypatch):
     monkeypatch.setattr(synthetic, "render_scene", lambda *_: np.zeros((side, side, 3)))
     frames, boxes = render_video(action, "pool", np.random.default_rng(1))
     for frame, (x1, y1, x2, y2) in zip(frames, boxes, strict=True):
-        assert frame[y1:y2, x1:x2].max(axis=-1).min() > 45  # the scene is black, but for noise
+        assert frame[y1:y2, x1:x2].max(axis=-1).min() > 45  # the scene is black, except for noise
 
 
 def test_the_look_of_an_actor_says_nothing_about_its_action():
