@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lib.runs.device import resolve_device
-from lib.runs.signals import block_signals, signal_name
+from lib.runs.signals import block_signals, ignore_signals, signal_name
 
 POLL_S = 0.3
 GRACE_S = 1.0  # for the other processes to end by themselves after one failed; twice
@@ -161,7 +161,7 @@ def _polling(function: Callable[[], None]) -> Iterator[None]:
 
 def _spawn(worker: Callable, args: tuple, num_processes: int, device: str, store: str) -> None:
     resource_tracker.ensure_running()  # its start would unblock the signals
-    with block_signals():  # in the processes too: this process decides what signals mean
+    with block_signals():  # in the processes too, until they ignore them
         arguments = (os.getpid(), worker, args, num_processes, device, store)
         context = mp.spawn(_spawned, arguments, num_processes, join=False)
     try:
@@ -192,6 +192,7 @@ def _killed(rank: int, num_processes: int, number: int) -> ChildProcessError:
 def _spawned(
     rank: int, parent: int, worker: Callable, args: tuple, size: int, device: str, store: str
 ) -> None:
+    ignore_signals()  # the parent process handles them
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(num_threads(size))
     _run_in_group(worker, args, rank, size, device, store)

@@ -53,12 +53,19 @@ def stop_on_signals(
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM while the body runs; processes that it starts never get them."""
+    """Delay Ctrl-C and SIGTERM while the body runs, also in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFAULT_HANDLERS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_signals() -> None:
+    """Ignore Ctrl-C and SIGTERM, blocked ones too; a cluster sends them to all processes."""
+    for number in DEFAULT_HANDLERS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_HANDLERS)
 
 
 def signal_name(number: int) -> str:
