@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.config import TrainSettings, project_path
+from lib.config import PrepareSettings, TrainSettings
 from lib.data.dataset import is_prepared
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.prepare.catalog import CATALOG, dataset_folder
+from lib.prepare.steps import list_steps
 
 PREPARED_BY_BATCH = ("synthetic", "folder")  # data sets that need no download
 
@@ -51,16 +52,14 @@ class DataRequirement:
         return {name: getattr(self, name) for name in names} | self._parts_to_compute()
 
     def missing(self) -> list[str]:
-        """Return the missing parts that a batch cannot prepare."""
+        """Return the missing parts that a batch cannot prepare, by the steps of preparing them."""
         if self.folder is None:
             return ["videos_dir is not set"]
         if not self.is_prepared and self.dataset not in PREPARED_BY_BATCH:
             return ["not prepared"]
-        parts = [f"no split {name!r}" for name in sorted(self.splits) if self._is_absent(name)]
-        to_compute = self._parts_to_compute()
-        if "person_boxes" in to_compute and not self._has_detector():
-            parts.append("no person boxes")
-        return parts + ["no ImageNet scores"] * ("teacher_scores" in to_compute)
+        splits = [f"no split {name!r}" for name in sorted(self.splits) if self._is_absent(name)]
+        steps = list_steps(PrepareSettings(**self.parameters()))
+        return splits + [f"{step.part}: {step.details}" for step in steps if step.blocks]
 
     def command(self) -> str:
         """Return the command that prepares the missing parts."""
@@ -99,11 +98,6 @@ class DataRequirement:
         if self.is_prepared:
             return not (self.folder / "splits" / f"{split}.txt").is_file()
         return self.dataset == "folder" and split not in ("train", "val")
-
-    def _has_detector(self) -> bool:
-        from lib.prepare.boxes.yolox import detector_path  # loads ONNX Runtime
-
-        return detector_path(None, project_path(self.prepared_dir)).is_file()
 
 
 def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:

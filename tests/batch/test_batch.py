@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -266,7 +267,7 @@ def test_clips_are_counted(study):
         ({"dataset": "folder"}, "videos_dir is not set", "--set videos_dir"),
         ({"unlabeled_dataset": "hmdb51"}, "not prepared", "--dataset hmdb51"),
         ({"val_split": "valid"}, "no split 'valid'", "--split_files"),
-        ({"distillation_weight": 1.0}, "no ImageNet scores", "--teacher_scores compute"),
+        ({"distillation_weight": 1.0}, "classifier: .*not there", "--teacher_scores compute"),
     ],
 )
 def test_missing_data_stops_the_batch_and_names_the_command(
@@ -277,7 +278,7 @@ def test_missing_data_stops_the_batch_and_names_the_command(
     with pytest.raises(ValueError, match=rf"(?s)nothing was started.*{problem}.*{command}"):
         run_batch(study)
     assert not (tmp_path / "runs").exists()
-    assert problem in plan_text(read_plan([study]))
+    assert re.search(problem, plan_text(read_plan([study])))
 
 
 def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
