@@ -7,7 +7,7 @@ python -m lib.prepare --dataset ucf101 --download true --person_boxes yolox
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_origin
 
 import yaml
 
@@ -18,10 +18,9 @@ from lib.prepare.steps import prepare, status_of
 
 
 def parse_option(annotation: Any, text: str) -> Any:
-    """Return the value of an option: text and paths literally, numbers and lists as in YAML."""
-    is_list = get_origin(annotation) is list
-    is_text = get_origin(annotation) is Literal or str in (annotation, *get_args(annotation))
-    return text if is_text and not is_list else yaml.safe_load(text)
+    """Return the value of an option: numbers, booleans and lists as in YAML, text literally."""
+    is_yaml = annotation in (bool, int, float) or get_origin(annotation) is list
+    return yaml.safe_load(text) if is_yaml else text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
