@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import stat
 import zipfile
-import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -24,6 +24,10 @@ Member = zipfile.ZipInfo | rarfile.RarInfo
 
 class UnavailableError(ValueError):
     """A file that is not there and cannot be downloaded."""
+
+
+class ArchiveError(ValueError):
+    """An archive that must not or cannot be extracted."""
 
 
 def sha256_of(path: Path) -> str:
@@ -125,9 +129,8 @@ def extract(archive: Path, folder: Path) -> list[Path]:
     """
     try:
         with _open(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            paths = [_target(folder, member, archive) for member in members]
-            todo = [pair for pair in zip(members, paths, strict=True) if not _is_extracted(*pair)]
+            pairs = _targets(opened.infolist(), folder, archive)
+            todo = [pair for pair in pairs if not _is_extracted(*pair)]
             check_room(folder, sum(member.file_size for member, _ in todo), str(archive))
             for member, path in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
                 with opened.open(member) as source:
@@ -137,11 +140,13 @@ def extract(archive: Path, folder: Path) -> list[Path]:
             f"{archive}: no program that extracts rar archives was found; install unrar, unar, 7z "
             "or bsdtar, or extract the archive yourself and set videos_dir to the folder"
         ) from error
-    except (zipfile.BadZipFile, rarfile.Error, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(
+    except ArchiveError:
+        raise
+    except Exception as error:  # damaged archives fail in many ways
+        raise ArchiveError(
             f"{archive}: cannot be extracted ({error}); if damaged, delete it and get it again"
         ) from error
-    return paths
+    return [path for _, path in pairs]
 
 
 def extract_nested(archive: Path, folder: Path) -> None:
@@ -162,21 +167,25 @@ def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
         return zipfile.ZipFile(path)
     if path.is_file() and rarfile.is_rarfile(path):
         return rarfile.RarFile(path)
-    raise ValueError(
+    raise ArchiveError(
         f"{path}: not a zip or rar archive; it may be an error page under this name: delete it and "
         "get it again"
     )
 
 
+def _targets(members: Sequence[Member], folder: Path, archive: Path) -> list[tuple[Member, Path]]:
+    return [(m, _target(folder, m, archive)) for m in members if not m.is_dir()]
+
+
 def _target(folder: Path, member: Member, archive: Path) -> Path:
-    """Return the path of a member; ValueError if it is a link or outside of `folder`."""
+    """Return the path of a member; ArchiveError if it is a link or outside of `folder`."""
     name = member.filename.replace("\\", "/")
     parts = PurePosixPath(name).parts
     is_zip_link = isinstance(member, zipfile.ZipInfo) and stat.S_ISLNK(member.external_attr >> 16)
     if is_zip_link or (isinstance(member, rarfile.RarInfo) and not member.is_file()):
-        raise ValueError(f"{archive}: {name!r} is a link or a device; nothing was extracted")
+        raise ArchiveError(f"{archive}: {name!r} is a link or a device; nothing was extracted")
     if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise ValueError(f"{archive}: {name!r} is outside of the folder; nothing was extracted")
+        raise ArchiveError(f"{archive}: {name!r} is outside of the folder; nothing was extracted")
     return folder.joinpath(*parts)
 
 
