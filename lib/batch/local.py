@@ -84,7 +84,7 @@ class Pool:
                 for job in list(self._active):
                     Job.stop(job)
         for worker in workers:
-            worker.result()  # raises what is no failure of a job
+            worker.result()  # raises errors of the batch itself
         return len(self.failures) == failed_before
 
     def _work(self, slot: Mapping[str, str], waiting: deque[Job]) -> None:
@@ -106,7 +106,7 @@ class Pool:
                 locked.add(job)
                 waiting.append(job)
                 self._stopping.wait(LOCKED_POLL_S)
-            except JobError as error:
+            except (JobError, OSError, ValueError) as error:
                 self._note_failure(job, str(error), waiting)
             finally:
                 self._active.remove(job)
