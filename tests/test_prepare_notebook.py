@@ -37,6 +37,7 @@ def run(root: Path, tmp_path: Path, **parameters) -> tuple[VideoDataset, str]:
     return read_dataset(folder), json.dumps(outputs)
 
 
+@pytest.mark.slow
 def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     source, weights = shared("data/weizmann"), shared("weights/yolox_nano.onnx")
     actions = ("jack", "walk")
@@ -57,6 +58,7 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
     assert statistics["box_area"].between(0.02, 0.25).all()
 
 
+@pytest.mark.slow
 def test_footage_too_small_for_a_detector(shared, tmp_path):
     source, actions = shared("data/ucf101_10"), ("Bowling", "Diving", "Rowing")
     parts = {
@@ -73,6 +75,7 @@ def test_footage_too_small_for_a_detector(shared, tmp_path):
     assert few < more < set(dataset.read_split("train"))
 
 
+@pytest.mark.slow
 def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):
     clips = sorted(shared("data/clips").iterdir())
     videos = {"mp4": [p for p in clips if p.suffix == ".mp4"][-2:]}

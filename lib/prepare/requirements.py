@@ -38,12 +38,12 @@ class DataRequirement:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the data set is prepared; parts of it may be missing."""
+        """True if the data set is prepared; parts of it may be missing."""
         return self.folder is not None and is_prepared(self.folder)
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is nothing to prepare and nothing is missing."""
+        """True if there is nothing to prepare and nothing is missing."""
         return self.is_prepared and not self._parts_to_compute() and not self.missing()
 
     def parameters(self) -> dict[str, str | None]:

@@ -485,6 +485,7 @@ def test_another_folder_is_not_taken_for_the_one_that_was_prepared(small_ucf, tm
         prepare(other)
 
 
+@pytest.mark.slow
 def test_plan_follows_the_work(small_ucf, tmp_path):
     settings = settings_for(tmp_path, downloads_dir=str(small_ucf), person_boxes="motion")
     plan = status_of(settings).set_index("part")["state"]

@@ -391,6 +391,7 @@ def test_nothing_readable_is_an_error(tmp_path):
         prepare(settings_for(root))
 
 
+@pytest.mark.slow
 def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
     names = [f"a/{name}.mp4" for name in ("1", "2", "3", "segfault", "abort", "4", "5")]
     root = make_folder(tmp_path / "videos", names)
@@ -402,6 +403,7 @@ def test_a_crashing_decoder_loses_only_its_file(tmp_path, monkeypatch):
     assert "a/abort.mp4,False,the decoder crashed (SIGABRT)" in report
 
 
+@pytest.mark.slow
 def test_a_frozen_decoder_is_given_up(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/freeze.mp4"])
     monkeypatch.setattr(inspection, "inspect_video", inspect_or_crash)
@@ -430,6 +432,7 @@ def test_a_script_that_cannot_be_imported_again_is_told_why(tmp_path):
 # --- Real videos ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_real_videos
 def test_real_clips_open_with_and_without_utf8_metadata(tmp_path):
     paths = sorted((SHARED / "clips").iterdir())
