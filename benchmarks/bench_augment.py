@@ -1,8 +1,9 @@
-"""What augmenting costs beside Pillow and torchvision v2, each in its own layout; prints tables.
+"""Cost of augmentation compared with Pillow and torchvision v2, each in its own layout.
 
     python -m benchmarks.bench_augment
 
-All take turns in one process with one thread; milliseconds of CPU time, the shortest of all rounds.
+Prints tables: milliseconds of CPU time in one thread of one process, the shortest of all rounds, in
+which the libraries take turns.
 """
 
 import argparse

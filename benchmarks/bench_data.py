@@ -1,8 +1,8 @@
-"""How fast data is prepared and looked up, against the targets; prints one line a measurement.
+"""Speed of preparing and looking up data, compared with the targets; one line a measurement.
 
     python benchmarks/bench_data.py --videos <folder of class folders> --detector yolox_nano.onnx
 
-Without real videos or a detector the measurements that need them are left out, and said to be.
+Without real videos or a detector, the measurements that need them are named and left out.
 """
 
 import argparse
@@ -164,10 +164,10 @@ def bench_boxes(work: Path, videos: int = 83_000, frames: int = 300) -> None:
         "from lib.data.frame_tables import PersonBoxes;"
         "from lib.data.dataset import read_dataset;"
         f"dataset = read_dataset({str(work / 'boxes')!r}); before = resident_mb('RssAnon');"
-        "actors = PersonBoxes(dataset); rng = np.random.default_rng(0);"
+        "boxes = PersonBoxes(dataset); rng = np.random.default_rng(0);"
         f"rows = rng.integers({videos}, size=2000);"
         "start = time.perf_counter();"
-        "[actors.lookup(int(row), np.arange(0, 64, 8)) for row in rows];"
+        "[boxes.lookup(int(row), np.arange(0, 64, 8)) for row in rows];"
         "each = (time.perf_counter() - start) / 2000 * 1e6;"
         "print(f'{resident_mb(\"RssAnon\") - before:.0f} MB, {each:.0f} µs')"
     )

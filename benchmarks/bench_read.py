@@ -1,9 +1,9 @@
-"""What reading costs: clips of video files beside decord, JPEG frames beside Pillow, whole tests.
+"""Cost of reading: clips of video files and decord, JPEG frames and Pillow, whole tests.
 
     python -m benchmarks.bench_read [<video file, or folder of them> ...]
 
-All take turns in one process with one thread; CPU time, the shortest of all rounds. Without files
-of your own only generated MP4 files are read.
+CPU time in one thread of one process, the shortest of all rounds, in which all take turns. Without
+files of your own only generated MP4 files are read.
 """
 
 import argparse
@@ -177,7 +177,7 @@ def bench_feeding(work: Path) -> None:
     given = settings, own.data, own.clips, own.world
     loaded = paired_batches(*given, 0, 10**6)
     in_memory = itertools.repeat(next(loaded))
-    for _ in range(40):  # every video is in the decoded copy then
+    for _ in range(40):  # every video is cached then
         next(loaded)
     times = interleave(
         {

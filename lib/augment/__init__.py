@@ -1,1 +1,1 @@
-"""What is done to clips."""
+"""Augmentations of clips: pure functions, and the draws of their parameters."""

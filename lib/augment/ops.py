@@ -1,13 +1,9 @@
-"""RandAugment's operations on a uint8 clip (T, C, H, W): the ONE table.
+"""RandAugment's operations on a uint8 clip, and their table.
 
-Each takes a clip on any device, in any memory layout, and returns a new one of the same shape
-(`identity` its input); all frames get the same operation with the same value. Nothing is random:
-the caller draws the values. Pixels equal Pillow's. A mask (T, 1, H, W) follows its clip through the
-geometric operations and `cutout` by the same call with `fill=0`; the others change colors, not
-places, and leave it alone (`RANDAUGMENT_OPS[name].is_geometric`).
-
-Every operation raises TypeError if the clip is not a uint8 tensor, and ValueError if it is not
-(T, C, H, W), a value is out of its range or `fill` does not fit the channels.
+Each takes a clip (T, C, H, W), uint8, on any device and in any memory layout, and returns a new one
+of the same shape (`identity` its input). All frames get the same operation with the same value.
+Nothing is random: `randaugment` draws the values. Pixels equal those of the function of Pillow that
+each docstring names. `fill` is the value outside the picture, in [0, 255], one or one per channel.
 
 Source: Zou et al., Learning Representational Invariances for Data-Efficient Action Recognition,
 with the operations and ranges of FixMatch (Sohn et al., 2020, Table 12). Reference implementation:
@@ -19,41 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 import torch
 from torch import Tensor
 
+Fill = int | Sequence[int]
 
-def checked(clip: Tensor) -> Tensor:
-    """Return the clip if it is uint8 (T, C, H, W)."""
-    if not isinstance(clip, Tensor) or clip.dtype != torch.uint8:
-        kind = getattr(clip, "dtype", type(clip).__name__)
-        raise TypeError(f"expected a uint8 tensor, got {kind}; augment before normalising")
-    if clip.dim() != 4 or clip.numel() == 0:
-        raise ValueError(f"expected a clip of shape (T, C, H, W), got {tuple(clip.shape)}")
-    return clip
-
-
-def in_range(name: str, value: float, low: float, high: float) -> float:
-    """Return the value if low <= value <= high; NaN is refused too."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], not {value}")
-    return value
+# --- Color ----------------------------------------------------------------------------------------
 
 
 def identity(clip: Tensor) -> Tensor:
-    """Return the clip itself. Source: FixMatch, Identity."""
-    return checked(clip)
+    """Return the clip itself."""
+    return clip
 
 
 def autocontrast(clip: Tensor) -> Tensor:
-    """Stretch each channel of each frame to span 0 to 255.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8. A channel with a single value stays as it is.
-
-    Source: FixMatch, AutoContrast; `PIL.ImageOps.autocontrast`.
-    """
+    """Stretch each channel of each frame to 0 … 255; flat ones stay (ImageOps.autocontrast)."""
     planes = _planes(clip)
     low = planes.amin(1, keepdim=True).double()
     high = planes.amax(1, keepdim=True).double()
@@ -66,13 +42,7 @@ def autocontrast(clip: Tensor) -> Tensor:
 
 
 def equalize(clip: Tensor) -> Tensor:
-    """Flatten the histogram of each channel of each frame.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-
-    Source: FixMatch, Equalize; `PIL.ImageOps.equalize`.
-    """
+    """Flatten the histogram of each channel of each frame (ImageOps.equalize)."""
     planes = _planes(clip)
     counts = torch.stack([plane.bincount(minlength=256) for plane in planes])
     brightest = counts.gather(1, planes.amax(1, keepdim=True).long())
@@ -85,57 +55,29 @@ def equalize(clip: Tensor) -> Tensor:
 
 
 def solarize(clip: Tensor, threshold: float) -> Tensor:
-    """Invert the values at or above a threshold.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        threshold: In [0, 256]; 0 inverts everything, 256 nothing.
-
-    Source: FixMatch, Solarize; `PIL.ImageOps.solarize`.
-    """
-    darkest = math.ceil(in_range("threshold", threshold, 0, 256))  # of the values to invert
+    """Invert the values at or above a threshold in [0, 256] (ImageOps.solarize)."""
+    darkest = math.ceil(threshold)  # of the values to invert
     if darkest == 0:
-        return 255 - checked(clip)
-    inverted = checked(clip).clamp(min=darkest - 1).sub_(darkest - 1).clamp_(max=1)
+        return 255 - clip
+    inverted = clip.clamp(min=darkest - 1).sub_(darkest - 1).clamp_(max=1)
     return inverted.neg_().bitwise_xor_(clip)  # −1 is 255 in a byte, and v ^ 255 is 255 − v
 
 
 def posterize(clip: Tensor, bits: float) -> Tensor:
-    """Keep the highest bits of every value.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        bits: Bits to keep, in [1, 8]; a fraction is dropped (5.33 keeps 5).
-
-    Source: FixMatch, Posterize; `PIL.ImageOps.posterize`.
-    """
-    dropped = 8 - int(in_range("bits", bits, 1, 8))
-    return checked(clip) & (255 >> dropped << dropped)
+    """Keep the highest int(bits) bits of every value, bits in [1, 8] (ImageOps.posterize)."""
+    dropped = 8 - int(bits)
+    return clip & (255 >> dropped << dropped)
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with its gray version.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8, C = 3 (RGB) or 1.
-        factor: At least 0; 0 gives gray, 1 the clip, more stronger colors.
-
-    Source: FixMatch, Color; `PIL.ImageEnhance.Color`.
-    """
-    values = checked(clip).float()
+    """Blend each frame with its gray version: 0 gives gray, 1 the clip (ImageEnhance.Color)."""
+    values = clip.float()
     return _blend(_gray(values), values, factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with its mean gray level.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8, C = 3 (RGB) or 1.
-        factor: At least 0; 0 gives one flat gray per frame, 1 the clip, more a stronger contrast.
-
-    Source: FixMatch, Contrast; `PIL.ImageEnhance.Contrast`.
-    """
-    values = checked(clip).float()
+    """Blend each frame with its mean gray: 0 gives gray, 1 the clip (ImageEnhance.Contrast)."""
+    values = clip.float()
     gray = _gray(values)
     total = gray.sum((1, 2, 3), dtype=torch.float64, keepdim=True)
     mean = total.div_(gray[0].numel()).add_(0.5).floor_()
@@ -143,53 +85,44 @@ def contrast(clip: Tensor, factor: float) -> Tensor:
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with black.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        factor: At least 0; 0 gives black, 1 the clip, more a brighter clip.
-
-    Source: FixMatch, Brightness; `PIL.ImageEnhance.Brightness`.
-    """
-    return _truncate(checked(clip).float().mul_(factor), factor)
+    """Blend each frame with black: 0 gives black, 1 the clip (ImageEnhance.Brightness)."""
+    return _truncate(clip.float().mul_(factor), factor)
 
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with a smoothed version; the outermost pixels stay as they are.
+    """Blend each frame with a smoothed version (ImageEnhance.Sharpness).
+
+    The outermost pixels stay as they are. The clip is smoothed as rows of pixels one after another,
+    several frames at a time, as many as stay in a cache; the edges are restored afterwards.
 
     Args:
         clip: Frames, shape (T, C, H, W), uint8.
         factor: At least 0; 0 gives the smoothed clip, 1 the clip, more sharper edges.
-
-    Source: FixMatch, Sharpness; `PIL.ImageEnhance.Sharpness`.
     """
-    sharp = checked(clip).clone(memory_format=torch.contiguous_format)
+    sharp = clip.clone(memory_format=torch.contiguous_format)
     width = clip.shape[-1]
-    inner = slice(width + 1, -width - 1)  # without the first and the last row, one after another
-    at_once = max(1, 100_000 // clip[0].numel())  # frames, as much as stays in a cache
-    for source, result in zip(*(x.flatten(1).split(at_once) for x in (clip, sharp)), strict=True):
+    inner = slice(width + 1, -width - 1)  # without the first and the last row
+    num_frames = max(1, 100_000 // clip[0].numel())
+    parts = (frames.flatten(1).split(num_frames) for frames in (clip, sharp))
+    for source, result in zip(*parts, strict=True):
         values = source.short()
         columns = (values[:, :-2] + values[:, 1:-1]).add_(values[:, 2:])
         total = (columns[:, : -2 * width] + columns[:, width:-width]).add_(columns[:, 2 * width :])
         total.add_(values[:, inner], alpha=4)  # weights 1 1 1, 1 5 1, 1 1 1
         smooth = total.float().mul_(1 / 13).add_(0.5).floor_()  # no sum of 13ths ends in a half
         result[:, inner] = _blend(smooth, source[:, inner].float(), factor)
-    for edge in (0, -1):  # there a row met the next one, or a channel the next one
+    for edge in (0, -1):  # there the filter mixed the ends of two rows or of two channels
         sharp[..., edge], sharp[..., edge, :] = clip[..., edge], clip[..., edge, :]
     return sharp
 
 
 def _planes(clip: Tensor) -> Tensor:
     """Return one row of pixels per frame and channel, shape (T·C, H·W)."""
-    return checked(clip).reshape(-1, clip.shape[2] * clip.shape[3])
+    return clip.reshape(-1, clip.shape[2] * clip.shape[3])
 
 
 def _gray(values: Tensor) -> Tensor:
-    """Return the luma of float32 frames (ITU-R 601, rounded as Pillow does), (T, 1, H, W)."""
-    if values.shape[1] == 1:
-        return values.clone()
-    if values.shape[1] != 3:
-        raise ValueError(f"expected 3 (RGB) channels or 1, got {values.shape[1]}")
+    """Return the luma of RGB frames, float32 (ITU-R 601, rounded as by Pillow), (T, 1, H, W)."""
     red, green, blue = values.split(1, dim=1)
     # Whole numbers below 2²⁴: exact in float32.
     luma = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15)
@@ -203,25 +136,17 @@ def _blend(base: Tensor, values: Tensor, factor: float) -> Tensor:
 
 def _truncate(values: Tensor, factor: float) -> Tensor:
     """Return blended values as uint8, cut to [0, 255] where the factor can leave it."""
-    if in_range("factor", factor, 0, math.inf) > 1:
+    if factor > 1:
         values.clamp_(0, 255)
     return values.short().byte()
 
 
-Fill = int | Sequence[int]  # one value for all channels, or one per channel
+# --- Geometry -------------------------------------------------------------------------------------
 
 
 def rotate(clip: Tensor, degrees: float, fill: Fill) -> Tensor:
-    """Rotate each frame about its center.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        degrees: Angle; positive turns the picture counter-clockwise.
-        fill: Value outside the picture in [0, 255], one or one per channel.
-
-    Source: FixMatch, Rotate; `PIL.Image.Image.rotate`.
-    """
-    height, width = checked(clip).shape[-2:]
+    """Rotate each frame about its center, counter-clockwise if positive (Image.rotate)."""
+    height, width = clip.shape[-2:]
     angle = -math.radians(degrees % 360.0)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x0 = width / 2 + (-cos * width / 2 - sin * height / 2)
@@ -230,66 +155,34 @@ def rotate(clip: Tensor, degrees: float, fill: Fill) -> Tensor:
 
 
 def shear_x(clip: Tensor, shear: float, fill: Fill) -> Tensor:
-    """Shift each row to the left in proportion to its distance from the top.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        shear: Pixels per row, in [-1, 1]; negative shifts to the right.
-        fill: Value outside the picture in [0, 255], one or one per channel.
-
-    Source: FixMatch, ShearX; Pillow's affine `transform`.
-    """
-    step, first = _fixed_point(in_range("shear", shear, -1, 1)), _fixed_point(0.5 + shear * 0.5)
+    """Shift each row to the left by `shear` pixels per row, in [-1, 1] (Image.transform)."""
+    step, first = _fixed_point(shear), _fixed_point(0.5 + shear * 0.5)
     sheared, height = _filled(clip, fill), clip.shape[-2]
     shifts = [(row * step + first) >> 16 for row in range(height)]
-    for _, group in groupby(range(height), shifts.__getitem__):
+    for shift, group in groupby(range(height), shifts.__getitem__):
         rows = list(group)  # they all move by the same distance
         block = (..., slice(rows[0], rows[-1] + 1), slice(None))
-        _copy_shifted(sheared[block], clip[block], shifts[rows[0]], 0)
+        _copy_shifted(sheared[block], clip[block], shift, 0)
     return sheared
 
 
 def shear_y(clip: Tensor, shear: float, fill: Fill) -> Tensor:
-    """Shift each column upwards in proportion to its distance from the left.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        shear: Pixels per column, in [-1, 1]; negative shifts downwards.
-        fill: Value outside the picture in [0, 255], one or one per channel.
-
-    Source: FixMatch, ShearY; Pillow's affine `transform`.
-    """
-    return _affine(clip, (1, 0, 0, in_range("shear", shear, -1, 1), 1, 0), fill)
+    """Shift each column upwards by `shear` pixels per column, in [-1, 1] (Image.transform)."""
+    return _affine(clip, (1, 0, 0, shear, 1, 0), fill)
 
 
 def translate_x(clip: Tensor, pixels: float, fill: Fill) -> Tensor:
-    """Shift each frame to the left.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        pixels: Distance, rounded to whole pixels; negative shifts to the right.
-        fill: Value outside the picture in [0, 255], one or one per channel.
-
-    Source: FixMatch, TranslateX; Pillow's affine `transform`.
-    """
+    """Shift each frame to the left by a rounded number of pixels (Image.transform)."""
     return _copy_shifted(_filled(clip, fill), clip, _fixed_point(pixels + 0.5) >> 16, 0)
 
 
 def translate_y(clip: Tensor, pixels: float, fill: Fill) -> Tensor:
-    """Shift each frame upwards.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        pixels: Distance, rounded to whole pixels; negative shifts downwards.
-        fill: Value outside the picture in [0, 255], one or one per channel.
-
-    Source: FixMatch, TranslateY; Pillow's affine `transform`.
-    """
+    """Shift each frame upwards by a rounded number of pixels (Image.transform)."""
     return _copy_shifted(_filled(clip, fill), clip, 0, _fixed_point(pixels + 0.5) >> 16)
 
 
 def cutout(clip: Tensor, size_px: float, center_xy: tuple[float, float], fill: Fill) -> Tensor:
-    """Paint the same square on each frame.
+    """Paint the same square on each frame (ImageDraw.rectangle).
 
     Args:
         clip: Frames, shape (T, C, H, W), uint8.
@@ -299,11 +192,10 @@ def cutout(clip: Tensor, size_px: float, center_xy: tuple[float, float], fill: F
             begins at the border; one that would end outside is cut off there.
         fill: Value of the square in [0, 255], one or one per channel.
 
-    Source: FixMatch, Cutout; the reference's `CutoutAbs`, drawn as by `PIL.ImageDraw`.
+    Source: The reference's `CutoutAbs`.
     """
-    painted = checked(clip).clone()
+    painted = clip.clone()
     height, width = clip.shape[-2:]
-    in_range("size_px", size_px, 0, math.inf)
     left, top = (int(max(0, center - size_px / 2)) for center in center_xy)
     right, bottom = int(min(width, left + size_px)), int(min(height, top + size_px))
     painted[..., top : bottom + 1, left : right + 1] = _fill_values(fill, clip)
@@ -312,11 +204,12 @@ def cutout(clip: Tensor, size_px: float, center_xy: tuple[float, float], fill: F
 
 def _fill_values(fill: Fill, clip: Tensor) -> Tensor:
     """Return the fill as uint8 on the clip's device, shape (C or 1, 1, 1)."""
-    values, channels = np.array(fill).reshape(-1), clip.shape[1]
-    fits = len(values) in (1, channels) and values.dtype.kind in "iu"
-    if not fits or values.min() < 0 or values.max() > 255:
-        raise ValueError(f"fill must be 1 or {channels} whole numbers in [0, 255], not {fill!r}")
-    return torch.from_numpy(values.astype(np.uint8)).view(-1, 1, 1).to(clip.device)
+    return torch.tensor(fill, dtype=torch.uint8).view(-1, 1, 1).to(clip.device)
+
+
+def _filled(clip: Tensor, fill: Fill) -> Tensor:
+    """Return a clip of the same shape with the fill in every pixel."""
+    return _fill_values(fill, clip).expand(clip.shape).contiguous()
 
 
 def _fixed_point(value: float) -> int:
@@ -325,15 +218,13 @@ def _fixed_point(value: float) -> int:
 
 
 def _affine(clip: Tensor, matrix: Sequence[float], fill: Fill) -> Tensor:
-    """Let each pixel center (x, y) show (a x + b y + c, d x + e y + f)."""
-    height, width = checked(clip).shape[-2:]
-    planes = clip.reshape(-1, height * width)
+    """Sample each pixel center (x, y) from (a x + b y + c, d x + e y + f); up to 32767 pixels."""
+    height, width = clip.shape[-2:]
+    planes = _planes(clip)
     a, b, c, d, e, f = matrix
     c, f = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
     a, b, c, d, e, f = map(_fixed_point, (a, b, c, d, e, f))
-    column = torch.arange(
-        width, dtype=torch.int32, device=clip.device
-    )  # holds coordinates up to 32767 pixels
+    column = torch.arange(width, dtype=torch.int32, device=clip.device)
     row = torch.arange(height, dtype=torch.int32, device=clip.device).view(-1, 1)
     x, y = (column * a + (row * b + c)) >> 16, (column * d + (row * e + f)) >> 16
     x_inside, y_inside = x.clamp(0, width - 1), y.clamp(0, height - 1)
@@ -343,13 +234,8 @@ def _affine(clip: Tensor, matrix: Sequence[float], fill: Fill) -> Tensor:
     return warped.mul_(is_inside).add_((1 - is_inside) * _fill_values(fill, clip))
 
 
-def _filled(clip: Tensor, fill: Fill) -> Tensor:
-    """Return a clip of the same shape that shows nothing but the fill."""
-    return _fill_values(fill, checked(clip)).expand(clip.shape).contiguous()
-
-
 def _copy_shifted(target: Tensor, source: Tensor, x: int, y: int) -> Tensor:
-    """Let pixel (i, j) of the target show pixel (i + x, j + y) of the source, if there is one."""
+    """Copy pixel (i + x, j + y) of the source, where it exists, to pixel (i, j) of the target."""
     height, width = source.shape[-2:]
     x, y = max(-width, min(x, width)), max(-height, min(y, height))
     shown = target[..., max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)]
@@ -357,18 +243,20 @@ def _copy_shifted(target: Tensor, source: Tensor, x: int, y: int) -> Tensor:
     return target
 
 
+# --- The table ------------------------------------------------------------------------------------
+
 MAX_MAGNITUDE = 30
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One RandAugment operation: its function, the range of its value, what it takes.
+    """One operation of RandAugment: its function, the range of its value, its arguments.
 
     Attributes:
         function: Called as `function(clip, *takes)`.
         min: Value at magnitude 0.
         max: Value at magnitude 30.
-        takes: Names of the function's arguments after the clip.
+        takes: Names of the function's arguments after the clip: value, center_xy, fill.
         is_signed: Whether the value may be negated.
         side: The value is a fraction of this side: -1 the width, -2 the height, None of neither.
     """
@@ -382,7 +270,7 @@ class Operation:
 
     @property
     def is_geometric(self) -> bool:
-        """Whether a mask must follow the clip through it, with fill 0."""
+        """Whether pixels move or are covered; other operations change colors only."""
         return "fill" in self.takes
 
     def value(self, magnitude: float, size_hw: Sequence[int], flip_sign: bool = False) -> float:
@@ -392,12 +280,8 @@ class Operation:
             magnitude: In [0, 30]; the paper uses 10.
             size_hw: Height and width of the frames in pixels.
             flip_sign: Negate the value of a signed operation; the others ignore it.
-
-        Raises:
-            ValueError: If the magnitude is outside [0, 30].
         """
-        fraction = in_range("magnitude", magnitude, 0, MAX_MAGNITUDE) / MAX_MAGNITUDE
-        value = fraction * (self.max - self.min) + self.min
+        value = magnitude / MAX_MAGNITUDE * (self.max - self.min) + self.min
         if self.is_signed and flip_sign:
             value = -value
         return value if self.side is None else value * size_hw[self.side]
@@ -405,7 +289,17 @@ class Operation:
     def apply(
         self, clip: Tensor, value: float, center_xy: tuple[float, float], fill: Fill
     ) -> Tensor:
-        """Call the function on a clip or mask with those of the arguments that it takes."""
+        """Call the function on a clip with those of the arguments that it takes.
+
+        Raises:
+            TypeError: If the clip is not a uint8 tensor.
+            ValueError: If its shape is not (T, C, H, W).
+        """
+        if not isinstance(clip, Tensor) or clip.dtype != torch.uint8:
+            kind = getattr(clip, "dtype", type(clip).__name__)
+            raise TypeError(f"expected a uint8 tensor, got {kind}; augment before normalization")
+        if clip.dim() != 4 or clip.numel() == 0:
+            raise ValueError(f"expected a clip of shape (T, C, H, W), got {tuple(clip.shape)}")
         arguments = {"value": value, "center_xy": center_xy, "fill": fill}
         return self.function(clip, *(arguments[name] for name in self.takes))
 

@@ -1,4 +1,4 @@
-"""RandAugment: which operations of the table are drawn, and with which values."""
+"""RandAugment: the draw of operations and their values, the same for all frames of a clip."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lib.augment.ops import RANDAUGMENT_OPS
 
-FILL = (124, 116, 104)  # the mean colour, RGB
-CUTOUT_SIDE = 224  # the side that the cutout's range of 0 to 112 pixels was made for
+FILL = (124, 116, 104)  # the mean color, RGB
+CUTOUT_SIDE = 224  # side of the frames for which the cutout's range is 0 to 112 pixels
 
 OPERATION_GROUPS = {  # `identity` belongs to both
     "photometric": [name for name, op in RANDAUGMENT_OPS.items() if not op.is_geometric],
@@ -18,23 +18,14 @@ OPERATION_GROUPS = {  # `identity` belongs to both
 
 
 def expand_operations(names: Sequence[str]) -> list[str]:
-    """Replace the groups `photometric` and `geometric` by their operations; keeps table order.
-
-    Raises:
-        ValueError: If a name is neither a group nor an operation; lists both.
-    """
-    known = [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(
-            f"randaugment_ops: {unknown} are no operations; choose from {list(OPERATION_GROUPS)} "
-            f"and {list(RANDAUGMENT_OPS)}"
-        )
-    chosen = {operation for name in names for operation in OPERATION_GROUPS.get(name, [name])}
-    return [name for name in RANDAUGMENT_OPS if name in chosen]
+    """Replace the groups `photometric` and `geometric` by their operations, in table order."""
+    members = OPERATION_GROUPS | {name: [name] for name in RANDAUGMENT_OPS}
+    selected = {operation for name in names for operation in members[name]}
+    return [name for name in RANDAUGMENT_OPS if name in selected]
 
 
 class OperationParams(NamedTuple):
-    """One operation of RandAugment as drawn: the value in its own unit, the cutout's centre."""
+    """A drawn operation: its name, its value in its own unit, the center of a cutout in pixels."""
 
     name: str
     value: float
@@ -45,9 +36,9 @@ class RandAugment:
     """The same `num_ops` operations, with one sign, on all frames of a clip.
 
     Args:
-        num_ops: Operations drawn, with replacement (n).
-        magnitude: m of 30; the value is m/30·(max − min) + min.
-        operations: What they are drawn from: names or groups; empty for none.
+        num_ops: Number of operations drawn, with replacement (n).
+        magnitude: m in [0, 30]; the value is m/30·(max − min) + min.
+        operations: Names or groups of the operations to draw from; empty for none.
 
     Source: Zou et al., section 3.2; Cubuk et al., RandAugment, with FixMatch's ranges. The cutout's
     0 to 112 pixels are scaled with the view's side, so that they mean the same share of it.
@@ -59,8 +50,7 @@ class RandAugment:
         magnitude: float = 10,
         operations: Sequence[str] = ("photometric", "geometric"),
     ):
-        self.num_ops = num_ops
-        self.magnitude = magnitude
+        self.num_ops, self.magnitude = num_ops, magnitude
         self.operations = expand_operations(operations)
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> list[OperationParams]:
@@ -69,21 +59,19 @@ class RandAugment:
             return []
         choices = torch.randint(len(self.operations), (self.num_ops,), generator=generator)
         flip_sign, *centers = torch.rand(1 + 2 * self.num_ops, generator=generator).tolist()
-        drawn = []
+        params = []
         for position, choice in enumerate(choices.tolist()):
             name = self.operations[choice]
             value = RANDAUGMENT_OPS[name].value(self.magnitude, (height, width), flip_sign < 0.5)
             if name == "cutout":
                 value *= min(height, width) / CUTOUT_SIDE
             x, y = centers[2 * position : 2 * position + 2]
-            drawn.append(OperationParams(name, value, (x * width, y * height)))
-        return drawn
+            params.append(OperationParams(name, value, (x * width, y * height)))
+        return params
 
     @staticmethod
-    def apply(clip: Tensor, drawn: Sequence[OperationParams]) -> Tensor:
+    def apply(clip: Tensor, params: Sequence[OperationParams]) -> Tensor:
         """Apply drawn operations in their order to a clip (T, 3, H, W), uint8."""
-        for operation in drawn:
-            clip = RANDAUGMENT_OPS[operation.name].apply(
-                clip, operation.value, operation.center_xy, FILL
-            )
+        for name, value, center_xy in params:
+            clip = RANDAUGMENT_OPS[name].apply(clip, value, center_xy, FILL)
         return clip

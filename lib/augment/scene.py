@@ -1,8 +1,8 @@
-"""Scene augmentations: ActorCutMix and what it is compared with, in one table.
+"""Scene augmentations: ActorCutMix, what the paper compares it with, and their label rule.
 
-Each is drawn once for a batch, then works on its weak views and replaces the strong ones. What is
-drawn are numbers; what they do is a pure function, the same on every device. `SCENE_AUGMENTATIONS`
-is the one place that names them: settings, objectives, figures and widgets know one from its row.
+Each is drawn once for a batch, then works on its weak views and replaces the strong ones. The draw
+gives numbers; applying them is a pure function, the same on every device. `SCENE_AUGMENTATIONS` is
+the only place that names them: settings, objectives, figures and widgets read it.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class MixedClips(NamedTuple):
 
     Attributes:
         clips: The mixed clips, shape (B, C, T, H, W).
-        partner: Whose target is mixed in, shape (B,), int64.
+        partner: Index of the clip whose target is mixed in, shape (B,), int64.
         label_weight: Weight of the own target, shape (B,), in [0, 1].
     """
 
@@ -34,26 +34,26 @@ def actor_cutmix(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClip
 
         mixed = weak · M + partner_weak · (1 − M_partner) · (1 − M)
 
-    so that the holes which the partner's own people leave stay 0, the mean colour. Clips whose mask
+    so that the holes which the partner's own people leave stay 0, the mean color. Clips whose mask
     is empty or full, and the middle clip of an odd batch, keep their strong view and their label;
     as partners they count as all foreground and give no background.
 
     Args:
-        weak: Normalised weak views, shape (B, C, T, H, W), mean 0.
-        strong: Normalised strong views, same shape.
+        weak: Normalized weak views, shape (B, C, T, H, W), mean 0.
+        strong: Normalized strong views, same shape.
         person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), values in {0, 1}.
 
     Source: Zou et al., section 3.3; the mask is the weak view's own (docs/reference.md).
     """
-    own = torch.arange(len(weak), device=weak.device)
-    partner = own.flip(0)
+    index = torch.arange(len(weak), device=weak.device)
+    partner = index.flip(0)
     mask = person_mask.to(weak.dtype)
     ratio = mask.flatten(1).mean(dim=1)
-    kept = (ratio == 0) | (ratio == 1) | (partner == own)
-    mask = torch.where(_per_clip(kept), 1, mask)
+    is_unmixed = ((ratio == 0) | (ratio == 1) | (partner == index)).view(-1, 1, 1, 1, 1)
+    mask = torch.where(is_unmixed, 1, mask)
     background = (weak * (1 - mask)).flip(0)
     mixed = weak * mask + background * (1 - mask)
-    clips = torch.where(_per_clip(kept), strong, mixed)
+    clips = torch.where(is_unmixed, strong, mixed)
     return MixedClips(clips, partner, foreground_weight(mask.flatten(1).mean(dim=1)))
 
 
@@ -80,12 +80,8 @@ def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tenso
     return weight * targets + (1 - weight) * targets[partner]
 
 
-def _per_clip(flags: Tensor) -> Tensor:
-    return flags.view(-1, 1, 1, 1, 1)
-
-
 def scene_cutout(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClips:
-    """Replace the background by the mean colour: weak · M, label unchanged.
+    """Replace the background by the mean color: weak · M, label unchanged.
 
     Clips whose mask is empty or full keep their strong view. Arguments as `actor_cutmix`.
 
@@ -97,26 +93,25 @@ def scene_cutout(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClip
 
 
 def cutmix(
-    weak: Tensor, strong: Tensor, person_mask: Tensor | None, kept: float, y: float, x: float
+    weak: Tensor, strong: Tensor, person_mask: Tensor | None, lam: float, y: float, x: float
 ) -> MixedClips:
     """Paste one box of the partner, the same in all frames; labels mix by area.
 
-    The box has area 1 − λ and its centre anywhere in the frame; what leaves the frame is cut off,
-    and the label weight is the area that is left. Clips as `actor_cutmix`, of which only the weak
-    views are used.
+    The box has area 1 − λ and its center anywhere in the frame; the part outside the frame is cut
+    off, and the label weight is the area that is left.
 
     Args:
-        weak: Normalised weak views, shape (B, C, T, H, W).
+        weak: Normalized weak views, shape (B, C, T, H, W).
         strong: Not used.
         person_mask: Not used.
-        kept: λ in [0, 1).
-        y: Centre of the box, share of the height.
-        x: Centre of the box, share of the width.
+        lam: λ in [0, 1).
+        y: Center of the box, share of the height.
+        x: Center of the box, share of the width.
 
     Source: Yun et al., CutMix, 2019, equations 1 and 2, applied to clips.
     """
     height, width = weak.shape[-2:]
-    half = (1 - kept) ** 0.5 / 2
+    half = (1 - lam) ** 0.5 / 2
     top, bottom = (int(min(max(y + d, 0), 1) * height) for d in (-half, half))
     left, right = (int(min(max(x + d, 0), 1) * width) for d in (-half, half))
     clips = weak.clone()
@@ -124,40 +119,34 @@ def cutmix(
     return _with_partner(clips, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def mixup(weak: Tensor, strong: Tensor, person_mask: Tensor | None, kept: float) -> MixedClips:
-    """Blend each clip with its partner: λ · own + (1 − λ) · partner.
-
-    Args:
-        weak: Normalised weak views, shape (B, C, T, H, W).
-        strong: Not used.
-        person_mask: Not used.
-        kept: λ in [0, 1).
+def mixup(weak: Tensor, strong: Tensor, person_mask: Tensor | None, lam: float) -> MixedClips:
+    """Blend each clip with its partner: λ · own + (1 − λ) · partner; arguments as `cutmix`.
 
     Source: Zhang et al., mixup, 2018, applied to clips.
     """
-    return _with_partner(kept * weak + (1 - kept) * weak.flip(0), kept)
+    return _with_partner(lam * weak + (1 - lam) * weak.flip(0), lam)
 
 
 def identity_mix(clips: Tensor) -> MixedClips:
-    """Return clips whose labels stay their own."""
-    own = torch.arange(len(clips), device=clips.device)
-    return MixedClips(clips, own, clips.new_ones(len(clips)))
+    """Return clips with their own labels."""
+    index = torch.arange(len(clips), device=clips.device)
+    return MixedClips(clips, index, clips.new_ones(len(clips)))
 
 
-def _with_partner(clips: Tensor, kept: float) -> MixedClips:
+def _with_partner(clips: Tensor, label_weight: float) -> MixedClips:
     """Return clips that are mixed with clip B−1−i, all with the same weight of the own label."""
     partner = torch.arange(len(clips), device=clips.device).flip(0)
-    return MixedClips(clips, partner, torch.full((len(clips),), kept).to(clips))
+    return MixedClips(clips, partner, torch.full((len(clips),), label_weight).to(clips))
 
 
 @dataclass(frozen=True)
 class SceneAugmentation:
-    """One scene augmentation: what it draws for a batch and what that does to it.
+    """One scene augmentation: its function and the numbers that it draws for a batch.
 
     Attributes:
         title: Its name in figures.
         function: (weak, strong, person_mask, *numbers) -> `MixedClips`; shapes as in
-            `actor_cutmix`, `person_mask` may be None where no people are needed.
+            `actor_cutmix`, `person_mask` may be None if it is not needed.
         num_numbers: Numbers that it draws, uniform in [0, 1).
         needs_person_mask: Whether it needs person masks.
     """
@@ -168,7 +157,7 @@ class SceneAugmentation:
     needs_person_mask: bool = False
 
     def draw(self, p: float, generator: torch.Generator) -> list[float] | None:
-        """Draw the numbers for a batch, with probability `p`; None where it is left as it is."""
+        """Draw the numbers for a batch with probability `p`, otherwise None: no augmentation."""
         if not p or torch.rand((), generator=generator) >= p:
             return None
         return torch.rand(self.num_numbers, generator=generator).tolist()
@@ -178,14 +167,12 @@ class SceneAugmentation:
         weak: Tensor | None,
         strong: Tensor,
         person_mask: Tensor | None,
-        drawn: list[float] | None,
+        numbers: list[float] | None,
     ) -> MixedClips:
-        """Return the batch after what was drawn; the strong views where that is None."""
-        return (
-            identity_mix(strong)
-            if drawn is None
-            else self.function(weak, strong, person_mask, *drawn)
-        )
+        """Return the augmented batch; the strong views if `numbers` is None."""
+        if numbers is None:
+            return identity_mix(strong)
+        return self.function(weak, strong, person_mask, *numbers)
 
 
 SCENE_AUGMENTATIONS = {

@@ -1,7 +1,7 @@
-"""Operations on the frames of a clip; they index dimension 0 of whatever has frames there.
+"""Temporal operations; they index dimension 0 of anything with frames there (clip, mask, indices).
 
-`TEMPORAL_OPS` is the one place that names them: settings, strong views, the measure of invariance,
-figures and widgets know an operation from its row.
+`TEMPORAL_OPS` is the only place that names them: settings, strong views, the measure of invariance,
+figures and widgets read it.
 
 Source: Zou et al., Learning Representational Invariances for Data-Efficient Action Recognition;
 `temporal_augment.py` in the reference's `mmaction/datasets/pipelines`.
@@ -19,7 +19,7 @@ def temporal_half(clip: Tensor, first: bool) -> Tensor:
     """Show one half of the clip twice, in its own order.
 
     Args:
-        clip: Anything with frames in dimension 0: clip, mask or frame indices, T even.
+        clip: Frames in dimension 0, T even.
         first: True keeps the first half (0 1 2 3 becomes 0 1 0 1), False the second (2 3 2 3).
 
     Raises:
@@ -34,13 +34,7 @@ def temporal_half(clip: Tensor, first: bool) -> Tensor:
 
 
 def temporal_reverse(clip: Tensor) -> Tensor:
-    """Play the clip backwards.
-
-    Args:
-        clip: Anything with frames in dimension 0: clip, mask or frame indices.
-
-    Source: Zou et al., T-Reverse; the reference's `TemporalReverse`.
-    """
+    """Play the clip backwards. Source: Zou et al., T-Reverse; the reference's `TemporalReverse`."""
     return clip.flip(0)
 
 
@@ -48,22 +42,17 @@ def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
     """Replace each dropped frame by the nearest kept one before it.
 
     Args:
-        clip: Anything with frames in dimension 0: clip, mask or frame indices.
-        drop: True where a frame is dropped, shape (T,), bool; the first frame always stays.
-
-    Raises:
-        ValueError: If `drop` is not a bool tensor of shape (T,).
+        clip: Frames in dimension 0.
+        drop: True for a dropped frame, shape (T,), bool; the first frame always stays.
 
     Source: Zou et al., T-Drop; the reference's `TemporalCutOut`.
     """
-    if drop.dtype != torch.bool or drop.shape != clip.shape[:1]:
-        raise ValueError(f"drop must be {len(clip)} bools, not {drop.dtype} {tuple(drop.shape)}")
     order = torch.arange(len(clip)).masked_fill(drop.cpu(), 0).cummax(0).values
     return clip.index_select(0, order.to(clip.device))
 
 
 class TemporalParams(NamedTuple):
-    """A temporal operation as drawn.
+    """A drawn temporal operation.
 
     Attributes:
         name: Its row in `TEMPORAL_OPS`.
@@ -78,13 +67,13 @@ class TemporalParams(NamedTuple):
 
 @dataclass(frozen=True)
 class TemporalOperation:
-    """One temporal operation: its function and how figures call it.
+    """One temporal operation: its function and its appearance in figures.
 
     Attributes:
         title: Its name in figures.
         apply: (clip, number, frame_numbers) -> clip of the same shape; the numbers are those of
             `TemporalParams`.
-        variants: What figures tell apart; the number of the clip chooses one of them.
+        variants: Names of the variants that the number of the clip chooses from.
         needs_even: Whether the clip must have an even number of frames.
     """
 
@@ -109,17 +98,17 @@ TEMPORAL_OPS = {
 }
 
 
+@dataclass(frozen=True)
 class TemporalAugment:
-    """One of some temporal operations, each as likely as the others.
+    """One of several temporal operations, each equally likely.
 
     Args:
-        operations: Names that the operation is drawn from.
+        operations: Names of the operations to draw from.
 
     Source: Zou et al., section 3.2 (none, T-Half, T-Reverse, T-Drop).
     """
 
-    def __init__(self, operations: Sequence[str] = ("none", "half", "reverse", "drop")):
-        self.operations = list(operations)
+    operations: Sequence[str] = ("none", "half", "reverse", "drop")
 
     def draw(self, clip_len: int, generator: torch.Generator) -> TemporalParams:
         """Draw the operation for a clip of `clip_len` frames."""
@@ -128,6 +117,6 @@ class TemporalAugment:
         return TemporalParams(name, float(numbers[0]), numbers[1:])
 
     @staticmethod
-    def apply(clip: Tensor, drawn: TemporalParams) -> Tensor:
-        """Apply it to anything with frames in dimension 0."""
-        return TEMPORAL_OPS[drawn.name].apply(clip, drawn.number, drawn.frame_numbers)
+    def apply(clip: Tensor, params: TemporalParams) -> Tensor:
+        """Apply a drawn operation to anything with frames in dimension 0."""
+        return TEMPORAL_OPS[params.name].apply(clip, params.number, params.frame_numbers)

@@ -1,8 +1,9 @@
-"""Views of a clip: draw the parameters once, then apply them to frames, boxes and mask alike.
+"""Weak, strong and test views of a clip, and person masks.
 
-A frame is decoded, cropped and resized once. The weak view's crop is drawn in the coordinates of
-the frame scaled to `short_side` and mapped back to whole pixels of the decoded frame; boxes follow
-the same map and the mask is rasterised at the final size.
+The parameters of a view are drawn once, then applied to frames and boxes alike. A frame is decoded,
+cropped and resized once: the weak view's crop is drawn in the coordinates of the frame scaled to
+`short_side` and mapped back to whole pixels of the decoded frame; boxes follow the same map and
+the mask is painted at the final size.
 """
 
 from collections.abc import Sequence
@@ -32,21 +33,13 @@ def boxes_to_mask(boxes: Sequence[np.ndarray | Tensor], height: int, width: int)
     Returns:
         Mask, shape (T, 1, H, W), uint8: 1 in a box, 0 elsewhere.
 
-    Raises:
-        ValueError: If a frame's boxes are not (N_t, 4) or hold NaN.
-
     Source: Zou et al., ActorCutMix; the reference's `BuildHumanMask`, which also makes the mask
     of a clip without any box all ones. Ours leaves that to the caller.
     """
     mask = np.zeros((len(boxes), 1, height, width), dtype=np.uint8)
     for frame, frame_boxes in enumerate(boxes):
-        corners = np.asarray(frame_boxes, dtype=np.float64)
-        if corners.size and (corners.shape[1:] != (4,) or np.isnan(corners).any()):
-            raise ValueError(
-                f"boxes of frame {frame} must be (N, 4) numbers, x1 y1 x2 y2 without a score, "
-                f"not of shape {corners.shape} or NaN"
-            )
-        for x1, y1, x2, y2 in corners.reshape(-1, 4).tolist():  # faster than arrays of so few
+        corners = np.asarray(frame_boxes, dtype=np.float64).tolist()
+        for x1, y1, x2, y2 in corners:  # lists are faster than arrays of so few
             left, right = (int(min(max(x, 0), width)) for x in (x1, x2))
             top, bottom = (int(min(max(y, 0), height)) for y in (y1, y2))
             mask[frame, 0, top:bottom, left:right] = 1
@@ -69,22 +62,15 @@ def eval_crops(
 
     Args:
         height: Height of the resized frame, pixels.
-        width: Its width.
-        crop_size: Side of a crop, pixels.
-        num_crops: 1 for the centre crop; 3 for both ends of the longer side, then the middle.
+        width: Width of the resized frame, pixels.
+        crop_size: Side of a crop, pixels, at most the short side of the frame.
+        num_crops: 1 for the center crop; 3 for both ends of the longer side, then the middle.
 
     Returns:
         Boxes x1 y1 x2 y2, half-open.
 
-    Raises:
-        ValueError: If `num_crops` is neither 1 nor 3, or the crop is larger than the frame.
-
     Source: Zou et al., section 4.1 (3 crops of 256, 10 clips).
     """
-    if num_crops not in (1, 3):
-        raise ValueError(f"num_crops must be 1 or 3, got {num_crops}")
-    if crop_size > min(height, width):
-        raise ValueError(f"a crop of {crop_size} does not fit into a frame of {width}x{height}")
     x, y = (width - crop_size) // 2, (height - crop_size) // 2
     corners = [(x, y)]
     if num_crops == 3:
@@ -101,7 +87,7 @@ def resize(clip: Tensor, height: int, width: int) -> Tensor:
 
 
 class WeakParams(NamedTuple):
-    """What was drawn for a weak view: the crop in pixels of the decoded frame, and the flip."""
+    """A drawn weak view: the crop in pixels of the decoded frame, half-open, and the flip."""
 
     left: int
     top: int
@@ -154,11 +140,11 @@ class WeakTransform:
 
         Args:
             boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the decoded frame.
-            params: What was drawn.
+            params: The drawn crop and flip.
 
         Returns:
-            1 on people, shape (T, 1, crop_size, crop_size), uint8; all ones where the whole clip
-            has no box, so that no actor is mistaken for background.
+            1 on people, shape (T, 1, crop_size, crop_size), uint8; all ones if the whole clip has
+            no box, so that no actor is mistaken for background.
         """
         if not any(len(frame) for frame in boxes):
             return torch.ones((len(boxes), 1, self.crop_size, self.crop_size), dtype=torch.uint8)
@@ -172,7 +158,7 @@ class WeakTransform:
 def _draw_crop(
     height: int, width: int, area_min: float, generator: torch.Generator
 ) -> tuple[int, int, int, int]:
-    """Draw x1 y1 x2 y2: area U(area_min, 1), aspect log-uniform; after ten tries the centre."""
+    """Draw x1 y1 x2 y2: area U(area_min, 1), aspect log-uniform; after ten tries the center."""
     low, high = np.log(ASPECT_RANGE)
     for _ in range(10):
         area, aspect, x, y = torch.rand(4, generator=generator).tolist()
@@ -188,28 +174,24 @@ def _draw_crop(
 
 
 def _whole_pixels(start: int, stop: int, scale: float, limit: int) -> tuple[int, int]:
+    """Map an interval to whole pixels in [0, limit], at least one."""
     first = min(round(start * scale), limit - 1)
     return first, max(first + 1, min(round(stop * scale), limit))
 
 
 class StrongParams(NamedTuple):
-    """What was drawn for a strong view."""
+    """A drawn strong view: RandAugment's operations and the temporal one."""
 
     operations: list[OperationParams]
     temporal: TemporalParams
 
 
+@dataclass(frozen=True)
 class StrongTransform:
-    """RandAugment, then the temporal operation, on a weak view.
+    """RandAugment, then the temporal operation, on a weak view."""
 
-    Args:
-        randaugment: The photometric and geometric part.
-        temporal: The temporal part.
-    """
-
-    def __init__(self, randaugment: RandAugment, temporal: TemporalAugment):
-        self.randaugment = randaugment
-        self.temporal = temporal
+    randaugment: RandAugment
+    temporal: TemporalAugment
 
     def draw(
         self, clip_len: int, height: int, width: int, generator: torch.Generator
@@ -219,9 +201,9 @@ class StrongTransform:
         return StrongParams(operations, self.temporal.draw(clip_len, generator))
 
     @staticmethod
-    def apply(clip: Tensor, drawn: StrongParams) -> Tensor:
-        """Return the strong view of a weak view (T, 3, H, W), uint8, on any device."""
-        return TemporalAugment.apply(RandAugment.apply(clip, drawn.operations), drawn.temporal)
+    def apply(clip: Tensor, params: StrongParams) -> Tensor:
+        """Return the strong view of a weak view (T, 3, H, W), uint8."""
+        return TemporalAugment.apply(RandAugment.apply(clip, params.operations), params.temporal)
 
 
 @dataclass(frozen=True)
@@ -229,8 +211,8 @@ class EvalTransform:
     """Resize the short side, then one or three crops.
 
     Args:
-        short_side: Pixels.
-        crop_size: Pixels.
+        short_side: Short side of the resized frame, pixels.
+        crop_size: Side of the crops, pixels.
         num_crops: 1 or 3.
     """
 
@@ -243,7 +225,7 @@ class EvalTransform:
         return self.views(frames, np.arange(len(frames))[None])
 
     def views(self, frames: np.ndarray, clips: np.ndarray) -> Tensor:
-        """Return the crops of several clips made of the same frames; each is written once.
+        """Return the crops of several clips of the same frames.
 
         Args:
             frames: Shape (N, H, W, 3), uint8.

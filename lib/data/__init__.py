@@ -1,1 +1,1 @@
-"""Where clips come from."""
+"""Prepared data sets: exact frames, clips and batches."""

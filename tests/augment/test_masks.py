@@ -31,9 +31,7 @@ def test_boxes_to_mask_without_boxes_is_empty():
     assert not boxes_to_mask([np.zeros((0, 4)), np.zeros((0,))], 4, 6).any()
 
 
-@pytest.mark.parametrize(
-    "boxes", [np.ones((2, 5)), np.ones(4), np.array([[0.0, 0.0, float("nan"), 2.0]])]
-)
-def test_boxes_to_mask_refuses_other_arrays(boxes):
-    with pytest.raises(ValueError, match="boxes of frame 1"):
+@pytest.mark.parametrize("boxes", [np.ones((4, 5)), np.array([[0.0, 0.0, float("nan"), 2.0]])])
+def test_boxes_to_mask_refuses_scores_and_nan(boxes):
+    with pytest.raises(ValueError):
         boxes_to_mask([np.zeros((0, 4)), boxes], 4, 6)

@@ -46,14 +46,6 @@ def clip() -> torch.Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
-@pytest.fixture
-def mask() -> torch.Tensor:
-    mask = torch.zeros(5, 1, HEIGHT, WIDTH, dtype=torch.uint8)
-    for t in range(5):
-        mask[t, 0, 4 + 2 * t : 20 + 2 * t, 9 + 3 * t : 25 + 3 * t] = 1
-    return mask
-
-
 def our_name(reference_name: str) -> str:
     """AutoContrast -> autocontrast, ShearX -> shear_x, CutoutAbs -> cutout."""
     return re.sub(r"([XY])$", r"_\1", reference_name.removesuffix("Abs")).lower()
@@ -105,8 +97,6 @@ def test_values_at_the_ends_of_the_range_and_in_the_recipe():
     assert value("translate_x", 10) == pytest.approx(32)
     assert value("translate_y", 10, True) == pytest.approx(-24)
     assert value("cutout", 10, True) == pytest.approx(112 / 3)
-    with pytest.raises(ValueError, match=r"magnitude must be in \[0, 30\], not 31"):
-        value("rotate", 31)
 
 
 # RandAugment: Pillow ----------------------------------------------------------------------------
@@ -237,16 +227,6 @@ def test_memory_layout_does_not_matter_and_the_input_stays(flip_sign, clip):
         assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("flip_sign", [False, True])
-def test_clip_and_mask_move_together(flip_sign, mask):
-    painted = (mask * 200).expand(-1, 3, -1, -1)  # a clip that shows its own mask
-    clips, masks = apply_all(painted, flip_sign, fill=0), apply_all(mask, flip_sign, fill=0)
-    for (name, clip), (_, moved) in zip(clips, masks, strict=True):
-        if name in GEOMETRIC:
-            assert torch.equal(clip, (moved * 200).expand(-1, 3, -1, -1)), name
-            assert not torch.equal(moved, mask), name
-
-
 def test_frames_do_not_influence_each_other(clip):
     together = dict(apply_all(clip, False))
     alone = [dict(apply_all(frame[None], False)) for frame in clip]
@@ -271,9 +251,6 @@ def test_fill_is_one_value_or_one_per_channel(clip):
     assert ops.translate_x(clip, 3, FILL)[0, :, 0, -1].tolist() == list(FILL)
     assert ops.rotate(clip, 30, FILL)[0, :, 0, 0].tolist() == list(FILL)
     assert ops.cutout(clip, 3, (0, 0), 7)[0, :, 0, 0].tolist() == [7, 7, 7]
-    for fill in ((1, 2), 256, -1, (0.5, 1, 2), ()):
-        with pytest.raises(ValueError, match="fill must be 1 or 3 whole numbers"):
-            ops.translate_x(clip, 3, fill)
 
 
 @pytest.mark.parametrize("name", RANDAUGMENT_OPS)
@@ -303,29 +280,3 @@ def test_wrong_clips_are_refused(name, clip):
     for wrong in (clip[0], clip[:0], clip[None]):
         with pytest.raises(ValueError, match=r"shape \(T, C, H, W\)"):
             apply(wrong)
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        (ops.solarize, (257,)),
-        (ops.posterize, (0,)),
-        (ops.posterize, (9,)),
-        (ops.color, (-0.1,)),
-        (ops.brightness, (float("nan"),)),
-        (ops.shear_x, (1.5, 0)),
-        (ops.shear_y, (-1.5, 0)),
-        (ops.cutout, (-1, (3, 3), 0)),
-    ],
-)
-def test_values_out_of_range_are_refused(function, arguments, clip):
-    with pytest.raises(ValueError, match="must be in"):
-        function(clip, *arguments)
-
-
-def test_gray_needs_one_or_three_channels(clip):
-    gray = clip[:, :1]
-    assert torch.equal(ops.color(gray, 0.3), gray)
-    for function in (ops.color, ops.contrast):
-        with pytest.raises(ValueError, match="3"):
-            function(clip[:, :2], 0.5)
