@@ -81,10 +81,10 @@ class ProgressFile:
         """Write the state after a step; if that fails, the training continues.
 
         Args:
-            step: Steps made.
+            step: Optimizer steps made.
             lr: Learning rate of the last step.
             samples_per_s: Clips per second in this epoch, over all processes.
-            means: Statistics of this epoch so far, of this process.
+            means: Means of the epoch so far over the clips of this process.
         """
         self.written = time.perf_counter()
         per_step = (self.written - self.started) / max(1, step - self.first_step)

@@ -368,18 +368,18 @@ def read_result(run: RunDir) -> dict[str, Any]:
     with reading(run.metrics_path, remedy):
         _require_numbers({"labels": results["labels"]}, ("labels",))
         if not results["splits"]:
-            raise ValueError("no numbers of its splits")
+            raise ValueError("splits is empty")
         for values in results["splits"].values():
             _require_numbers(values, METRICS)
     return results
 
 
 def _require_numbers(values: Mapping[str, Any], required: Sequence[str]) -> None:
-    """Raise ValueError if a value is neither a number nor None, or a required one is no number."""
+    """Raise ValueError unless all values are numbers or None, and the required ones numbers."""
     for name in {*required, *values}:
         value = values.get(name)
         if not isinstance(value, int | float) and (value is not None or name in required):
-            raise ValueError(f"no number {name!r}")
+            raise ValueError(f"{name!r} is not a number")
 
 
 def format_duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(kill
     assert share_of([planned]) == 0.5
     monitor = TrainingMonitor(killed.folder)
     assert "stopped with 1 of 2 epochs saved" in monitor.headline.value
-    assert monitor.bar.value == 0.5 and not monitor.state.is_tested
+    assert monitor.bar.value == 0.5 and not state.is_tested
 
 
 def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
