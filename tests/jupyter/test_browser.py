@@ -42,7 +42,7 @@ def test_data_preparation(open_notebook, small_data):
     notebook.screenshot("1_prepare_data")
 
 
-PICTURE = ".jp-OutputArea img[alt='the weak view']"
+PICTURE = ".jupyter-widgets img[alt='weak view']"
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
