@@ -42,7 +42,7 @@ def test_data_preparation(open_notebook, small_data):
     notebook.screenshot("1_prepare_data")
 
 
-PICTURE = ".jupyter-widgets img[alt='weak view']"
+PICTURE = ".jupyter-widgets img[alt='strong view']"
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
