@@ -72,7 +72,7 @@ def test_augmentation_explorer(open_notebook, small_data, width):
     explorer.get_by_role("button", name="reseed").click()
     notebook.wait_changed(PICTURE, "src", stronger)
     notebook.wait_idle()
-    assert seed.input_value() == "1"
+    notebook.page.wait_for_function("input => input.value === '1'", arg=seed.element_handle())
 
 
 def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
@@ -91,7 +91,7 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     words.wait_for(timeout=30_000)  # the page shows the first step by itself
     notebook.screenshot("2_loader", explorer)
     first = explorer.locator("img").last.get_attribute("src")
-    explorer.get_by_label("step").press("ArrowUp")
+    explorer.get_by_role("spinbutton", name="step").press("ArrowUp")
     notebook.page.wait_for_function(
         "first => ![...document.images].some(image => image.getAttribute('src') === first)",
         arg=first,
