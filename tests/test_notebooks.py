@@ -132,6 +132,7 @@ def outputs_text(notebook: Path) -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 def test_batch_runs_a_study_and_reports_it(study, capsys):
     folder, out = study
     assert run_batch(folder) == 0
@@ -155,7 +156,8 @@ def test_batch_runs_a_study_and_reports_it(study, capsys):
     assert RunDir(out / "a_seed0").checkpoint_path().stat().st_mtime_ns == before
 
 
-def test_batch_goes_on_after_a_failure(study, tmp_path, capsys):
+@pytest.mark.slow
+def test_batch_continues_after_a_failure(study, tmp_path, capsys):
     folder, out = study
     if not (out / "b_seed0" / "metrics.json").exists():
         pytest.skip("needs the runs of test_batch_runs_a_study_and_reports_it")
@@ -181,6 +183,7 @@ def test_batch_goes_on_after_a_failure(study, tmp_path, capsys):
     assert (tmp_path / "runs" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_papermill_alone_gives_the_same_run(study, tmp_path):
     folder, out = study
     if not (out / "b_seed0" / "log.jsonl").exists():
@@ -200,6 +203,7 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
             assert a.get(key) == b.get(key), key
 
 
+@pytest.mark.slow
 def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
     labels = tmp_path / "three.txt"
     train = load_data(tiny_settings()).labeled.split_path("train").read_text()
@@ -247,6 +251,7 @@ def test_the_step_by_hand_is_that_of_the_objective(tiny_settings, changes):
     assert scope["norm"] == pytest.approx(norm, rel=1e-4) and norm > 0
 
 
+@pytest.mark.slow
 def test_unknown_parameter_stops_before_any_work(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean 'epochs'"):
         papermill.execute_notebook(
@@ -258,6 +263,7 @@ def test_unknown_parameter_stops_before_any_work(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1_prepare_data.ipynb", "2_look_at_augmentations.ipynb"])
 def test_notebook_runs(name, small_data, tmp_path):
     papermill.execute_notebook(
@@ -269,6 +275,7 @@ def test_notebook_runs(name, small_data, tmp_path):
     assert '"image/png"' in (tmp_path / name).read_text()
 
 
+@pytest.mark.slow
 def test_evaluating_what_was_not_trained_says_so(tmp_path):
     with pytest.raises(PapermillExecutionError, match="no run here"):
         papermill.execute_notebook(

@@ -207,6 +207,7 @@ def test_values_that_the_papers_studies_share_are_written_once(study):
     assert [name for name in recipe if name in shared and recipe[name] == shared[name]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ucf101/supervised_strong_100percent", "demo/semi_seed1"])
 def test_the_command_by_hand_gives_papermill_the_planned_parameters(name, runs, tmp_path):
     """Of the notebook nothing is executed."""

@@ -347,6 +347,7 @@ def wait_for_epoch(run: RunDir, epoch: int, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_stopped_and_killed_batch_gives_the_results_of_an_undisturbed_one(tmp_path, prepared_dir):
     recipe = LONG | {"prepared_dir": str(prepared_dir)}
     study = write_study(tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1})
@@ -396,6 +397,7 @@ def torchrun(files: list[Path], *options: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(
     tmp_path, prepared_dir, monkeypatch
 ):
@@ -422,6 +424,7 @@ def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(
         assert_same_weights(RunDir(tmp_path / name), spawned)
 
 
+@pytest.mark.slow
 def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, prepared_dir):
     settings = make_tiny_settings(tmp_path / "empty", tmp_path / "run")
     (tmp_path / "run.yaml").write_text(settings.as_yaml())
@@ -456,6 +459,7 @@ def test_a_kernel_uses_no_tcp_port_and_ends(tmp_path, monkeypatch):
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
+@pytest.mark.slow
 def test_a_kernel_that_cannot_start_is_reported(tmp_path, monkeypatch):
     write_notebook(tmp_path, monkeypatch, "pass")
     monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # its interpreter ends at once

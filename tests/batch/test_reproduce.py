@@ -1,7 +1,9 @@
-"""A run is made again from its folder, and its losses are compared."""
+"""Reproduction of a run from its folder, with a comparison of its losses."""
 
 import json
 import shutil
+
+import pytest
 
 from lib.batch.__main__ import main
 from lib.batch.reproduce import difference
@@ -9,7 +11,8 @@ from lib.runs.run_dir import RunDir, read_result
 from lib.train.fit import fit
 
 
-def test_a_run_is_made_again_from_its_folder_alone(tiny_settings, capsys):
+@pytest.mark.slow
+def test_a_run_is_reproduced_from_its_folder_alone(tiny_settings, capsys):
     run = fit(tiny_settings(epochs=2))
     assert main(["--from", str(run.folder)]) == 0
     said = capsys.readouterr().out

@@ -157,6 +157,7 @@ def wait_for_run(run: RunDir, epoch: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, prepared_dir, slurm):
     recipe = LONG | {"prepared_dir": str(prepared_dir)}
     study = write_study(
@@ -188,6 +189,7 @@ def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, prepared_di
     assert (tmp_path / "runs" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_slurm_trains_one_run_on_two_machines(tmp_path, prepared_dir, slurm):
     """And again after it was preempted; the results are those of two processes here."""
     recipe = LONG | {"prepared_dir": str(prepared_dir), "num_processes": 2, "epochs": 12}
