@@ -600,7 +600,7 @@ def test_the_teachers_scores_are_distilled(tiny_settings, prepared_dir, tmp_path
         for weight in (0.5, 2.0)
     }
     losses = read_log(runs[2.0])["loss/distillation"]
-    assert losses.iloc[0] == pytest.approx(math.log(1000), abs=0.5)  # of a fresh head
+    assert losses.iloc[0] == pytest.approx(math.log(1000), abs=1)  # of a fresh head
     assert losses.iloc[-1] < losses.iloc[0] - 0.1
     total, *parts = (
         read_log(runs[2.0])[f"loss/{name}"]
