@@ -270,7 +270,7 @@ class Operation:
 
     @property
     def is_geometric(self) -> bool:
-        """Whether pixels move or are covered; other operations change colors only."""
+        """Return True if pixels move or are covered; other operations only change colors."""
         return "fill" in self.takes
 
     def value(self, magnitude: float, size_hw: Sequence[int], flip_sign: bool = False) -> float:

@@ -237,4 +237,4 @@ def _decode_times(
         if not unsent:
             break
     if pending:
-        raise ValueError("its frames are not where they were when it was prepared: prepare again")
+        raise ValueError("its frames are not where they were when it was prepared")

@@ -82,18 +82,20 @@ def _iterate_video(
 ) -> Iterator[np.ndarray]:
     if not path.is_file():
         raise UnreadableVideoError(f"{path}: no such video file")
-    index = None
     try:
-        if record is not None and record.fingerprint:
-            if fingerprint(path) != record.fingerprint:
-                raise ValueError(f"it is not the file that was prepared; {PREPARE_AGAIN}")
-            index = FrameIndex.unpack(record.seek) if record.seek else None
-        yield from iterate_file(path, numbers, index)
+        yield from iterate_file(path, numbers, None if record is None else _index_of(record))
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        remedy = "" if record is None or PREPARE_AGAIN in reason else f"; {PREPARE_AGAIN}"
+        remedy = "" if record is None else f"; {PREPARE_AGAIN}"
         problem = f"{path}: cannot be read as a video ({reason}){remedy}"
         raise UnreadableVideoError(problem) from error
+
+
+def _index_of(record: VideoRecord) -> FrameIndex | None:
+    """Return the frame index of a video, if it has one, after checking its fingerprint."""
+    if record.fingerprint and fingerprint(record.path) != record.fingerprint:
+        raise ValueError("it is not the file that was prepared")
+    return FrameIndex.unpack(record.seek) if record.seek else None
 
 
 def _iterate_jpegs(folder: Path, numbers: np.ndarray) -> Iterator[np.ndarray]:

@@ -189,7 +189,7 @@ def test_another_file_in_a_videos_place_is_noticed(tmp_path):
     record = record_of(path)
     original = path.read_bytes()
     write_coded(path, noise(30)[::-1].copy(), "libx264", **X264)
-    with pytest.raises(ValueError, match="video.mp4.*not the file that was prepared; prepare"):
+    with pytest.raises(ValueError, match="video.mp4.*not the file that was prepared.*; prepare"):
         read_frames(record, np.array([3]))
     path.write_bytes(original)
     assert read_frames(record, np.array([3])).shape == (1, 64, 96, 3)
@@ -211,7 +211,7 @@ def test_frames_of_another_size_than_in_the_index_are_refused(tmp_path):
     path = write_coded(tmp_path / "video.mp4", noise(4), "libx264")
     record = record_of(path)
     wrong = replace(record, height=48)
-    with pytest.raises(ValueError, match="its frames are 96 × 64 pixels, the index says 96 × 48"):
+    with pytest.raises(ValueError, match="its frames are 96 × 64 pixels, in the index 96 × 48"):
         read_frames(wrong, np.array([0]))
 
 
