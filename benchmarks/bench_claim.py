@@ -31,7 +31,7 @@ from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
 from lib.evaluate.test import evaluate
 from lib.prepare.steps import prepare_for
-from lib.train import setup
+from lib.train import run_model
 from lib.train.fit import fit
 
 OUTPUTS = PROJECT_ROOT / "outputs" / "bench_claim"
@@ -70,7 +70,7 @@ def groups_of(study: str) -> dict[str, TrainSettings]:
 @contextmanager
 def computing_as(arithmetic: Arithmetic, seed: int) -> Iterator[None]:
     """Let the runs of this process compute with these threads and, maybe, perturbed weights."""
-    build, threads = setup.build_run_model, os.environ.get("OMP_NUM_THREADS")
+    build, threads = run_model.build_run_model, os.environ.get("OMP_NUM_THREADS")
 
     def build_perturbed(settings: TrainSettings, num_classes: int) -> nn.Module:
         model = build(settings, num_classes)
@@ -83,11 +83,11 @@ def computing_as(arithmetic: Arithmetic, seed: int) -> Iterator[None]:
 
     os.environ["OMP_NUM_THREADS"] = str(arithmetic.num_threads)
     if arithmetic.is_perturbed:
-        setup.build_run_model = build_perturbed
+        run_model.build_run_model = build_perturbed
     try:
         yield
     finally:
-        setup.build_run_model = build
+        run_model.build_run_model = build
         os.environ.pop("OMP_NUM_THREADS")
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = threads

@@ -21,14 +21,10 @@ from lib.config import TrainSettings
 from lib.data.dataset import draw_labeled_rows
 from lib.params import read_settings
 from lib.runs.distributed import DistContext
-from lib.train.linear_probe import self_train
-from lib.train.scoring import metrics, score_videos
-from lib.train.setup import (
-    build_run_model,
-    load_data,
-    run_normalize,
-    val_protocol,
-)
+from lib.train.linear_probe import linear_layer, self_train
+from lib.train.run_data import load_data
+from lib.train.run_model import build_run_model, run_normalize
+from lib.train.scoring import VideoViews, metrics, score_videos, val_protocol
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = (0, 1, 2)
@@ -47,27 +43,25 @@ def probe_accuracies(
     features = score_videos(
         model.backbone,
         run_normalize(settings),
-        data.labeled,
-        np.concatenate([rows, data.val_rows]),
-        val_protocol(settings),
+        VideoViews(data.labeled, np.concatenate([rows, data.val_rows]), val_protocol(settings)),
         DistContext(0, 1, torch.device("cpu")),
     )
     seconds = time.perf_counter() - started
     labels = data.labeled.index["label"].to_numpy()
-    train, test = torch.from_numpy(features).double().split([count, len(data.val_rows)])
+    train, test = np.split(features, [count])
     found = {"probe": {}, "self-trained probe": {}}
     for share, draw in itertools.product(SHARES, DRAWS):
         if share == 1 and draw:
             continue
         is_labeled = np.isin(rows, draw_labeled_rows(labels, rows, share, draw))
-        own, targets = train[is_labeled], torch.from_numpy(labels[rows[is_labeled]])
+        own, targets = train[is_labeled], labels[rows[is_labeled]]
         others = train[~is_labeled]
         for way, rounds in (("probe", 0), ("self-trained probe", ROUNDS)):
             if share == 1 and rounds:
                 continue
-            how = num_classes, settings.probe_l2, rounds
-            weight, bias = self_train(own, targets, others, *how)
-            top1 = metrics((test @ weight.T + bias).numpy(), labels[data.val_rows])["top1"]
+            model = self_train(own, targets, others, settings.probe_l2, rounds)
+            weight, bias = linear_layer(model, num_classes)
+            top1 = metrics(test @ weight.T + bias, labels[data.val_rows])["top1"]
             found[way].setdefault(share, []).append(top1)
     return found, len(features), seconds
 

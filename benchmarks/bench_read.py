@@ -27,7 +27,6 @@ from lib.params import read_settings
 from lib.prepare.inspect_videos import inspect_video
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.distributed import DistContext
-from lib.train.streams import paired_batches
 from lib.train.trainer import Trainer
 
 CLIP = 8 * np.arange(8)  # eight frames, every eighth
@@ -174,15 +173,14 @@ def bench_feeding(work: Path) -> None:
     recipe = PROJECT_ROOT / "params" / "demo" / "recipe.yaml"
     settings = read_settings([recipe]).model_copy(update=changes)
     own = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
-    given = settings, own.data, own.clips, own.world
-    loaded = paired_batches(*given, 0, 10**6)
+    loaded = own.load_pairs(0, 10**6)
     in_memory = itertools.repeat(next(loaded))
     for _ in range(40):  # every video is cached then
         next(loaded)
     times = interleave(
         {
-            "a batch in memory": lambda: own._train_step(in_memory),
-            "the loader": lambda: own._train_step(loaded),
+            "a batch in memory": lambda: own.train_step(in_memory),
+            "the loader": lambda: own.train_step(loaded),
         },
         20,
     )

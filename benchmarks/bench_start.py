@@ -27,20 +27,18 @@ import sys
 from pathlib import Path
 import torch
 from lib.params import read_settings
-from lib.train.fit import trainer
-from lib.train.streams import paired_batches
-from lib.runs.distributed import World
+from lib.train.trainer import Trainer
+from lib.runs.distributed import DistContext
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 (folder / "run").mkdir(exist_ok=True)
 settings = read_settings([Path(path) for path in sys.argv[2:]]).model_copy(
     update={"prepared_dir": str(folder / "data"), "run_dir": str(folder / "run")}
 )
-own = trainer.Trainer(settings, World(0, 1, torch.device("cpu")))
-batches = paired_batches(settings, own.data, own.clips, own.world, 0, 1)
-batch = next(batches)
+own = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
+batch = next(own.load_pairs(0, 1))
 """
-STEP = f"{BATCH}own._train_step(iter([batch]))\n"
+STEP = f"{BATCH}own.train_step(iter([batch]))\n"
 
 
 def first_figure(prepared_dir: Path) -> None:

@@ -20,7 +20,7 @@ from benchmarks.timing import describe_machine, interleave, print_table
 from lib.models.networks import build_model
 from lib.runs.device import autocast
 from lib.runs.distributed import DistContext, launch
-from lib.train.batch_norm import for_processes
+from lib.train.run_model import wrap_ddp
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ def compare_variants(args: argparse.Namespace) -> None:
 def compare_processes(world: DistContext, args: argparse.Namespace) -> None:
     """Print, in the first process, the cost of a shared step and of separate ones."""
     clips = torch.randn(args.clips, 3, 8, args.side, args.side)
-    _, parallel = for_processes(build_model(args.model, 10), world)
+    _, parallel = wrap_ddp(build_model(args.model, 10), world)
     variants = {
         f"one run of {world.world_size} processes": make_step(
             parallel, clips.chunk(world.world_size)[0]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 if TYPE_CHECKING:
     from lib.augment.scene import SceneAugmentation
     from lib.augment.temporal import TemporalOperation
-    from lib.train.objectives import Objective
+    from lib.train.objectives import SupervisedObjective
 
 
 def operations() -> list[str]:
@@ -38,11 +38,12 @@ def scene_augmentations() -> "dict[str, SceneAugmentation]":
     return SCENE_AUGMENTATIONS
 
 
-def objectives() -> "dict[str, type[Objective]]":
+def objectives() -> "dict[str, type[SupervisedObjective]]":
     """Return the table of objectives."""
+    from lib.train.adaptive import ADAPTIVE_OBJECTIVES
     from lib.train.objectives import OBJECTIVES
 
-    return OBJECTIVES
+    return OBJECTIVES | ADAPTIVE_OBJECTIVES
 
 
 def did_you_mean(name: str, names: Collection[str]) -> str:

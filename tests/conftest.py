@@ -18,7 +18,7 @@ from lib.data import video_reader as video_module
 from lib.data.dataset import VideoDataset, write_dataset, write_split
 from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic
-from lib.train import fit, setup
+from lib.train import fit, run_model
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -154,7 +154,7 @@ def decoded_once(monkeypatch) -> None:
 @pytest.fixture
 def tiny_network(monkeypatch) -> None:
     """Let runs train a network without batch norm, in this process and in spawned ones."""
-    monkeypatch.setattr(setup, "build_run_model", build_tiny)
+    monkeypatch.setattr(run_model, "build_run_model", build_tiny)
     monkeypatch.setattr(fit, "train_worker", tiny_worker)
 
 
@@ -163,7 +163,7 @@ def at_forward(monkeypatch):
     """Call a function in the n-th training pass of the networks built from now on."""
 
     def install(number: int, function) -> None:
-        real, count = setup.build_run_model, iter(range(10**6))
+        real, count = run_model.build_run_model, iter(range(10**6))
 
         def build(settings, num_classes):
             model = real(settings, num_classes)
@@ -175,7 +175,7 @@ def at_forward(monkeypatch):
             model.register_forward_hook(hook)
             return model
 
-        monkeypatch.setattr(setup, "build_run_model", build)
+        monkeypatch.setattr(run_model, "build_run_model", build)
 
     return install
 

@@ -24,7 +24,8 @@ from lib.config import (
 )
 from lib.data.clip_dataset import ClipBatch, make_generator
 from lib.runs.run_dir import RunDir
-from lib.train.setup import load_data, make_clip_datasets, make_objective
+from lib.train.objectives import make_objective
+from lib.train.run_data import load_data, make_streams
 
 SETTINGS = {
     "1_prepare_data.ipynb": PrepareSettings,
@@ -231,20 +232,23 @@ def test_the_step_by_hand_is_that_of_the_objective(tiny_settings, changes):
     """Notebook 3 writes out what an objective does: the same loss, the same gradient."""
     settings = tiny_settings(**changes)
     data = load_data(settings)
-    clips = make_clip_datasets(settings, data)
-    stream, rows = (0, data.labeled_rows) if clips[1] is None else (1, data.unlabeled_rows)
-    batch = ClipBatch.collate([clips[stream][(k, int(rows[k]))] for k in range(4)])
-    scope = {"settings": settings, "data": data, "clips": clips, "batch": batch}
+    labeled_stream, unlabeled_stream = make_streams(settings, data)
+    stream = unlabeled_stream or labeled_stream
+    batch = ClipBatch.collate([stream.clips[(k, int(stream.rows[k]))] for k in range(4)])
+    scope = {"settings": settings, "data": data, "batch": batch}
+    scope |= {"labeled_stream": labeled_stream, "unlabeled_stream": unlabeled_stream}
     sources = ["".join(cell["source"]) for cell in cells("3_train.ipynb", "code")]
-    first = next(k for k, source in enumerate(sources) if "objective.mix(" in source)
+    first = next(k for k, source in enumerate(sources) if "objective.pseudo_labels(" in source)
     assert len(sources[first].splitlines()) <= 15
     for source in (sources[0], *sources[first - 1 : first + 1]):
         exec(source, scope)
     objective, network = make_objective(settings), scope["network"]
-    objective.begin(data.epoch_rows(settings))
+    objective.begin(data.epoch_rows(settings), 4)
     network.zero_grad()
     generator = make_generator(settings.seed)
-    step = objective(network, scope["x"], scope["u"], generator)
+    step = objective(
+        network, scope["labeled"], scope["unlabeled"], generator, None, settings.unlabeled_weight
+    )
     step.loss.backward()
     norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), settings.grad_clip))
     assert scope["loss"] == pytest.approx(float(step.loss.detach()), rel=1e-5)

@@ -11,9 +11,9 @@ from lib.data.dataset import read_dataset
 from lib.models.networks import VideoClassifier
 from lib.models.video_resnet import VideoResNet, conv2plus1d
 from lib.runs.distributed import DistContext
-from lib.train import fit, setup
-from lib.train.scoring import EvalProtocol, score_videos
-from lib.train.setup import Normalize
+from lib.train import fit, run_model
+from lib.train.run_data import Normalize
+from lib.train.scoring import EvalProtocol, VideoViews, score_videos
 
 _train_worker = fit.train_worker
 
@@ -47,14 +47,14 @@ def tiny_r2plus1d(
 
 
 def build_tiny(settings: TrainSettings, num_classes: int) -> VideoClassifier:
-    """Stand in for `setup.build_run_model`."""
+    """Stand in for `run_model.build_run_model`."""
     teacher_classes = 1000 if settings.distillation_weight else 0
     return VideoClassifier(TinyBackbone(), 8, num_classes, settings.dropout, teacher_classes)
 
 
 def tiny_worker(world: DistContext, settings: TrainSettings) -> None:
     """`fit.train_worker` with the tiny network, also in a spawned process."""
-    setup.build_run_model = build_tiny
+    run_model.build_run_model = build_tiny
     _train_worker(world, settings)
 
 
@@ -68,7 +68,6 @@ def score_worker(
 ) -> None:
     """Score videos and save what this rank was given."""
     normalize = Normalize((127.0,) * 3, (127.0,) * 3)
-    scores = score_videos(
-        make_scoring_model(), normalize, read_dataset(folder), rows, protocol, world
-    )
+    views = VideoViews(read_dataset(folder), rows, protocol)
+    scores = score_videos(make_scoring_model(), normalize, views, world)
     np.save(out / f"scores_{world.rank}.npy", scores)

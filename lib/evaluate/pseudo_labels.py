@@ -34,12 +34,12 @@ from tqdm.auto import tqdm
 
 from lib.config import PROJECT_ROOT
 from lib.data.dataset import write_split
-from lib.data.video_reader import FrameReader, UnreadableVideoError
+from lib.data.video_reader import UnreadableVideoError
 from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
 from lib.fileio import reading, write_text
 from lib.runs.run_dir import RunDir
+from lib.train.run_data import RunData, load_data
 from lib.train.scoring import VideoViews
-from lib.train.setup import Data, load_data
 
 TABLE = "pseudo_labels.csv"
 COLUMNS = {"name": str, "label": str, "confidence": float, "second": str, "agreement": float}
@@ -53,7 +53,7 @@ MAX_SHOWN = 10  # rows that the command prints
 # --- The table ------------------------------------------------------------------------------------
 
 
-def unlabeled_rows(run: RunDir, data: Data) -> np.ndarray:
+def unlabeled_rows(run: RunDir, data: RunData) -> np.ndarray:
     """Return the index rows of the videos that a run used without a label, in the split's order.
 
     Raises:
@@ -106,8 +106,7 @@ def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
     model = TrainedModel.load(run, classes=dataset.classes)
     if model.calibration is None:
         print(NOT_CALIBRATED)
-    reader = FrameReader(dataset, settings.frame_cache_mb)
-    views, labeled = VideoViews(dataset, rows, model.protocol, reader), []
+    views, labeled = VideoViews(dataset, rows, model.protocol, settings.frame_cache_mb), []
     for position, row in enumerate(tqdm(rows.tolist(), unit="video", disable=None)):
         try:
             clips = views[position]

@@ -11,8 +11,8 @@ from lib.data.dataset import VideoDataset
 from lib.evaluate.calibration import Calibration, calibrate, fused_probabilities
 from lib.fileio import reading
 from lib.runs.run_dir import RunDir
+from lib.train.run_data import load_data
 from lib.train.scoring import metrics
-from lib.train.setup import load_data
 
 
 def group_of(run_name: str) -> str:

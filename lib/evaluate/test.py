@@ -7,15 +7,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.config import EvaluateSettings
-from lib.data.video_reader import FrameReader
 from lib.evaluate.run_results import SplitResult, read_results, split_file
 from lib.evaluate.trained_model import TrainedModel
 from lib.fileio import write_atomic, write_text
 from lib.runs.device import resolve_test_device
 from lib.runs.distributed import DistContext, launch, resolve_num_processes
 from lib.runs.run_dir import RunDir
-from lib.train.scoring import score_videos
-from lib.train.setup import load_data
+from lib.train.run_data import load_data
+from lib.train.scoring import VideoViews, score_videos
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
@@ -86,15 +85,12 @@ def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Pat
         scores = score_videos(
             model.network,
             model.normalize,
-            dataset,
-            rows,
-            model.protocol,
+            VideoViews(dataset, rows, model.protocol, model.settings.frame_cache_mb),
             world,
             batch_clips=settings.batch_clips,
             num_workers=model.settings.num_workers,
             precision=model.precision,
-            reader=FrameReader(dataset, model.settings.frame_cache_mb),
-            progress=count,
+            on_batch=count,
         )
         if world.rank == 0:
             arrays = {"scores": scores, "labels": dataset.index["label"].to_numpy()[rows]}

@@ -11,9 +11,9 @@ from lib.evaluate.calibration import Calibration, fused_probabilities
 from lib.evaluate.run_results import read_calibration
 from lib.runs.device import autocast, resolve_test_device
 from lib.runs.run_dir import RunDir
-from lib.train.ema import tested_weights
-from lib.train.scoring import EvalProtocol, fuse
-from lib.train.setup import Normalize, build_run_model, run_normalize, test_protocol
+from lib.train.run_data import Normalize
+from lib.train.run_model import build_run_model, eval_state_dict, run_normalize
+from lib.train.scoring import EvalProtocol, fuse, test_protocol
 
 NOT_CALIBRATED = "confidence is not calibrated: test the run first (notebooks/4_evaluate.ipynb)"
 
@@ -71,7 +71,7 @@ class TrainedModel:
         device = torch.device(device or resolve_test_device(settings.device))
         first_weights = {"pretrained": False, "weights": None}
         network = build_run_model(settings.model_copy(update=first_weights), len(trained))
-        network.load_state_dict(tested_weights(state))
+        network.load_state_dict(eval_state_dict(state))
         calibration = read_calibration(run) if is_calibrated else None
         normalize = run_normalize(settings).to(device)
         return cls(settings, trained, network.to(device).eval(), normalize, calibration)

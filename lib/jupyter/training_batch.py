@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as widgets
-import numpy as np
 import torch
 from torch import Tensor
 
 from lib.augment.randaugment import FILL
 from lib.augment.scene import MixedClips, identity_mix
 from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
-from lib.data.clip_dataset import ClipBatch, ClipDataset, StreamSampler, make_generator
+from lib.data.clip_dataset import ClipBatch, make_generator
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
@@ -22,19 +21,17 @@ from lib.params import is_run_file, read_settings
 from lib.plots import style
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
-from lib.train.schedule import num_micro_batches
-from lib.train.setup import (
-    LABELED,
+from lib.train.objectives import make_objective
+from lib.train.run_data import (
     MIXING,
-    ORDER,
-    UNLABELED,
-    Data,
     Normalize,
+    RunData,
+    Stream,
     load_data,
-    make_clip_datasets,
-    make_objective,
+    make_streams,
     to_device,
 )
+from lib.train.schedule import num_micro_batches
 
 THESE_KNOBS = "these knobs"
 
@@ -80,7 +77,7 @@ def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> Train
 
 
 def view_training_batch(
-    settings: TrainSettings, data: Data, step: int = 0, shown: int = 4
+    settings: TrainSettings, data: RunData, step: int = 0, shown: int = 4
 ) -> TrainingBatchView:
     """Return the first clips that the network gets in a step of a run on one process.
 
@@ -93,20 +90,18 @@ def view_training_batch(
         step: The step, from 0.
         shown: Clips of each stream.
     """
-    labeled_clips, unlabeled_clips = make_clip_datasets(settings, data)
+    streams = [stream for stream in make_streams(settings, data) if stream is not None]
     classes = data.labeled.classes
-    sources = [(labeled_clips, data.labeled_rows, settings.labeled_batch, LABELED)]
-    if unlabeled_clips is not None:
-        sources.append((unlabeled_clips, data.unlabeled_rows, settings.unlabeled_batch, UNLABELED))
     num_micro = num_micro_batches(settings, 1)
-    shown = min([shown, *((batch // num_micro + 1) // 2 for _, _, batch, _ in sources)])
-    batches = [_with_partners(source, settings, step, num_micro, shown) for source in sources]
+    shown = min([shown, *((stream.batch // num_micro + 1) // 2 for stream in streams)])
+    batches = [_with_partners(stream, step, num_micro, shown) for stream in streams]
     normalize = Normalize(FILL, (1.0,) * 3)  # 0 is shown as the mean color
     tensors = [to_device(batch, normalize, len(classes)) for batch in batches]
 
     labeled, unlabeled = tensors if len(tensors) == 2 else (*tensors, None)
     generator = make_generator(settings.seed, MIXING, step, 0)
-    labeled_mix, strong_mix = make_objective(settings).mix(labeled, unlabeled, generator)
+    objective = make_objective(settings)
+    labeled_mix = objective.mix_labeled(labeled, generator)
     names = [shorten(classes[label], 30) for label in batches[0].label[:shown].tolist()]
     scene = settings.scene_augmentation
     notes = ["First row: labeled clips."]
@@ -114,6 +109,7 @@ def view_training_batch(
     view = getattr(labeled, settings.labeled_view)
     notes += _scene_note(settings.labeled_scene_p, labeled_mix, view, scene, "labeled")
     if unlabeled is not None:
+        strong_mix = objective.mix_unlabeled(unlabeled, generator)
         tiles += _tiles(["unlabeled, weak"] * shown, identity_mix(unlabeled.weak), scene, WEAK)
         tiles += _tiles(["unlabeled, strong"] * shown, strong_mix, scene, STRONG)
         notes.append("Second and third row: the weak and the strong view of unlabeled clips.")
@@ -122,21 +118,12 @@ def view_training_batch(
     return TrainingBatchView(tiles, shown, notes)
 
 
-def _with_partners(
-    source: tuple[ClipDataset, np.ndarray, int, int],
-    settings: TrainSettings,
-    step: int,
-    num_micro: int,
-    shown: int,
-) -> ClipBatch:
+def _with_partners(stream: Stream, step: int, num_micro: int, shown: int) -> ClipBatch:
     """Return the first clips of a micro-batch and, at its end, their partners."""
-    clips, rows, batch, stream = source
-    key = (settings.seed, ORDER, stream)
-    sampler = StreamSampler(rows, batch, key, step, step + 1, 0, num_micro, num_micro)
-    positions = next(iter(sampler))
+    positions = next(iter(stream.sampler(step, step + 1, num_micro=num_micro)))
     if len(positions) > 2 * shown:
         positions = positions[:shown] + positions[-shown:]
-    return ClipBatch.collate([clips[position] for position in positions])
+    return ClipBatch.collate([stream.clips[position] for position in positions])
 
 
 def _tiles(titles: list[str], mixed: MixedClips, scene: str, color: str) -> list[Tile]:

@@ -78,10 +78,11 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
     curves = [("learning rate", LABELED, lambda k: learning_rate(k, steps_per_epoch, settings))]
     if settings.is_semi_supervised:
         weight = settings.unlabeled_weight
+        rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
         ramp = (
             "unlabeled weight",
             UNLABELED,
-            lambda k: ramp_up(weight, k, steps_per_epoch, settings),
+            lambda k: ramp_up(weight, k, rampup_steps),
         )
         curves.append(ramp)
     panels = []

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.evaluate.run_results import group_of, read_log, read_scores
 from lib.plots.evaluation import confusion_matrix
 from lib.runs.run_dir import METRICS, RunDir, read_result
-from lib.train.setup import load_data
+from lib.train.run_data import load_data
 
 
 def read_runs(study_dir: Path) -> tuple[list[RunDir], dict[str, str]]:

@@ -1,120 +1,167 @@
-"""Thresholds that adapt: which pseudo-labels count, by what the network has predicted so far.
+"""Objectives beyond the paper: FixMatch with thresholds that adapt to the predictions so far.
 
-Each function takes the weak views' logits (B, K) and a state, a dictionary of tensors that it fills
-and updates, and returns the weight of each clip, shape (B,), values in [0, 1]. Every process of a
-run keeps the state of its own clips.
+Each keeps its statistics in buffers; every process of a run has those of its own clips.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.train.objectives import FixMatchObjective
+
 UNSEEN, NOT_LISTED = -1, -2
-State = dict[str, Tensor]
 
 
-def flexmatch_weights(logits: Tensor, rows: Tensor, state: State, threshold: float) -> Tensor:
-    """Lower the threshold of classes that few videos were confidently given to so far.
+@dataclass(eq=False)
+class FlexMatchObjective(FixMatchObjective):
+    """FixMatch with a lower threshold for classes to which few videos are confidently assigned.
 
-    T(c) = τ · β(c) / (2 − β(c)) with β(c) = σ(c) / max(max σ, videos not confident yet), σ(c) being
-    how many videos were last confidently (p >= τ) predicted as c.
+    T(c) = τ · β(c) / (2 − β(c)) with β(c) = σ(c) / max(max σ, number of videos without a confident
+    prediction), σ(c) being the number of videos whose last confident (p >= τ) prediction is c.
 
-    Args:
-        logits: Shape (B, K).
-        rows: Index row of each clip's video, shape (B,).
-        state: `selected`, shape (rows,): the class that a video was last confidently given,
-            `UNSEEN` or `NOT_LISTED`.
-        threshold: τ, in (0, 1].
+    Buffers: `selected`, shape (rows,), the last confident class of each video, `UNSEEN` or
+    `NOT_LISTED`.
 
     Source: Zhang et al., "FlexMatch" (arXiv 2110.08263), equations 5 to 8 and 11, algorithm 1.
     """
-    confidence, predicted = logits.softmax(dim=1).max(dim=1)
-    selected = state.setdefault("selected", torch.full((int(rows.max()) + 1,), UNSEEN))
-    selected = state["selected"] = selected.to(logits.device)
-    counts = torch.bincount(selected[selected >= 0], minlength=logits.shape[1])
-    most = torch.maximum(counts.max(), (selected == UNSEEN).sum()).clamp(min=1)
-    beta = counts / most
-    sure = confidence >= threshold
-    selected[rows[sure]] = predicted[sure]
-    return (confidence >= threshold * (beta / (2 - beta))[predicted]).to(logits.dtype)
+
+    def begin(self, rows: np.ndarray, num_classes: int) -> None:
+        """Mark every video of the run as unseen."""
+        selected = torch.full((int(rows.max()) + 1,), NOT_LISTED)
+        selected[torch.from_numpy(np.asarray(rows))] = UNSEEN
+        self.register_buffer("selected", selected)
+
+    def confidence_mask(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Return 1 where the probability reaches the threshold of its class, else 0."""
+        confidence, predicted = logits.softmax(dim=1).max(dim=1)
+        counts = torch.bincount(self.selected[self.selected >= 0], minlength=logits.shape[1])
+        largest = torch.maximum(counts.max(), (self.selected == UNSEEN).sum()).clamp(min=1)
+        beta = counts / largest
+        is_confident = confidence >= self.confidence_threshold
+        self.selected[rows[is_confident]] = predicted[is_confident]
+        threshold = self.confidence_threshold * (beta / (2 - beta))
+        return (confidence >= threshold[predicted]).to(logits.dtype)
 
 
-def freematch_weights(logits: Tensor, state: State, momentum: float) -> Tensor:
-    """Let the threshold follow the mean confidence, and that of a class its mean probability.
+@dataclass(eq=False)
+class FreeMatchObjective(FixMatchObjective):
+    """FixMatch with thresholds that follow the confidence, and a fairness loss.
 
     τ(c) = τ · p̃(c) / max p̃, with moving averages τ of the largest probability and p̃ of the
-    probabilities, both from 1 / K on.
+    probabilities.
+
+    Buffers: these averages, `mean_confidence` () and `mean_probabilities` (K,), and that of the
+    predicted classes, `mean_histogram` (K,); they start at 1 / K.
 
     Args:
-        logits: Shape (B, K).
-        state: `confidence` (), `probabilities` (K,), `histogram` (K,) of the predicted classes.
-        momentum: Of the moving averages, in [0, 1).
+        threshold_momentum: Momentum of the moving averages, in [0, 1).
+        fairness_weight: Weight of the fairness loss within the unlabeled loss.
 
     Source: Wang et al., "FreeMatch" (arXiv 2205.07246), equations 5 to 8 and 10.
     """
-    probabilities = logits.float().softmax(dim=1)
-    confidence, predicted = probabilities.max(dim=1)
-    frequency = F.one_hot(predicted, logits.shape[1]).float().mean(dim=0)
-    uniform = torch.full_like(frequency, 1 / len(frequency))
-    level = _follow(state, "confidence", confidence.mean(), momentum, uniform[0])
-    classes = _follow(state, "probabilities", probabilities.mean(dim=0), momentum, uniform)
-    _follow(state, "histogram", frequency, momentum, uniform)
-    return (confidence > (level * classes / classes.max())[predicted]).to(logits.dtype)
+
+    threshold_momentum: float = 0.999
+    fairness_weight: float = 0.01
+
+    def begin(self, rows: np.ndarray, num_classes: int) -> None:
+        """Start the averages from a uniform distribution."""
+        self.register_buffer("mean_confidence", torch.tensor(1 / num_classes))
+        self.register_buffer("mean_probabilities", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("mean_histogram", torch.full((num_classes,), 1 / num_classes))
+
+    def confidence_mask(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return 1 where the probability exceeds the threshold of its class, else 0."""
+        probabilities = logits.float().softmax(dim=1)
+        confidence, predicted = probabilities.max(dim=1)
+        histogram = F.one_hot(predicted, logits.shape[1]).float().mean(dim=0)
+        momentum = self.threshold_momentum
+        self.mean_confidence = _average(self.mean_confidence, confidence.mean(), momentum)
+        self.mean_probabilities = _average(
+            self.mean_probabilities, probabilities.mean(dim=0), momentum
+        )
+        self.mean_histogram = _average(self.mean_histogram, histogram, momentum)
+        threshold = self.mean_confidence * self.mean_probabilities / self.mean_probabilities.max()
+        return (confidence > threshold[predicted]).to(logits.dtype)
+
+    def unlabeled_loss(self, logits: Tensor, pseudo_labels: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of the strong views with the fairness loss."""
+        loss = super().unlabeled_loss(logits, pseudo_labels, mask)
+        return loss + self.fairness_weight * self.fairness_loss(logits, mask)
+
+    def fairness_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the self-adaptive fairness loss of the strong views, −H(p̃ / h̃, p̄ / h̄).
+
+        Args:
+            logits: Logits of the strong views, shape (B, K).
+            mask: 1 for clips that count, else 0, shape (B,).
+
+        Source: Wang et al., "FreeMatch", equations 10 to 12.
+        """
+        confident = logits.float().softmax(dim=1)[mask > 0]
+        if not len(confident):
+            return logits.sum() * 0
+        histogram = F.one_hot(confident.argmax(dim=1), logits.shape[1]).float().mean(dim=0)
+        expected = _normalized_ratio(self.mean_probabilities, self.mean_histogram)
+        actual = _normalized_ratio(confident.mean(dim=0), histogram)
+        return (expected * torch.log(actual + 1e-12)).sum()
 
 
-def freematch_fairness(logits: Tensor, keep: Tensor, state: State) -> Tensor:
-    """Return the self-adaptive fairness loss of the strong views, −H(p̃ / h̃, p̄ / h̄).
+@dataclass(eq=False)
+class SoftMatchObjective(FixMatchObjective):
+    """FixMatch with a weight for every pseudo-label instead of a threshold.
+
+    The weight is exp(−(min(p − μ, 0))² / (2σ²)), a Gaussian of the confidence below its mean and 1
+    above it. p is the largest probability after alignment of the classes (p(c) / p̃(c),
+    normalized), μ and σ² are moving averages of its mean and variance.
+
+    Buffers: `mean` (), from 1 / K; `variance` (), from 1; `mean_probabilities` p̃ (K,), from 1 / K.
 
     Args:
-        logits: Of the strong views, shape (B, K).
-        keep: 1 for clips that count, else 0, shape (B,).
-        state: As `freematch_weights` left it.
-
-    Source: Wang et al., "FreeMatch", equations 10 to 12.
-    """
-    kept = logits.float().softmax(dim=1)[keep > 0]
-    if not len(kept):
-        return logits.sum() * 0
-    frequency = F.one_hot(kept.argmax(dim=1), logits.shape[1]).float().mean(dim=0)
-    expected = _normalized(state["probabilities"], state["histogram"])
-    return (expected * torch.log(_normalized(kept.mean(dim=0), frequency) + 1e-12)).sum()
-
-
-def softmatch_weights(logits: Tensor, state: State, momentum: float) -> Tensor:
-    """Weigh a clip by a Gaussian of its confidence below the mean, and by 1 above it.
-
-    exp(−(min(p − μ, 0))² / (2σ²)), p being the largest probability after the classes are aligned
-    (p(c) / p̃(c), normalised), μ and σ² moving averages of its mean (from 1 / K) and variance
-    (from 1).
-
-    Args:
-        logits: Shape (B, K).
-        state: `mean` (), `variance` (), `probabilities` (K,).
-        momentum: Of the moving averages, in [0, 1).
+        threshold_momentum: Momentum of the moving averages, in [0, 1).
 
     Source: Chen et al., "SoftMatch" (arXiv 2301.10921), equations 4 to 8.
     """
-    probabilities = logits.float().softmax(dim=1)
-    uniform = torch.full_like(probabilities[0], 1 / logits.shape[1])
-    mean_of_classes = probabilities.mean(dim=0)
-    classes = _follow(state, "probabilities", mean_of_classes, momentum, uniform)
-    aligned = probabilities * uniform / classes
-    confidence = (aligned / aligned.sum(dim=1, keepdim=True)).max(dim=1).values
-    variance = confidence.var() if len(confidence) > 1 else torch.zeros_like(uniform[0])
-    mean = _follow(state, "mean", confidence.mean(), momentum, uniform[0])
-    variance = _follow(state, "variance", variance, momentum, torch.ones_like(uniform[0]))
-    below = torch.clamp(confidence - mean, max=0)
-    return torch.exp(-below.square() / (2 * variance)).to(logits.dtype)
+
+    threshold_momentum: float = 0.999
+
+    def begin(self, rows: np.ndarray, num_classes: int) -> None:
+        """Start the averages from a uniform distribution."""
+        self.register_buffer("mean", torch.tensor(1 / num_classes))
+        self.register_buffer("variance", torch.tensor(1.0))
+        self.register_buffer("mean_probabilities", torch.full((num_classes,), 1 / num_classes))
+
+    def confidence_mask(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weight of each pseudo-label, in [0, 1]."""
+        probabilities = logits.float().softmax(dim=1)
+        momentum = self.threshold_momentum
+        self.mean_probabilities = _average(
+            self.mean_probabilities, probabilities.mean(dim=0), momentum
+        )
+        uniform = 1 / logits.shape[1]
+        aligned = probabilities * uniform / self.mean_probabilities
+        confidence = (aligned / aligned.sum(dim=1, keepdim=True)).max(dim=1).values
+        variance = confidence.var() if len(confidence) > 1 else torch.zeros_like(self.variance)
+        self.mean = _average(self.mean, confidence.mean(), momentum)
+        self.variance = _average(self.variance, variance, momentum)
+        below = torch.clamp(confidence - self.mean, max=0)
+        return torch.exp(-below.square() / (2 * self.variance)).to(logits.dtype)
 
 
-def _follow(state: State, name: str, value: Tensor, momentum: float, start: Tensor) -> Tensor:
-    """Update a moving average of the state and return it."""
-    before = state.get(name, start).to(value.device)
-    state[name] = momentum * before + (1 - momentum) * value
-    return state[name]
+ADAPTIVE_OBJECTIVES = {
+    "flexmatch": FlexMatchObjective,
+    "freematch": FreeMatchObjective,
+    "softmatch": SoftMatchObjective,
+}
 
 
-def _normalized(probabilities: Tensor, histogram: Tensor) -> Tensor:
+def _average(mean: Tensor, value: Tensor, momentum: float) -> Tensor:
+    return momentum * mean + (1 - momentum) * value
+
+
+def _normalized_ratio(probabilities: Tensor, histogram: Tensor) -> Tensor:
     """Return probabilities / histogram with sum 1; a class that was never predicted counts 0."""
     ratio = torch.where(histogram > 0, probabilities / histogram.clamp(min=1e-12), 0.0)
     return ratio / ratio.sum()

@@ -1,6 +1,6 @@
-"""Starting a run: its checks, its processes, its command line. The loop is in `trainer.py`.
+"""Start of a training run: its checks, its processes, its command line.
 
-Notebook 3 calls `fit`. The same run from a shell, here or on several machines with a shared disk:
+Notebook 3 calls `fit`. From a shell, on this machine or on several with a shared disk:
 
     python -m lib.train.fit params/demo/semi.yaml
     torchrun --nproc-per-node 2 -m lib.train.fit params/paper/ucf101/semi_5percent.yaml
@@ -34,54 +34,33 @@ from lib.runs.distributed import (
 from lib.runs.progress import LogPrinter, check_tensorboard
 from lib.runs.run_dir import RunDir
 from lib.runs.signals import stop_on_signals
-from lib.train import setup, trainer
+from lib.train import run_model
+from lib.train.run_data import load_data, load_soft_targets, make_streams
 from lib.train.schedule import num_micro_batches
+from lib.train.trainer import Trainer
 
 LOCK_WAIT_S = 15.0  # for the processes of a batch that was killed a moment ago
 
 
-def train_worker(world: DistContext, settings: TrainSettings) -> None:
-    """Train one run in each of its processes; the first error is kept in `error.txt`."""
-    run = RunDir(settings.run_dir)
-    try:
-        trainer.Trainer(settings, world).fit()
-    except Exception:
-        if not run.error_path.exists():  # the other processes fail because of the first one
-            text = f"process {world.rank} of {world.world_size}\n{traceback.format_exc()}"
-            _note_error(run, text)
-        raise
-    finally:
-        if world.rank == 0:
-            run.progress_path.unlink(missing_ok=True)
-
-
-def _note_error(run: RunDir, text: str) -> None:
-    with suppress(OSError):  # a full disk may be the error
-        write_text(run.error_path, text + "\n")
-
-
 def fit(settings: TrainSettings) -> RunDir:
-    """Train a run, or continue it, showing a line per validated epoch.
+    """Train a run, or continue it, and print a line per validated epoch.
 
-    Everything is checked before the processes start. A finished run is left as it is, and says so.
-
-    Args:
-        settings: The run.
+    Everything is checked before the processes start. A finished run is left as it is.
 
     Returns:
         The run, with its checkpoints and its log.
 
     Raises:
-        ValueError: If data, lists, boxes, batches or the folder do not fit the settings.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint was saved; the same call
+        ValueError: If data, splits, boxes, batches or the folder do not fit the settings.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint is saved; the same call
             continues.
     """
-    device, num_processes, data = check(settings)
+    device, num_processes, data_digest = check(settings)
     run = RunDir(settings.run_dir)
     is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
     with file_lock(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
         if is_first:
-            run.check_compatible(settings, data)
+            run.check_compatible(settings, data_digest)
             run.start(settings, num_processes)
         step, epoch = run.saved_progress() or (0, 0)
         if epoch >= settings.epochs:
@@ -90,38 +69,21 @@ def fit(settings: TrainSettings) -> RunDir:
         if step:
             print(f"continuing {run.folder} from its last checkpoint")
         with stop_on_signals(run.ask_to_stop, second_interrupts=not is_in_torchrun()) as signals:
-            _train(settings, run, num_processes, device)
-    _raise_asked(run, signals)
-    return run
-
-
-def _raise_asked(run: RunDir, signals: list[int]) -> None:
-    """Pass on a request to end; SIGTERM to a run that is finished has nothing to interrupt."""
+            _launch(settings, run, num_processes, device)
     if signal.SIGINT in signals or (signals and not run.is_finished()):
         print(f"asked to end ({signal.Signals(signals[0]).name}): the same call continues")
         raise KeyboardInterrupt
-
-
-def _train(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
-    printer = LogPrinter(run, settings.epochs)
-    try:
-        launch(train_worker, (settings,), num_processes, device, printer.update)
-    except ChildProcessError as error:  # the other processes failed only because of it
-        _note_error(run, str(error))
-        raise
-    finally:
-        if not is_in_torchrun():  # a process that was killed has left it
-            run.progress_path.unlink(missing_ok=True)
+    return run
 
 
 def check(settings: TrainSettings) -> tuple[str, int, str]:
-    """Check all that can be checked before processes start.
+    """Check everything that can be checked before processes start.
 
     Returns:
-        Device, number of processes, and what tells the data from others.
+        Device, number of processes, digest of the data.
 
     Raises:
-        ValueError: Naming the setting that does not fit.
+        ValueError: Names the setting that does not fit.
     """
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
@@ -131,35 +93,69 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
         warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
     if settings.tensorboard:
         check_tensorboard()
-    data = setup.load_data(settings)
-    list(
-        map(data.labeled.read_split, settings.test_splits)
-    )  # names a wrong one before it is needed
-    setup.make_clip_datasets(settings, data)
-    setup.load_soft_targets(settings, data)
+    data = load_data(settings)
+    for split_name in settings.test_splits:
+        data.labeled.read_split(split_name)
+    make_streams(settings, data)
+    load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
         input_spec(settings.model).check(settings.model, settings.clip_len, crop_size)
-    setup.build_run_model(settings, len(data.labeled.classes))  # names wrong weights
+    run_model.build_run_model(settings, len(data.labeled.classes))  # checks its weights
     check_writable(RunDir(settings.run_dir).folder, "run_dir", "choose another run_dir")
     return device, num_processes, data.digest
 
 
+def _launch(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
+    printer = LogPrinter(run, settings.epochs)
+    try:
+        launch(train_worker, (settings,), num_processes, device, printer.update)
+    except ChildProcessError as error:  # the other processes failed only because of it
+        _write_error(run, str(error))
+        raise
+    finally:
+        if not is_in_torchrun():  # a process that was killed has left it
+            run.progress_path.unlink(missing_ok=True)
+
+
+def train_worker(world: DistContext, settings: TrainSettings) -> None:
+    """Train one run in each of its processes; the first error is kept in `error.txt`."""
+    run = RunDir(settings.run_dir)
+    try:
+        trainer = Trainer(settings, world)
+        if settings.objective == "linear_probe":
+            trainer.fit_probe()
+        else:
+            trainer.fit()
+    except Exception:
+        if not run.error_path.exists():  # the other processes fail because of the first one
+            process = f"process {world.rank} of {world.world_size}"
+            _write_error(run, f"{process}\n{traceback.format_exc()}")
+        raise
+    finally:
+        if world.rank == 0:
+            run.progress_path.unlink(missing_ok=True)
+
+
+def _write_error(run: RunDir, text: str) -> None:
+    with suppress(OSError):  # a full disk may be the error
+        write_text(run.error_path, text + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the run of some YAML files, alone or as one process of torchrun; the exit status."""
+    """Train the run of YAML files, alone or as one process of torchrun; return the exit status."""
     parser = argparse.ArgumentParser(prog="lib.train.fit", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "files", nargs="+", type=Path, help="run file, whose recipes apply; a later file overrides"
     )
-    files = parser.parse_args(arguments).files
     try:
-        run = fit(read_settings(files))
+        run = fit(read_settings(parser.parse_args(arguments).files))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    if is_in_torchrun() and os.environ["RANK"] != "0":  # rank 0 saves, perhaps a moment later
+    if is_in_torchrun() and os.environ["RANK"] != "0":  # rank 0 may save a moment later
         return 0
     return 0 if run.is_finished() else 1
 

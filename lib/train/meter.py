@@ -1,4 +1,4 @@
-"""What a run logs of its steps: exact means over clips and processes, and memory."""
+"""Log entries of an epoch: exact means over clips and processes, time and memory."""
 
 import resource
 import sys
@@ -13,10 +13,10 @@ from lib.runs.distributed import DistContext
 
 
 class Meter:
-    """Adds up the statistics of an epoch's steps; the means over all processes are exact.
+    """Sums of the statistics of an epoch's steps; the means over all processes are exact.
 
     Attributes:
-        sums: Name -> (sum, count); an update makes new tensors.
+        sums: Name -> (sum, count).
         clips: Clips of these steps, over all processes.
     """
 
@@ -26,21 +26,23 @@ class Meter:
         self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def seconds(self) -> float:
-        """Return the time since the epoch began, without that between a stop and its end."""
+        """Return the training time since the epoch began, without pauses between two starts."""
         return self._seconds_before + time.perf_counter() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint within the epoch must hold."""
+        """Return the content for a checkpoint within the epoch."""
         sums = {name: value.cpu() for name, value in self.sums.items()}
         return {"sums": sums, "clips": self.clips, "seconds": self.seconds()}
 
-    def load(self, states: list[dict[str, Any]], device: torch.device, is_counted: bool) -> None:
-        """Go on from the sums of one or of several processes.
+    def load(
+        self, states: list[dict[str, Any]], device: torch.device, is_counted: bool = True
+    ) -> None:
+        """Continue with the sums of one or of several processes.
 
         Args:
-            states: Their `state_dict()`.
-            device: Where the steps are computed.
-            is_counted: Whether this process counts them; if not, it knows their names alone.
+            states: The `state_dict()` of each.
+            device: Device of the sums.
+            is_counted: False to register only the names, in a process that does not hold the sums.
         """
         for state in states:
             sums = {name: value.to(device) for name, value in state["sums"].items()}
@@ -48,17 +50,17 @@ class Meter:
             self.clips, self._seconds_before = state["clips"], state["seconds"]
 
     def update(self, stats: Mapping[str, Iterable[Tensor]], is_counted: bool = True) -> None:
-        """Add (sum, count) per name; or, of a step that was left out, only know the names."""
+        """Add (sum, count) per name, or zeros for a step that was skipped."""
         for name, pair in stats.items():
             value = torch.stack([part.float() for part in pair])
-            value = value if is_counted else value.new_zeros(2)
+            value = value if is_counted else torch.zeros_like(value)
             self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
 
     def means(self, world: DistContext) -> dict[str, float | None]:
         """Return sum / count per name over all processes; None where nothing was counted."""
         if not self.sums:
             return {}
-        sums = [value.to(world.device) for value in self.sums.values()]  # some are counted on a CPU
+        sums = [value.to(world.device) for value in self.sums.values()]  # a probe's are on the CPU
         table = world.all_reduce(torch.stack(sums)).cpu().tolist()
         return {
             name: total / count if count else None
@@ -67,7 +69,7 @@ class Meter:
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """Return the most memory of this process so far, MB: of its GPU, or without one of its own."""
+    """Return the peak memory of this process in MB: of its GPU, else of the process itself."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere

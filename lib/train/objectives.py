@@ -1,194 +1,254 @@
-"""What a network is trained to minimise: one object per training mode.
+"""Objectives: the loss of a training step, one class per training mode.
 
-| mode | labelled view | scene on labelled | objective |
+| mode | labeled view | scene augmentation of labeled clips | objective |
 |---|---|---|---|
 | supervised | weak | 0 | `SupervisedObjective` |
 | strongly augmented supervised | strong | p | `SupervisedObjective` |
 | semi-supervised | weak | 0 | `FixMatchObjective`, `UDAObjective` |
-| cross-data-set semi-supervised | strong | p | the same, unlabelled clips of another data set |
+| cross-data-set semi-supervised | strong | p | the same, unlabeled clips of another data set |
 
-`OBJECTIVES` is the one place that names them.
+`lib.train.adaptive` has objectives beyond the paper.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib import registry
 from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips, SceneAugmentation, mix_targets
-from lib.train import adaptive, losses
-from lib.train.step import ClipTensors, StepLoss, labeled_stats, mean_of, unlabeled_stats
+from lib.config import TrainSettings
 
+Stats = dict[str, tuple[Tensor, Tensor]]  # log entries, name -> (sum, count)
 ACTOR_CUTMIX = SCENE_AUGMENTATIONS["actor_cutmix"]
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What all objectives share: tensors that they keep from step to step.
+class ClipTensors(NamedTuple):
+    """A batch of normalized clips on the device.
 
     Attributes:
-        state: Name -> tensor. It is part of a run's checkpoint, for each process its own, and
-            continues with the run; after that its tensors are on the CPU.
-        uses_unlabeled: Whether it needs unlabelled clips.
+        weak: Weak views, shape (B, C, T, H, W); None where only strong ones are used.
+        strong: Strong views, same shape, or None.
+        person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), or None.
+        targets: One-hot labels, shape (B, K); zeros where the class is unknown. Unlabeled clips
+            have them for the log only.
+        imagenet_targets: ImageNet probabilities to distill, shape (B, 1000), or None.
+        soft_targets: Class probabilities of another model, shape (B, K), or None.
+        row: Index row of each video, shape (B,), or None.
     """
 
-    uses_unlabeled: ClassVar[bool] = True
-    state: dict[str, Tensor] = field(default_factory=dict, kw_only=True, compare=False)
-
-    def begin(self, rows: np.ndarray) -> None:
-        """Prepare the state for a run on videos (index rows, shape (N,)) of which clips come."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return a copy of the state, on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self.state.items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue with a state."""
-        self.state.update({name: value.clone() for name, value in state.items()})
+    weak: Tensor | None
+    strong: Tensor | None
+    person_mask: Tensor | None
+    targets: Tensor
+    imagenet_targets: Tensor | None = None
+    soft_targets: Tensor | None = None
+    row: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class SupervisedObjective(Objective):
-    """Cross-entropy with the labels.
+class ObjectiveOutput(NamedTuple):
+    """The loss to minimize, a scalar, and the log entries of a batch."""
+
+    loss: Tensor
+    stats: Stats
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each clip with soft targets.
 
     Args:
-        view: View of the clips that is learned from, `weak` or `strong`.
-        scene_p: Probability of the scene augmentation of a batch, in [0, 1].
+        logits: Shape (B, K).
+        targets: Class probabilities, shape (B, K).
+
+    Returns:
+        Shape (B,), at least 0.
+    """
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+# --- Objectives -----------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class SupervisedObjective(nn.Module):
+    """Cross-entropy with the labels.
+
+    An objective is a module: its buffers are its state, which is part of a run's checkpoint, for
+    each process its own. Fields with the name of a setting are filled from it.
+
+    Args:
+        labeled_view: View of the labeled clips, `weak` or `strong`.
+        labeled_scene_p: Probability of the scene augmentation of a labeled batch, in [0, 1].
         scene: The scene augmentation.
 
-    Source: Zou et al., section 3.1 (labelled loss) and 4.2 (strongly augmented supervised).
+    Source: Zou et al., section 3.1 (labeled loss) and 4.2 (strongly augmented supervised).
     """
 
-    uses_unlabeled = False
-    view: str = "weak"
-    scene_p: float = 0.0
+    uses_unlabeled: ClassVar[bool] = False
+    labeled_view: str = "weak"
+    labeled_scene_p: float = 0.0
     scene: SceneAugmentation = ACTOR_CUTMIX
 
-    def mix(
-        self, labeled: ClipTensors, unlabeled: None, generator: torch.Generator
-    ) -> tuple[MixedClips, None]:
-        """Return the labelled clips as the network is fed them; `unlabeled` is not used."""
-        return _mix(labeled, self.view, self.scene, self.scene_p, generator), None
+    def __post_init__(self) -> None:
+        """Initialize the module."""
+        super().__init__()
 
-    def __call__(
+    def begin(self, rows: np.ndarray, num_classes: int) -> None:
+        """Register the buffers at the start of a run.
+
+        Args:
+            rows: Index rows of the videos whose pass is an epoch, shape (N,).
+            num_classes: K.
+        """
+
+    def mix_labeled(self, labeled: ClipTensors, generator: torch.Generator) -> MixedClips:
+        """Apply the scene augmentation, if drawn, to the labeled clips."""
+        view = labeled.strong if self.labeled_view == "strong" else labeled.weak
+        drawn = self.scene.draw(self.labeled_scene_p, generator)
+        return self.scene.apply(labeled.weak, view, labeled.person_mask, drawn)
+
+    def forward(
         self,
         model: nn.Module,
         labeled: ClipTensors,
-        unlabeled: None,
+        unlabeled: ClipTensors | None,
         generator: torch.Generator,
-        average: nn.Module | None = None,
-    ) -> StepLoss:
-        """Return the loss of one batch; `unlabeled` and `average` are not used."""
-        mixed, _ = self.mix(labeled, None, generator)
-        targets = mix_targets(labeled.targets, mixed.partner, mixed.label_weight)
-        logits = model(mixed.clips)
-        loss = losses.soft_cross_entropy(logits, targets).mean()
+        teacher: nn.Module | None = None,
+        unlabeled_weight: float = 1.0,
+    ) -> ObjectiveOutput:
+        """Return the loss of one labeled and one unlabeled batch.
+
+        Args:
+            model: The network.
+            labeled: Labeled clips.
+            unlabeled: Unlabeled clips; not used by a supervised objective.
+            generator: Generator of the scene augmentation.
+            teacher: Network that gives the pseudo-labels (EMA); None for `model` itself.
+            unlabeled_weight: Weight λ of the unlabeled loss at this step, at least 0.
+        """
+        x_l = self.mix_labeled(labeled, generator)
+        logits = model(x_l.clips)
+        loss = _labeled_loss(logits, labeled.targets, x_l)
         stats = {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, labeled.targets)
-        return StepLoss(loss, stats)
+        return ObjectiveOutput(loss, stats)
 
 
-@dataclass(frozen=True)
-class FixMatchObjective(Objective):
-    """Labelled loss, and agreement of the strong view with confident hard pseudo-labels.
+@dataclass(eq=False)
+class FixMatchObjective(SupervisedObjective):
+    """Labeled loss, and agreement of the strong view with confident hard pseudo-labels.
 
-    Labelled, weak and strong clips go through the network in one pass, so that batch norm sees them
+    Labeled, weak and strong clips go through the network in one pass, so that batch norm sees them
     together. Gradients do not flow into the pseudo-labels.
 
     Args:
-        labeled: The labelled loss.
-        confidence_threshold: Pseudo-labels below it do not count, in (0, 1].
-        unlabeled_weight: Weight of the unlabelled loss, at least 0.
-        scene_p: Probability of the scene augmentation of an unlabelled batch, in [0, 1].
-        scene: The scene augmentation.
+        confidence_threshold: Pseudo-labels below it are masked out, in (0, 1].
+        unlabeled_scene_p: Probability of the scene augmentation of an unlabeled batch, in [0, 1].
         distillation_weight: Weight of the ImageNet distillation on the weak views; 0 for none.
         soft_target_weight: Weight of another model's class probabilities in the pseudo-labels, in
             [0, 1], where the clips have them.
-        joint_forward: Whether weak clips are in that pass; if not, they follow it, without any.
+        joint_forward: True if weak clips are in that pass, False if they follow it in another.
 
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
     """
 
-    labeled: SupervisedObjective = field(default_factory=SupervisedObjective)
+    uses_unlabeled: ClassVar[bool] = True
     confidence_threshold: float = 0.95
-    unlabeled_weight: float = 1.0
-    scene_p: float = 0.5
-    scene: SceneAugmentation = ACTOR_CUTMIX
+    unlabeled_scene_p: float = 0.5
     distillation_weight: float = 0.0
     soft_target_weight: float = 0.5
     joint_forward: bool = True
 
-    def mix(
-        self, labeled: ClipTensors, unlabeled: ClipTensors, generator: torch.Generator
-    ) -> tuple[MixedClips, MixedClips]:
-        """Return the labelled and the strong unlabelled clips as the network is fed them."""
-        own, _ = self.labeled.mix(labeled, None, generator)
-        return own, _mix(unlabeled, "strong", self.scene, self.scene_p, generator)
+    def mix_unlabeled(self, unlabeled: ClipTensors, generator: torch.Generator) -> MixedClips:
+        """Apply the scene augmentation, if drawn, to the strong views of the unlabeled clips."""
+        drawn = self.scene.draw(self.unlabeled_scene_p, generator)
+        return self.scene.apply(unlabeled.weak, unlabeled.strong, unlabeled.person_mask, drawn)
 
-    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the weights (B,), 0 to 1, of pseudo-labels from the weak views' logits (B, K)."""
-        return losses.confident(logits, self.confidence_threshold)
+    def confidence_mask(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the weight of each pseudo-label: 1 if its probability reaches the threshold.
+
+        Args:
+            logits: Logits of the weak views, shape (B, K).
+            rows: Index row of each clip's video, shape (B,), or None.
+
+        Returns:
+            Shape (B,), values in [0, 1].
+
+        Source: Zou et al., section 3.1; Sohn et al., FixMatch, equation 4.
+        """
+        confidence = logits.softmax(dim=1).max(dim=1).values
+        return (confidence >= self.confidence_threshold).to(logits.dtype)
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
-        """Return the targets (B, K) that the weak views' logits (B, K) give."""
-        return losses.hard_targets(logits)
+        """Return the predicted class as one-hot probabilities (B, K) for logits (B, K).
 
-    def consistency(self, logits: Tensor, targets: Tensor, keep: Tensor) -> Tensor:
-        """Return the unlabelled loss of the strong views."""
-        return losses.fixmatch_loss(logits, targets, keep)
+        Source: Sohn et al., FixMatch, equation 4.
+        """
+        return F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
 
-    def __call__(
+    def unlabeled_loss(self, logits: Tensor, pseudo_labels: Tensor, mask: Tensor) -> Tensor:
+        """Return mean(mask · CE) over all unlabeled clips, confident or not.
+
+        Args:
+            logits: Logits of the strong views, shape (B, K).
+            pseudo_labels: Shape (B, K).
+            mask: Weight of each clip, shape (B,).
+
+        Source: Sohn et al., FixMatch, equation 4.
+        """
+        return (mask * soft_cross_entropy(logits, pseudo_labels)).mean()
+
+    def forward(
         self,
         model: nn.Module,
         labeled: ClipTensors,
         unlabeled: ClipTensors,
         generator: torch.Generator,
-        average: nn.Module | None = None,
-    ) -> StepLoss:
-        """Return the loss of one labelled and one unlabelled batch.
-
-        Args:
-            model: The network.
-            labeled: Labelled clips.
-            unlabeled: Unlabelled clips.
-            generator: For the scene augmentation.
-            average: The network that gives the pseudo-labels; None for `model` itself.
-        """
-        own, strong = self.mix(labeled, unlabeled, generator)
-        together = [own.clips, *[unlabeled.weak] * self.joint_forward, strong.clips]
-        everything, parts = torch.cat(together), list(map(len, together))
+        teacher: nn.Module | None = None,
+        unlabeled_weight: float = 1.0,
+    ) -> ObjectiveOutput:
+        """Return the loss of one labeled and one unlabeled batch; arguments as above."""
+        x_l = self.mix_labeled(labeled, generator)
+        x_s = self.mix_unlabeled(unlabeled, generator)
+        inputs = [x_l.clips, x_s.clips]
+        if self.joint_forward:
+            inputs.insert(1, unlabeled.weak)
+        sizes = [len(clips) for clips in inputs]
         if self.distillation_weight:
-            logits, teacher_logits = model(everything, with_teacher=True)
+            logits, imagenet_logits = model(torch.cat(inputs), with_teacher=True)
         else:
-            logits = model(everything)
-        labeled_logits, *weak_logits, strong_logits = logits.split(parts)
+            logits = model(torch.cat(inputs))
+        logits_l, *logits_w, logits_s = logits.split(sizes)
 
-        targets = mix_targets(labeled.targets, own.partner, own.label_weight)
-        labeled_loss = losses.soft_cross_entropy(labeled_logits, targets).mean()
         with torch.no_grad():
-            if average is not None or not weak_logits:
-                weak_logits = [(model if average is None else average)(unlabeled.weak)]
-            keep = self.confident(weak_logits[0], unlabeled.row)
-            pseudo = self.pseudo_labels(weak_logits[0])
-            if unlabeled.soft is not None:
-                pseudo = pseudo.lerp(unlabeled.soft.to(pseudo), self.soft_target_weight)
-            pseudo = mix_targets(pseudo, strong.partner, strong.label_weight)
-        unlabeled_loss = self.consistency(strong_logits, pseudo, keep)
-        loss = labeled_loss + self.unlabeled_weight * unlabeled_loss
-        stats = labeled_stats(labeled_loss, labeled_logits, labeled.targets)
-        stats |= unlabeled_stats(unlabeled_loss, weak_logits[0], keep, unlabeled.targets)
+            if self.joint_forward and teacher is None:
+                logits_w = logits_w[0]
+            else:
+                logits_w = (model if teacher is None else teacher)(unlabeled.weak)
+            mask = self.confidence_mask(logits_w, unlabeled.row)
+            targets = self.pseudo_labels(logits_w)
+            if unlabeled.soft_targets is not None:
+                targets = targets.lerp(unlabeled.soft_targets.to(targets), self.soft_target_weight)
+            targets = mix_targets(targets, x_s.partner, x_s.label_weight)
+
+        labeled_loss = _labeled_loss(logits_l, labeled.targets, x_l)
+        unlabeled_loss = self.unlabeled_loss(logits_s, targets, mask)
+        loss = labeled_loss + unlabeled_weight * unlabeled_loss
+        stats = labeled_stats(labeled_loss, logits_l, labeled.targets)
+        stats |= _unlabeled_stats(unlabeled_loss, logits_w, mask, unlabeled.targets)
         if self.distillation_weight:
-            weak_teacher_logits = teacher_logits.split(parts)[1]
-            distillation = losses.soft_cross_entropy(weak_teacher_logits, unlabeled.teacher).mean()
+            imagenet_logits_w = imagenet_logits.split(sizes)[1]
+            distillation = soft_cross_entropy(imagenet_logits_w, unlabeled.imagenet_targets).mean()
             loss = loss + self.distillation_weight * distillation
             stats["loss/distillation"] = mean_of(distillation)
-        return StepLoss(loss, {"loss/total": mean_of(loss)} | stats)
+        return ObjectiveOutput(loss, {"loss/total": mean_of(loss)} | stats)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class UDAObjective(FixMatchObjective):
-    """As FixMatch, with sharpened soft pseudo-labels and a mean over the confident clips.
+    """FixMatch with sharpened soft pseudo-labels and a mean over the confident clips.
 
     Args:
         temperature: Sharpening temperature of the pseudo-labels, above 0.
@@ -200,79 +260,63 @@ class UDAObjective(FixMatchObjective):
     temperature: float = 0.4
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
-        """Return the targets (B, K) that the weak views' logits (B, K) give."""
-        return losses.sharpened_targets(logits, self.temperature)
+        """Return softmax(logits / temperature), shape (B, K).
 
-    def consistency(self, logits: Tensor, targets: Tensor, keep: Tensor) -> Tensor:
-        """Return the unlabelled loss of the strong views."""
-        return losses.uda_loss(logits, targets, keep)
+        Source: Xie et al., UDA, section 3.2 (training signal with a sharpening temperature).
+        """
+        return (logits / self.temperature).softmax(dim=1)
 
+    def unlabeled_loss(self, logits: Tensor, pseudo_labels: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean of CE over the confident clips, 0 if there is none.
 
-@dataclass(frozen=True)
-class FlexMatchObjective(FixMatchObjective):
-    """As FixMatch, with a lower threshold for classes that are learned slowly."""
-
-    def begin(self, rows: np.ndarray) -> None:
-        """Count every video of the run as not confident yet."""
-        selected = torch.full((int(rows.max()) + 1,), adaptive.NOT_LISTED)
-        selected[torch.from_numpy(np.asarray(rows))] = adaptive.UNSEEN
-        self.state["selected"] = selected
-
-    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the weights (B,) of the pseudo-labels."""
-        return adaptive.flexmatch_weights(logits, rows, self.state, self.confidence_threshold)
+        Source: Xie et al., UDA, section 3.2.
+        """
+        losses = mask * soft_cross_entropy(logits, pseudo_labels)
+        return losses.sum() / torch.clamp(mask.sum(), min=1)
 
 
-@dataclass(frozen=True)
-class FreeMatchObjective(FixMatchObjective):
-    """As FixMatch, with thresholds that follow the confidence, and a fairness loss.
-
-    Args:
-        threshold_momentum: Of the moving averages, in [0, 1).
-        fairness_weight: Weight of the fairness loss within the unlabelled loss.
-    """
-
-    threshold_momentum: float = 0.999
-    fairness_weight: float = 0.01
-
-    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the weights (B,) of the pseudo-labels."""
-        return adaptive.freematch_weights(logits, self.state, self.threshold_momentum)
-
-    def consistency(self, logits: Tensor, targets: Tensor, keep: Tensor) -> Tensor:
-        """Return the unlabelled loss of the strong views."""
-        fairness = adaptive.freematch_fairness(logits, keep, self.state)
-        return super().consistency(logits, targets, keep) + self.fairness_weight * fairness
-
-
-@dataclass(frozen=True)
-class SoftMatchObjective(FixMatchObjective):
-    """As FixMatch, with a weight for every pseudo-label instead of a threshold.
-
-    Args:
-        threshold_momentum: Of the moving averages, in [0, 1).
-    """
-
-    threshold_momentum: float = 0.999
-
-    def confident(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the weights (B,) of the pseudo-labels."""
-        return adaptive.softmatch_weights(logits, self.state, self.threshold_momentum)
-
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "linear_probe": SupervisedObjective,  # of the head alone, at its minimum: `probe.py`
+OBJECTIVES: dict[str, type[SupervisedObjective]] = {
+    "linear_probe": SupervisedObjective,  # minimized over the head alone (lib.train.linear_probe)
     "supervised": SupervisedObjective,
     "fixmatch": FixMatchObjective,
     "uda": UDAObjective,
-    "flexmatch": FlexMatchObjective,
-    "freematch": FreeMatchObjective,
-    "softmatch": SoftMatchObjective,
 }
 
 
-def _mix(
-    batch: ClipTensors, view: str, scene: SceneAugmentation, p: float, generator: torch.Generator
-) -> MixedClips:
-    drawn = scene.draw(p, generator)
-    return scene.apply(batch.weak, getattr(batch, view), batch.person_mask, drawn)
+def make_objective(settings: TrainSettings) -> SupervisedObjective:
+    """Return the objective of a run; its fields with the name of a setting are filled from it."""
+    kind = registry.objectives()[settings.objective]
+    names = {field.name for field in fields(kind)} & TrainSettings.model_fields.keys()
+    values = {name: getattr(settings, name) for name in names}
+    return kind(scene=SCENE_AUGMENTATIONS[settings.scene_augmentation], **values)
+
+
+# --- Log entries ----------------------------------------------------------------------------------
+
+
+def mean_of(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a mean as (sum, count) of one batch."""
+    return value.detach(), torch.ones_like(value)
+
+
+def _labeled_loss(logits: Tensor, targets: Tensor, mixed: MixedClips) -> Tensor:
+    targets = mix_targets(targets, mixed.partner, mixed.label_weight)
+    return soft_cross_entropy(logits, targets).mean()
+
+
+def labeled_stats(loss: Tensor, logits: Tensor, targets: Tensor) -> Stats:
+    """Return loss and accuracy; `targets` are the labels before mixing."""
+    correct = (logits.argmax(dim=1) == targets.argmax(dim=1)).to(loss.dtype)
+    count = torch.full_like(loss, len(logits)).detach()
+    return {"loss/labeled": mean_of(loss), "train/top1_clip": (correct.sum(), count)}
+
+
+def _unlabeled_stats(loss: Tensor, logits_w: Tensor, mask: Tensor, targets: Tensor) -> Stats:
+    """Return loss, mask rate and accuracy, the latter over the clips of a known class."""
+    known = targets.sum(dim=1) * mask
+    correct = (logits_w.argmax(dim=1) == targets.argmax(dim=1)).to(mask.dtype)
+    return {
+        "loss/unlabeled": mean_of(loss),
+        "ssl/mask_rate": (mask.sum(), torch.full_like(loss, len(mask)).detach()),
+        "ssl/pseudo_label_accuracy": ((correct * known).sum(), known.sum()),
+    }

@@ -1,4 +1,4 @@
-"""Scoring videos: their views, the fusion of the views, the metrics."""
+"""Scores of videos: views, their fusion, metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from lib.augment.views import EvalTransform
+from lib.config import TrainSettings
 from lib.data.clip_sampling import uniform_clip_indices
 from lib.data.dataloader import make_loader
 from lib.data.dataset import VideoDataset
@@ -20,14 +21,14 @@ from lib.runs.distributed import DistContext
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """How a video is tested.
+    """Views of a video in a test, and their fusion.
 
     Attributes:
         num_clips: Evenly spaced clips per video.
         clip_len: Frames in a clip.
-        frame_interval: Distance of neighbouring frames, in frames.
-        crops: Size of the frames, and the crops of a clip.
-        fusion: What is averaged over the views: `scores` (logits) or `probabilities`.
+        frame_interval: Distance between neighboring frames, in frames.
+        crops: Size of the frames and crops of a clip.
+        fusion: Quantity that is averaged over the views, `logits` or `probabilities`.
 
     Source: Zou et al., section 4.1: 10 clips × 3 crops of 256; 1 × 1 of 224 in validation.
     """
@@ -39,13 +40,38 @@ class EvalProtocol:
     fusion: Literal["logits", "probabilities"] = "logits"
 
 
+def val_protocol(settings: TrainSettings) -> EvalProtocol:
+    """Return the protocol of validation: one center clip, one center crop."""
+    crops = EvalTransform(settings.short_side, settings.crop_size, num_crops=1)
+    return EvalProtocol(1, settings.clip_len, settings.frame_interval, crops)
+
+
+def test_protocol(settings: TrainSettings) -> EvalProtocol:
+    """Return the protocol of the final test (`test_*`)."""
+    s = settings
+    crops = EvalTransform(s.short_side, s.test_crop_size, s.test_num_crops)
+    return EvalProtocol(s.test_num_clips, s.clip_len, s.frame_interval, crops, s.test_average)
+
+
 class VideoViews(Dataset):
-    """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops."""
+    """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops.
+
+    Args:
+        dataset: The prepared data set.
+        rows: Index rows of the videos, shape (N,).
+        protocol: The views and their fusion.
+        frame_cache_mb: Size of the cache of decoded frames, megabytes; 0 for none.
+    """
 
     def __init__(
-        self, dataset: VideoDataset, rows: np.ndarray, protocol: EvalProtocol, reader: FrameReader
+        self,
+        dataset: VideoDataset,
+        rows: np.ndarray,
+        protocol: EvalProtocol,
+        frame_cache_mb: float = 0,
     ):
-        self.dataset, self.rows, self.protocol, self.reader = dataset, rows, protocol, reader
+        self.dataset, self.rows, self.protocol = dataset, rows, protocol
+        self.reader = FrameReader(dataset, frame_cache_mb)
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -56,18 +82,18 @@ class VideoViews(Dataset):
         p = self.protocol
         record = self.dataset.record(self.rows[position])
         indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
-        wanted, positions = np.unique(indices, return_inverse=True)
-        frames = self.reader.read(record, wanted)
+        unique, positions = np.unique(indices, return_inverse=True)
+        frames = self.reader.read(record, unique)
         return p.crops.views(frames, positions.reshape(indices.shape))
 
 
 def _stack(videos: list[Tensor]) -> Tensor:
-    """Make a batch of the views of videos; one video, with its many views, is not copied."""
+    """Stack the views of videos; those of a single video are not copied."""
     return torch.stack(videos) if len(videos) > 1 else videos[0][None]
 
 
 def fuse(logits: Tensor, fusion: str) -> Tensor:
-    """Average over views: (videos, views, K) -> (videos, K), of scores or of probabilities."""
+    """Average logits or probabilities over views: (videos, views, K) -> (videos, K)."""
     return (logits.softmax(dim=-1) if fusion == "probabilities" else logits).mean(dim=1)
 
 
@@ -75,40 +101,34 @@ def fuse(logits: Tensor, fusion: str) -> Tensor:
 def score_videos(
     model: nn.Module,
     normalize: nn.Module,
-    dataset: VideoDataset,
-    rows: np.ndarray,
-    protocol: EvalProtocol,
+    views: VideoViews,
     world: DistContext,
     *,
     batch_clips: int = 32,
     num_workers: int = 0,
     precision: str = "fp32",
-    reader: FrameReader | None = None,
-    progress: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], None] = lambda num_videos: None,
 ) -> np.ndarray:
-    """Score videos, shared among the processes; no video is scored twice.
+    """Score videos, divided among the processes; no video is scored twice.
 
     Args:
         model: Clips (B, 3, T, H, W) -> logits (B, K); put into evaluation mode and back.
-        normalize: uint8 clips (B, T, 3, H, W) -> normalised (B, 3, T, H, W).
-        dataset: The prepared data set.
-        rows: Index rows of the videos, shape (N,).
-        protocol: The views and their fusion.
+        normalize: uint8 clips (B, T, 3, H, W) -> normalized (B, 3, T, H, W).
+        views: The videos, N of them, and their views.
         world: The processes; each returns all scores.
-        batch_clips: Views in one forward pass, of several videos or of a part of one.
+        batch_clips: Views in one forward pass.
         num_workers: Loader processes.
-        precision: Of the forward pass: `fp32`, `bf16` or `fp16`.
-        reader: Reads the frames; None makes one without a cache.
-        progress: Called with the number of videos after each batch of this process.
+        precision: Precision of the forward pass, `fp32`, `bf16` or `fp16`.
+        on_batch: Called with the number of videos after each batch of this process.
 
     Returns:
-        Fused scores, shape (N, K), float32, in the order of `rows`.
+        Fused scores, shape (N, K), float32.
     """
     was_training = model.training
     model.eval()
-    mine = rows[world.rank :: world.world_size]
+    protocol = views.protocol
     batches = make_loader(
-        VideoViews(dataset, mine, protocol, reader or FrameReader()),
+        Subset(views, range(world.rank, len(views), world.world_size)),
         num_workers,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.crops.num_crops)),
         collate_fn=_stack,
@@ -121,22 +141,22 @@ def score_videos(
         with autocast(world.device, precision):
             logits = torch.cat([model(part).float() for part in clips])
         scores.append(fuse(logits.unflatten(0, batch.shape[:2]), protocol.fusion).cpu())
-        progress(len(batch))
+        on_batch(len(batch))
     model.train(was_training)
     parts = world.all_gather(torch.cat(scores).numpy() if scores else None)
     num_classes = max(part.shape[1] for part in parts if part is not None)
-    everything = np.empty((len(rows), num_classes), dtype=np.float32)
+    all_scores = np.empty((len(views), num_classes), dtype=np.float32)
     for rank, part in enumerate(parts):
         if part is not None:
-            everything[rank :: world.world_size] = part
-    return everything
+            all_scores[rank :: world.world_size] = part
+    return all_scores
 
 
 def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return top-1, top-5 and mean class accuracy, in percent.
 
     A video counts for top-k if fewer than k other classes score at least as high as its own, so
-    that neither ties nor NaN ever help. Classes without a video do not count in the mean over
+    that ties and NaN count as errors. Classes without a video are left out of the mean over
     classes.
 
     Args:

@@ -1,218 +1,335 @@
-"""The one training loop: steps, epochs, validation, checkpoints."""
+"""The training loop: its state, its steps, validation and checkpoints.
 
-import functools
+A run continues bit for bit from its newest checkpoint, which may be of any step. After an error the
+steps since that checkpoint are trained again: nothing is saved after a step that failed.
+"""
+
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from lib.config import TrainSettings
 from lib.data.clip_dataset import ClipBatch, make_generator
 from lib.data.dataset import VideoDataset
-from lib.data.video_reader import FrameReader
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
 from lib.runs.progress import EventWriter, ProgressFile
 from lib.runs.run_dir import RunDir
-from lib.train import resume, setup
-from lib.train.batch_norm import average_buffers, for_processes
-from lib.train.ema import Average
+from lib.train import run_model
 from lib.train.linear_probe import fit_head
 from lib.train.meter import Meter, peak_memory_mb
-from lib.train.non_finite import MicroStep, are_finite, describe
-from lib.train.objectives import Objective
-from lib.train.schedule import at_step, count_steps, learning_rate, num_micro_batches
-from lib.train.scoring import metrics, score_videos
-from lib.train.streams import paired_batches
+from lib.train.objectives import ObjectiveOutput, Stats, SupervisedObjective, make_objective
+from lib.train.run_data import (
+    DROPOUT,
+    MIXING,
+    Stream,
+    load_data,
+    load_soft_targets,
+    make_streams,
+    to_device,
+)
+from lib.train.schedule import count_steps, learning_rate, num_micro_batches, ramp_up
+from lib.train.scoring import VideoViews, metrics, score_videos, val_protocol
 
 STOP_CHECK_STEPS = 20
-MAX_UNSAVED_S = 60  # when a validation begins, in which nothing is saved
-MIN_SCALE = 1.0  # of fp16's gradient scaler, which begins at 65,536 and halves
-ALONE = DistContext(0, 1, torch.device("cpu"))  # means over one process's own steps
+MAX_UNSAVED_S = 60  # at the start of a validation, during which nothing is saved
+MIN_SCALE = 1.0  # of fp16's gradient scaler, which starts at 65,536 and halves
+MAX_NAMES = 12  # videos in an error message
+ALONE = DistContext(0, 1, torch.device("cpu"))  # for means over the steps of one process
+
+Pair = tuple[ClipBatch, ClipBatch | None]  # labeled and unlabeled micro-batch
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, and that a checkpoint holds.
+
+    Attributes:
+        model: The network.
+        ema: Its moving average, or None.
+        optimizer: The optimizer.
+        scaler: Gradient scaler of fp16.
+        objective: The objective; its buffers are its state.
+        meter: Sums for the log entry of the epoch in progress.
+        step: Optimizer steps made.
+        epoch: Epochs that are in the log.
+        best_top1: Best validation accuracy, percent.
+        seconds: Training time of the epochs in the log.
+    """
+
+    model: nn.Module
+    ema: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    objective: SupervisedObjective
+    meter: Meter = field(default_factory=Meter)
+    step: int = 0
+    epoch: int = 0
+    best_top1: float = -1.0
+    seconds: float = 0.0
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The network that is tested: the EMA if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def update_ema(self) -> None:
+        """Move the EMA by one step."""
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that all processes share."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": {} if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "best_top1": self.best_top1,
+            "seconds": self.seconds,
+        }
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """Return the state of this process alone: buffers, objective, sums for the log."""
+        return {
+            "buffers": {name: value.cpu() for name, value in self.model.named_buffers()},
+            "objective": {name: value.cpu() for name, value in self.objective.state_dict().items()},
+            "meter": self.meter.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], world: DistContext) -> None:
+        """Restore a checkpoint.
+
+        If it is of another number of processes, each takes the objective of one of them, the
+        buffers of the first one, and the sums for the log are those of all, held by rank 0.
+
+        Args:
+            state: `state_dict()`, with the `rank_state_dict()` of every process as `ranks`.
+            world: The processes now.
+        """
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in ("step", "epoch", "best_top1", "seconds"):
+            setattr(self, name, state[name])
+        ranks = state["ranks"]
+        own = ranks[world.rank % len(ranks)]
+        self.objective.load_state_dict(own["objective"])
+        if len(ranks) == world.world_size:
+            for network in (self.model, self.eval_model):
+                network.load_state_dict(own["buffers"], strict=False)
+            self.meter.load([own["meter"]], world.device)
+        else:
+            meters = [rank["meter"] for rank in ranks]
+            self.meter.load(meters, world.device, is_counted=world.rank == 0)
 
 
 class Trainer:
-    """One process of a run.
-
-    Args:
-        settings: The run.
-        world: The processes.
-    """
+    """One process of a run."""
 
     def __init__(self, settings: TrainSettings, world: DistContext):
         self.settings, self.world = settings, world
         set_kernels(settings.cudnn_benchmark, settings.tf32)
         self.run = RunDir(settings.run_dir)
-        self.data = setup.load_data(settings)
-        self.objective = setup.make_objective(settings)
-        self.objective.begin(self.data.epoch_rows(settings))
-        self.soft = setup.load_soft_targets(settings, self.data)
-        self.clips = setup.make_clip_datasets(settings, self.data)
+        self.data = load_data(settings)
+        self.labeled, self.unlabeled = make_streams(settings, self.data)
+        self.soft_targets = load_soft_targets(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
-        self.steps_per_epoch = count_steps(len(self.data.epoch_rows(settings)), settings)
+        epoch_rows = self.data.epoch_rows(settings)
+        self.steps_per_epoch = count_steps(len(epoch_rows), settings)
         self.num_micro = num_micro_batches(settings, world.world_size)
-
-        self.normalize = setup.run_normalize(settings).to(world.device)
-        torch.manual_seed(settings.seed)
-        self.model = setup.build_run_model(settings, self.num_classes).to(world.device)
-        self.model, self.parallel = for_processes(self.model, world)
-        self.average = Average(self.model, settings.ema_decay)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        self.normalize = run_model.run_normalize(settings).to(world.device)
+        self.val_views = VideoViews(
+            self.data.labeled, self.data.val_rows, val_protocol(settings), settings.frame_cache_mb
         )
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
-        self.val_reader = FrameReader(self.data.labeled, settings.frame_cache_mb)
         self.events: EventWriter | None = None
-        self.step, self.epoch = 0, 0  # steps made, epochs that are in the log
-        self.best_top1 = -1.0
-        self.seconds = 0.0  # of the epochs in the log
-        self.meter = Meter()  # of the epoch that is not there yet
-        self.is_sound = True  # whether what would be saved now can be continued exactly
-        self.undo: Callable[[], None] | None = None  # of the step that began
         self.saved_step, self.saved_at = 0, time.perf_counter()
 
+        torch.manual_seed(settings.seed)
+        model = run_model.build_run_model(settings, self.num_classes).to(world.device)
+        model, self.ddp_model = run_model.wrap_ddp(model, world)
+        objective = make_objective(settings)
+        objective.begin(epoch_rows, self.num_classes)
+        self.state = TrainState(
+            model=model,
+            ema=run_model.make_ema(model, settings.ema_decay) if settings.ema_decay else None,
+            optimizer=torch.optim.SGD(
+                model.parameters(),
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                fused=True,
+            ),
+            scaler=torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
+            objective=objective.to(world.device),
+        )
+
     def fit(self) -> None:
-        """Train to the last epoch, from the last checkpoint if there is one.
+        """Train to the last epoch, from the newest checkpoint if there is one.
 
         Raises:
-            FloatingPointError: At the first loss or gradient that is no number.
+            FloatingPointError: At the first loss or gradient that is NaN or infinite.
         """
-        self._resume()
-        if self.settings.tensorboard and self.world.rank == 0:
-            self.events = EventWriter(self.run)
-        try:
-            self._train()
-        except FloatingPointError:  # what led to it is no good checkpoint
-            raise
-        except Exception:
-            try:
-                resume.save_before_the_error(self)
-            except Exception:  # before its own `try`: a loader that died is reported twice
-                resume.save_before_the_error(self)
-            raise
-
-    def _train(self) -> None:
+        state = self.state
+        if not self._resume():
+            if self.settings.head_init == "linear_probe":
+                self._fit_head()
+            state.update_ema()
         last_step = self.settings.epochs * self.steps_per_epoch
-        if self.settings.objective == "linear_probe":
-            self.step = last_step
-            return self._end_epoch()
-        where = self.world, self.step, last_step
-        batches = paired_batches(self.settings, self.data, self.clips, *where)
-        progress = ProgressFile(self.run, self.step, last_step, self.steps_per_epoch)
-        if self.step // self.steps_per_epoch > self.epoch:  # it failed at the end of an epoch
-            self._end_epoch()
-        while self.step < last_step:
-            self._train_step(batches)
-            if self.world.rank == 0 and progress.is_due():
-                lr = self.optimizer.param_groups[0]["lr"]
-                rate = self.meter.clips / self.meter.seconds()
-                progress.write(self.step, lr, rate, self.meter.means(ALONE))
-            if self.step % self.steps_per_epoch == 0:
-                self._end_epoch()
-            is_to_stop, is_to_save = self._requests()
-            if is_to_save and self.saved_step != self.step:
-                self._save()
-            if is_to_stop:
+        pairs = self.load_pairs(state.step, last_step)
+        progress = ProgressFile(self.run, state.step, last_step, self.steps_per_epoch)
+        while state.epoch < self.settings.epochs:
+            end_of_epoch = (state.epoch + 1) * self.steps_per_epoch
+            if state.step < end_of_epoch:  # else its checkpoint was saved before its validation
+                self.train_step(pairs)
+                self._write_progress(progress)
+            if state.step == end_of_epoch:
+                self.end_epoch()
+            if self._save_if_due():
                 return
 
-    def _fit_head(self) -> None:
-        """Let the head be a logistic regression on the features of the videos."""
-        score = functools.partial(self._score, self.model.backbone)
-        stats = fit_head(self.model.head, score, self.data, self.settings, self.world)
-        if self.settings.objective == "linear_probe":  # that was its epoch
-            self.meter.update(stats)
-            self.meter.clips = len(self.data.labeled_rows) + len(self.data.other_rows)
+    def fit_probe(self) -> None:
+        """Fit a linear probe, in place of the steps of a run of one epoch."""
+        state = self.state
+        if not self._resume():
+            state.meter.update(self._fit_head())
+            state.meter.clips = len(self.data.labeled_rows) + len(self.data.other_rows)
+            state.step = self.steps_per_epoch
+            state.update_ema()
+        if state.epoch < self.settings.epochs:
+            self.end_epoch()
 
-    def _train_step(self, batches: Iterator[tuple[ClipBatch, ClipBatch | None]]) -> None:
-        """Make one optimiser step."""
-        settings = self.settings
-        lr = learning_rate(self.step, self.steps_per_epoch, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.undo = resume.begin_step(self)
-        self.parallel.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(  # dropout, the only reader of the global generator
-            make_generator(settings.seed, setup.DROPOUT, self.step, self.world.rank).initial_seed()
-        )
-        objective = at_step(self.objective, self.step, self.steps_per_epoch, settings)
-        pairs = (next(batches) for _ in range(self.num_micro))
-        taken = [self._micro_step(pair, micro, objective) for micro, pair in enumerate(pairs)]
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        is_made = self._check_finite(norm, taken)
-        if not is_made:
-            self.undo()
-        self.is_sound = False
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update()
-        self.step += 1
-        for part in (*taken, MicroStep(norm, {"grad_norm": (norm, torch.ones_like(norm))}, ())):
-            self.meter.update(part.stats, is_made)
-            self.meter.clips += self.world.world_size * sum(map(len, part.rows))
-        self.is_sound, self.undo = True, None
+    def load_pairs(self, start: int, stop: int) -> Iterator[Pair]:
+        """Load the micro-batches of this process for the steps start to stop − 1."""
 
-    def _micro_step(
-        self, batches: tuple[ClipBatch, ClipBatch | None], micro: int, objective: Objective
-    ) -> MicroStep:
-        """Add the gradient of a micro-batch; at the last of a step the processes share theirs."""
-        settings, device = self.settings, self.world.device
-        labeled, unlabeled = (
-            None
-            if batch is None
-            else setup.to_device(batch, self.normalize, self.num_classes, soft)
-            for batch, soft in zip(batches, (None, self.soft), strict=True)
-        )
-        part = self.world.rank * self.num_micro + micro
-        generator = make_generator(settings.seed, setup.MIXING, self.step, part)
-        if isinstance(self.parallel, DistributedDataParallel):
-            self.parallel.require_backward_grad_sync = micro == self.num_micro - 1
-        with autocast(device, settings.precision):
-            labeler = self.average.network if settings.ema_teacher else None
-            loss, stats = objective(self.parallel, labeled, unlabeled, generator, labeler)
-        self.scaler.scale(loss / self.num_micro).backward()
-        rows = tuple([] if batch is None else batch.row.tolist() for batch in batches)
-        return MicroStep(loss.detach(), stats, rows)
+        def load(stream: Stream) -> Iterator[ClipBatch]:
+            num_workers = self.settings.num_workers
+            return stream.load(start, stop, self.world, self.num_micro, num_workers)
 
-    def _check_finite(self, norm: Tensor, taken: list[MicroStep]) -> bool:
-        """Raise FloatingPointError if a loss or the gradient is no number.
+        if self.unlabeled is None:
+            return zip(load(self.labeled), repeat(None), strict=False)
+        return zip(load(self.labeled), load(self.unlabeled), strict=True)
 
-        In fp16 the scaler leaves out steps with such a gradient (returns False), until it cannot go
-        lower.
+    def train_step(self, pairs: Iterator[Pair]) -> None:
+        """Make one optimizer step on the next `num_micro` micro-batches.
+
+        In fp16 the scaler skips a step whose gradient overflows. As usual in PyTorch, batch norm,
+        the objective's buffers and the EMA are updated all the same.
         """
-        whose = are_finite(norm, taken)
-        if all(whose):
+        settings, state = self.settings, self.state
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, self.steps_per_epoch, settings)
+        rampup_steps = settings.unlabeled_rampup_epochs * self.steps_per_epoch
+        weight = ramp_up(settings.unlabeled_weight, state.step, rampup_steps)
+        dropout = make_generator(settings.seed, DROPOUT, state.step, self.world.rank)
+        torch.manual_seed(dropout.initial_seed())  # only dropout reads the global generator
+
+        self.ddp_model.train()
+        state.optimizer.zero_grad(set_to_none=True)
+        batches: list[Pair] = []
+        losses: list[Tensor] = []
+        stats: list[Stats] = []
+        for number in range(self.num_micro):
+            batches.append(next(pairs))
+            is_last = number == self.num_micro - 1  # whose backward pass shares the gradients
+            is_shared = is_last or self.world.world_size == 1
+            with nullcontext() if is_shared else self.ddp_model.no_sync():
+                output = self.compute_loss(batches[-1], number, weight)
+                state.scaler.scale(output.loss / self.num_micro).backward()
+            losses.append(output.loss.detach())
+            stats.append(output.stats)
+        state.scaler.unscale_(state.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
+        is_finite = self._check_finite(torch.stack(losses), grad_norm, batches)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.update_ema()
+        state.step += 1
+        stats.append({"grad_norm": (grad_norm, torch.ones_like(grad_norm))})
+        for entries in stats:
+            state.meter.update(entries, is_counted=is_finite)
+        clips = sum(len(batch.row) for pair in batches for batch in pair if batch is not None)
+        state.meter.clips += self.world.world_size * clips
+
+    def compute_loss(self, pair: Pair, number: int, unlabeled_weight: float) -> ObjectiveOutput:
+        """Return the loss of the micro-batch `number`, from 0, of this process in a step."""
+        labeled, unlabeled = pair
+        x_l = to_device(labeled, self.normalize, self.num_classes)
+        x_u = None
+        if unlabeled is not None:
+            x_u = to_device(unlabeled, self.normalize, self.num_classes, self.soft_targets)
+        part = self.world.rank * self.num_micro + number
+        generator = make_generator(self.settings.seed, MIXING, self.state.step, part)
+        teacher = self.state.eval_model if self.settings.ema_teacher else None
+        with autocast(self.world.device, self.settings.precision):
+            return self.state.objective(
+                self.ddp_model, x_l, x_u, generator, teacher, unlabeled_weight
+            )
+
+    def _check_finite(self, losses: Tensor, grad_norm: Tensor, batches: Sequence[Pair]) -> bool:
+        """Return True if losses and gradient are finite, False if fp16's scaler skips the step.
+
+        Raises:
+            FloatingPointError: If a loss is not finite, or the gradient and no scaler can help;
+                names the videos.
+        """
+        finite = torch.stack([grad_norm.isfinite(), losses.isfinite().all()])
+        is_gradient_finite, are_losses_finite = finite.tolist()
+        if is_gradient_finite and are_losses_finite:
             return True
-        if self.scaler.is_enabled() and not whose[0] and self.scaler.get_scale() >= MIN_SCALE:
-            return False
-        problem = describe(*whose, taken, (self.data.labeled, self.data.unlabeled), self.world)
+        names = self._names([batches[k] for k in (~losses.isfinite()).nonzero()[:, 0].tolist()])
+        if not is_gradient_finite:  # in all processes, which share it
+            names = sum(self.world.all_gather(names), [])
+            scaler = self.state.scaler
+            if not names and scaler.is_enabled() and scaler.get_scale() >= MIN_SCALE:
+                return False
+        kind = "loss" if names else "gradient"
+        raise FloatingPointError(self._describe_non_finite(kind, names or self._names(batches)))
+
+    def _describe_non_finite(self, kind: str, names: list[str]) -> str:
+        more = " …" if len(names) > MAX_NAMES else ""
         saved = self.run.saved_progress()
-        kept = f"the last good checkpoint is kept (step {saved.step})" if saved else ""
-        raise FloatingPointError(
-            f"step {self.step + 1}: {problem}; {kept or 'there is no checkpoint yet'}; "
-            "a lower lr or a warm-up may help, and bf16 in place of fp16"
+        kept = f"checkpoint of step {saved.step} is kept" if saved else "no checkpoint was saved"
+        return (
+            f"step {self.state.step + 1}: the {kind} is NaN or infinite; videos in the batch: "
+            f"{', '.join(names[:MAX_NAMES])}{more}; {kept}; try a lower lr, a warm-up, or bf16 "
+            "instead of fp16"
         )
 
-    def _end_epoch(self) -> None:
+    def _names(self, pairs: Sequence[Pair]) -> list[str]:
+        """Return the names of the videos of micro-batches."""
+        datasets = self.data.labeled, self.data.unlabeled
+        return [
+            name
+            for pair in pairs
+            for dataset, batch in zip(datasets, pair, strict=True)
+            if batch is not None
+            for name in dataset.index["name"].iloc[batch.row.tolist()]
+        ]
+
+    def end_epoch(self) -> None:
         """Log the epoch; every `val_every_epochs` epochs and at each end, validate and save."""
-        settings, epoch = self.settings, self.epoch + 1
-        seconds = self.seconds + self.meter.seconds()
+        settings, state, epoch = self.settings, self.state, self.state.epoch + 1
+        seconds = state.seconds + state.meter.seconds()
         entry = {
             "epoch": epoch,
-            "step": self.step,
+            "step": state.step,
             "seconds": round(seconds, 3),
-            "lr": learning_rate(self.step - 1, self.steps_per_epoch, settings),
-            **self.meter.means(self.world),
-            "samples_per_s": round(self.meter.clips / self.meter.seconds(), 1),
+            "lr": learning_rate(state.step - 1, self.steps_per_epoch, settings),
+            **state.meter.means(self.world),
+            "samples_per_s": round(state.meter.clips / state.meter.seconds(), 1),
             "memory_mb": max(self.world.all_gather(peak_memory_mb(self.world.device))),
         }
         is_end = epoch in (*settings.lr_restart_epochs, settings.epochs)
@@ -221,72 +338,105 @@ class Trainer:
             if self.world.broadcast(time.perf_counter() - self.saved_at > MAX_UNSAVED_S):
                 self._save()
             entry |= self.validate()
-        self.is_sound = False
         if self.world.rank == 0:
             self.run.append_log(entry)
             if self.events is not None:
                 self.events.add(entry)
-        self.epoch, self.seconds, self.meter = epoch, seconds, Meter()
+        state.epoch, state.seconds, state.meter = epoch, seconds, Meter()
         if is_validated:
-            if entry["eval/top1_video"] > self.best_top1:
-                self.best_top1 = entry["eval/top1_video"]
+            if entry["eval/top1_video"] > state.best_top1:
+                state.best_top1 = entry["eval/top1_video"]
                 self._save("best")
             self._save()
-        self.is_sound = True
 
     def validate(self) -> dict[str, float]:
-        """Return the validation metrics, computed with one set of batch norm buffers."""
-        for network in {self.model, self.average.network}:
-            average_buffers(network, self.world)
-        dataset, rows = self.data.labeled, self.data.val_rows
-        batch = self.settings.labeled_batch // (self.world.world_size * self.num_micro)
-        how = {"precision": self.settings.precision, "reader": self.val_reader}
-        network = self.average.network
-        scores = self._score(network, dataset, rows, batch_clips=batch, **how)
-        labels = dataset.index["label"].to_numpy()[rows]
+        """Return the validation metrics, computed with batch norm averaged over the processes."""
+        run_model.average_batch_norm(self.state.model, self.world)
+        if self.state.ema is not None:
+            run_model.average_batch_norm(self.state.ema, self.world)
+        scores = score_videos(
+            self.state.eval_model,
+            self.normalize,
+            self.val_views,
+            self.world,
+            batch_clips=self.settings.labeled_batch // (self.world.world_size * self.num_micro),
+            num_workers=self.settings.num_workers,
+            precision=self.settings.precision,
+        )
+        labels = self.data.labeled.index["label"].to_numpy()[self.data.val_rows]
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
-    def _score(
-        self, network: nn.Module, dataset: VideoDataset, rows: np.ndarray, **how: object
-    ) -> np.ndarray:
-        """Return what a network gives for videos, one view each; the processes share them."""
-        return score_videos(
-            network,
-            self.normalize,
-            dataset,
-            rows,
-            setup.val_protocol(self.settings),
-            self.world,
-            num_workers=self.settings.num_workers,
-            **how,
-        )
+    def _fit_head(self) -> Stats:
+        """Replace the head by a linear probe on the features of the videos; return its stats."""
 
-    def _requests(self) -> tuple[bool, bool]:
-        """Return whether to stop, and whether to save: rank 0 decides, every few steps."""
-        is_due = self.world.world_size == 1 or self.step % STOP_CHECK_STEPS == 0
-        if not is_due and self.step % self.steps_per_epoch:
-            return False, False
+        def compute_features(dataset: VideoDataset, rows: np.ndarray) -> np.ndarray:
+            views = VideoViews(dataset, rows, self.val_views.protocol)
+            backbone, num_workers = self.state.model.backbone, self.settings.num_workers
+            return score_videos(
+                backbone, self.normalize, views, self.world, num_workers=num_workers
+            )
+
+        l2, rounds = self.settings.probe_l2, self.settings.self_training_rounds
+        head = self.state.model.head
+        return fit_head(head, compute_features, self.data, l2, rounds, self.world)
+
+    def _write_progress(self, progress: ProgressFile) -> None:
+        if self.world.rank == 0 and progress.is_due():
+            meter, lr = self.state.meter, self.state.optimizer.param_groups[0]["lr"]
+            rate = meter.clips / meter.seconds()
+            progress.write(self.state.step, lr, rate, meter.means(ALONE))
+
+    def _save_if_due(self) -> bool:
+        """Save by time and on a stop request; return True on the latter.
+
+        Rank 0 decides for all processes, every few steps and at the end of an epoch.
+        """
+        state = self.state
+        is_checked = self.world.world_size == 1 or state.step % STOP_CHECK_STEPS == 0
+        if not is_checked and state.step % self.steps_per_epoch:
+            return False
         self.run.check_exists()
         is_to_stop = self.run.is_asked_to_stop()
-        wait_s = 60 * self.settings.checkpoint_every_minutes
-        is_old = wait_s > 0 and time.perf_counter() - self.saved_at > wait_s
-        return self.world.broadcast((is_to_stop, is_old or is_to_stop))
+        interval_s = 60 * self.settings.checkpoint_every_minutes
+        is_old = 0 < interval_s < time.perf_counter() - self.saved_at
+        is_to_stop, is_to_save = self.world.broadcast((is_to_stop, is_old or is_to_stop))
+        if is_to_save and self.saved_step != state.step:
+            self._save()
+        return is_to_stop
 
     def _save(self, which: Literal["last", "best"] = "last") -> None:
-        ranks = self.world.all_gather(resume.own_state(self))
+        ranks = self.world.all_gather(self.state.rank_state_dict())
         if self.world.rank == 0:
-            self.run.save(resume.state(self, ranks), which)
+            checkpoint = {
+                "settings": self.settings.model_dump(),
+                "data": self.data.digest,
+                "classes": list(self.data.labeled.classes),
+                "ranks": ranks,
+            }
+            self.run.save(checkpoint | self.state.state_dict(), which)
         if which == "last":
-            self.saved_step, self.saved_at = self.step, time.perf_counter()
+            self.saved_step, self.saved_at = self.state.step, time.perf_counter()
 
-    def _resume(self) -> None:
-        """Go on from the last checkpoint; without one what is logged is made again."""
-        if self.run.saved_progress():
-            resume.load(self, self.run.load())
-        else:
-            if "linear_probe" in (self.settings.head_init, self.settings.objective):
-                self._fit_head()
-            self.average.update()
-        resume.check_same_step(self)
+    def _resume(self) -> bool:
+        """Restore the newest checkpoint; return False if there is none.
+
+        Entries of the log after it are deleted; those epochs are trained again.
+
+        Raises:
+            ValueError: If the processes found different checkpoints.
+        """
+        has_checkpoint = self.run.saved_progress() is not None
+        if has_checkpoint:
+            self.state.load_state_dict(self.run.load(), self.world)
+            self.saved_step = self.state.step
+        steps = self.world.all_gather(self.state.step)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"{self.run.folder}: processes 0 to {len(steps) - 1} found checkpoints of steps "
+                f"{steps}; put run_dir on a disk that all machines share"
+            )
         if self.world.rank == 0:
-            self.run.truncate_log(self.epoch)
+            self.run.truncate_log(self.state.epoch)
+            if self.settings.tensorboard:
+                self.events = EventWriter(self.run)
+        return has_checkpoint

@@ -25,18 +25,14 @@ from lib.plots.evaluation import confusion_matrix
 from lib.runs.distributed import DistContext, launch
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
+from lib.train.run_data import Normalize, load_data
+from lib.train.run_model import build_run_model, run_normalize
 from lib.train.scoring import (
     EvalProtocol,
     VideoViews,
     fuse,
     metrics,
     score_videos,
-)
-from lib.train.setup import (
-    Normalize,
-    build_run_model,
-    load_data,
-    run_normalize,
     test_protocol,
     val_protocol,
 )
@@ -50,10 +46,10 @@ def normalize() -> Normalize:
     return Normalize((127.0,) * 3, (127.0,) * 3)
 
 
-def scores_of(coded, rows, protocol=PROTOCOL, **options) -> np.ndarray:
-    return score_videos(
-        make_scoring_model(), normalize(), coded, np.array(rows), protocol, HERE, **options
-    )
+def scores_of(coded, rows, protocol=PROTOCOL, reader=None, **options) -> np.ndarray:
+    views = VideoViews(coded, np.array(rows), protocol)
+    views.reader = reader or views.reader
+    return score_videos(make_scoring_model(), normalize(), views, HERE, **options)
 
 
 # --- Fusion and metrics by hand -------------------------------------------------------------------
@@ -144,7 +140,7 @@ class CountingReader(FrameReader):
 def test_the_views_of_a_video_are_its_clips_and_in_each_its_crops(coded, num_clips, num_crops):
     transform = EvalTransform(24, 20, num_crops)
     protocol = EvalProtocol(num_clips, 4, 3, transform)
-    views = VideoViews(coded, np.array([2, 0]), protocol, FrameReader())
+    views = VideoViews(coded, np.array([2, 0]), protocol)
     assert len(views) == 2
     for position, row in enumerate((2, 0)):
         found = views[position]
@@ -171,7 +167,7 @@ def test_scores_are_those_of_each_view_averaged(coded):
     model = make_scoring_model().eval()
     for fusion in ("logits", "probabilities"):
         protocol = EvalProtocol(3, 4, 3, EvalTransform(24, 24, 3), fusion)
-        views = VideoViews(coded, np.array([1]), protocol, FrameReader())[0]
+        views = VideoViews(coded, np.array([1]), protocol)[0]
         with torch.no_grad():
             logits = torch.cat([model(normalize()(view[None])) for view in views])
         expected = fuse(logits[None], fusion)
@@ -195,7 +191,8 @@ def test_no_forward_pass_has_more_views_than_asked_for(coded, batch_clips):
     model, sizes = make_scoring_model(), []
     model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
     options = {"batch_clips": batch_clips}
-    score_videos(model, normalize(), coded, np.array([0, 1, 2]), PROTOCOL, HERE, **options)
+    views = VideoViews(coded, np.array([0, 1, 2]), PROTOCOL)
+    score_videos(model, normalize(), views, HERE, **options)
     assert sum(sizes) == 3 * 9 and max(sizes) <= batch_clips
 
 
@@ -212,7 +209,8 @@ def test_loader_workers_outlive_a_sigterm(coded):
     model.register_forward_hook(tell)
     options = {"batch_clips": 9, "num_workers": 1}  # a video at a time
     rows = np.array([3, 0, 2, 1])
-    scores = score_videos(model, normalize(), coded, rows, PROTOCOL, HERE, **options)
+    views = VideoViews(coded, rows, PROTOCOL)
+    scores = score_videos(model, normalize(), views, HERE, **options)
     assert told
     np.testing.assert_allclose(scores, scores_of(coded, rows), rtol=1e-5)
 
@@ -224,7 +222,8 @@ def test_videos_are_scored_in_a_precision(coded, precision):
     model, seen = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), layer), []
     layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     options = {"precision": precision}
-    scores = score_videos(model, normalize(), coded, np.array([0]), PROTOCOL, HERE, **options)
+    views = VideoViews(coded, np.array([0]), PROTOCOL)
+    scores = score_videos(model, normalize(), views, HERE, **options)
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
     assert scores.dtype == np.float32
 
@@ -267,7 +266,7 @@ def test_every_score_is_that_of_its_own_video(coded, monkeypatch, rows, size):
     def score(rank: int, gather) -> np.ndarray:
         monkeypatch.setattr(DistContext, "all_gather", gather)
         world = DistContext(rank, size, torch.device("cpu"))
-        return score_videos(MeanRed(), to_float, coded, np.array(rows), protocol, world)
+        return score_videos(MeanRed(), to_float, VideoViews(coded, np.array(rows), protocol), world)
 
     def to_float(clips: torch.Tensor) -> torch.Tensor:
         return clips.float().transpose(1, 2)
@@ -286,7 +285,8 @@ def test_a_process_may_be_left_without_a_video(coded, monkeypatch):
     theirs = np.array([[1.5, 2.5]], dtype=np.float32)
     monkeypatch.setattr(DistContext, "all_gather", lambda self, value: [theirs, value])
     world = DistContext(1, 2, torch.device("cpu"))
-    scores = score_videos(make_scoring_model(), normalize(), coded, np.array([0]), PROTOCOL, world)
+    views = VideoViews(coded, np.array([0]), PROTOCOL)
+    scores = score_videos(make_scoring_model(), normalize(), views, world)
     assert scores.tolist() == theirs.tolist()
 
 
@@ -296,13 +296,13 @@ def test_the_network_is_tested_in_evaluation_mode_and_put_back(coded, was_traini
     modes = set()
     model.register_forward_hook(lambda module, *_: modes.add(module.training))
     for _ in range(2):
-        score_videos(model, normalize(), coded, np.array([0]), PROTOCOL, HERE)
+        score_videos(model, normalize(), VideoViews(coded, np.array([0]), PROTOCOL), HERE)
     assert modes == {False} and model.training == was_training
 
 
 def test_progress_counts_the_videos(coded):
     counts = []
-    scores_of(coded, [0, 1, 2], batch_clips=20, progress=counts.append)
+    scores_of(coded, [0, 1, 2], batch_clips=20, on_batch=counts.append)
     assert sum(counts) == 3
 
 
@@ -328,9 +328,8 @@ def test_validation_in_the_log_equals_scoring_the_checkpoint(trained):
     data = load_data(settings)
     model = build_run_model(settings, 4)
     model.load_state_dict(trained.load()["model"])
-    scores = score_videos(
-        model, run_normalize(settings), data.labeled, data.val_rows, val_protocol(settings), HERE
-    )
+    views = VideoViews(data.labeled, data.val_rows, val_protocol(settings))
+    scores = score_videos(model, run_normalize(settings), views, HERE)
     labels = data.labeled.index["label"].to_numpy()[data.val_rows]
     logged = trained.log_entries()[-1]
     assert {f"eval/{k}_video": v for k, v in metrics(scores, labels).items()} == {
@@ -358,9 +357,8 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
     assert list(results) == ["val", "val_swapped"] == list(written["splits"])
     for name, result in results.items():
         rows = data.labeled.read_split(name)
-        expected = score_videos(
-            model, run_normalize(settings), data.labeled, rows, test_protocol(settings), HERE
-        )
+        views = VideoViews(data.labeled, rows, test_protocol(settings))
+        expected = score_videos(model, run_normalize(settings), views, HERE)
         np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-6)
         labels = data.labeled.index["label"].to_numpy()[rows]
         assert result.rows.tolist() == rows.tolist() and (result.labels == labels).all()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from lib.config import TrainSettings
 from lib.evaluate.export import main
 from lib.runs.run_dir import RunDir
-from lib.train.setup import build_run_model, run_normalize
+from lib.train.run_model import build_run_model, run_normalize
 
 pytest.importorskip("onnxscript")
 

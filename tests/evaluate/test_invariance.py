@@ -9,7 +9,7 @@ from lib.data.dataset import read_dataset
 from lib.evaluate.clip_regions import CenterClips
 from lib.evaluate.invariance import measure_invariance
 from lib.evaluate.trained_model import TrainedModel
-from lib.train.setup import run_normalize
+from lib.train.run_model import run_normalize
 
 
 class Constant(nn.Module):

@@ -30,7 +30,7 @@ from lib.prepare.match_names import class_counts
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir, read_result
 from lib.train.fit import fit
-from lib.train.setup import load_data, make_clip_datasets
+from lib.train.run_data import load_data, make_streams
 
 LABELED = 0.3
 
@@ -176,7 +176,7 @@ def test_the_list_is_learned_from_with_the_labels_that_were_decided(run):
         update={"labeled_split": "checked", "labeled_fraction": 1.0}
     )
     data = load_data(settings)
-    clips = make_clip_datasets(settings, data)[0]
+    clips = make_streams(settings, data)[0].clips
     seen = {data.labeled.record(row).name: clips[0, int(row)].label for row in data.labeled_rows}
     assert seen == dict(zip(names, numbers.tolist(), strict=True))
     assert data.unlabeled.index["label"].equals(old.unlabeled.index["label"])

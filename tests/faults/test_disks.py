@@ -14,7 +14,7 @@ from lib.prepare.synthetic import make_synthetic
 from lib.runs.progress import LogPrinter, ProgressFile
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
-from lib.train.setup import load_data
+from lib.train.run_data import load_data
 
 
 def test_full_disk_names_the_file_and_the_remedy(tmp_path):

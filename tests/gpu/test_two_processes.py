@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.runs.distributed import DistContext, launch
-from lib.train.batch_norm import average_buffers, for_processes
+from lib.train.run_model import average_batch_norm, wrap_ddp
 
 SIZE, CLASSES = 2, 4
 
@@ -57,10 +57,10 @@ def flatten(tensors) -> Tensor:
 
 def check_buffers(world: DistContext) -> None:
     """Averaged buffers of batch norm are equal in both, and the mean of what they were."""
-    model, parallel = for_processes(make_model(world), world)
+    model, parallel = wrap_ddp(make_model(world), world)
     parallel.train()(make_clips(world).chunk(SIZE)[world.rank])
     before = world.all_gather(flatten(model.buffers()))
-    average_buffers(model, world)
+    average_batch_norm(model, world)
     after = world.all_gather(flatten(model.buffers()))
     assert after[0].equal(after[1]) and (
         world.device.type == "cuda" or not before[0].equal(before[1])
@@ -73,7 +73,7 @@ def check_gradients(world: DistContext) -> None:
     model = make_model(world).eval()
     compute_loss(model, make_clips(world)).backward()
     expected = flatten(p.grad for p in model.parameters())
-    model, parallel = for_processes(make_model(world), world)
+    model, parallel = wrap_ddp(make_model(world), world)
     accumulate_gradients(parallel.eval(), world)
     gradient = flatten(p.grad for p in model.parameters())
     assert (gradient - expected).abs().max() <= 1e-4 * expected.abs().max()
@@ -81,7 +81,7 @@ def check_gradients(world: DistContext) -> None:
 
 def check_steps(world: DistContext) -> None:
     """Steps leave the same parameters in both, bit for bit."""
-    model, parallel = for_processes(make_model(world), world)
+    model, parallel = wrap_ddp(make_model(world), world)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
     before = flatten(model.parameters())
     for _ in range(3):

@@ -10,7 +10,7 @@ from lib.evaluate.test import evaluate
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
-from lib.train.setup import load_data
+from lib.train.run_data import load_data
 
 pytest_plugins = ("browser",)
 

@@ -28,8 +28,7 @@ from lib.params import make_settings
 from lib.plots.augmentations import operation_rows, temporal_rows, view_rows
 from lib.runs.distributed import DistContext
 from lib.train.objectives import FixMatchObjective
-from lib.train.setup import load_data
-from lib.train.streams import paired_batches
+from lib.train.run_data import load_data
 from lib.train.trainer import Trainer
 
 SMALL = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "crop_area_min": 0.4}
@@ -191,21 +190,20 @@ def test_another_data_set_can_be_chosen(dataset, tmp_path):
 def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, monkeypatch):
     settings = tiny_settings(unlabeled_scene_p=1.0, labeled_scene_p=1.0)
     batches = []
-    real = FixMatchObjective.__call__
+    real = FixMatchObjective.forward
 
-    def record(self, model, labeled, unlabeled, generator, labeler):
+    def record(self, model, *arguments):
         def keep(clips):
             batches.append(clips.detach())
             return model(clips)
 
-        return real(self, keep, labeled, unlabeled, generator, labeler)
+        return real(self, keep, *arguments)
 
     view = view_training_batch(settings, load_data(settings), step=1, shown=2)
-    monkeypatch.setattr(FixMatchObjective, "__call__", record)
+    monkeypatch.setattr(FixMatchObjective, "forward", record)
     trainer = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
-    trainer.step = 1
-    batches_of = paired_batches(settings, trainer.data, trainer.clips, trainer.world, 1, 2)
-    trainer._train_step(batches_of)
+    trainer.state.step = 1
+    trainer.train_step(trainer.load_pairs(1, 2))
     mean, std = trainer.normalize.mean, trainer.normalize.std
     labeled, unlabeled = settings.labeled_batch, settings.unlabeled_batch
     clips = batches[0].transpose(1, 2) * std + mean
@@ -217,7 +215,7 @@ def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, mon
         assert (tile.clip.float() - clip).abs().max() < 2  # zero is 124 here, 123.7 there
 
 
-@pytest.mark.filterwarnings("ignore:.*no labelled video of")
+@pytest.mark.filterwarnings("ignore:.*no labeled video of")
 def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
     dataset = make_dataset(tmp_path / "data" / "synthetic", ["a", "b", "c"], [20] * 3)
     write_split(dataset, "train", [0, 1])

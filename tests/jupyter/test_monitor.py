@@ -16,8 +16,8 @@ from lib.runs import progress
 from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
 from lib.train.fit import fit
+from lib.train.run_data import load_data
 from lib.train.schedule import count_steps
-from lib.train.setup import load_data
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Nothing trained is lost: what is saved when, and what happens to a file that is damaged."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -16,10 +17,9 @@ from lib.runs import checkpoint
 from lib.runs.checkpoint import list_checkpoints, read_checkpoint, read_progress
 from lib.runs.distributed import DistContext
 from lib.runs.run_dir import RunDir
-from lib.train import setup, trainer
+from lib.train import trainer
 from lib.train.fit import fit
 from lib.train.meter import Meter
-from lib.train.non_finite import MicroStep, are_finite, describe
 
 # ruff: noqa: F811 (a fixture that is imported)
 HERE = torch.device("cpu")
@@ -85,22 +85,22 @@ def test_nothing_is_saved_by_time_before_it_is_due(tiny_settings, at_forward):
     assert RunDir(settings.run_dir).saved_progress() is None
 
 
-@pytest.mark.parametrize("epoch", [2, 3])
-def test_after_an_error_in_validation_the_epoch_is_ended(
-    tiny_settings, uninterrupted, monkeypatch, epoch
+@pytest.mark.parametrize(("epoch", "saved"), [(2, None), (3, (12, 2))])
+def test_run_continues_from_its_checkpoint_after_an_error_in_validation(
+    tiny_settings, uninterrupted, monkeypatch, epoch, saved
 ):
     settings = tiny_settings(**RICH)
     run, real = RunDir(settings.run_dir), trainer.Trainer.validate
 
     def validate(self):
-        if self.epoch == epoch - 1:
+        if self.state.epoch == epoch - 1:
             fail()
         return real(self)
 
     monkeypatch.setattr(trainer.Trainer, "validate", validate)
     with pytest.raises(OSError):
         fit(settings)
-    assert run.saved_progress() == (6 * epoch, epoch - 1) and not run.is_finished()
+    assert run.saved_progress() == saved and "OSError" in run.error_path.read_text()
     monkeypatch.setattr(trainer.Trainer, "validate", real)
     fit(settings)
     assert_as_if_nothing_had_been(run, uninterrupted)
@@ -130,44 +130,43 @@ def test_the_first_loss_that_is_no_number_ends_the_run_and_is_named(
     tiny_settings, at_forward, monkeypatch
 ):
     settings = tiny_settings(**RICH)
-    run, real = RunDir(settings.run_dir), setup.to_device
+    run, real = RunDir(settings.run_dir), trainer.to_device
 
     def to_device(batch, *others):
         found = real(batch, *others)
         return found._replace(strong=found.strong * float("nan")) if is_bad else found
 
     is_bad = []
-    monkeypatch.setattr(setup, "to_device", to_device)
+    monkeypatch.setattr(trainer, "to_device", to_device)
     at_forward(13, lambda: is_bad.append(True))
     with pytest.raises(FloatingPointError) as error:
         fit(settings)
     said = str(error.value)
-    assert said.startswith("step 15: the loss is no number; videos of it: ")
-    assert said.count("_") >= 7 and "checkpoint is kept (step 12); a lower lr" in said
+    assert said.startswith("step 15: the loss is NaN or infinite; videos in the batch: ")
+    assert said.count("_") >= 7 and "checkpoint of step 12 is kept; try a lower lr" in said
     state = run.load()
     assert state["step"] == 12 and all(v.isfinite().all() for v in state["model"].values())
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
 
 
-@pytest.mark.parametrize("is_gradient_finite", [True, False])
-def test_the_videos_of_the_bad_part_of_a_step_are_named(coded, is_gradient_finite):
-    parts = [
-        MicroStep(torch.tensor(loss), {}, ([row], [row + 1]))
-        for loss, row in ((1.0, 0), (float("nan"), 1), (2.0, 2))
-    ]
-    norm = torch.tensor(1.0 if is_gradient_finite else float("inf"))
-    assert are_finite(norm, parts) == (is_gradient_finite, False)
-    assert are_finite(torch.tensor(1.0), parts[:1]) == (True, True)
-    world = DistContext(0, 1, HERE)
-    said = describe(is_gradient_finite, False, parts, (coded, coded), world)
-    assert said == "the loss is no number; videos of it: class1/v1, class0/v2"
-    said = describe(False, True, parts[::2], (coded, coded), world)
-    assert said.startswith("the gradient is no number; videos of it: class0/v0, class1/v1, class0/")
+def test_videos_of_non_finite_losses_are_named(tiny_settings):
+    made = trainer.Trainer(tiny_settings(), DistContext(0, 1, HERE))
+    pairs = list(made.load_pairs(0, 2))
+    names = made.data.labeled.index["name"]
+    of_second = {names.iloc[row] for batch in pairs[1] for row in batch.row.tolist()}
+    finite, infinite = torch.tensor(1.0), torch.tensor(float("inf"))
+    assert made._check_finite(torch.ones(2), finite, pairs)
+    for grad_norm in (finite, infinite):
+        with pytest.raises(FloatingPointError, match="the loss is NaN or infinite; vid") as error:
+            made._check_finite(torch.tensor([1.0, float("nan")]), grad_norm, pairs)
+        assert set(re.findall(r"\w+/train_\d+", str(error.value))) == of_second
+    with pytest.raises(FloatingPointError, match="the gradient is NaN or infinite; videos in"):
+        made._check_finite(torch.ones(2), infinite, pairs)
 
 
 def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
     settings = tiny_settings(lr=1e6, epochs=8)
-    with pytest.raises(FloatingPointError, match="is no number"):
+    with pytest.raises(FloatingPointError, match="is NaN or infinite"):
         fit(settings)
     run = RunDir(settings.run_dir)
     assert not run.is_finished() and "FloatingPointError" in run.error_path.read_text()
@@ -175,30 +174,25 @@ def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
         assert all(v.isfinite().all() for v in read_checkpoint(path)["model"].values())
 
 
-def test_the_scaler_of_fp16_leaves_steps_out_until_it_cannot_go_lower(tiny_settings, monkeypatch):
-    """With a scaler on a CPU, where no run of ours has one: 4, 2, 1, and then below its least."""
+def test_fp16_scaler_skips_steps_until_its_scale_is_too_low(tiny_settings):
+    """With a scaler on a CPU, where no run of ours has one: 4, 2, 1, and then too low."""
     settings = tiny_settings(epochs=9)
     made = trainer.Trainer(settings, DistContext(0, 1, HERE))
-    made.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    batches = trainer.paired_batches(settings, made.data, made.clips, made.world, 0, 9)
-    made._train_step(batches)
-    norm = made.meter.means(made.world)["grad_norm"]
-    weights = {name: value.clone() for name, value in made.model.state_dict().items()}
-    real = setup.to_device
-
-    def infinite(batch, *others):
-        found = real(batch, *others)
-        return found._replace(weak=found.weak * float("inf"))
-
-    monkeypatch.setattr(setup, "to_device", infinite)
+    state = made.state
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    pairs = made.load_pairs(0, 9)
+    made.train_step(pairs)
+    means = state.meter.means(made.world)
+    weights = [value.clone() for value in state.model.parameters()]
+    state.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
     for scale in (2.0, 1.0, 0.5):
-        made._train_step(batches)
-        assert made.scaler.get_scale() == scale
-        kept = made.model.state_dict()  # with what batch norm remembers
-        assert all(value.equal(kept[name]) for name, value in weights.items())
-    with pytest.raises(FloatingPointError, match="step 5: the loss is no number"):
-        made._train_step(batches)
-    assert made.meter.means(made.world)["grad_norm"] == norm  # of the one step that was made
+        made.train_step(pairs)
+        assert state.scaler.get_scale() == scale
+        assert all(map(torch.equal, weights, state.model.parameters()))
+    with pytest.raises(FloatingPointError, match="step 5: the gradient is NaN or infinite"):
+        made.train_step(pairs)
+    assert state.meter.means(made.world) == means  # of the one step that was made
+    assert state.meter.clips == 4 * 10
 
 
 # --- Files ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from lib.runs import device as devices
 from lib.runs.distributed import DistContext
 from lib.train import fit
-from lib.train.setup import build_run_model
+from lib.train.run_model import build_run_model
 from lib.train.trainer import Trainer
 
 

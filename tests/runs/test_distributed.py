@@ -16,7 +16,7 @@ from lib.config import PROJECT_ROOT
 from lib.runs import distributed
 from lib.runs.device import resolve_device
 from lib.runs.distributed import DistContext, launch, num_threads, resolve_num_processes
-from lib.train.batch_norm import average_buffers
+from lib.train.run_model import average_batch_norm
 
 EXCHANGED = {  # what `talk_worker` saves, by rank
     rank: ["2", "[3.0, 20.0]", "['rank 0', 'rank 1']", "[True, False]", "cpu"] for rank in (0, 1)
@@ -227,5 +227,5 @@ def test_batch_norm_buffers_are_averaged_over_processes(monkeypatch):
     norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
     norm.running_var.copy_(other)  # the same in both
     monkeypatch.setattr(DistContext, "all_reduce", lambda self, tensor: tensor.add_(other))
-    average_buffers(norm, DistContext(0, 2, torch.device("cpu")))
+    average_batch_norm(norm, DistContext(0, 2, torch.device("cpu")))
     assert norm.running_mean.tolist() == [2.0, 3.5] and norm.running_var.tolist() == [3.0, 5.0]

@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,10 +22,10 @@ from lib.runs.checkpoint import read_checkpoint
 from lib.runs.distributed import DistContext
 from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir, read_result
-from lib.train import resume, trainer
+from lib.train import trainer
 from lib.train.fit import fit
 from lib.train.objectives import OBJECTIVES, FixMatchObjective
-from lib.train.setup import load_data
+from lib.train.run_data import load_data
 
 # Everything random and everything with a memory: dropout, batch norm, momentum, ActorCutMix.
 RICH = {
@@ -172,13 +170,11 @@ def test_a_run_that_is_killed_while_it_validates_has_saved_its_steps(
     assert without_time == expected
 
 
-def test_processes_that_find_different_checkpoints_are_refused(tmp_path):
-    world = SimpleNamespace(all_gather=lambda step: [step, 7])
-    process = SimpleNamespace(world=world, step=0, run=RunDir(tmp_path))
+def test_processes_that_find_different_checkpoints_are_refused(tiny_settings, monkeypatch):
+    made = trainer.Trainer(tiny_settings(), DistContext(0, 1, torch.device("cpu")))
+    monkeypatch.setattr(DistContext, "all_gather", lambda self, value: [value, 7])
     with pytest.raises(ValueError, match=r"steps \[0, 7\]; put run_dir on a disk"):
-        resume.check_same_step(process)
-    process.step = 7
-    resume.check_same_step(process)
+        made.fit()
 
 
 @pytest.mark.parametrize("number", [8, 17])
@@ -198,23 +194,22 @@ def test_sigterm_saves_and_continues_exactly(
     assert_same_weights(run, uninterrupted)
 
 
-@dataclass(frozen=True)
 class RememberingObjective(FixMatchObjective):
     """Its threshold is the mean confidence of all steps so far: it matters what went before."""
 
-    def confident(self, logits, rows):
+    def begin(self, rows, num_classes):
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def confidence_mask(self, logits, rows):
         confidence = logits.softmax(1).amax(1)
-        steps = self.state.get("steps", torch.zeros(()))
-        mean = self.state.get("mean", torch.zeros(()))
-        self.state["steps"] = steps + 1
-        self.state["mean"] = mean + (confidence.mean() - mean) / (steps + 1)
-        return (confidence >= self.state["mean"]).to(logits.dtype)
+        self.steps += 1
+        self.mean += (confidence.mean() - self.mean) / self.steps
+        return (confidence >= self.mean).to(logits.dtype)
 
 
-@pytest.mark.parametrize("number", [4, 11])  # during the ramp-up, when it is replaced, and after
-def test_what_an_objective_remembers_continues_exactly(
-    tiny_settings, tmp_path, at_forward, monkeypatch, number
-):
+@pytest.mark.parametrize("number", [4, 11])  # during the ramp-up and after it
+def test_resume_restores_objective_state(tiny_settings, tmp_path, at_forward, monkeypatch, number):
     monkeypatch.setitem(OBJECTIVES, "fixmatch", RememberingObjective)
     expected = fit(tiny_settings(**RICH, run_dir=tmp_path / "expected"))
     settings = tiny_settings(**RICH, run_dir=tmp_path / "stopped")
@@ -232,37 +227,35 @@ def test_what_an_objective_remembers_continues_exactly(
     assert masks[0] == masks[1] and 0 < masks[0] < 1
 
 
-def test_each_process_gets_its_own_memory_back(tiny_settings, tmp_path, monkeypatch):
-    def of_rank(rank: int, size: int) -> trainer.Trainer:
+def test_each_process_restores_its_own_state(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "fixmatch", RememberingObjective)
+
+    def make_trainer() -> trainer.Trainer:
         world = DistContext(0, 1, torch.device("cpu"))  # set up alone, without a process group
         settings = tiny_settings(model=RICH["model"], run_dir=tmp_path / "run", ema_decay=0.5)
-        made = trainer.Trainer(settings, world)
-        made.world = DistContext(rank, size, world.device)
-        return made
+        return trainer.Trainer(settings, world)
 
     def mean_of_norm(network: torch.nn.Module) -> float:
         return float(next(b for n, b in network.named_buffers() if "running_mean" in n).mean())
 
-    first = of_rank(0, 2)
+    first = make_trainer()
+    buffers = dict(first.state.model.named_buffers())
     states = [
-        resume.own_state(first)
-        | {
-            "objective": {"mean": torch.tensor(float(rank))},
+        {
+            "objective": {"steps": torch.tensor(1.0), "mean": torch.tensor(float(rank))},
             "meter": {"sums": {"loss": torch.tensor([3.0 + rank, 1])}, "clips": 4, "seconds": 1.0},
-            "buffers": {n: torch.full_like(b, 5 + rank) for n, b in first.model.named_buffers()},
+            "buffers": {name: torch.full_like(b, 5 + rank) for name, b in buffers.items()},
         }
         for rank in range(2)
     ]
-    monkeypatch.setattr(DistContext, "all_gather", lambda self, value: states)
-    monkeypatch.setattr(first.run, "save", lambda state, which: saved.update(state))
-    saved: dict = {}
-    first._save()
+    saved = first.state.state_dict() | {"ranks": states}
+    assert first.state.rank_state_dict().keys() == states[0].keys()
     for rank, size, expected, loss in ((0, 2, 0, 3), (1, 2, 1, 4), (0, 1, 0, 3.5), (3, 4, 1, None)):
-        again = of_rank(rank, size)
-        resume.load(again, saved)
-        assert again.objective.state == states[expected]["objective"]
-        assert again.meter.means(DistContext(0, 1, torch.device("cpu"))) == {"loss": loss}
-        means = [mean_of_norm(network) for network in (again.model, again.average.network)]
+        state = make_trainer().state
+        state.load_state_dict(saved, DistContext(rank, size, torch.device("cpu")))
+        assert state.objective.state_dict() == states[expected]["objective"]
+        assert state.meter.means(DistContext(0, 1, torch.device("cpu"))) == {"loss": loss}
+        means = [mean_of_norm(network) for network in (state.model, state.eval_model)]
         assert means == ([5 + rank] * 2 if size == 2 else [0, 0])
 
 

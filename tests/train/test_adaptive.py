@@ -1,4 +1,4 @@
-"""Thresholds that adapt, by the formulas of their papers; the averaged network; soft targets."""
+"""Adaptive thresholds by the formulas of their papers; the EMA; soft targets."""
 
 import math
 
@@ -14,17 +14,11 @@ from lib.data.soft_targets import read_soft_targets
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.runs.run_dir import RunDir
-from lib.train.adaptive import (
-    flexmatch_weights,
-    freematch_fairness,
-    freematch_weights,
-    softmatch_weights,
-)
-from lib.train.ema import Average
+from lib.train.adaptive import FlexMatchObjective, FreeMatchObjective, SoftMatchObjective
 from lib.train.fit import fit
-from lib.train.objectives import FixMatchObjective, FlexMatchObjective, FreeMatchObjective
-from lib.train.setup import load_data
-from lib.train.step import ClipTensors
+from lib.train.objectives import ClipTensors, FixMatchObjective
+from lib.train.run_data import load_data
+from lib.train.run_model import make_ema
 
 
 def logits_of(*probabilities) -> torch.Tensor:
@@ -36,74 +30,75 @@ def logits_of(*probabilities) -> torch.Tensor:
 
 def test_flexmatch_by_hand():
     objective = FlexMatchObjective(confidence_threshold=0.8)
-    objective.begin(np.array([1, 2, 4, 5, 7, 8]))  # rows of six videos; 0, 3 and 6 are of others
+    objective.begin(np.array([1, 2, 4, 5, 7, 8]), 3)  # rows of six videos; 0, 3, 6 are of others
     sure = logits_of([0.9, 0.05, 0.05], [0.85, 0.1, 0.05], [0.02, 0.95, 0.03], [0.5, 0.4, 0.1])
-    keep = objective.confident(sure, torch.tensor([1, 2, 4, 5]))
+    mask = objective.confidence_mask(sure, torch.tensor([1, 2, 4, 5]))
     # Nothing was confident before: every β is 0, so that every threshold is.
-    assert keep.tolist() == [1, 1, 1, 1]
-    assert objective.state["selected"].tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
+    assert mask.tolist() == [1, 1, 1, 1]
+    assert objective.selected.tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
     # σ = (2, 1, 0), three videos are not confident yet: β = (2/3, 1/3, 0), β / (2 − β) = (1/2,
     # 1/5, 0), thresholds (0.4, 0.16, 0).
-    keep = objective.confident(
+    mask = objective.confidence_mask(
         logits_of([0.41, 0.3, 0.29], [0.39, 0.31, 0.3], [0.33, 0.34, 0.33], [0.3, 0.3, 0.4]),
         torch.tensor([5, 7, 8, 1]),
     )
-    assert keep.tolist() == [1, 0, 1, 1]
-    assert objective.state["selected"].tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
-    objective.confident(logits_of([0.05, 0.05, 0.9]), torch.tensor([1]))  # it changed its mind
-    assert objective.state["selected"].tolist() == [-2, 2, 0, -2, 1, -1, -2, -1, -1]
+    assert mask.tolist() == [1, 0, 1, 1]
+    assert objective.selected.tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
+    objective.confidence_mask(logits_of([0.05, 0.05, 0.9]), torch.tensor([1]))  # another class now
+    assert objective.selected.tolist() == [-2, 2, 0, -2, 1, -1, -2, -1, -1]
 
 
-def test_flexmatch_ends_with_the_threshold_itself_for_the_class_that_is_learned_best():
-    state = {"selected": torch.tensor([0, 0, 0, 1])}
+def test_flexmatch_threshold_of_the_class_that_is_learned_best_is_the_setting():
+    objective = FlexMatchObjective(confidence_threshold=0.8)
+    objective.begin(np.arange(4), 2)
+    objective.selected = torch.tensor([0, 0, 0, 1])
     logits = logits_of([0.81, 0.19], [0.79, 0.21], [0.17, 0.83], [0.801, 0.199])
-    keep = flexmatch_weights(logits, torch.tensor([0, 1, 3, 2]), state, 0.8)
-    assert keep.tolist() == [1, 0, 1, 1]
+    mask = objective.confidence_mask(logits, torch.tensor([0, 1, 3, 2]))
+    assert mask.tolist() == [1, 0, 1, 1]
 
 
 # --- FreeMatch ------------------------------------------------------------------------------------
 
 
 def test_freematch_by_hand():
-    state = {}
+    objective = FreeMatchObjective(threshold_momentum=0.9)
+    objective.begin(np.arange(4), 3)
     first = logits_of([0.6, 0.3, 0.1], [0.2, 0.5, 0.3])
-    keep = freematch_weights(first, state, momentum=0.9)
+    mask = objective.confidence_mask(first, None)
     level = 0.9 / 3 + 0.1 * (0.6 + 0.5) / 2
     classes = [0.9 / 3 + 0.1 * p for p in (0.4, 0.4, 0.2)]
     histogram = [0.9 / 3 + 0.1 * p for p in (0.5, 0.5, 0)]
-    assert state["confidence"].item() == pytest.approx(level)
-    assert state["probabilities"].tolist() == pytest.approx(classes)
-    assert state["histogram"].tolist() == pytest.approx(histogram)
-    assert keep.tolist() == [1, 1]
+    assert objective.mean_confidence.item() == pytest.approx(level)
+    assert objective.mean_probabilities.tolist() == pytest.approx(classes)
+    assert objective.mean_histogram.tolist() == pytest.approx(histogram)
+    assert mask.tolist() == [1, 1]
     second = logits_of([0.34, 0.33, 0.33], [0.3, 0.3, 0.4])
-    keep = freematch_weights(second, state, momentum=0.9)
+    mask = objective.confidence_mask(second, None)
     level = 0.9 * level + 0.1 * (0.34 + 0.4) / 2
     classes = [
         0.9 * old + 0.1 * new for old, new in zip(classes, (0.32, 0.315, 0.365), strict=True)
     ]
     limits = [level * p / max(classes) for p in classes]
-    assert keep.tolist() == [float(0.34 > limits[0]), float(0.4 > limits[2])] == [0, 1]
+    assert mask.tolist() == [float(0.34 > limits[0]), float(0.4 > limits[2])] == [0, 1]
 
 
-def test_fairness_by_hand():
-    state = {
-        "probabilities": torch.tensor([0.5, 0.3, 0.2]),
-        "histogram": torch.tensor([0.5, 0.25, 0.25]),
-    }
+def test_freematch_fairness_by_hand():
+    objective = FreeMatchObjective(fairness_weight=0.5)
+    objective.begin(np.arange(4), 3)
+    objective.mean_probabilities = torch.tensor([0.5, 0.3, 0.2])
+    objective.mean_histogram = torch.tensor([0.5, 0.25, 0.25])
     strong = logits_of([0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.6, 0.3, 0.1])
-    keep = torch.tensor([1.0, 1, 0, 1])
+    mask = torch.tensor([1.0, 1, 0, 1])
     expected = np.array([0.5 / 0.5, 0.3 / 0.25, 0.2 / 0.25])
     mean, histogram = np.array([1.4, 1.3, 0.3]) / 3, np.array([2, 1, 0]) / 3
-    found = np.array([mean[0] / histogram[0], mean[1] / histogram[1], 0])
-    expected, found = expected / expected.sum(), found / found.sum()
-    value = (expected * np.log(found + 1e-12)).sum()
-    assert freematch_fairness(strong, keep, state).item() == pytest.approx(value, rel=1e-5)
-    assert freematch_fairness(strong, 0 * keep, state).item() == 0
-    objective = FreeMatchObjective(fairness_weight=0.5)
-    objective.state.update(state)
+    actual = np.array([mean[0] / histogram[0], mean[1] / histogram[1], 0])
+    expected, actual = expected / expected.sum(), actual / actual.sum()
+    value = (expected * np.log(actual + 1e-12)).sum()
+    assert objective.fairness_loss(strong, mask).item() == pytest.approx(value, rel=1e-5)
+    assert objective.fairness_loss(strong, 0 * mask).item() == 0
     targets = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]]
-    plain = FixMatchObjective().consistency(strong, targets, keep)
-    loss = objective.consistency(strong, targets, keep)
+    plain = FixMatchObjective().unlabeled_loss(strong, targets, mask)
+    loss = objective.unlabeled_loss(strong, targets, mask)
     assert loss.item() == pytest.approx(plain.item() + 0.5 * value, rel=1e-5)
 
 
@@ -111,9 +106,10 @@ def test_fairness_by_hand():
 
 
 def test_softmatch_by_hand():
-    state = {}
+    objective = SoftMatchObjective(threshold_momentum=0.9)
+    objective.begin(np.arange(4), 2)
     logits = logits_of([0.8, 0.2], [0.6, 0.4], [0.3, 0.7])
-    weights = softmatch_weights(logits, state, momentum=0.9)
+    weights = objective.confidence_mask(logits, None)
     classes = [0.9 / 2 + 0.1 * 1.7 / 3, 0.9 / 2 + 0.1 * 1.3 / 3]
     aligned = []
     for row in ((0.8, 0.2), (0.6, 0.4), (0.3, 0.7)):
@@ -121,23 +117,25 @@ def test_softmatch_by_hand():
         aligned.append(max(ratio) / sum(ratio))
     mean = 0.9 / 2 + 0.1 * sum(aligned) / 3
     variance = 0.9 + 0.1 * sum((a - sum(aligned) / 3) ** 2 for a in aligned) / 2
-    assert state["mean"].item() == pytest.approx(mean)
-    assert state["variance"].item() == pytest.approx(variance)
+    assert objective.mean.item() == pytest.approx(mean)
+    assert objective.variance.item() == pytest.approx(variance)
     expected = [math.exp(-(min(a - mean, 0) ** 2) / (2 * variance)) for a in aligned]
     assert weights.tolist() == pytest.approx(expected)
-    state |= {"mean": torch.tensor(0.9), "variance": torch.tensor(0.01)}
-    weights = softmatch_weights(logits, state, momentum=0.999)
+    objective.mean, objective.variance = torch.tensor(0.9), torch.tensor(0.01)
+    objective.threshold_momentum = 0.999
+    weights = objective.confidence_mask(logits, None)
     assert weights[0] > weights[2] > weights[1] and weights.max() < 1
 
 
-def test_one_clip_has_no_variance():
-    state = {}
-    softmatch_weights(logits_of([0.8, 0.2]), state, momentum=0.5)
-    assert state["variance"].item() == 0.5
+def test_softmatch_variance_of_one_clip_is_zero():
+    objective = SoftMatchObjective(threshold_momentum=0.5)
+    objective.begin(np.arange(4), 2)
+    objective.confidence_mask(logits_of([0.8, 0.2]), None)
+    assert objective.variance.item() == 0.5
 
 
 @pytest.mark.parametrize("objective", ["flexmatch", "freematch", "softmatch"])
-def test_what_they_remember_continues_exactly(tiny_settings, tmp_path, at_forward, objective):
+def test_resume_restores_thresholds_and_ema(tiny_settings, tmp_path, at_forward, objective):
     settings = {"objective": objective, "threshold_momentum": 0.8, "ema_decay": 0.7}
     settings |= {"ema_teacher": True, "head_init": "linear_probe"}
     expected = fit(tiny_settings(**settings, run_dir=tmp_path / "expected"))
@@ -148,7 +146,7 @@ def test_what_they_remember_continues_exactly(tiny_settings, tmp_path, at_forwar
     assert not run.is_finished()
     fit(stopped)
     states = [one.load() for one in (run, expected)]
-    for part in ("model", "average"):
+    for part in ("model", "ema"):
         for name, value in states[0][part].items():
             assert torch.equal(value, states[1][part][name]), name
     ours, theirs = (state["ranks"][0]["objective"] for state in states)
@@ -156,31 +154,24 @@ def test_what_they_remember_continues_exactly(tiny_settings, tmp_path, at_forwar
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-# --- The averaged network -------------------------------------------------------------------------
+# --- The moving average of the network -----------------------------------------------------------
 
 
-def test_average_by_hand():
+def test_ema_by_hand():
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    average = Average(model, decay=0.75)
+    ema = make_ema(model, decay=0.75)
     values = []
     for value in (1.0, 2.0, 4.0):
         nn.init.constant_(model[0].weight, value)
         model[1].running_mean.fill_(10 * value)
-        average.update()
-        values.append(average.network[0].weight.item())
-        assert average.network[1].running_mean.item() == 10 * value
+        ema.update_parameters(model)
+        values.append(ema.module[0].weight.item())
+        assert ema.module[1].running_mean.item() == 10 * value
     assert values == [1, 1.25, 0.75 * 1.25 + 1]
-    assert not average.network.training
+    assert not ema.module.training
 
 
-def test_without_decay_the_average_is_the_network():
-    model = nn.Linear(1, 1)
-    average = Average(model, decay=0.0)
-    average.update()
-    assert average.network is model and average.state_dict() == {}
-
-
-def test_the_average_is_what_is_tested(tiny_settings):
+def test_ema_is_tested(tiny_settings):
     settings = tiny_settings(ema_decay=0.9)
     run = fit(settings)
     state = run.load()
@@ -189,16 +180,16 @@ def test_the_average_is_what_is_tested(tiny_settings):
     moved = [name for name in tested if not torch.equal(tested[name], state["model"][name])]
     assert "head.weight" in moved
     for name, value in tested.items():
-        assert torch.equal(value, state["average"][f"module.{name}"])
+        assert torch.equal(value, state["ema"][f"module.{name}"])
     results = evaluate(EvaluateSettings(run_dir=settings.run_dir, num_processes=1))
     assert "top1" in results["val"].metrics
 
 
-def test_an_average_is_not_continued_from_a_run_without(tiny_settings):
+def test_ema_cannot_continue_a_run_without(tiny_settings):
     fit(tiny_settings(epochs=1))
     with pytest.raises(ValueError, match=r"(?s)other settings.*ema_decay: 0.0 there, 0.9 here"):
         fit(tiny_settings(epochs=2, ema_decay=0.9))
-    with pytest.raises(ValidationError, match="ema_teacher needs an averaged network; set ema"):
+    with pytest.raises(ValidationError, match="ema_teacher needs an EMA; set ema"):
         tiny_settings(ema_teacher=True)
 
 
@@ -216,8 +207,10 @@ def test_labels_by_the_average_and_soft_targets_in_them():
     labels = torch.eye(2)[[0, 1]]
     soft = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
     labeled = ClipTensors(clips, None, None, labels)
-    unlabeled = ClipTensors(clips, clips, None, labels, soft=soft)
-    objective = FixMatchObjective(scene_p=0.0, confidence_threshold=0.9, soft_target_weight=0.25)
+    unlabeled = ClipTensors(clips, clips, None, labels, soft_targets=soft)
+    objective = FixMatchObjective(
+        unlabeled_scene_p=0.0, confidence_threshold=0.9, soft_target_weight=0.25
+    )
     own = torch.zeros(6, 2)  # the network itself is never sure
     teacher = Fixed(torch.tensor([[0.0, 9.0], [9.0, 0.0]]))
     step = objective(Fixed(own), labeled, unlabeled, torch.Generator(), teacher)

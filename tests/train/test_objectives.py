@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +16,7 @@ from lib.models.networks import build_model
 from lib.train.objectives import (
     ClipTensors,
     FixMatchObjective,
-    StepLoss,
+    ObjectiveOutput,
     SupervisedObjective,
     UDAObjective,
 )
@@ -53,11 +52,11 @@ def one_hot(labels) -> Tensor:
     return nn.functional.one_hot(torch.as_tensor(labels), CLASSES).double()
 
 
-def call(objective, model, labeled, unlabeled=None, seed: int = 0) -> StepLoss:
-    return objective(model, labeled, unlabeled, generator(seed))
+def call(objective, model, labeled, unlabeled=None, seed=0, weight=1.0) -> ObjectiveOutput:
+    return objective(model, labeled, unlabeled, generator(seed), unlabeled_weight=weight)
 
 
-def value(step: StepLoss, name: str) -> float:
+def value(step: ObjectiveOutput, name: str) -> float:
     total, count = step.stats[name]
     return (total / count).item()
 
@@ -96,7 +95,7 @@ def test_semi_supervised_losses_equal_the_reference(arrays, case):
         data.get("imagenet_prob"),
     )
     objective = {"fixmatch": FixMatchObjective, "uda": UDAObjective}[golden["framework"]](
-        scene_p=ALWAYS if golden["actor_cutmix_drawn"] else NEVER,
+        unlabeled_scene_p=ALWAYS if golden["actor_cutmix_drawn"] else NEVER,
         distillation_weight=float(golden["distill"]),
     )
     step = call(objective, StubNetwork(data.get("distill_W")), labeled, unlabeled)
@@ -108,7 +107,9 @@ def test_semi_supervised_losses_equal_the_reference(arrays, case):
     if golden["distill"]:
         assert value(step, "loss/distillation") == pytest.approx(golden["loss_distill"], **near)
     assert step.stats["ssl/mask_rate"][0].item() == golden["num_select"]
-    mixed = objective.mix(labeled, unlabeled, generator())[1]
+    drawn = generator()
+    objective.mix_labeled(labeled, drawn)
+    mixed = objective.mix_unlabeled(unlabeled, drawn)
     torch.testing.assert_close(mixed.clips, data["strong_after_actor_cutmix"], rtol=0, atol=1e-12)
 
 
@@ -220,16 +221,16 @@ def test_objectives_equal_a_literal_reading_on_random_batches(kind):
         view = rng.choice(["weak", "strong"])
         weight = rng.uniform(0, 3)
         settings = {
-            "labeled": SupervisedObjective(view, labeled_p),
+            "labeled_view": view,
+            "labeled_scene_p": labeled_p,
             "confidence_threshold": threshold,
-            "unlabeled_weight": weight,
-            "scene_p": unlabeled_p,
+            "unlabeled_scene_p": unlabeled_p,
         }
         if kind == "uda":
             objective = UDAObjective(**settings, temperature=temperature)
         else:
             objective = FixMatchObjective(**settings)
-        step = call(objective, StubNetwork(), labeled, unlabeled, seed)
+        step = call(objective, StubNetwork(), labeled, unlabeled, seed, weight)
 
         weak, strong, mask = as_numpy(labeled)
         clips, weights = (weak if view == "weak" else strong), [1.0] * len(weak)
@@ -284,7 +285,7 @@ def test_no_gradient_flows_into_the_pseudo_labels(kind, scene_p):
             logits = super().forward(clips)
             return logits + shift * (torch.arange(len(clips)) // len(batch.weak) == 1).view(-1, 1)
 
-    step = call(kind(confidence_threshold=0.15, scene_p=scene_p), Shifted(), batch, batch)
+    step = call(kind(confidence_threshold=0.15, unlabeled_scene_p=scene_p), Shifted(), batch, batch)
     assert value(step, "loss/unlabeled") > 0
     step.loss.backward()
     assert shift.grad.tolist() == [0] * CLASSES
@@ -297,7 +298,7 @@ def test_only_confident_strong_views_are_learned_from(kind):
     weak[0, ..., 2] = 10  # the first clip alone is confident
     unlabeled = ClipTensors(weak, strong_logits, None, one_hot([2, 2]))
     labeled = ClipTensors(torch.zeros_like(weak), None, None, one_hot([0, 0]))
-    call(kind(scene_p=NEVER), StubNetwork(), labeled, unlabeled).loss.backward()
+    call(kind(unlabeled_scene_p=NEVER), StubNetwork(), labeled, unlabeled).loss.backward()
     gradient = strong_logits.grad.flatten(1)
     assert gradient[0].argmin() == 2 and gradient[0, 2] < 0  # towards the pseudo-label
     assert gradient[1].tolist() == [0] * CLASSES
@@ -337,7 +338,7 @@ def test_only_batch_norm_tells_a_pass_of_their_own(build, is_equal):
         torch.manual_seed(0)
         model = build(CLASSES, dropout=0.0).train()
         objective = FixMatchObjective(
-            confidence_threshold=0.01, scene_p=NEVER, joint_forward=joint_forward
+            confidence_threshold=0.01, unlabeled_scene_p=NEVER, joint_forward=joint_forward
         )
         call(objective, model, batch, batch).loss.backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -349,10 +350,10 @@ def test_distillation_learns_from_the_weak_views():
     labeled, unlabeled = random_batch(rng), random_batch(rng)
     matrix = torch.from_numpy(rng.normal(size=(CLASSES, 11)))
     teacher = torch.from_numpy(rng.dirichlet(np.ones(11), size=len(unlabeled.weak)))
-    unlabeled = unlabeled._replace(teacher=teacher)
-    plain = call(FixMatchObjective(scene_p=ALWAYS), StubNetwork(), labeled, unlabeled)
+    unlabeled = unlabeled._replace(imagenet_targets=teacher)
+    plain = call(FixMatchObjective(unlabeled_scene_p=ALWAYS), StubNetwork(), labeled, unlabeled)
     step = call(
-        FixMatchObjective(scene_p=ALWAYS, distillation_weight=2.5),
+        FixMatchObjective(unlabeled_scene_p=ALWAYS, distillation_weight=2.5),
         StubNetwork(matrix),
         labeled,
         unlabeled,
@@ -382,7 +383,9 @@ def test_accuracies_are_logged_as_sums_and_counts():
     targets = one_hot([3, 4, 0, 6])
     targets[1] = 0  # its class is not known
     unlabeled = ClipTensors(weak, weak, None, targets)
-    stats = call(FixMatchObjective(scene_p=NEVER), StubNetwork(), labeled, unlabeled).stats
+    stats = call(
+        FixMatchObjective(unlabeled_scene_p=NEVER), StubNetwork(), labeled, unlabeled
+    ).stats
     logged = {name: (total.item(), count.item()) for name, (total, count) in stats.items()}
     assert logged["train/top1_clip"] == (2, 3)
     assert logged["ssl/mask_rate"] == (3, 4)
@@ -396,10 +399,15 @@ def test_accuracy_of_mixed_labelled_clips_is_that_of_their_own_labels():
     partner_wins = SceneAugmentation("mixup of 0.3", lambda *views: mixup(*views, 0.3))
     labeled = ClipTensors(logits_for(0, 1), logits_for(0, 1), None, one_hot([0, 1]))
     unlabeled = ClipTensors(logits_for(3, 4), logits_for(3, 4), None, one_hot([3, 4]))
-    alone = SupervisedObjective(scene_p=ALWAYS, scene=partner_wins)
+    alone = SupervisedObjective(labeled_scene_p=ALWAYS, scene=partner_wins)
     for step in (
         call(alone, StubNetwork(), labeled),
-        call(FixMatchObjective(labeled=alone, scene_p=NEVER), StubNetwork(), labeled, unlabeled),
+        call(
+            FixMatchObjective(labeled_scene_p=ALWAYS, unlabeled_scene_p=NEVER, scene=partner_wins),
+            StubNetwork(),
+            labeled,
+            unlabeled,
+        ),
     ):
         assert value(step, "train/top1_clip") == 0
 
@@ -409,7 +417,7 @@ def test_the_unlabeled_labels_are_only_compared_with():
     labeled, unlabeled = random_batch(rng), random_batch(rng)
     other = unlabeled._replace(targets=unlabeled.targets.roll(1, dims=1))
     for kind in (FixMatchObjective, UDAObjective):
-        objective = kind(confidence_threshold=0.15, scene_p=ALWAYS)
+        objective = kind(confidence_threshold=0.15, unlabeled_scene_p=ALWAYS)
         first, second = (call(objective, StubNetwork(), labeled, u) for u in (unlabeled, other))
         assert torch.equal(first.loss, second.loss)
 
@@ -422,11 +430,9 @@ def test_any_scene_augmentation_can_be_used(name):
     rng = np.random.default_rng(5)
     labeled, unlabeled = random_batch(rng), random_batch(rng)
     scene = SCENE_AUGMENTATIONS[name]
-    objective = FixMatchObjective(
-        SupervisedObjective("strong", ALWAYS, scene), 0.15, scene_p=ALWAYS, scene=scene
-    )
+    objective = FixMatchObjective("strong", ALWAYS, scene, 0.15, unlabeled_scene_p=ALWAYS)
     step = call(objective, StubNetwork(), labeled, unlabeled)
-    never = replace(objective, labeled=SupervisedObjective("strong"), scene_p=NEVER)
+    never = FixMatchObjective("strong", NEVER, scene, 0.15, unlabeled_scene_p=NEVER)
     assert step.loss.isfinite()
     assert step.loss.item() != call(never, StubNetwork(), labeled, unlabeled).loss.item()
 
@@ -437,7 +443,7 @@ def test_views_that_are_not_needed_may_be_missing():
     call(SupervisedObjective("weak"), StubNetwork(), batch._replace(strong=None, person_mask=None))
     call(SupervisedObjective("strong"), StubNetwork(), batch._replace(weak=None, person_mask=None))
     call(
-        FixMatchObjective(scene_p=NEVER),
+        FixMatchObjective(unlabeled_scene_p=NEVER),
         StubNetwork(),
         batch._replace(strong=None, person_mask=None),
         batch._replace(person_mask=None),
@@ -452,7 +458,7 @@ def test_the_labelled_and_the_unlabelled_batch_are_mixed_by_their_own_draws():
         mask = torch.zeros(4, 1, 2, 2, 4).double()
         mask[..., :2] = 1
         batches.append(ClipTensors(weak, strong, mask, one_hot([0, 1, 2, 3])))
-    objective = FixMatchObjective(SupervisedObjective("strong", 0.5), 0.15, scene_p=0.5)
+    objective = FixMatchObjective("strong", 0.5, confidence_threshold=0.15, unlabeled_scene_p=0.5)
     losses = {
         tuple(round(value(step, name), 9) for name in ("loss/labeled", "loss/unlabeled"))
         for step in (call(objective, StubNetwork(), *batches, seed) for seed in range(60))
@@ -472,7 +478,9 @@ def test_losses_are_single_precision_where_the_network_computes_in_half(kind):
     for is_half in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            step = call(kind(scene_p=0.0), network, clips, clips._replace(soft=soft))
+            step = call(
+                kind(unlabeled_scene_p=0.0), network, clips, clips._replace(soft_targets=soft)
+            )
         assert step.loss.dtype is torch.float32 and step.loss.isfinite()
         found[is_half] = step.loss.item()
     assert found[True] == pytest.approx(found[False], rel=0.05)

@@ -1,0 +1,100 @@
+"""Network of a run: its construction, its wrapper for several processes, its moving average."""
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lib.config import TrainSettings, project_path
+from lib.models.networks import build_model, input_spec
+from lib.models.video_resnet import Conv2Plus1d
+from lib.runs.device import to_channels_last
+from lib.runs.distributed import DistContext
+from lib.train.run_data import Normalize
+
+
+def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
+    """Return the network of a run before its first step."""
+    model = build_model(
+        settings.model,
+        num_classes,
+        pretrained=settings.pretrained,
+        weights=None if settings.weights is None else project_path(settings.weights),
+        dropout=settings.dropout,
+        teacher_classes=1000 if settings.distillation_weight else 0,
+        tsm_fraction=settings.tsm_fraction,
+        temporal_std_pooling=settings.temporal_std_pooling,
+    )
+    model.freeze(settings.freeze_fraction, settings.freeze_batch_norm)
+    if settings.channels_last:
+        to_channels_last(model)
+    return model
+
+
+def run_normalize(settings: TrainSettings) -> Normalize:
+    """Return the normalization of the run's network."""
+    spec = input_spec(settings.model, settings.pretrained)
+    return Normalize(spec.mean, spec.std)
+
+
+# --- Several processes ----------------------------------------------------------------------------
+
+
+def wrap_ddp(model: nn.Module, world: DistContext) -> tuple[nn.Module, nn.Module]:
+    """Convert batch norm to SyncBatchNorm on GPUs and wrap the network in DDP.
+
+    Returns:
+        The network and its wrapper; with a single process twice the network itself.
+    """
+    if world.world_size == 1:
+        return model, model
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    model = sync_batch_norm(model) if ids else model
+    parameters = signature(DistributedDataParallel).parameters  # PyTorch 2.9 has only the old name
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    options = {name: False, "gradient_as_bucket_view": True}
+    return model, DistributedDataParallel(model, device_ids=ids, **options)
+
+
+def sync_batch_norm(model: nn.Module) -> nn.Module:
+    """Synchronize batch norm over GPUs, except inside a (2+1)D pair, as in the reference."""
+    pairs = {module: module.norm for module in model.modules() if isinstance(module, Conv2Plus1d)}
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for pair, norm in pairs.items():
+        pair.norm = norm
+    return model
+
+
+@torch.no_grad()
+def average_batch_norm(model: nn.Module, world: DistContext) -> None:
+    """Replace the running statistics of batch norm by their mean over the processes."""
+    if world.world_size == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            world.all_reduce(buffer).div_(world.world_size)
+
+
+# --- Exponential moving average -------------------------------------------------------------------
+
+
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a network that follows it: ema = decay · ema + (1 − decay) · network.
+
+    The first update copies the weights; buffers are always those of the network.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models" (arXiv 1703.01780).
+    """
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).eval()
+
+
+def eval_state_dict(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint that are tested: those of the EMA if there is one."""
+    if not checkpoint["ema"]:
+        return checkpoint["model"]
+    weights = {name.removeprefix("module."): value for name, value in checkpoint["ema"].items()}
+    del weights["n_averaged"]
+    return weights
