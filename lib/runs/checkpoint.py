@@ -54,8 +54,11 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     import torch
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # a full disk is an OSError here, unlike with a path
-            torch.save(state, file)
+        with open(temporary, "wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # PyTorch's own, raised while it handles a full disk
+                raise error.__context__ or error from None
             file.flush()
             os.fsync(file.fileno())
 

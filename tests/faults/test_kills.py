@@ -76,10 +76,10 @@ def test_nothing_is_lost(prepared_dir, tmp_path, whole, fault, name, blow, runs,
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 8 MB in memory; a shell takes it away, also if these tests are killed."""
+    """A file system of 16 MB in memory; a shell takes it away, also if these tests are killed."""
     place = tmp_path / "disk"
     place.mkdir()
-    script = 'mount -t tmpfs -o size=8m tmpfs "$0" && echo there && read end; umount -l "$0"'
+    script = 'mount -t tmpfs -o size=16m tmpfs "$0" && echo there && read end; umount -l "$0"'
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = ["sh", "-c", script, str(place)]
     shell = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
@@ -95,7 +95,7 @@ def small_disk(tmp_path):
 
 @full_only
 def test_a_full_disk_loses_nothing(prepared_dir, small_disk, whole, fault, at_forward):
-    """Of 8 MB, 0 to 2 are left when the run begins to need them."""
+    """Of 16 MB, 0 to 2 are left when the run begins to need them."""
     left, lost = (0, 1_000, 50_000, 200_000, 500_000, 1_000_000, 2_000_000), 0
     for number, keep in enumerate(left):
         settings = make_tiny_settings(prepared_dir, small_disk / str(number), **OFTEN)
