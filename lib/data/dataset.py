@@ -215,14 +215,14 @@ def draw_labeled_rows(
 
 
 def draw_rows(
-    labels: np.ndarray, rows: np.ndarray, how_many: Callable[[int], int], seed: int
+    labels: np.ndarray, rows: np.ndarray, count_for: Callable[[int], int], seed: int
 ) -> np.ndarray:
-    """Draw `how_many(n)` of the n videos of each class; arguments as `draw_labeled_rows`."""
+    """Draw `count_for(n)` of the n videos of each class; arguments as `draw_labeled_rows`."""
     kept = []
     for label in np.unique(labels[rows]):
         of_class = np.sort(rows[labels[rows] == label])
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
-        kept.append(of_class[order[: how_many(len(of_class))]])
+        kept.append(of_class[order[: count_for(len(of_class))]])
     return rows[np.isin(rows, np.concatenate(kept))]
 
 
