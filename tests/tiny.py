@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lib.config import TrainSettings
 from lib.data.dataset import read_dataset
 from lib.models.networks import VideoClassifier
-from lib.models.video_resnet import VideoResNet, conv2plus1d
+from lib.models.video_resnet import Conv2Plus1d, VideoResNet
 from lib.runs.distributed import DistContext
 from lib.train import fit, run_model
 from lib.train.run_data import Normalize
@@ -35,7 +35,7 @@ def tiny_r2plus1d(
 ) -> VideoClassifier:
     """A network with the names and the batch norm of the reference's R(2+1)D-34, but small."""
     backbone = VideoResNet(
-        conv2plus1d,
+        Conv2Plus1d,
         layers=(2, 1, 1, 1),
         widths=(4, 8, 8, 12),
         stem_width=4,

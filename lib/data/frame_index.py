@@ -104,13 +104,15 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file and its first video stream, decoded in this thread.
 
     Raises:
-        ValueError: If it has no video stream.
+        ValueError: If it has no video stream, or one of an unknown codec.
         av.FFmpegError: If it is not a video file.
     """
     with av.open(str(path), metadata_errors="ignore") as container:
         if not container.streams.video:
             raise ValueError("it has no video stream (audio only?)")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("its codec is not known")
         stream.codec_context.thread_count = 1
         yield container, stream
 

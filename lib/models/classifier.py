@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_LAYERS = nn.Conv2d | nn.Conv3d | nn.Linear
+# They may have children (timm's activations), but hold weights themselves.
+_NORMS = _BatchNorm | nn.GroupNorm | nn.LayerNorm
+
 
 @dataclass(frozen=True)
 class InputSpec:
     """The clips that a network was designed or published with, and the smallest that it takes.
 
-    Attributes:
-        mean: Mean of red, green, blue to subtract, in 0..255.
-        std: Standard deviation of red, green, blue to divide by, in 0..255.
-        short_side: Short side that frames are scaled to, pixels.
-        crop_size: Side of the square crop, pixels.
-        min_clip_len: Fewest frames the network takes.
-        min_crop_size: Smallest crop it takes, pixels.
-        fixed_clip_len: The network takes only this number of frames.
-        fixed_crop_size: The network takes only this crop.
+    Mean and deviation are of red, green, blue in 0..255; sides in pixels. A fixed size is the only
+    one that the network takes.
     """
 
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -44,13 +41,16 @@ class InputSpec:
                 )
 
 
-_LAYERS = nn.Conv2d | nn.Conv3d | nn.Linear
-# They may have children (timm's activations), but hold weights themselves.
-_NORMS = _BatchNorm | nn.GroupNorm | nn.LayerNorm
-
-
 class VideoClassifier(nn.Module):
-    """A backbone, dropout and a linear head; a second head where a teacher is distilled."""
+    """A backbone, dropout and a linear head; a second head if a teacher is distilled.
+
+    Args:
+        backbone: Turns clips (B, 3, T, H, W) into features (B, feature_dim).
+        feature_dim: Number of features.
+        num_classes: Number of action classes.
+        dropout: Probability of dropping a feature before each head, in [0, 1).
+        teacher_classes: Number of classes of the distilled teacher; 0 for none.
+    """
 
     def __init__(
         self,
@@ -60,15 +60,6 @@ class VideoClassifier(nn.Module):
         dropout: float,
         teacher_classes: int = 0,
     ) -> None:
-        """Put heads on a backbone.
-
-        Args:
-            backbone: Turns clips (B, 3, T, H, W) into features (B, D).
-            feature_dim: D.
-            num_classes: Number of action classes, at least 1.
-            dropout: Probability of dropping a feature before each head, in [0, 1).
-            teacher_classes: Number of classes of the distilled teacher; 0 for none.
-        """
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
@@ -111,29 +102,17 @@ class VideoClassifier(nn.Module):
         return self.backbone(clips)
 
     def forward(self, clips: Tensor, with_teacher: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Classify clips.
+        """Compute logits (B, num_classes) of normalized clips (B, 3, T, H, W).
 
-        Args:
-            clips: Normalized clips, shape (B, 3, T, H, W), floating point.
-            with_teacher: Also predict the teacher's classes.
-
-        Returns:
-            Logits (B, num_classes); with the teacher, also logits (B, teacher_classes).
-
-        Raises:
-            ValueError: If the network was built without teacher classes.
-
-        Source: as in the reference, each head draws its own dropout
-        (mmaction/models/recognizers/base_semi.py:45-50, heads/i3d_head.py).
+        `with_teacher` adds the teacher's logits (B, teacher_classes). Each head draws its own
+        dropout, as in the reference (mmaction/models/recognizers/base_semi.py:45-50).
         """
         features = self.features(clips)
         logits = self.head(self.dropout(features))
         if not with_teacher:
             return logits
         if self.teacher_head is None:
-            raise ValueError(
-                "with_teacher: this network has no teacher head; build it with teacher_classes > 0"
-            )
+            raise ValueError("with_teacher: no teacher head; build it with teacher_classes > 0")
         return logits, self.teacher_head(self.dropout(features))
 
 

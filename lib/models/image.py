@@ -22,17 +22,14 @@ _BRANCHES = {
 
 
 class TemporalShift(nn.Module):
-    """Shift of a share of the channels by one frame, half in each direction, padded by zeros.
+    """Shift of a share of the channels, in (0, 1], by one frame, half in each direction.
+
+    Frames beyond the ends are zeros. `num_frames` must be set before the shift is used.
 
     Source: Lin et al., "TSM", section 3; the first channels are those of the next frame.
     """
 
     def __init__(self, share: float) -> None:
-        """Build the shift; `num_frames` must be set before it is used.
-
-        Args:
-            share: Share of the channels that are shifted, in (0, 1].
-        """
         super().__init__()
         self.share, self.num_frames = share, 1
 
@@ -49,24 +46,21 @@ class TemporalShift(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """An image network without its head, averaged over the frames of a clip.
+    """A network from images (N, 3, H, W) to features (N, D), averaged over the frames of a clip.
 
     It uses the channels-last memory format: a step on a CPU is up to three times faster.
     """
 
     def __init__(self, network: nn.Module, with_deviation: bool = False) -> None:
-        """Wrap a network.
-
-        Args:
-            network: Turns images (N, 3, H, W) into features (N, D).
-            with_deviation: Append the standard deviation over the frames to the mean.
-        """
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.with_deviation = with_deviation
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return features (B, D) of clips (B, 3, T, H, W); (B, 2 · D) with the deviation."""
+        """Return features (B, D) of clips (B, 3, T, H, W).
+
+        With the deviation, the standard deviation over the frames follows the mean: (B, 2 · D).
+        """
         num_frames = clips.shape[2]
         for module in self.network.modules():
             if isinstance(module, TemporalShift):
@@ -80,15 +74,10 @@ class ImageNetwork(nn.Module):
 
 
 def insert_shifts(network: nn.Module, share: float, name: str) -> None:
-    """Insert a shift before the branch of each residual block.
-
-    Args:
-        network: An image network of torchvision or timm.
-        share: Share of the channels that are shifted, in [0, 1]; 0 for no shift.
-        name: Of the network, for the message.
+    """Insert a shift of a share of the channels, unless 0, before the branch of residual blocks.
 
     Raises:
-        ValueError: If it has no residual blocks of a class in `_BRANCHES`.
+        ValueError: If the network has no residual blocks of a class in `_BRANCHES`.
     """
     if share == 0:
         return

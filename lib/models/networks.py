@@ -22,10 +22,10 @@ from lib.models.hub import (
 from lib.models.image import ImageNetwork, insert_shifts
 from lib.models.video_resnet import (
     ChannelsLastConv3d,
+    Conv2Plus1d,
     ConvBuilder,
     FrameDifferences,
     VideoResNet,
-    conv2plus1d,
     conv3d,
     group_norm,
 )
@@ -33,25 +33,8 @@ from lib.models.weights import load_reference_weights
 from lib.registry import did_you_mean
 
 
-def r2plus1d_34() -> VideoResNet:
-    """Build the backbone of the paper's R(2+1)D-34: 63.6 M parameters with 101 classes.
-
-    Source: the reference's configs/semi/r2plus1d_r34_8x8x1_360e_ucf101_rgb_all_5percent_vidssl.py.
-    """
-    return _reference_backbone(conv2plus1d, (3, 4, 6, 3))
-
-
-def r3d_18() -> VideoResNet:
-    """Build the backbone of the reference's R3D-18: 33.2 M parameters with 101 classes.
-
-    Unlike its R(2+1)D, it also halves the frames by max-pooling after its first stage.
-    Source: the reference's configs/semi/r3d_r18_8x8x1_360e_ucf101_rgb_all_kd_5percent_vidssl.py.
-    """
-    return _reference_backbone(conv3d, (2, 2, 2, 2), nn.MaxPool3d((2, 1, 1)))
-
-
-def _reference_backbone(
-    conv: ConvBuilder, layers: Sequence[int], stage1_pool: nn.Module | None = None
+def _reference_resnet(
+    conv: ConvBuilder, layers: Sequence[int], pool_time: bool = False
 ) -> VideoResNet:
     return VideoResNet(
         conv,
@@ -62,7 +45,7 @@ def _reference_backbone(
         spatial_strides=(1, 2, 2, 2),
         temporal_strides=(1, 2, 2, 2),
         stem_pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-        stage1_pool=stage1_pool,
+        stage1_pool=nn.MaxPool3d((2, 1, 1)) if pool_time else None,
         norm=partial(nn.BatchNorm3d, eps=1e-3),
     )
 
@@ -70,8 +53,8 @@ def _reference_backbone(
 def r3d_small() -> nn.Module:
     """Build the backbone of a small R3D for a CPU and clips of about 8 frames of 32 pixels; ours.
 
-    Its input is the frames and their differences, so that it learns motion early. Its group norm
-    makes what it learns from a labeled clip independent of the other clips of the batch.
+    Its input is the frames and their differences, so that it learns motion early. With group norm,
+    the loss of a labeled clip does not depend on the other clips of the batch.
     """
     backbone = VideoResNet(
         partial(conv3d, build=ChannelsLastConv3d),
@@ -88,14 +71,7 @@ def r3d_small() -> nn.Module:
 
 
 class Network(NamedTuple):
-    """A network of this library.
-
-    Attributes:
-        backbone: Builds a network from clips (B, 3, T, H, W) to features (B, D).
-        feature_dim: D.
-        input: The clips that it takes.
-        dropout: Probability of dropping a feature before a head, in [0, 1).
-    """
+    """A network of this library: its backbone, the size of its features, input and dropout."""
 
     backbone: Callable[[], nn.Module]
     feature_dim: int
@@ -103,9 +79,17 @@ class Network(NamedTuple):
     dropout: float = 0.5
 
 
+# The first is the paper's: 63.6 M parameters with 101 classes. Unlike it, the reference's R3D also
+# halves the frames by max-pooling after its first stage. Sources, in the reference's configs/semi:
+# r2plus1d_r34_8x8x1_360e_ucf101_rgb_all_5percent_vidssl.py,
+# r3d_r18_8x8x1_360e_ucf101_rgb_all_kd_5percent_vidssl.py.
 NETWORKS = {
-    "r2plus1d_34": Network(r2plus1d_34, 512),
-    "r3d_18": Network(r3d_18, 512, InputSpec(min_clip_len=2)),
+    "r2plus1d_34": Network(partial(_reference_resnet, Conv2Plus1d, (3, 4, 6, 3)), 512),
+    "r3d_18": Network(
+        partial(_reference_resnet, conv3d, (2, 2, 2, 2), pool_time=True),
+        512,
+        InputSpec(min_clip_len=2),
+    ),
     "r3d_small": Network(r3d_small, 64, dropout=0.2),
 }
 
@@ -127,18 +111,16 @@ def build_model(
     tsm_fraction: float = 0.0,
     temporal_std_pooling: bool = False,
 ) -> VideoClassifier:
-    """Build a network by name.
+    """Build a network by name, with new heads.
 
     Args:
         name: One of `model_names()`, or `timm/<name>`. `r3d_18` is the reference's; torchvision's
             network of that name is `torchvision/r3d_18`, a prefix that its others may have too.
-        num_classes: Number of action classes, at least 1.
-        pretrained: Start from the published weights (Kinetics-400, or ImageNet for an image
-            network; downloaded once, to `torch.hub`'s folder); the heads are new.
+        num_classes: Number of action classes.
+        pretrained: Start from the published weights (Kinetics-400, image networks ImageNet).
         weights: Start from this file: for an image network its own state dict, whose head is
             ignored; for a video network a checkpoint of the reference or of MMAction2.
-        dropout: Probability of dropping a feature before a head, in [0, 1); None for the network's
-            own.
+        dropout: Probability of dropping a feature before a head; None for the network's own.
         teacher_classes: Number of classes of a distilled teacher; 0 for none.
         tsm_fraction: Share of an image network's channels that move by one frame, in [0, 1].
         temporal_std_pooling: Append the deviation over the frames to an image network's features.
@@ -170,17 +152,10 @@ def build_model(
 
 
 def input_spec(name: str, pretrained: bool = False) -> InputSpec:
-    """Return the clips that a network takes.
+    """Return the clips that a network takes; errors as in `build_model`.
 
     For a network of torchvision or timm this is the input that its published weights were evaluated
     with, whether they are used or not.
-
-    Args:
-        name: As in `build_model`.
-        pretrained: The published weights are used; there must be some.
-
-    Raises:
-        ValueError: If there is no such network, or no published weights for it.
     """
     _check_name(name, pretrained)
     return NETWORKS[name].input if name in NETWORKS else classifier_spec(name)
@@ -188,17 +163,15 @@ def input_spec(name: str, pretrained: bool = False) -> InputSpec:
 
 def _check_name(name: str, pretrained: bool) -> bool:
     """Return True for an image network; raise ValueError for an unknown name or absent weights."""
-    if name in NETWORKS:
-        if pretrained:
-            raise ValueError(
-                f"pretrained: there are no published weights for {name!r}; set it to false, or "
-                "choose a network of torchvision such as 'r2plus1d_18'"
-            )
+    if name in NETWORKS and pretrained:
+        raise ValueError(
+            f"pretrained: there are no published weights for {name!r}; set it to false, or choose "
+            "a network of torchvision such as 'r2plus1d_18'"
+        )
+    if name in NETWORKS or name.removeprefix("torchvision/") in video_network_names():
         return False
     if is_image_network(name):
         return True
-    if name.removeprefix("torchvision/") not in video_network_names():
-        names = model_names()
-        hint = did_you_mean(name, names) or "."
-        raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(names)}")
-    return False
+    names = model_names()
+    hint = did_you_mean(name, names) or "."
+    raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(names)}")

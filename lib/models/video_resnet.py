@@ -1,4 +1,7 @@
-"""Residual networks over clips: 3D, or (2+1)D with factorized convolutions."""
+"""Residual networks over clips: 3D, or (2+1)D with factorized convolutions.
+
+Kernels and strides are (time, height, width).
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -36,50 +39,30 @@ class ChannelsLastConv3d(nn.Conv3d):
 class Conv2Plus1d(nn.Module):
     """A convolution in space, batch norm and ReLU, then a convolution in time.
 
+    The channels between give the pair as many weights as a 3 x k x k convolution has. They are the
+    paper's M_i for a temporal extent of 3, also for a shortcut's 1 x 1 x 1 kernel, as in the
+    reference (mmaction/models/common/conv2plus1d.py).
+
     Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition"
     (arXiv 1711.11248), section 3.5.
     """
 
-    def __init__(
-        self, in_channels: int, mid_channels: int, out_channels: int, kernel: Triple, stride: Triple
-    ) -> None:
-        """Build the pair.
-
-        Args:
-            in_channels: Channels of the input.
-            mid_channels: Channels between the two convolutions.
-            out_channels: Channels of the output.
-            kernel: Odd kernel sizes (time, height, width).
-            stride: Strides (time, height, width).
-        """
+    def __init__(self, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         (k_t, k_h, k_w), (s_t, s_h, s_w) = kernel, stride
-        self.spatial = conv3d(in_channels, mid_channels, (1, k_h, k_w), (1, s_h, s_w))
-        self.norm = nn.BatchNorm3d(mid_channels)
-        self.temporal = conv3d(mid_channels, out_channels, (k_t, 1, 1), (s_t, 1, 1))
+        area = k_h * k_w
+        mid = 3 * area * in_channels * out_channels // (area * in_channels + 3 * out_channels)
+        self.spatial = conv3d(in_channels, mid, (1, k_h, k_w), (1, s_h, s_w))
+        self.norm = nn.BatchNorm3d(mid)
+        self.temporal = conv3d(mid, out_channels, (k_t, 1, 1), (s_t, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, T, H, W) in space, then in time."""
         return self.temporal(torch.relu_(self.norm(self.spatial(x))))
 
 
-def conv2plus1d(in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> Conv2Plus1d:
-    """Build a (2+1)D pair with as many weights as a 3 x k x k convolution.
-
-    The number of channels between the two is the paper's M_i for a temporal extent of 3, also for a
-    shortcut's 1 x 1 x 1 kernel, as in the reference (mmaction/models/common/conv2plus1d.py).
-    """
-    area = kernel[1] * kernel[2]
-    mid_channels = 3 * area * in_channels * out_channels // (area * in_channels + 3 * out_channels)
-    return Conv2Plus1d(in_channels, mid_channels, out_channels, kernel, stride)
-
-
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Build a norm over 8 groups of channels of each clip.
-
-    Unlike batch norm, it shares no statistics between labeled, weak and strong clips, and does not
-    depend on the number of processes.
-    """
+    """Build a norm over 8 groups of channels, which shares no statistics between clips."""
     return nn.GroupNorm(8, channels)
 
 
@@ -105,7 +88,6 @@ class ResidualBlock(nn.Module):
     def __init__(
         self, conv: ConvBuilder, in_channels: int, channels: int, stride: Triple, norm: NormBuilder
     ) -> None:
-        """Build the block; its first convolution and its shortcut have the stride."""
         super().__init__()
         kernel = (3, 3, 3)
         self.conv1 = _conv_norm(conv(in_channels, channels, kernel, stride), channels, norm)
@@ -123,6 +105,14 @@ class ResidualBlock(nn.Module):
 
 class VideoResNet(nn.Module):
     """A residual network over clips; 3D and (2+1)D networks differ only in `conv`.
+
+    Args:
+        conv: Builds a convolution from (in_channels, out_channels, kernel, stride).
+        layers: Number of residual blocks of each stage.
+        widths: Channels of each stage.
+        stem_width: Channels after the stem, whose spatial stride is 2.
+        spatial_strides: Spatial stride of the first block of each stage; as `temporal_strides`.
+        norm: Builds a norm from its number of channels; not used inside a (2+1)D pair.
 
     Source: the reference's mmaction/models/backbones/resnet3d.py, in structure and initialization.
     """
@@ -142,23 +132,7 @@ class VideoResNet(nn.Module):
         norm: NormBuilder = nn.BatchNorm3d,
         in_channels: int = 3,
     ) -> None:
-        """Build the network.
-
-        Args:
-            conv: Builds a convolution from (in_channels, out_channels, kernel, stride).
-            layers: Number of residual blocks of each stage.
-            widths: Channels of each stage.
-            stem_width: Channels after the stem, whose spatial stride is 2.
-            stem_kernel: Kernel of the stem (time, height, width).
-            spatial_strides: Spatial stride of the first block of each stage.
-            temporal_strides: Temporal stride of the first block of each stage.
-            stem_pool: Pooling after the stem, if any.
-            stage1_pool: Pooling after the first stage, if any.
-            norm: Builds a norm from its number of channels; not used inside a (2+1)D pair.
-            in_channels: Channels of the input.
-        """
         super().__init__()
-        self.feature_dim = widths[-1]
         stem = conv(in_channels, stem_width, stem_kernel, (1, 2, 2))
         self.stem = _conv_norm(stem, stem_width, norm)
         self.stem_pool = stem_pool or nn.Identity()

@@ -33,7 +33,7 @@ class _Ignored:
         pass
 
     def __setstate__(self, state: object) -> None:
-        """Ignore the state."""
+        pass
 
 
 # A checkpoint of MMAction2 1.x also holds its training curves: NumPy arrays in a class of MMEngine.
@@ -50,19 +50,9 @@ _IGNORED = [
 
 
 def load_reference_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint of the reference implementation or of MMAction2 into a network.
+    """Load a checkpoint of the reference or of MMAction2 into `r2plus1d_34` or `r3d_18`, strictly.
 
-    Both keep the tensors under "state_dict" or at the top of the file, with or without the prefix
-    "module."; MMAction2 1.x adds its training log, which is ignored.
-
-    Args:
-        model: `r2plus1d_34` or `r3d_18`, with as many classes as the file has.
-        path: The file, usually `*.pth`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds anything but tensors and plain data, or if its tensors are not
-            those of `model`.
+    The tensors are under "state_dict" or at the top of the file, with or without "module.".
     """
     theirs = read_tensors(path)
     tensors = {our_name(name): tensor for name, tensor in theirs.items()}
@@ -100,20 +90,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights: {path} does not exist; check the path")
-    content = _load(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(x, Tensor) for x in content.values()):
-        raise ValueError(f"weights: {path} holds no state_dict, a dictionary of named tensors")
-    return content
-
-
-def _load(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         refused = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {refused[1]}" if refused else "it is damaged or of another kind"
@@ -122,3 +103,7 @@ def _load(path: Path) -> object:
             "save its tensors alone where it was written: "
             'torch.save(torch.load(path)["state_dict"], new_path)'
         ) from error
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(x, Tensor) for x in tensors.values()):
+        raise ValueError(f"weights: {path} holds no state_dict, a dictionary of named tensors")
+    return tensors

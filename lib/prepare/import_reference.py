@@ -40,24 +40,7 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     made_with = import_made_with(path)
     if is_made_with(dataset.folder, made_with):
         return dataset.folder / PERSON_BOXES_FILE
-    table = _read_table(path, dataset)
-
-    def boxes_of(frame: int, value: Any) -> np.ndarray:
-        boxes = _numbers(value)
-        boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
-        if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
-            raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
-        return boxes
-
-    frames = dataset.index["frames"].tolist()
-    names = dataset.index["name"].tolist()
-    results = _rows_of(dataset, table, path, boxes_of, PersonBoxes.no_rows)
-    _check_sizes(dataset, results, path)
-    return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
-
-
-def _check_sizes(dataset: VideoDataset, results: list[FrameRows], path: str | Path) -> None:
-    """Raise ValueError for boxes of frames of another size."""
+    results = _rows_of(dataset, path, _boxes_of, PersonBoxes.no_rows)
     sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
     for (name, width, height), result in zip(sizes, results, strict=True):
         far = result.rows[:, 2:4].max(axis=0, initial=0)
@@ -67,6 +50,8 @@ def _check_sizes(dataset: VideoDataset, results: list[FrameRows], path: str | Pa
                 f"{width} × {height}; use the frames that the boxes were computed on, or detect "
                 "the people yourself"
             )
+    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
 
 
 def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
@@ -78,23 +63,14 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     made_with = import_made_with(path)
     if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
         return dataset.folder / TEACHER_FILE
-    table = _read_table(path, dataset)
-
-    def row_of(frame: int, value: Any) -> np.ndarray:
-        scores = _numbers(value.get("prob") if isinstance(value, dict) else np.zeros(0))
-        if scores.shape != (1000,) or not np.isfinite(scores).all():
-            raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
-        return scores[None].astype(np.float16)
-
-    results = _rows_of(dataset, table, path, row_of, TeacherScores.no_rows)
-    lacking = [n for n, r in zip(dataset.index["name"], results, strict=True) if not len(r.rows)]
-    if lacking:
+    results = _rows_of(dataset, path, _scores_of, TeacherScores.no_rows)
+    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    missing = [name for name, rows in zip(names, results, strict=True) if not len(rows.rows)]
+    if missing:
         raise ValueError(
-            f"{path}: no scores for {len(lacking)} of {len(results)} videos, the first: "
-            f"{lacking[0]}; compute the scores instead (teacher_scores = 'compute')"
+            f"{path}: no scores for {len(missing)} of {len(results)} videos, the first: "
+            f"{missing[0]}; compute the scores instead (teacher_scores = 'compute')"
         )
-    names = dataset.index["name"].tolist()
-    frames = dataset.index["frames"].tolist()
     return TeacherScores.write(dataset.folder, names, frames, results, made_with)
 
 
@@ -104,45 +80,40 @@ def import_made_with(path: str | Path) -> dict:
         return {"method": "import", "file_sha256": sha256_of(Path(path))}
 
 
+def _boxes_of(frame: int, value: Any) -> np.ndarray:
+    boxes = _numbers(value)
+    boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
+        raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
+    return boxes
+
+
+def _scores_of(frame: int, value: Any) -> np.ndarray:
+    scores = _numbers(value.get("prob") if isinstance(value, dict) else np.zeros(0))
+    if scores.shape != (1000,) or not np.isfinite(scores).all():
+        raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
+    return scores[None].astype(np.float16)
+
+
 def _numbers(value: Any) -> np.ndarray:
-    """Return an array of the file as float32."""
     if not isinstance(value, np.ndarray) or value.dtype == object:
         raise ValueError("expected arrays of numbers")
     return np.asarray(value, dtype=np.float32)
 
 
-def _read_table(path: str | Path, dataset: VideoDataset) -> dict:
-    table = load_arrays(Path(path), REMEDY)
-    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
-        raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
-    keys = _reference_names(dataset)
-    missing = [key for key in keys if key not in table]
-    if len(missing) == len(keys):
-        raise ValueError(
-            f"{path}: has none of the {len(keys)} videos of {dataset.folder}, its first name is "
-            f"{next(iter(table), None)!r} and the first of the index {keys[0]!r}; is it the file "
-            "of another data set?"
-        )
-    if missing:
-        print(f"{path}: lacks {len(missing)} of {len(keys)} videos, the first: {missing[:3]}")
-    return table
-
-
-def _reference_names(dataset: VideoDataset) -> list[str]:
-    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
-    return [name_of(name) for name in dataset.index["name"]]
-
-
 def _rows_of(
     dataset: VideoDataset,
-    table: dict,
     path: str | Path,
     convert: Callable[[int, Any], np.ndarray],
-    empty: np.ndarray,
+    no_rows: np.ndarray,
 ) -> list[FrameRows]:
+    """Read the rows of each video of the index; `convert` returns the rows of a frame's value."""
+    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
+    keys = [name_of(name) for name in dataset.index["name"]]
+    table = _read_table(path, keys)
     results, num_beyond = [], 0
     videos = dataset.index[["name", "frames"]].itertuples(index=False)
-    for (name, num_frames), key in zip(videos, _reference_names(dataset), strict=True):
+    for (name, num_frames), key in zip(videos, keys, strict=True):
         entry = table.get(key, {})
         try:
             numbers = sorted(n for n in entry if 1 <= n <= num_frames)
@@ -151,7 +122,23 @@ def _rows_of(
             raise ValueError(f"{path}: video {name}: {error}") from error
         num_beyond += len(entry) - len(numbers)
         frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
-        results.append(FrameRows(np.concatenate([empty, *parts]), frames.astype(np.int32)))
+        results.append(FrameRows(np.concatenate([no_rows, *parts]), frames.astype(np.int32)))
     if num_beyond:
         print(f"{path}: {num_beyond} frames beyond the ends of the videos were ignored")
     return results
+
+
+def _read_table(path: str | Path, keys: list[str]) -> dict:
+    table = load_arrays(Path(path), REMEDY)
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
+    missing = [key for key in keys if key not in table]
+    if len(missing) == len(keys):
+        raise ValueError(
+            f"{path}: has none of the {len(keys)} videos, its first name is "
+            f"{next(iter(table), None)!r} and the first of the index {keys[0]!r}; is it the file "
+            "of another data set?"
+        )
+    if missing:
+        print(f"{path}: lacks {len(missing)} of {len(keys)} videos, the first: {missing[:3]}")
+    return table

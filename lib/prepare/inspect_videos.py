@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ class VideoInfo(NamedTuple):
         height: Height of an upright frame, pixels.
         error: Reason why the video is unreadable, or None.
         note: Damage of a readable video, or None.
-        fingerprint: Fingerprint of the file.
+        fingerprint: See `frame_index.fingerprint`.
         seek: Packed `FrameIndex`; empty if the file must be decoded from its start.
     """
 
@@ -59,9 +58,7 @@ def inspect_videos(
     timeout_s: float = TIMEOUT_S,
     progress_file: Path | None = None,
 ) -> pd.DataFrame:
-    """Inspect video files and folders of JPEG frames in worker processes.
-
-    A file that crashes or freezes the decoder loses only its own row.
+    """Inspect video files and folders of JPEG frames in worker processes, as `map_in_workers`.
 
     Args:
         paths: The files.
@@ -132,11 +129,10 @@ def _inspect_folder(folder: Path) -> VideoInfo:
     """Count the frames `img_00001.jpg` ... of a folder."""
     prefix = FRAME_FILE.split("{")[0]
     names = sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix))
+    sizes = []
     for number, name in enumerate(names or [""], start=1):
         if name != FRAME_FILE.format(number):
             raise ValueError(f"{FRAME_FILE.format(number)} is missing")
-    sizes = []
-    for name in names:
         try:
             sizes.append(decode_jpeg_header((folder / name).read_bytes())[:2])
         except ValueError as error:
@@ -147,7 +143,9 @@ def _inspect_folder(folder: Path) -> VideoInfo:
 
 
 def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
-    """Return the height and width of all frames; ValueError if they differ."""
+    """Return the height and width of all frames; ValueError if they differ or there is none."""
+    if not sizes:
+        raise ValueError("its frames cannot be decoded: truncated or damaged")
     for number, (height, width) in enumerate(sizes):
         if (height, width) != sizes[0]:
             raise ValueError(
@@ -157,63 +155,50 @@ def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return sizes[0]
 
 
-@dataclass
-class _Decoded:
-    """Result of decoding a whole file: time and size of each frame, checksums of some."""
-
-    num_packets: int
-    num_promised: int  # by the header
-    fps: float
-    times: list[int | None] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    checksums: dict[int, int] = field(default_factory=dict)
-    num_damaged: int = 0
-
-
 def _inspect_file(path: Path) -> VideoInfo:
-    decoded = _decode(path)
-    frames = len(decoded.times)
-    if not frames:
-        raise ValueError("its frames cannot be decoded: truncated or damaged")
-    height, width = _common_size(decoded.sizes)
-    note = None
-    if decoded.num_damaged:
-        total = max(frames, decoded.num_packets)
-        note = f"damaged: {decoded.num_damaged} of its {total} frames are not whole"
-    elif decoded.num_promised > decoded.num_packets:
-        note = f"truncated or damaged: {frames} of the {decoded.num_promised} frames in its header"
-    index = None if decoded.num_damaged else FrameIndex.build(decoded.times, decoded.keys)
-    seek = index.pack() if index and index.verify(path, decoded.checksums) else ""
-    return VideoInfo(frames, decoded.fps, width, height, None, note, fingerprint(path), seek)
-
-
-def _decode(path: Path) -> _Decoded:
+    num_packets, to_check = _frames_to_check(path)
+    times, keys, sizes, checksums, num_damaged = [], [], [], {}, 0
     reformatter = VideoReformatter()
     with open_stream(path) as (container, stream):
-        keys = [packet.is_keyframe for packet in container.demux(stream) if packet.size]
-        to_check = _frames_to_check(np.array(keys))
-    with open_stream(path) as (container, stream):
-        decoded = _Decoded(len(keys), stream.frames, float(stream.average_rate or 0))
+        num_promised, fps = stream.frames, float(stream.average_rate or 0)
         for frame in decode_all(container, stream):
-            decoded.num_damaged += frame is None or frame.is_corrupt
+            num_damaged += frame is None or frame.is_corrupt
             if frame is None:
                 continue
-            number = len(decoded.times)
-            decoded.times.append(frame.pts)
+            number = len(times)
+            times.append(frame.pts)
             if frame.key_frame:
-                decoded.keys.append(number)
-            is_turned = frame.rotation % 180 != 0
-            decoded.sizes.append((frame.height, frame.width)[:: -1 if is_turned else 1])
+                keys.append(number)
+            sizes.append(_upright_size(frame))
             if number in to_check:
-                decoded.checksums[number] = checksum(to_rgb(frame, reformatter))
-    return decoded
+                checksums[number] = checksum(to_rgb(frame, reformatter))
+    height, width = _common_size(sizes)
+    note = _damage(len(times), num_packets, num_promised, num_damaged)
+    index = FrameIndex.build(times, keys)
+    is_usable = index is not None and num_damaged == 0 and index.verify(path, checksums)
+    seek = index.pack() if is_usable else ""
+    return VideoInfo(len(times), fps, width, height, None, note, fingerprint(path), seek)
 
 
-def _frames_to_check(is_key: np.ndarray) -> set[int]:
-    """Choose frames all over a video, among them those around some of its key frames."""
+def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    is_turned = frame.rotation % 180 != 0
+    return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
+
+
+def _damage(frames: int, num_packets: int, num_promised: int, num_damaged: int) -> str | None:
+    if num_damaged:
+        return f"damaged: {num_damaged} of its {max(frames, num_packets)} frames are not whole"
+    if num_promised > num_packets:
+        return f"truncated or damaged: {frames} of the {num_promised} frames in its header"
+    return None
+
+
+def _frames_to_check(path: Path) -> tuple[int, set[int]]:
+    """Return the number of packets, and frames all over the video and around some key frames."""
+    with open_stream(path) as (container, stream):
+        is_key = np.array([packet.is_keyframe for packet in container.demux(stream) if packet.size])
     spread = np.linspace(0, len(is_key) - 1, NUM_SPREAD_CHECKS).astype(int)
     keys = np.flatnonzero(is_key)[1:]
     some_keys = keys[np.linspace(0, len(keys) - 1, min(len(keys), NUM_KEY_CHECKS)).astype(int)]
     pairs = {number + near for number in spread for near in (0, 1)}
-    return pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}
+    return len(is_key), pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}

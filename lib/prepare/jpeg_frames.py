@@ -31,14 +31,9 @@ BYTES_PER_PIXEL = 0.35  # of such a file, approximately
 
 
 def write_frames(record: VideoRecord, folder: Path, short_side: int) -> tuple[int, int]:
-    """Write the frames of a video unless they are there; return their width and height.
+    """Write `<class>/<name>/img_00001.jpg` and so on, unless done; return their width and height.
 
-    Their folder is renamed when it is complete, so no reader sees a partial one.
-
-    Args:
-        record: The video.
-        folder: Gets `<class>/<name>/img_00001.jpg` and so on.
-        short_side: Short side of the frames, pixels; 0 for that of the video.
+    The video's folder is renamed when it is complete. A short side of 0 is that of the video.
     """
     target = folder / record.name
     if not target.is_dir():
@@ -62,10 +57,10 @@ def stores_frames(dataset: VideoDataset) -> bool:
 
 
 def jpeg_bytes(videos: np.ndarray, short_side: int) -> float:
-    """Estimate the disk space of the frames of videos, bytes.
+    """Estimate the disk space of the stored frames, bytes.
 
     Args:
-        videos: Frames, width and height of each, shape (V, 3).
+        videos: Frames, width and height of each video, shape (V, 3).
         short_side: Short side of the stored frames, pixels; 0 for that of the videos.
     """
     frames, sides = videos[:, 0], videos[:, 1:]
@@ -77,11 +72,6 @@ def store_frames(
     dataset: VideoDataset, short_side: int = 256, num_processes: int = 0
 ) -> VideoDataset:
     """Write the frames of all videos and make the index refer to them; scale the person boxes.
-
-    Args:
-        dataset: The prepared data set.
-        short_side: Short side of the frames, pixels; 0 for that of the videos.
-        num_processes: Worker processes; 0 for one per core.
 
     Raises:
         ValueError: If a video cannot be read, or the missing frames do not fit on the disk. Frames

@@ -18,12 +18,10 @@ from lib.fileio import reading, write_text
 from lib.prepare.inspect_videos import inspect_videos
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
-PARTS = ("train", "val")
-LAYOUTS = "<class>/<video> or {train,val}/<class>/<video>"
+PARTS = ["train", "val"]
 BROKEN_FILE = "broken.csv"
 GROUPS_FILE = "groups.csv"
 GROUP_COLUMNS = ("name", "group")
-PROGRESS_FILE = "opened.jsonl"
 MAX_DEPTH = 6  # of folders below the root; links may form cycles
 # Number of a clip at the end of a name: _c02, -clip3; else _000012_000022
 _CLIP_NUMBER = re.compile(
@@ -42,7 +40,7 @@ def index_folder(
     """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
 
     A video is a file, or a folder of frames `img_00001.jpg` ... . Unreadable videos are left out
-    and listed in `broken.csv`.
+    and listed in `broken.csv`; the source of each video is listed in `groups.csv`.
 
     Args:
         root: The videos.
@@ -51,11 +49,6 @@ def index_folder(
         seed: Seed of that split.
         num_processes: Worker processes; 0 for one per core.
         groups_file: Table of the source of each video; None derives sources from the names.
-            `groups.csv` lists the result.
-
-    Raises:
-        ValueError: If there is no class folder or no video, two videos have one name, or a class
-            has too few videos to be split.
     """
     videos = find_videos(root)
     print(f"{root}: {len(videos)} videos in {videos['class'].nunique()} classes")
@@ -77,23 +70,20 @@ def index_folder(
         is_val = split_groups(index["label"].to_numpy(), groups.to_numpy(), val_fraction, seed)
         source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}
         source["groups_file"] = groups_file and str(groups_file)
-    _check_split(index, is_val, root)
-    if leaked := set(groups[is_val]) & set(groups[~is_val]):
-        print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
-    draft = VideoDataset("folder", folder, tuple(classes), root, index)
-    write_split(draft, "train", np.flatnonzero(~is_val))
-    write_split(draft, "val", np.flatnonzero(is_val))
-    return write_dataset(folder, "folder", classes, root, index, source)
-
-
-def _check_split(index: pd.DataFrame, is_val: np.ndarray, root: Path) -> None:
-    for part, is_in in (("train", ~is_val), ("val", is_val)):
-        if missing := sorted(set(index["class"]) - set(index["class"][is_in])):
+    splits = {"train": ~is_val, "val": is_val}
+    for part, is_in in splits.items():
+        if missing := sorted(set(classes) - set(index["class"][is_in])):
             raise ValueError(
                 f"{root}: no readable video of {missing} in {part!r}: a class needs two videos, of "
                 f"two sources ({GROUPS_FILE}); add videos, remove the class, or give train/ and "
                 "val/ or a groups_file yourself"
             )
+    if leaked := set(groups[is_val]) & set(groups[~is_val]):
+        print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
+    draft = VideoDataset("folder", folder, tuple(classes), root, index)
+    for part, is_in in splits.items():
+        write_split(draft, part, np.flatnonzero(is_in))
+    return write_dataset(folder, "folder", classes, root, index, source)
 
 
 def open_videos(
@@ -106,63 +96,47 @@ def open_videos(
         root: The folder of the videos.
         folder: The prepared folder; gets `broken.csv` and the progress of the inspection.
         num_processes: Worker processes; 0 for one per core.
-
-    Raises:
-        ValueError: If no video can be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [root / path for path in videos["path"]]
-    infos = inspect_videos(paths, num_processes, progress_file=folder / PROGRESS_FILE)
-    is_broken = infos["error"].notna().to_numpy()
-    problems = infos["error"].fillna(infos["note"])
-    report = pd.DataFrame(
-        {"path": videos["path"].to_numpy(), "is_kept": ~is_broken, "reason": problems}
-    )[problems.notna()]
+    infos = inspect_videos(paths, num_processes, progress_file=folder / "opened.jsonl")
+    index = pd.concat([videos.reset_index(drop=True), infos], axis=1)
+    index["is_kept"] = infos["error"].isna()
+    index["reason"] = infos["error"].fillna(infos["note"])
+    report = index.loc[index["reason"].notna(), ["path", "is_kept", "reason"]]
     write_text(folder / BROKEN_FILE, report.to_csv(index=False))
-    for is_kept, text in (
-        (False, "cannot be read and are left out"),
-        (True, "are damaged or shorter than their header says, and are kept"),
-    ):
-        rows = report[report["is_kept"] == is_kept]
-        if len(rows):
-            print(f"{len(rows)} videos {text} (all: {folder / BROKEN_FILE}):")
-            for path, reason in rows[["path", "reason"]].head(10).itertuples(index=False):
-                print(f"  {path}: {reason}")
-    infos = infos.drop(columns=["error", "note"])
-    index = pd.concat([videos.reset_index(drop=True), infos], axis=1)[~is_broken]
+    for is_kept, rows in report.groupby("is_kept"):
+        text = "are damaged, and are kept" if is_kept else "cannot be read and are left out"
+        print(f"{len(rows)} videos {text} (all: {folder / BROKEN_FILE}):")
+        for path, reason in zip(rows["path"].head(10), rows["reason"], strict=False):
+            print(f"  {path}: {reason}")
+    index = index[index["is_kept"]].drop(columns=["error", "note", "is_kept", "reason"])
     if index.empty:
         raise ValueError(
             f"{root}: none of its {len(videos)} videos can be read; see {folder / BROKEN_FILE}"
         )
-    return index.reset_index(drop=True).astype({"frames": int, "width": int, "height": int})
+    return index.reset_index(drop=True)
 
 
 def find_videos(root: Path) -> pd.DataFrame:
-    """Return columns part, class, name, path of the videos below `root`, sorted by path.
-
-    Raises:
-        ValueError: If the folder is not laid out as expected, or two videos have one name.
-    """
+    """Return columns part, class, name, path of the videos below `root`, sorted by path."""
     if not root.is_dir():
         raise ValueError(f"videos_dir: {root} is not a folder")
     parts = [part for part in PARTS if (root / part).is_dir()]
-    if parts and parts != list(PARTS):
-        raise ValueError(
-            f"{root}: has a folder {parts[0]!r} but not both of {list(PARTS)}; give both, or class "
-            "folders only"
-        )
+    if parts not in ([], PARTS):
+        raise ValueError(f"{root}: has {parts[0]!r} but not both of {PARTS}; create the other one")
     rows = [
         (part, name.split("/")[0], name, (Path(part) / path).as_posix())
         for part in parts or [""]
         for name, path in walk_videos(root / part, depth=1)
+        if name[0] != "/"
     ]
-    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
-    videos = videos[videos["class"] != ""].reset_index(drop=True)
-    if videos.empty:
+    if not rows:
         raise ValueError(
             f"{root}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in class folders; expected "
-            f"{LAYOUTS}"
+            "<class>/<video> or {train,val}/<class>/<video>"
         )
+    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
     _check_names(videos, root)
     return videos
 
@@ -185,15 +159,10 @@ def _check_names(videos: pd.DataFrame, root: Path) -> None:
 def walk_videos(
     folder: Path, depth: int = MAX_DEPTH, inside: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Yield the videos in a folder, sorted by path: files and folders of frames.
+    """Yield name and path below `folder` of the videos in it: files and folders of frames.
 
-    Args:
-        folder: The folder.
-        depth: Levels of folders below it to search.
-        inside: Relative path to start from.
-
-    Yields:
-        The name, `<its folder>/<stem>`, and the path below `folder`.
+    A name is `<its folder>/<stem>`. The search starts at the relative path `inside` and goes
+    `depth` levels of folders down.
     """
     for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
         path = f"{inside}/{entry.name}".lstrip("/")
@@ -216,15 +185,11 @@ def _is_video(entry: os.DirEntry) -> bool:
 
 
 def groups_by_name(names: pd.Series, classes: pd.Series) -> pd.Series:
-    """Return the source of each video, derived from its name.
+    """Return the source of each video, derived from its name `class/stem`.
 
     The source is the name without the numbers at its end: `v_Diving_g01_c02` is of `v_Diving_g01`.
     If that leaves one source for a whole class (`walk_01`, `walk_02`), the numbers only count
     videos, and each video is its own source.
-
-    Args:
-        names: `class/stem`.
-        classes: Class of each.
     """
     stems = names.str.rsplit("/", n=1).str[-1]
     sources = stems.str.replace(_CLIP_NUMBER, "", regex=True)
@@ -233,24 +198,18 @@ def groups_by_name(names: pd.Series, classes: pd.Series) -> pd.Series:
 
 
 def groups_from_file(path: Path, names: pd.Series) -> pd.Series:
-    """Return the source of each video from a table.
+    """Return the source of each video from a CSV table with the columns name and group.
 
-    Args:
-        path: CSV with the columns name (`class/stem`, with or without suffix) and group.
-        names: `class/stem`.
-
-    Raises:
-        ValueError: If the file cannot be read, lacks a column or a video, or has one twice.
+    A name is `class/stem`, with or without suffix.
     """
     with reading(f"groups_file: {path}", f"give a CSV table with the columns {GROUP_COLUMNS}"):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [column for column in GROUP_COLUMNS if column not in table]:
-        raise ValueError(f"groups_file: {path}: no column {missing}; it has {list(table.columns)}")
-    known = set(names)
-    keys = [name if name in known else str(Path(name).with_suffix("")) for name in table["name"]]
-    if (duplicates := pd.Index(keys)).has_duplicates:
-        first = duplicates[duplicates.duplicated()][0]
-        raise ValueError(f"groups_file: {path}: {first!r} is listed more than once")
+        if missing := [column for column in GROUP_COLUMNS if column not in table]:
+            raise ValueError(f"no column {missing}")
+        is_name = table["name"].isin(names)
+        keys = table["name"].where(is_name, table["name"].str.replace(r"\.[^./]+$", "", regex=True))
+        if keys.duplicated().any():
+            raise ValueError(f"{keys[keys.duplicated()].iloc[0]!r} is listed more than once")
     groups = names.map(dict(zip(keys, table["group"], strict=True)))
     if groups.isna().any():
         raise ValueError(
@@ -273,10 +232,9 @@ def split_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
         seed: Seed of the order.
 
     Returns:
-        True for the drawn videos, shape (N,), bool.
+        True for the drawn videos, shape (N,).
     """
     is_drawn = np.zeros(len(labels), dtype=bool)
-    members = pd.Series(np.arange(len(labels))).groupby(groups, sort=False).indices
     decided: set = set()  # groups of earlier classes
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -285,8 +243,8 @@ def split_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
         target = min(max(1, round(fraction * len(rows))), len(rows) - 1)
         count = int(is_drawn[rows].sum())
         free = {name: sizes[name] for name in sizes.index[order] if name not in decided}
-        for name in _choose_groups(free, count, target, len(rows)):
-            is_drawn[members[name]] = True
+        chosen = _choose_groups(free, count, target, len(rows))
+        is_drawn |= pd.Series(groups).isin(chosen).to_numpy()
         decided |= set(free)
     return is_drawn
 

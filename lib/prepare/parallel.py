@@ -7,36 +7,29 @@ the crash becomes the error of that file.
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from tqdm.auto import tqdm
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import FrameRows
+from lib.data.frame_tables import FrameRows, FrameTable
 from lib.fileio import write_atomic
 
 TIMEOUT_S = 3600.0  # for one video
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """Result of one item.
-
-    Attributes:
-        position: Position of the item.
-        value: Return value of the function; None if it failed.
-        error: Reason of the failure; None if there is a value.
-    """
+class TaskResult(NamedTuple):
+    """Result of the item at a position: the function's value, or the reason of its failure."""
 
     position: int
     value: Any = None
@@ -58,13 +51,8 @@ def map_in_workers(
 ) -> Iterator[TaskResult]:
     """Call a function on every item in spawned processes; yield results as they are ready.
 
-    An exception, the death of a process or a time-out becomes the `error` of that item.
-
-    Args:
-        function: A function of a module, or an object that can be pickled and called.
-        items: Its arguments; anything that can be pickled.
-        num_processes: Processes; 0 for one per core.
-        timeout_s: Longest time for one item, seconds.
+    An exception, the death of a process or a time-out becomes the `error` of that item. Function
+    and items must be picklable; 0 processes are one per core.
 
     Raises:
         RuntimeError: If no process can be started at all.
@@ -86,35 +74,38 @@ def map_in_workers(
         pool.join()
 
 
-def map_videos(
+def compute_table(
     dataset: VideoDataset,
+    table: type[FrameTable],
     work: Callable[[VideoRecord], Any],
-    folder: Path,
+    made_with: Mapping,
     title: str,
     num_processes: int = 0,
     finish: Callable[[Any], FrameRows] | None = None,
-) -> Iterator[FrameRows]:
-    """Compute rows for the frames of every video in worker processes; one file per video.
+) -> Path:
+    """Compute a table of all videos in worker processes; return its path.
 
-    A file that exists is done, so a repeated call continues where an earlier one ended.
+    The rows of each video are first written to a file in a folder of these settings. A file that
+    exists is done, so a repeated call continues where an earlier one ended.
 
     Args:
         dataset: The prepared data set.
-        work: Called with a record in a worker process; returns rows, or the input of `finish`. It
-            must be picklable.
-        folder: Folder of the files, from `results_folder`; the caller deletes it after reading.
+        table: The kind of table.
+        work: Called with a record in a worker process; returns rows, or the input of `finish`.
+        made_with: Settings of the work; plain JSON.
         title: Text of the progress bar.
         num_processes: Worker processes; 0 for one per core.
         finish: Called in this process on what `work` returned; returns rows.
 
-    Returns:
-        The rows of each video, in the order of the index, read one by one.
-
     Raises:
         ValueError: If the work failed for some videos; names the first. Other results are kept.
     """
+    folder = dataset.folder / f"unfinished-{table.rows_name}-{_digest(json.dumps(made_with))}"
     records = [dataset.record(row) for row in range(len(dataset.index))]
-    paths = [folder / _result_name(record) for record in records]
+    paths = [
+        folder / f"{_digest(f'{record.name}|{record.num_frames}|{record.fingerprint}')}.npz"
+        for record in records  # their names may be too long for a file
+    ]
     todo = [row for row, path in enumerate(paths) if not path.is_file()]
     results = map_in_workers(work, [records[row] for row in todo], num_processes)
     errors = {}
@@ -132,24 +123,19 @@ def map_videos(
             f"{dataset.folder}: {title}: {len(errors)} of {len(records)} videos failed, the first: "
             f"{name}: {error}. Other results are kept: fix or remove these videos and run again"
         )
-    return map(_read_rows, paths)
+    names, num_frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
+    path = table.write(dataset.folder, names, num_frames, map(_read_rows, paths), made_with)
+    shutil.rmtree(folder)
+    return path
 
 
 def _read_rows(path: Path) -> FrameRows:
     with np.load(path) as arrays:
-        return FrameRows(arrays["rows"], arrays["frames"])
+        return FrameRows(**arrays)
 
 
-def results_folder(prepared: Path, kind: str, made_with: Mapping) -> Path:
-    """Return the folder of unfinished results; results of other settings have another folder."""
-    key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:10]
-    return Path(prepared) / f"unfinished-{kind}-{key}"
-
-
-def _result_name(record: VideoRecord) -> str:
-    """Return a file name that changes with the video; names of videos may be too long for one."""
-    key = f"{record.name}|{record.num_frames}|{record.fingerprint}"
-    return f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 _function: Callable[[Any], Any]  # of a worker process, sent once; a detector keeps its session

@@ -5,7 +5,7 @@ NumPy's own constructors are replaced: called by a forged pickle, they would rea
 
 import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +66,6 @@ for _package in ("numpy.core", "numpy._core"):  # NumPy 1, NumPy 2
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Unpickler of arrays of numbers and built-in containers."""
-
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -82,7 +80,11 @@ def load_arrays(path: Path, remedy: str) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            _skip_npy_header(file)
+            is_npy = file.read(6) == b"\x93NUMPY"
+            file.seek(0)
+            if is_npy:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
             value = _SafeUnpickler(file).load()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -92,17 +94,3 @@ def load_arrays(path: Path, remedy: str) -> Any:
         ) from error
     is_wrapped = isinstance(value, _Array) and value.dtype == object
     return value.item() if is_wrapped else value
-
-
-def _skip_npy_header(file: BinaryIO) -> None:
-    is_npy = file.read(6) == b"\x93NUMPY"
-    file.seek(0)
-    if is_npy:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        _, _, dtype = read[version](file)
-        if dtype.kind != "O":
-            raise ValueError(f"an array of {dtype}, expected a pickled dictionary")

@@ -37,7 +37,7 @@ from lib.prepare.boxes.detect import (
     motion_made_with,
     yolox_made_with,
 )
-from lib.prepare.boxes.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL, detector_path
+from lib.prepare.boxes.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.download import UnavailableError, download, sha256_of
 from lib.prepare.import_reference import import_detections, import_made_with, import_scores
@@ -329,7 +329,7 @@ def detector_file(settings: PrepareSettings, allowed: bool) -> Path:
     """
     if settings.detector_weights is not None:
         return _required_file(settings, "detector_weights")
-    path = detector_path(None, project_path(settings.prepared_dir))
+    path = project_path(settings.prepared_dir) / "weights" / Path(YOLOX_NANO_URL).name
     return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, allowed)
 
 

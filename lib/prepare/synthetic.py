@@ -7,11 +7,10 @@ that a network that recognizes scenes fails there. Actors are upright rectangles
 mask of a person, their boxes contain nothing of the scene.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -53,12 +52,7 @@ def _sway(phase: np.ndarray, reach: float) -> tuple:
     return 11 * reach * np.sin(phase), 0, 1
 
 
-ACTIONS: dict[str, Callable] = {
-    "bounce": _bounce,
-    "circle": _circle,
-    "pulse": _pulse,
-    "sway": _sway,
-}
+ACTIONS = {"bounce": _bounce, "circle": _circle, "pulse": _pulse, "sway": _sway}
 
 
 # --- Textures: a value in [0, 1] at every point (x, y), in pixels ---------------------------------
@@ -105,20 +99,13 @@ def _skyline(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarr
 TEXTURES: tuple[Callable, ...] = (_stripes, _checks, _dots, _bricks, _clouds, _skyline)
 
 
-class Scene(NamedTuple):
-    """A family of scenes with a common texture and nearly the same color (red, green, blue)."""
-
-    texture: Callable
-    color: tuple[float, float, float]
-
-
-# The scene at position k belongs to the action at position k. Like lawns, pools and courts, each
-# has its own color, which a network learns long before it learns a motion.
-SCENES: dict[str, Scene] = {
-    "court": Scene(_checks, (150, 85, 45)),
-    "lawn": Scene(_stripes, (60, 125, 50)),
-    "pool": Scene(_clouds, (40, 100, 160)),
-    "wall": Scene(_bricks, (120, 60, 110)),
+# Texture and color (red, green, blue) of each family of scenes; that at position k belongs to the
+# action at position k. A network learns a color long before it learns a motion.
+SCENES: dict[str, tuple[Callable, tuple[float, float, float]]] = {
+    "court": (_checks, (150, 85, 45)),
+    "lawn": (_stripes, (60, 125, 50)),
+    "pool": (_clouds, (40, 100, 160)),
+    "wall": (_bricks, (120, 60, 110)),
 }
 COLOR_SPREAD = 14  # of a scene's color in one video
 SHADE = 30  # between the two shades of a scene
@@ -133,28 +120,20 @@ def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> n
             return colors
 
 
-def _two_shades(color: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Draw two shades of nearly this color, shape (2, 3), in 0..255."""
-    base = np.asarray(color) + rng.uniform(-COLOR_SPREAD, COLOR_SPREAD, size=3)
-    return np.stack([base, base + rng.choice([-1, 1]) * SHADE])
-
-
 def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Mix two colors (2, 3) by values (...) in [0, 1]; return (..., 3)."""
     return colors[0] + value[..., None] * (colors[1] - colors[0])
 
 
 def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
-    """Render a still scene, larger than a frame by `MARGIN` on each side.
-
-    Returns:
-        RGB image, shape (SIZE + 2·MARGIN, SIZE + 2·MARGIN, 3), float, 0..255.
-    """
+    """Render a still scene, shape (SIZE + 2·MARGIN, SIZE + 2·MARGIN, 3), float, 0..255."""
     side = SIZE + 2 * MARGIN
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     shift = rng.uniform(0, 50, size=2)
     texture, color = SCENES[scene]
-    image = _paint(texture(x + shift[0], y + shift[1], rng), _two_shades(color, rng))
+    value = texture(x + shift[0], y + shift[1], rng)
+    shade = color + rng.uniform(-COLOR_SPREAD, COLOR_SPREAD, size=3)
+    image = _paint(value, np.stack([shade, shade + rng.choice([-1, 1]) * SHADE]))
     for _ in range(rng.binomial(6, CLUTTER)):
         center, half = rng.uniform(0, side, size=2), rng.uniform(2, 7, size=2)
         inside = (abs(x - center[0]) < half[0]) & (abs(y - center[1]) < half[1])
@@ -165,11 +144,9 @@ def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
 def render_video(
     action: str, scene: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render one video.
+    """Render frames (NUM_FRAMES, SIZE, SIZE, 3), RGB, uint8, and the actor's boxes.
 
-    Returns:
-        RGB frames, shape (NUM_FRAMES, SIZE, SIZE, 3), uint8; the actor's boxes, shape
-        (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, exact to the pixel.
+    The boxes (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, are exact to the pixel.
     """
     time = np.arange(NUM_FRAMES)
     background = render_scene(scene, rng)
@@ -198,17 +175,10 @@ def render_video(
 
 
 def _boxes_of(inside: np.ndarray) -> np.ndarray:
-    """Return the smallest boxes (T, 4) around the true pixels of masks (T, H, W)."""
-    columns, rows = inside.any(axis=1), inside.any(axis=2)
-    return np.stack(
-        [
-            columns.argmax(axis=1),
-            rows.argmax(axis=1),
-            columns.shape[1] - columns[:, ::-1].argmax(axis=1),
-            rows.shape[1] - rows[:, ::-1].argmax(axis=1),
-        ],
-        axis=1,
-    )
+    """Return the smallest boxes (T, 4) around the true pixels of square masks (T, S, S)."""
+    sides = np.stack([inside.any(axis=1), inside.any(axis=2)], axis=1)  # columns, rows
+    first, last = sides.argmax(axis=2), sides.shape[2] - sides[:, :, ::-1].argmax(axis=2)
+    return np.concatenate([first, last], axis=1)
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
@@ -230,11 +200,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
 
 
 def draw_videos(split_sizes: dict[str, int]) -> pd.DataFrame:
-    """Draw the scene and the seed of each video; its action alternates.
-
-    Returns:
-        Columns split, name, action, scene, seed; one row per video.
-    """
+    """Draw columns split, name, action, scene, seed of each video; its action alternates."""
     actions, scenes = list(ACTIONS), list(SCENES)
     rows = []
     for split_number, (split, count) in enumerate(split_sizes.items()):
@@ -260,40 +226,30 @@ def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
     return boxes
 
 
-def _make_videos(folder: Path, videos: Sequence[tuple], num_processes: int) -> Iterator[TaskResult]:
-    """Write videos in worker processes, or in this one if there are few."""
-    make = partial(make_video, folder=folder)
-    if num_processes == 0:
-        num_processes = min(num_cores(), max(1, len(videos) // VIDEOS_PER_PROCESS))
-    if num_processes > 1:
-        return map_in_workers(make, videos, num_processes)
-    return (TaskResult(position, make(video)) for position, video in enumerate(videos))
-
-
 def make_synthetic(
     folder: Path, split_sizes: dict[str, int] | None = None, num_processes: int = 0
 ) -> VideoDataset:
-    """Render and encode the data set; existing videos are kept.
+    """Render and encode the data set into its prepared folder; existing videos are kept.
 
     Args:
         folder: The prepared folder.
         split_sizes: Number of videos in each split; None for `SPLIT_SIZES`.
-        num_processes: Worker processes, which do not change the result; 0 for one per core, or
-            fewer for few videos.
-
-    Raises:
-        ValueError: If a video cannot be written; names it.
+        num_processes: Worker processes; 0 for one per core, or fewer for few videos.
     """
     videos = draw_videos(split_sizes or SPLIT_SIZES)
     items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
-    boxes = np.zeros((len(videos), NUM_FRAMES, 1, 5))
-    boxes[..., 4] = 1
-    outcomes = _make_videos(folder / "videos", items, num_processes)
-    for outcome in tqdm(outcomes, "synthetic videos", len(videos), unit="video"):
-        if outcome.error is not None:
-            name = items[outcome.position][0]
-            raise ValueError(f"{folder}: {name} cannot be written ({outcome.error})")
-        boxes[outcome.position, :, 0, :4] = outcome.value
+    make = partial(make_video, folder=folder / "videos")
+    num_processes = num_processes or min(num_cores(), max(1, len(items) // VIDEOS_PER_PROCESS))
+    if num_processes > 1:
+        results = map_in_workers(make, items, num_processes)
+    else:  # starts no process
+        results = (TaskResult(position, make(item)) for position, item in enumerate(items))
+    boxes = np.ones((len(videos), NUM_FRAMES, 1, 5))
+    for result in tqdm(results, "synthetic videos", len(videos), unit="video"):
+        if result.error is not None:
+            name = items[result.position][0]
+            raise ValueError(f"{folder}: {name} cannot be written ({result.error})")
+        boxes[result.position, :, 0, :4] = result.value
     num_frames = [NUM_FRAMES] * len(videos)
     PersonBoxes.write(folder, videos["name"].tolist(), num_frames, map(FrameRows.stack, boxes))
     actions = list(ACTIONS)
@@ -302,7 +258,7 @@ def make_synthetic(
             "name": videos["name"],
             "path": "videos/" + videos["name"] + ".mp4",
             "class": videos["action"],
-            "label": [actions.index(action) for action in videos["action"]],
+            "label": videos["action"].map(actions.index),
             "frames": NUM_FRAMES,
             "fps": FPS,
             "width": SIZE,

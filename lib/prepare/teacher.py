@@ -1,7 +1,6 @@
 """ImageNet class probabilities of frames, computed by an image classifier for distillation."""
 
 import re
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,25 +31,19 @@ from lib.models.hub import (
     torchvision_models,
 )
 from lib.prepare.download import download, sha256_of
-from lib.prepare.parallel import map_videos, results_folder
+from lib.prepare.parallel import compute_table
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """An image classifier and its input.
-
-    Attributes:
-        network: Computes logits (B, 1000) of normalized images (B, 3, S, S).
-        spec: Sizes that frames are scaled and cropped to, mean and deviation of the channels.
-        made_with: Name of the network and checksum of its weights, as plain JSON.
-    """
+    """An image classifier, its input, and its provenance as plain JSON: name and weights."""
 
     network: nn.Module
     spec: InputSpec
     made_with: dict
 
     @torch.inference_mode()
-    def probabilities(self, images: np.ndarray, device: torch.device) -> np.ndarray:
+    def probabilities(self, images: np.ndarray, device: torch.device | str) -> np.ndarray:
         """Classify images (B, S, S, 3), uint8; return probabilities (B, 1000), float32."""
         batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
         spec = self.spec
@@ -65,11 +58,7 @@ class Teacher:
 
 
 def load_teacher(model: str, weights: Path) -> Teacher:
-    """Load an image classifier.
-
-    Args:
-        model: Its name: `efficientnet_lite0`, one of torchvision, or `timm/<name>`.
-        weights: Its state dict, a file as in `load_classifier`.
+    """Load an image classifier by name: `efficientnet_lite0`, one of torchvision, or `timm/<name>`.
 
     Raises:
         ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
@@ -93,16 +82,11 @@ def _check_classifier(model: str) -> None:
 
 
 def published_weights(model: str, folder: Path, allowed: bool) -> Path:
-    """Return the file of a classifier's published ImageNet weights.
-
-    Args:
-        model: Its name.
-        folder: Folder of published weights.
-        allowed: Downloading is allowed.
+    """Return the file of a classifier's published ImageNet weights, in `folder` if downloaded.
 
     Raises:
-        ValueError: If there is no such classifier, or the file is damaged, or missing and cannot be
-            downloaded; the message has its address and path.
+        ValueError: If there is no such classifier, or the file is damaged, or missing and not
+            `allowed` to be downloaded; the message has its address and path.
     """
     _check_classifier(model)
     if model == LITE0:
@@ -118,13 +102,10 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
 
 
 def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) -> np.ndarray:
-    """Return every `stride`-th frame as input of a classifier, shape (n, crop, crop, 3), uint8.
+    """Return every `stride`-th frame, its short side scaled to `resize` and its center cropped.
 
-    Args:
-        record: The video.
-        stride: Distance of the frames.
-        resize: Short side that a frame is scaled to, pixels.
-        crop: Side of the center crop, pixels.
+    Returns:
+        RGB images, shape (n, crop, crop, 3), uint8.
     """
     images = []
     for frame in iterate_frames(record, np.arange(0, record.num_frames, stride)):
@@ -142,29 +123,20 @@ def score_frames(
     teacher: Teacher,
     stride: int = 4,
     batch: int = 64,
-    device: torch.device | str = "cpu",
+    device: str = "cpu",
     num_processes: int = 0,
 ) -> Path:
     """Classify every `stride`-th frame of all videos; return the path of `teacher.safetensors`.
 
-    A call after an interrupted one continues.
-
-    Args:
-        dataset: The prepared data set.
-        teacher: The classifier.
-        stride: Distance of the frames; the first is frame 0.
-        batch: Images in one call of the network.
-        device: The network's.
-        num_processes: Processes that decode; 0 for one per core.
+    A call after an interrupted one continues. The network classifies `batch` images at once, and
+    `num_processes` decode, 0 for one per core.
 
     Raises:
         ValueError: If a video cannot be read, or the network does not have ImageNet's classes.
     """
     made_with = {**teacher.made_with, "stride": stride}
-    path = dataset.folder / TEACHER_FILE
-    if read_made_with(path) == made_with:
-        return path
-    device = torch.device(device)
+    if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
+        return dataset.folder / TEACHER_FILE
     teacher.network.eval().to(device)
 
     def score(images: np.ndarray) -> FrameRows:
@@ -174,9 +146,6 @@ def score_frames(
 
     size = {"resize": teacher.spec.short_side, "crop": teacher.spec.crop_size}
     read = partial(images_of_video, stride=stride, **size)
-    results = results_folder(dataset.folder, "scores", made_with)
-    rows = map_videos(dataset, read, results, "ImageNet classes", num_processes, finish=score)
-    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-    TeacherScores.write(dataset.folder, names, frames, rows, made_with)
-    shutil.rmtree(results)
-    return path
+    return compute_table(
+        dataset, TeacherScores, read, made_with, "ImageNet classes", num_processes, finish=score
+    )

@@ -1,6 +1,5 @@
 """Person boxes of all videos of a data set, detected in every k-th frame, and their statistics."""
 
-import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -9,33 +8,24 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import (
-    PERSON_BOXES_FILE,
-    FrameRows,
-    PersonBoxes,
-    is_made_with,
-)
+from lib.data.frame_tables import PERSON_BOXES_FILE, FrameRows, PersonBoxes, is_made_with
 from lib.data.video_reader import iterate_frames
 from lib.prepare.boxes.interpolate import interpolate_boxes, key_frames
 from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.boxes.yolox import YoloxDetector
 from lib.prepare.download import sha256_of
-from lib.prepare.parallel import map_videos, num_cores, results_folder
+from lib.prepare.parallel import compute_table, num_cores
 
 MAX_VIDEOS = 2000  # of which statistics are computed
 GRID = 64  # points per side on which the covered area is measured
 
+Detect = Callable[[Iterable[np.ndarray]], list[np.ndarray]]
 
-def boxes_of_video(
-    record: VideoRecord, detect: Callable[[Iterable[np.ndarray]], list[np.ndarray]], stride: int
-) -> FrameRows:
-    """Return the boxes of all frames of a video.
 
-    Args:
-        record: The video.
-        detect: Maps frames (H, W, 3), uint8, to an array (n, 5) each: x1, y1, x2, y2 in pixels,
-            score.
-        stride: Distance of the frames that it is applied to; boxes between are interpolated.
+def boxes_of_video(record: VideoRecord, detect: Detect, stride: int) -> FrameRows:
+    """Apply `detect` to every `stride`-th frame of a video; return the boxes of all frames.
+
+    `detect` maps frames (H, W, 3), uint8, to an array (n, 5) each: x1, y1, x2, y2 in pixels, score.
     """
     keys = key_frames(record.num_frames, stride)
     return interpolate_boxes(keys, detect(iterate_frames(record, keys)))
@@ -60,17 +50,10 @@ def detect_persons(
     batch: int = 8,
     num_processes: int = 0,
 ) -> Path:
-    """Detect the people of all videos; return the path of `person_boxes.safetensors`.
+    """Detect the people in every `stride`-th frame of all videos; return the path of the boxes.
 
-    A call after an interrupted one with the same settings continues.
-
-    Args:
-        dataset: The prepared data set.
-        weights: A YOLOX network for COCO as an ONNX file.
-        stride: The detector is applied to every `stride`-th frame.
-        min_score: Lowest score of a box, in [0, 1].
-        batch: Frames in one call of the network, if the file allows more than one.
-        num_processes: Processes; 0 for one per core.
+    A call after an interrupted one with the same settings continues. The other arguments are those
+    of `YoloxDetector` and `compute_table`.
 
     Raises:
         ValueError: If the weights cannot be used, or a video cannot be read; names the file.
@@ -81,41 +64,28 @@ def detect_persons(
     made_with = yolox_made_with(weights, stride, min_score)
     if not is_made_with(dataset.folder, made_with):
         _ = detector.session  # so that a wrong file is reported here, once
-    detect = partial(boxes_of_video, detect=detector.detect, stride=stride)
-    return _write_boxes(dataset, detect, made_with, processes, "detecting people")
+    return _write_boxes(dataset, detector.detect, made_with, processes, "detecting people")
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
-    """Box the moving region of all videos; arguments and errors as in `detect_persons`."""
-    detect = partial(boxes_of_video, detect=moving_boxes, stride=stride)
+    """Box the moving region in every `stride`-th frame of all videos, as `detect_persons`."""
     made_with = motion_made_with(stride)
-    return _write_boxes(dataset, detect, made_with, num_processes, "detecting motion")
+    return _write_boxes(dataset, moving_boxes, made_with, num_processes, "detecting motion")
 
 
 def _write_boxes(
-    dataset: VideoDataset,
-    detect: Callable[[VideoRecord], FrameRows],
-    made_with: dict,
-    num_processes: int,
-    title: str,
+    dataset: VideoDataset, detect: Detect, made_with: dict, num_processes: int, title: str
 ) -> Path:
-    path = dataset.folder / PERSON_BOXES_FILE
     if is_made_with(dataset.folder, made_with):
-        return path
-    results = results_folder(dataset.folder, "boxes", made_with)
-    rows = map_videos(dataset, detect, results, title, num_processes)
-    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-    PersonBoxes.write(dataset.folder, names, frames, rows, made_with)
-    shutil.rmtree(results)
-    return path
+        return dataset.folder / PERSON_BOXES_FILE
+    work = partial(boxes_of_video, detect=detect, stride=made_with["stride"])
+    return compute_table(dataset, PersonBoxes, work, made_with, title, num_processes)
 
 
 def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
-    """Return a table of the boxes of each video, one row per video.
+    """Return a table of the boxes of each video, one row per video; at most `MAX_VIDEOS` are drawn.
 
-    Args:
-        dataset: The prepared data set, with boxes; of a large one, `MAX_VIDEOS` are drawn.
-        min_score: Only boxes that score above this are counted, in [0, 1].
+    Only boxes that score above `min_score` are counted.
 
     Returns:
         Columns name, class, frames_with_person (share of the frames with a box), boxes_per_frame
@@ -128,8 +98,7 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
     if len(rows) > MAX_VIDEOS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_VIDEOS, replace=False))
     table = []
-    for row in rows:
-        record = dataset.record(int(row))
+    for record in map(dataset.record, rows.tolist()):
         scored = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
         boxes = [frame[frame[:, 4] > min_score] for frame in scored]
         table.append({"name": record.name} | _video_statistics(boxes, record))
@@ -139,46 +108,36 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
 
 
 def _video_statistics(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
-    """Return the statistics of the boxes (n, 5) of each of a video's frames."""
     counts = np.array([len(frame) for frame in boxes])
-    areas = [
-        _covered_area(frame[:, :4], record.height, record.width) for frame in boxes if len(frame)
-    ]
-    with_box = np.flatnonzero(counts)
+    areas = [_covered_area(frame, record.height, record.width) for frame in boxes if len(frame)]
     return {
         "frames_with_person": (counts > 0).mean(),
         "boxes_per_frame": counts.mean(),
         "box_area": float(np.mean(areas)) if areas else 0.0,
         "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
-        "vanishes": bool((np.diff(with_box) > 1).any()),
+        "vanishes": bool((np.diff(np.flatnonzero(counts)) > 1).any()),
         "several": bool(counts.max() > 1),
     }
 
 
-def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
-    """Summarize `box_statistics` per class, the class with the fewest boxes first.
-
-    Returns:
-        Per class: the number of its videos, the mean share of their frames with a box, the mean
-        score, and the numbers of videos in which a box vanishes or a frame has several.
-    """
-    classes = statistics.groupby("class")
-    table = pd.DataFrame(
-        {
-            "videos": classes.size(),
-            "frames with a box": classes["frames_with_person"].mean(),
-            "mean score": classes["score"].mean(),
-            "box vanishes": classes["vanishes"].sum(),
-            "several people": classes["several"].sum(),
-        }
-    )
-    return table.sort_values("frames with a box", kind="stable")
-
-
 def _covered_area(boxes: np.ndarray, height: int, width: int) -> float:
-    """Return the share of a frame's `GRID`² points that boxes (n, 4) cover together."""
+    """Return the share of a frame's `GRID`² points that boxes (n, 5) cover together."""
     points = (np.arange(GRID) + 0.5) / GRID
     x, y = points * width, points * height
     in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
     in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
     return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())
+
+
+def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Summarize `box_statistics` per class, the class with the fewest boxes first."""
+    table = statistics.groupby("class").agg(
+        **{
+            "videos": ("name", "size"),
+            "frames with a box": ("frames_with_person", "mean"),
+            "mean score": ("score", "mean"),
+            "box vanishes": ("vanishes", "sum"),
+            "several people": ("several", "sum"),
+        }
+    )
+    return table.sort_values("frames with a box", kind="stable")

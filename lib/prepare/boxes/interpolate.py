@@ -17,17 +17,11 @@ def key_frames(num_frames: int, stride: int) -> np.ndarray:
 
 
 def interpolate_boxes(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRows:
-    """Interpolate boxes between key frames.
+    """Interpolate boxes (n, 5) of each key frame, x1, y1, x2, y2, score, to all frames.
 
     The boxes of two neighboring key frames are matched, best overlap first. Matched boxes are
-    interpolated linearly; a box without a match is repeated up to half of the distance.
-
-    Args:
-        keys: Key frames, ascending, from 0 to the last frame, shape (K,).
-        boxes: For each of them an array (n, 5): x1, y1, x2, y2, score.
-
-    Returns:
-        The boxes of all frames, rows (N, 5), float32.
+    interpolated linearly; a box without a match is repeated up to half of the distance. The keys
+    (K,) ascend from 0 to the last frame.
     """
     frames, rows = [np.full(len(boxes[0]), keys[0])], [boxes[0]]
     for start, stop, first, second in zip(keys[:-1], keys[1:], boxes[:-1], boxes[1:], strict=True):
@@ -51,9 +45,8 @@ def interpolate_boxes(keys: np.ndarray, boxes: Sequence[np.ndarray]) -> FrameRow
 def match_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Match the boxes of two frames greedily, best first; return positions (pairs, 2), int64.
 
-    The measure is the generalized IoU, which also matches a person who has left the old box.
-
-    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
+    The measure is the generalized IoU (Rezatofighi et al., CVPR 2019), which also matches a person
+    who has left the old box.
     """
     import torch  # in the worker processes, because both take seconds
     from torchvision.ops import generalized_box_iou

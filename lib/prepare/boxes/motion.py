@@ -17,10 +17,7 @@ MEDIAN_FRAMES = 48  # frames of the median, at most
 
 
 def moving_boxes(frames: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return a box around the region of each frame that differs from the median frame.
-
-    Args:
-        frames: RGB frames of one video, in order, shape (H, W, 3), uint8; read one by one.
+    """Return a box around the region of each RGB frame (H, W, 3) that differs from the median one.
 
     Returns:
         For each frame an array (n, 5), float32, n = 0 or 1: x1, y1, x2, y2 in pixels, and a score
@@ -39,7 +36,6 @@ def moving_boxes(frames: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 def _block_means(frame: np.ndarray) -> np.ndarray:
-    """Average blocks of pixels: (H, W, 3), uint8, to (H', W', 3), float32."""
     height, width = frame.shape[:2]
     side = min(BLOCK, height, width)
     rows, columns = height // side, width // side

@@ -16,8 +16,6 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from lib.config import project_path
-
 # 3.7 MB, Apache-2.0; the same folder has larger ones (yolox_tiny, yolox_s, ...).
 YOLOX_NANO_URL = (
     "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx"
@@ -31,24 +29,14 @@ NMS_IOU = 0.45  # of two boxes that overlap more, the one with the lower score i
 MIN_SCORE = 0.1
 
 
-def detector_path(weights: str | None, prepared_dir: Path) -> Path:
-    """Return the file of the detector's weights; None for YOLOX-Nano in the prepared folder."""
-    if weights:
-        return project_path(weights)
-    return prepared_dir / "weights" / Path(YOLOX_NANO_URL).name
-
-
 class YoloxDetector:
     """Person detector; a copy in another process opens its own session.
 
     Args:
-        weights: The network as an ONNX file.
+        weights: A YOLOX network for COCO as an ONNX file.
         min_score: Lowest score (objectness × class) of a box, in [0, 1].
         batch: Frames in one call of the network, if the file allows more than one.
         num_threads: Threads of the network on a CPU.
-
-    Raises:
-        ValueError: If the file is missing or is not a YOLOX network.
     """
 
     def __init__(
@@ -78,8 +66,7 @@ class YoloxDetector:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{self.weights}: not an ONNX network ({reason[:160]})") from error
         shape, output_shape = session.get_inputs()[0].shape, session.get_outputs()[0].shape
-        is_input_right = len(shape) == 4 and shape[1] == 3 and isinstance(shape[2], int)
-        if not is_input_right or output_shape[-1] != 85:
+        if len(shape) != 4 or shape[1] != 3 or output_shape[-1] != 85:
             raise ValueError(
                 f"{self.weights}: not a YOLOX network for COCO: input {shape} and output "
                 f"{output_shape}, expected (batch, 3, side, side) and (batch, cells, 85)"
@@ -87,10 +74,7 @@ class YoloxDetector:
         return session
 
     def detect(self, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
-        """Detect the people in frames of one size.
-
-        Args:
-            frames: RGB, shape (H, W, 3), uint8; read batch by batch.
+        """Detect the people in RGB frames (H, W, 3), uint8, of one size, read batch by batch.
 
         Returns:
             For each frame an array (n, 5), float32: x1, y1, x2, y2 in pixels of the frame, score;
@@ -106,10 +90,8 @@ class YoloxDetector:
             if is_fixed:
                 images += images[-1:] * (batch_size - len(batch))
             (outputs,) = self.session.run(None, {network_input.name: np.stack(images)})
-            boxes += [
-                self._decode(output, tuple(sides), frame.shape[:2])
-                for output, frame in zip(outputs, batch, strict=False)
-            ]
+            for output, frame in zip(outputs, batch, strict=False):
+                boxes.append(self._decode(output, tuple(sides), frame.shape[:2]))
         return boxes
 
     def _decode(
