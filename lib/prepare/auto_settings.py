@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -29,8 +28,7 @@ STEPS = {(True, True): (300, 20), (True, False): (300, 7)}
 STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
 
 
-@dataclass(frozen=True)
-class VideoStats:
+class VideoStats(NamedTuple):
     """Medians over some of the videos, and the number of videos to train on, labeled or not."""
 
     frames: int = 180
@@ -39,8 +37,7 @@ class VideoStats:
     num_train: int = 800
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(NamedTuple):
     """Hardware to train with, and whether pretrained weights are installed."""
 
     has_gpu: bool = False
@@ -181,17 +178,11 @@ def _header(path: Path) -> tuple[int, float, int] | None:
 
 
 def data_warnings(videos: pd.DataFrame, values: Mapping[str, Any], stats: VideoStats) -> list[str]:
-    """Return warnings about a run that can be given before any video is opened.
-
-    Args:
-        videos: From `find_videos`; ValueError if all are of one class.
-        values: Parameters of the run.
-        stats: From `video_stats`.
-    """
+    """Return warnings about a run on the videos of `find_videos`, before any of them is opened."""
     classes = videos["class"].unique()
-    if len(classes) < 2:
+    if len(classes) == 1:
         raise ValueError(
-            f"videos_dir: all videos are of one class, {classes[0]!r}; add a folder of another one"
+            f"videos_dir: all are of one class, {classes[0]!r}; add a folder of another"
         )
     is_split = bool(videos["part"].iloc[0])
     share = 1.0 if is_split else PrepareSettings().val_fraction

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,7 @@ from av.video.reformatter import VideoReformatter
 from simplejpeg import decode_jpeg_header
 from tqdm.auto import tqdm
 
-from lib.data.frame_index import (
-    FrameIndex,
-    checksum,
-    decode_all,
-    fingerprint,
-    open_stream,
-    to_rgb,
-)
+from lib.data.frame_index import FrameIndex, checksum, decode_all, fingerprint, open_stream, to_rgb
 from lib.data.video_reader import FRAME_FILE, read_frames
 from lib.prepare.parallel import map_in_workers
 
@@ -29,27 +23,16 @@ NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames and key frames that verify a 
 
 
 class VideoInfo(NamedTuple):
-    """Result of inspecting a video.
+    """Result of inspecting a video; width and height are those of an upright frame, pixels."""
 
-    Attributes:
-        frames: Frames that can be decoded; 0 if the video is unreadable.
-        fps: Frames per second; 0 if not known.
-        width: Width of an upright frame, pixels.
-        height: Height of an upright frame, pixels.
-        error: Reason why the video is unreadable, or None.
-        note: Damage of a readable video, or None.
-        fingerprint: See `frame_index.fingerprint`.
-        seek: Packed `FrameIndex`; empty if the file must be decoded from its start.
-    """
-
-    frames: int = 0
-    fps: float = 0.0
+    frames: int = 0  # that can be decoded; 0 if the video is unreadable
+    fps: float = 0.0  # 0 if not known
     width: int = 0
     height: int = 0
-    error: str | None = None
-    note: str | None = None
+    error: str | None = None  # reason why the video is unreadable
+    note: str | None = None  # damage of a readable video
     fingerprint: str = ""
-    seek: str = ""
+    seek: str = ""  # packed `FrameIndex`; empty if the file must be decoded from its start
 
 
 def inspect_videos(
@@ -98,11 +81,9 @@ def _read_progress(path: Path) -> dict[str, VideoInfo]:
     """Read the progress file; a line that was cut off by a crash is skipped."""
     infos: dict[str, VideoInfo] = {}
     for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        try:
+        with suppress(ValueError, TypeError):
             key, *values = json.loads(line)
             infos[key] = VideoInfo(*values)
-        except (ValueError, TypeError):
-            continue
     return infos
 
 

@@ -25,7 +25,6 @@ from lib.data.frame_tables import (
 from lib.data.video_reader import FRAME_FILE, iterate_frames
 from lib.prepare.parallel import map_in_workers
 
-FRAMES_FOLDER = "frames"
 QUALITY = 95  # of the JPEG files, of 100
 BYTES_PER_PIXEL = 0.35  # of such a file, approximately
 
@@ -79,7 +78,7 @@ def store_frames(
     """
     if stores_frames(dataset):
         return dataset
-    folder, index = dataset.folder / FRAMES_FOLDER, dataset.index.copy()
+    folder, index = dataset.folder / "frames", dataset.index.copy()
     records = [dataset.record(row) for row in range(len(index))]
     is_missing = [not (folder / record.name).is_dir() for record in records]
     missing = index.loc[is_missing, ["frames", "width", "height"]].to_numpy()
@@ -98,7 +97,7 @@ def store_frames(
     if made_with is not None and made_with.get(SCALED_TO) != short_side:
         scales = sizes / index[["width", "height"]].to_numpy()
         _scale_boxes(dataset, scales, {**made_with, SCALED_TO: short_side})
-    index["path"] = FRAMES_FOLDER + "/" + index["name"]
+    index["path"] = "frames/" + index["name"]
     index[["width", "height"]] = sizes
     index[READER_COLUMNS] = ""
     source = {**read_description(dataset.folder)["source"], "frames_of": str(dataset.root)}
@@ -108,10 +107,10 @@ def store_frames(
 
 
 def _scale_boxes(dataset: VideoDataset, scales: np.ndarray, made_with: dict) -> None:
-    person_boxes = PersonBoxes(dataset)
-    boxes = []
-    for row, (x, y) in enumerate(scales):
-        rows, frames = person_boxes.read(row)
-        boxes.append(FrameRows(rows * np.array([x, y, x, y, 1]), frames))
+    tables = map(PersonBoxes(dataset).read, range(len(scales)))
+    boxes = [
+        FrameRows(rows * np.array([x, y, x, y, 1]), frames)
+        for (rows, frames), (x, y) in zip(tables, scales, strict=True)
+    ]
     names, num_frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
     PersonBoxes.write(dataset.folder, names, num_frames, boxes, made_with)

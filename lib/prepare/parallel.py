@@ -96,9 +96,6 @@ def compute_table(
         title: Text of the progress bar.
         num_processes: Worker processes; 0 for one per core.
         finish: Called in this process on what `work` returned; returns rows.
-
-    Raises:
-        ValueError: If the work failed for some videos; names the first. Other results are kept.
     """
     folder = dataset.folder / f"unfinished-{table.rows_name}-{_digest(json.dumps(made_with))}"
     records = [dataset.record(row) for row in range(len(dataset.index))]
@@ -108,20 +105,19 @@ def compute_table(
     ]
     todo = [row for row, path in enumerate(paths) if not path.is_file()]
     results = map_in_workers(work, [records[row] for row in todo], num_processes)
-    errors = {}
+    errors = []
     done = len(records) - len(todo)
     for result in tqdm(results, title, len(records), initial=done, unit="video"):
         row = todo[result.position]
         if result.error is not None:
-            errors[records[row].name] = result.error
+            errors.append(f"{records[row].name}: {result.error}")
             continue
         rows = result.value if finish is None else finish(result.value)
         write_atomic(paths[row], lambda path, rows=rows: np.savez(path, **rows._asdict()))
     if errors:
-        name, error = next(iter(errors.items()))
         raise ValueError(
             f"{dataset.folder}: {title}: {len(errors)} of {len(records)} videos failed, the first: "
-            f"{name}: {error}. Other results are kept: fix or remove these videos and run again"
+            f"{errors[0]}; fix or remove these videos and run again (other results are kept)"
         )
     names, num_frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
     path = table.write(dataset.folder, names, num_frames, map(_read_rows, paths), made_with)

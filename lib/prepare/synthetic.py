@@ -112,12 +112,12 @@ SHADE = 30  # between the two shades of a scene
 CLUTTER = 0.1  # probability of each of six small rectangles in a scene
 
 
-def _two_colors(darkest: float, brightest: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw two clearly different colors, shape (2, 3), in 0..255."""
-    while True:
-        colors = rng.uniform(darkest, brightest, size=(2, 3))
-        if np.abs(colors[0] - colors[1]).sum() > (brightest - darkest) / 2:
-            return colors
+def _two_colors(rng: np.random.Generator) -> np.ndarray:
+    """Draw two bright and clearly different colors, shape (2, 3)."""
+    colors = np.zeros((2, 3))
+    while np.abs(colors[0] - colors[1]).sum() <= 62.5:
+        colors = rng.uniform(130, 255, size=(2, 3))
+    return colors
 
 
 def _paint(value: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def render_video(
     v = (y[None] - center[1] - dy) / (half[1] * scale)
     inside = (abs(u) < 1) & (abs(v) < 1)
     texture = TEXTURES[rng.integers(len(TEXTURES))](40 + 17 * u, 40 + 17 * v, rng)
-    frames[inside] = _paint(texture[inside], _two_colors(130, 255, rng))
+    frames[inside] = _paint(texture[inside], _two_colors(rng))
 
     frames *= rng.uniform(0.75, 1.15)
     frames += rng.normal(0, 4, size=frames.shape)

@@ -1,4 +1,4 @@
-"""Image networks over clips: published weights, the temporal shift, what they refuse."""
+"""Image networks over clips: published weights, temporal shift, refused settings."""
 
 import builtins
 import importlib
@@ -50,7 +50,7 @@ def random_state(name: str) -> dict[str, torch.Tensor]:
 # --- EfficientNet-Lite0 ---------------------------------------------------------------------------
 
 
-def test_lite0_gives_timms_logits_with_the_published_weights(lite0_file):
+def test_lite0_logits_equal_timm(lite0_file):
     network = build_classifier(LITE0, pretrained=True).double().eval()
     assert sum(p.numel() for p in network.parameters()) == 4_652_008
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_lite0_gives_timms_logits_with_the_published_weights(lite0_file):
 # --- Over clips -----------------------------------------------------------------------------------
 
 
-def test_clips_are_frames_averaged_over_time():
+def test_image_features_are_averaged_over_frames():
     model = build_model(LITE0, 5, teacher_classes=7).eval()
     clips = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_clips_are_frames_averaged_over_time():
     assert logits.shape == (2, 5) and teacher_logits.shape == (2, 7)
 
 
-def test_the_deviation_over_the_frames_stands_beside_the_mean():
+def test_std_pooling_appends_the_deviation():
     network = ImageNetwork(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), True)
     clips = torch.randn(2, 3, 5, 8, 8)
     values = clips.mean(dim=(3, 4))
@@ -95,7 +95,7 @@ def test_shift_moves_channels_by_one_frame_within_a_clip():
     ("name", "blocks"),
     [("resnet18", 8), ("mobilenet_v2", 10), ("mobilenet_v3_small", 6), (LITE0, 9)],
 )
-def test_a_shift_stands_in_every_residual_branch_and_mixes_frames(name, blocks):
+def test_shift_in_every_residual_branch_mixes_frames(name, blocks):
     torch.manual_seed(0)
     model = build_model(name, 3, tsm_fraction=0.25).eval()
     plain = build_model(name, 3)
@@ -115,7 +115,7 @@ mnasnet0_5 mobilenet_v2 mobilenet_v3_small resnet18 resnext50_32x4d shufflenet_v
 swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2""".split()
 
 
-def test_every_family_of_torchvision_gives_its_features():
+def test_feature_sizes_of_every_torchvision_image_family():
     assert set(SMALLEST) <= set(image_network_names())
     for name in SMALLEST:
         spec = classifier_spec(name)
@@ -150,17 +150,17 @@ def test_timm_networks_by_name():
         build_model("timm/resnet17", 4)
 
 
-# --- What they are fed ----------------------------------------------------------------------------
+# --- Input ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["vit_h_14", "vit_b_32"])
-def test_a_network_takes_the_crop_of_its_published_weights_without_them_too(name):
+def test_random_network_takes_the_published_crop_size(name):
     side = input_spec(name).crop_size
     with torch.device("meta"):
         assert build_classifier(name)(torch.zeros(1, 3, side, side)).shape == (1, 1000)
 
 
-def test_input_is_that_of_the_published_weights():
+def test_input_specs_of_image_networks():
     resnet = input_spec("resnet50")
     assert (resnet.short_side, resnet.crop_size, resnet.min_clip_len) == (232, 224, 1)
     assert resnet.mean == pytest.approx((123.675, 116.28, 103.53))
@@ -176,7 +176,7 @@ def test_input_is_that_of_the_published_weights():
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_file_of_weights_reaches_the_backbone_and_its_head_does_not_matter(suffix, tmp_path):
+def test_weights_file_loads_backbone_and_ignores_head(suffix, tmp_path):
     state, path = random_state("resnet18"), tmp_path / f"w.{suffix}"
     state |= {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
     torch.save(state, path) if suffix == "pth" else save_file(state, path)
@@ -187,13 +187,13 @@ def test_a_file_of_weights_reaches_the_backbone_and_its_head_does_not_matter(suf
     assert torch.equal(moved, state["layer2.0.conv1.weight"])
 
 
-def test_lite0_takes_the_published_file_by_hand(lite0_file):
+def test_lite0_loads_the_package_file(lite0_file):
     network = build_model(LITE0, 5, weights=lite0_file).backbone.network
     published = read_tensors(lite0_file)["_conv_head.weight"]
     assert torch.equal(network.conv_head.weight, published)
 
 
-def test_weights_of_another_network_or_class_count_are_named(tmp_path):
+def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.pth"
     torch.save(random_state("resnet18"), path)
     with pytest.raises(ValueError, match="other.pth does not fit resnet34") as error:
@@ -214,7 +214,7 @@ def test_damaged_safetensors_are_refused(tmp_path):
         build_model("resnet18", 5, weights=tmp_path / "w.safetensors")
 
 
-def test_pretrained_weights_without_a_network_are_a_sentence(monkeypatch):
+def test_failed_download_of_pretrained_weights_is_explained(monkeypatch):
     def no_network(*_, **__):
         raise URLError("no route to host")
 
@@ -227,7 +227,7 @@ def test_pretrained_weights_without_a_network_are_a_sentence(monkeypatch):
             build_model(name, 5, pretrained=True)
 
 
-def test_missing_extras_are_a_sentence(monkeypatch):
+def test_missing_extras_are_explained(monkeypatch):
     monkeypatch.setattr("lib.models.hub.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"not installed: pip install 'video-invariances\[pretr"):
         build_model(LITE0, 5, pretrained=True)
@@ -243,7 +243,7 @@ def test_missing_extras_are_a_sentence(monkeypatch):
         build_model("timm/resnet18", 5)
 
 
-def test_shift_is_refused_where_it_has_no_place():
+def test_shift_without_residual_blocks_is_refused():
     with pytest.raises(ValueError, match="tsm_fraction: alexnet has no residual blocks"):
         build_model("alexnet", 5, tsm_fraction=0.25)
     with pytest.raises(ValueError, match="for image networks, and 'r3d_18' is none"):

@@ -97,17 +97,17 @@ def test_frame_differences_are_appended():
 
 
 @pytest.mark.parametrize("channels", [6, 16])
-def test_a_convolution_of_few_channels_is_the_same_in_another_order(channels):
-    found = []
+def test_channels_last_convolution_equals_conv3d(channels):
+    results = []
     for kind in (nn.Conv3d, ChannelsLastConv3d):
         torch.manual_seed(0)
         conv = conv3d(channels, 8, (3, 3, 3), (1, 2, 2), kind)
         clips = torch.randn(2, channels, 4, 8, 8)
         out = conv(clips.requires_grad_())
         out.square().sum().backward()
-        found.append([out, clips.grad, conv.weight.grad])
+        results.append([out, clips.grad, conv.weight.grad])
         assert out.is_contiguous() and list(conv.state_dict()) == ["weight"]
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*results)
 
 
 def test_group_norm_keeps_clips_apart_in_training():
@@ -129,11 +129,11 @@ def test_small_network_overfits_one_batch():
 
 
 @pytest.mark.parametrize("size", [(1, 16, 16), (3, 50, 70), (16, 64, 64)])
-def test_small_network_takes_any_clip(size):
+def test_small_network_takes_any_clip_size(size):
     assert build_model("r3d_small", 3).eval()(torch.zeros(1, 3, *size)).shape == (1, 3)
 
 
-def test_heads():
+def test_action_and_teacher_heads():
     model = build_model("r3d_small", 6, teacher_classes=1000, dropout=0.25)
     clips = torch.randn(2, 3, 4, 32, 32)
     logits, teacher_logits = model(clips, with_teacher=True)
@@ -147,7 +147,7 @@ def test_heads():
     torch.testing.assert_close(model(clips), model.head(model.features(clips)))
 
 
-def test_teacher_head_must_be_asked_for_at_build_time():
+def test_missing_teacher_head_is_refused():
     with pytest.raises(ValueError, match="teacher_classes > 0"):
         build_model("r3d_small", 6)(torch.zeros(1, 3, 2, 16, 16), with_teacher=True)
 
@@ -156,7 +156,7 @@ def test_teacher_head_must_be_asked_for_at_build_time():
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "mc3_18", "torchvision/r3d_18", "swin3d_t"])
-def test_torchvision_network_runs_and_learns(name):
+def test_torchvision_network_forward_and_backward(name):
     model = build_model(name, 5, teacher_classes=7)
     logits, teacher_logits = model(torch.randn(2, 3, 4, 32, 32), with_teacher=True)
     assert logits.shape == (2, 5) and teacher_logits.shape == (2, 7)
@@ -164,7 +164,7 @@ def test_torchvision_network_runs_and_learns(name):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_every_torchvision_network_gives_its_features():
+def test_feature_sizes_of_every_torchvision_video_network():
     for name in TORCHVISION_NAMES:
         spec = input_spec(f"torchvision/{name}")
         with torch.device("meta"):
@@ -213,10 +213,10 @@ def test_pretrained_weights_reach_the_backbone(monkeypatch):
         ("torchvision/r3d18", "torchvision/r3d_18"),
     ],
 )
-def test_near_miss_is_named(name, meant):
+def test_misspelled_network_gets_a_suggestion(name, meant):
     with pytest.raises(ValueError, match=f"did you mean '{meant}'") as error:
         build_model(name, 5)
-    assert all(known in str(error.value) for known in model_names())
+    assert all(choice in str(error.value) for choice in model_names())
 
 
 def test_unknown_name_lists_the_choices():
@@ -241,7 +241,7 @@ def test_default_dropout_is_the_networks_own():
         assert build_model("mvit_v2_s", 5).dropout.p == 0.5
 
 
-# --- What they are fed ----------------------------------------------------------------------------
+# --- Input ----------------------------------------------------------------------------------------
 
 
 def test_input_specs():
@@ -256,7 +256,7 @@ def test_input_specs():
 
 
 @pytest.mark.parametrize("name", TORCHVISION_NAMES)
-def test_the_clips_of_torchvisions_notes_fit(name):
+def test_published_clip_sizes_are_accepted(name):
     notes = torchvision.models.get_model_weights(name).DEFAULT.meta["_docs"]
     spec = input_spec(f"torchvision/{name}")
     clip_len = int(re.search(r"clip_len=(\d+)", notes)[1])
@@ -273,7 +273,7 @@ def test_the_clips_of_torchvisions_notes_fit(name):
         ("r3d_18", 1, 112, "clip_len: r3d_18 takes at least 2, not 1"),
     ],
 )
-def test_clips_that_do_not_fit_are_refused(name, clip_len, crop_size, words):
+def test_clip_sizes_that_a_network_refuses(name, clip_len, crop_size, words):
     with pytest.raises(ValueError, match=words):
         input_spec(name).check(name, clip_len, crop_size)
 
@@ -318,7 +318,7 @@ def save_mmaction2_1x(state: dict, path: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("layout", ["bare", "0.x", "1.x", "module."])
-def test_both_layouts_load(layout, tmp_path, monkeypatch):
+def test_checkpoint_layouts_load(layout, tmp_path, monkeypatch):
     source, model, path = (
         tiny_r2plus1d(5, teacher_classes=9),
         tiny_r2plus1d(5, teacher_classes=9),
@@ -336,7 +336,7 @@ def test_both_layouts_load(layout, tmp_path, monkeypatch):
         torch.testing.assert_close(tensor, source.state_dict()[name], rtol=0, atol=0)
 
 
-def test_every_misfit_is_named(tmp_path):
+def test_all_differing_tensors_are_named(tmp_path):
     state = their_state(tiny_r2plus1d(5))
     del state["backbone.layer2.0.downsample.conv.conv_s.weight"], state["backbone.conv1.bn.bias"]
     state["backbone.layer9.extra"] = torch.zeros(1)
@@ -353,7 +353,7 @@ def test_every_misfit_is_named(tmp_path):
     assert "Size([4]) from checkpoint, the shape in current model is torch.Size([5])" in shapes[1]
 
 
-def test_tensor_that_comes_twice_is_refused(tmp_path):
+def test_duplicate_tensor_is_refused(tmp_path):
     state = their_state(tiny_r2plus1d(5))
     state["head.bias"] = torch.zeros(5)
     torch.save(state, tmp_path / "a.pth")

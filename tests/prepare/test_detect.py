@@ -51,7 +51,7 @@ def dataset_of(folder, frames=(4, 3), names=("a/one", "b/two"), name="folder") -
 # --- Detector -------------------------------------------------------------------------------------
 
 
-def test_letterbox_scales_pads_and_turns_to_bgr():
+def test_letterbox_scales_pads_and_converts_to_bgr():
     frame = np.zeros((10, 20, 3), np.uint8)
     frame[..., 0] = 200  # red
     image = letterbox(frame, (40, 40))
@@ -60,7 +60,7 @@ def test_letterbox_scales_pads_and_turns_to_bgr():
     assert (image[2, :20] == 200).all() and (image[:2, :20] == 0).all()
 
 
-def test_grid_has_a_cell_for_every_output():
+def test_grid_cells_and_strides():
     cells, strides = grid_cells((416, 416))
     assert len(cells) == len(strides) == 3549
     assert cells[53].tolist() == [1, 1] and strides[53] == 8
@@ -80,7 +80,7 @@ def test_overlapping_detections_are_suppressed(tmp_path):
     assert boxes[1, :4] == pytest.approx([75, 3, 85, 13], abs=1e-4)
 
 
-def test_weights_that_cannot_be_used(tmp_path):
+def test_missing_or_malformed_detector_weights(tmp_path):
     with pytest.raises(ValueError, match="detector_weights: .*none.onnx does not exist"):
         YoloxDetector(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no network")
@@ -95,7 +95,7 @@ def test_detector_survives_pickling_and_tiny_frames():
     assert [boxes.shape[1] for boxes in found] == [5, 5]
 
 
-def test_settings_say_what_goes_together(tmp_path):
+def test_settings_of_boxes_that_exclude_each_other(tmp_path):
     with pytest.raises(ValueError, match="detections_file go together"):
         PrepareSettings(person_boxes="import")
     with pytest.raises(ValueError, match="detector_weights is for person_boxes 'yolox'"):
@@ -110,7 +110,7 @@ def test_settings_say_what_goes_together(tmp_path):
 # --- Motion ---------------------------------------------------------------------------------------
 
 
-def test_moving_box_is_around_what_moves():
+def test_moving_boxes_surround_the_moving_region():
     frames = np.full((9, 60, 100, 3), 90, np.uint8)
     for t in range(8):  # the last frame shows nothing
         frames[t, 20:40, 10 * t : 10 * t + 16] = 200
@@ -125,7 +125,7 @@ def test_moving_box_is_around_what_moves():
 # --- Between key frames ---------------------------------------------------------------------------
 
 
-def test_boxes_move_linearly_between_key_frames():
+def test_boxes_are_interpolated_between_key_frames():
     assert key_frames(10, 4).tolist() == [0, 4, 8, 9]
     assert key_frames(1, 4).tolist() == [0]
     first = np.array([[0, 0, 10, 10, 0.8], [50, 0, 60, 10, 0.5]])
@@ -138,14 +138,14 @@ def test_boxes_move_linearly_between_key_frames():
     assert match_boxes(first, np.zeros((0, 5))).shape == (0, 2)
 
 
-def test_a_person_who_left_the_box_is_matched():
+def test_matching_of_boxes_without_overlap():
     boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
     assert match_boxes(boxes[:1], boxes[2:3]).tolist() == [[0, 0]]
     assert match_boxes(boxes[:1], boxes[3:]).tolist() == []
     assert match_boxes(np.zeros((1, 4)), np.zeros((2, 4))).tolist() == []  # without area
 
 
-def test_no_boxes_at_all():
+def test_interpolation_without_boxes():
     result = interpolate_boxes(np.array([0, 3]), [np.zeros((0, 5))] * 2)
     assert result.rows.shape == (0, 5) and result.frames.shape == (0,)
 
@@ -162,7 +162,9 @@ def moving_dataset(tmp_path) -> VideoDataset:
     return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
 
 
-def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
+def test_motion_boxes_are_computed_once_and_continue_after_interruption(
+    moving_dataset, monkeypatch
+):
     path = detect_motion(moving_dataset, stride=4, num_processes=2)
     boxes = PersonBoxes(moving_dataset)
     assert len(boxes.lookup(0, np.arange(32))) == 32
@@ -192,14 +194,14 @@ def test_motion_is_made_once_and_continues(moving_dataset, monkeypatch):
     assert not list(moving_dataset.folder.glob("unfinished-*"))
 
 
-def test_a_video_that_vanished_is_named(moving_dataset):
+def test_missing_video_is_named(moving_dataset):
     moving_dataset.record(1).path.unlink()
     with pytest.raises(ValueError, match=r"1 of 4 .*the first: a/2.*no such video file"):
         detect_motion(moving_dataset)
     assert list(moving_dataset.folder.glob("unfinished-*"))
 
 
-def test_statistics_count_overlaps_once(tmp_path):
+def test_box_statistics(tmp_path):
     dataset = dataset_of(tmp_path)
     half = np.array([[0, 0, 32, 48, 0.9], [0, 0, 32, 24, 0.8], [0, 0, 64, 48, 0.2]])
     none = np.zeros((0, 5))
@@ -226,7 +228,7 @@ def reference_table() -> dict:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_detections_come_in(tmp_path, capsys, protocol):
+def test_import_detections_of_every_pickle_protocol(tmp_path, capsys, protocol):
     path = tmp_path / "detections.npy"
     with open(path, "wb") as file:
         header = {"descr": "|O", "fortran_order": False, "shape": ()}
@@ -245,7 +247,7 @@ def test_detections_come_in(tmp_path, capsys, protocol):
     assert [len(frame) for frame in found] == [0, 1, 0]
 
 
-def test_plain_pickle_and_kinetics_names(tmp_path):
+def test_import_detections_by_youtube_id(tmp_path):
     names = ("tai_chi/PoolJ8L1re4_000156_000166", "tai_chi/-_CLrgdPvhk_000021_000031")
     dataset = dataset_of(tmp_path, names=names, name="kinetics100")
     path = tmp_path / "detections.pkl"
@@ -267,7 +269,7 @@ class Attack:
         (lambda: b"\x93NUMPY\x01", "not a pickle of arrays"),
         (lambda: b"", "not a pickle of arrays"),
         (lambda: pickle.dumps([1, 2]), "expected a dictionary"),
-        (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos .* 'one'"),
+        (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos.* 'one'"),
         (lambda: pickle.dumps({"one": {1: np.ones((2, 4))}}), r"a/one: frame 1 has shape \(2, 4\)"),
         (
             lambda: pickle.dumps({"one": {1: np.array([[0, 0, 99, 9, 1]])}}),
@@ -275,7 +277,7 @@ class Attack:
         ),
     ],
 )
-def test_files_that_are_not_detections(tmp_path, capsys, make, message):
+def test_malformed_detections_are_refused(tmp_path, capsys, make, message):
     path = tmp_path / "detections.npy"
     path.write_bytes(make())
     with pytest.raises(ValueError, match=message):
@@ -283,7 +285,7 @@ def test_files_that_are_not_detections(tmp_path, capsys, make, message):
     assert "code from a pickle" not in capsys.readouterr().out
 
 
-def test_boxes_that_are_made_need_no_network(tmp_path, monkeypatch):
+def test_existing_boxes_need_no_detector(tmp_path, monkeypatch):
     weights = tmp_path / "bad.onnx"
     weights.write_bytes(b"no network")
     dataset = dataset_of(tmp_path / "data")
@@ -297,7 +299,7 @@ def test_boxes_that_are_made_need_no_network(tmp_path, monkeypatch):
 
 
 @needs_weights
-def test_real_people_are_found(tmp_path):
+def test_detector_finds_real_people(tmp_path):
     source = SHARED / "data" / "weizmann"
     for action in ("jack", "run"):
         (tmp_path / "videos" / action).mkdir(parents=True)

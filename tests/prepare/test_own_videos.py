@@ -1,4 +1,4 @@
-"""Own videos: what follows from the footage, and clips of one source on one side of the split."""
+"""Own videos: `auto` settings, and splits that keep clips of one source together."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ RECIPE = dict.fromkeys(
 ) | {"objective": "fixmatch", "unlabeled_batch": 16, "labeled_fraction": 0.1}  # fmt: skip
 
 
-def test_sizes_follow_the_footage_and_the_machine():
+def test_auto_values_follow_videos_and_hardware():
     stats = VideoStats(frames=60, fps=25.0, short_side=144, num_train=72)
     values, reasons = fill_auto(RECIPE, stats, Hardware(has_weights=True, cores=4))
     assert values["model"] == "efficientnet_lite0" and values["pretrained"] is True
@@ -59,18 +59,18 @@ def test_sizes_follow_the_footage_and_the_machine():
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 
 
-def test_long_videos_get_the_clip_of_the_paper_and_small_frames_are_not_enlarged():
-    found, _ = fill_auto(RECIPE, VideoStats(7000, 25.0, 64), Hardware(has_gpu=True))
-    assert found["frame_interval"] == 8
-    assert (found["short_side"], found["crop_size"], found["test_crop_size"]) == (64, 56, 56)
-    assert (found["model"], found["pretrained"]) == ("r2plus1d_34", False)
+def test_auto_values_of_long_and_small_videos():
+    values, _ = fill_auto(RECIPE, VideoStats(7000, 25.0, 64), Hardware(has_gpu=True))
+    assert values["frame_interval"] == 8
+    assert (values["short_side"], values["crop_size"], values["test_crop_size"]) == (64, 56, 56)
+    assert (values["model"], values["pretrained"]) == ("r2plus1d_34", False)
 
 
-def test_what_is_given_stays_and_decides_about_the_rest():
-    given = RECIPE | {"short_side": 200, "model": "r3d_small", "frame_interval": 3}
-    found, _ = fill_auto(given, VideoStats(), Hardware(has_weights=True))
-    assert (found["short_side"], found["crop_size"], found["frame_interval"]) == (200, 172, 3)
-    assert found["pretrained"] is False
+def test_set_values_decide_the_auto_values():
+    parameters = RECIPE | {"short_side": 200, "model": "r3d_small", "frame_interval": 3}
+    values, _ = fill_auto(parameters, VideoStats(), Hardware(has_weights=True))
+    assert (values["short_side"], values["crop_size"], values["frame_interval"]) == (200, 172, 3)
+    assert values["pretrained"] is False
 
 
 def videos_of(counts: dict[str, int], part: str = "") -> pd.DataFrame:
@@ -82,7 +82,7 @@ def videos_of(counts: dict[str, int], part: str = "") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["part", "class", "name", "path"])
 
 
-def test_metadata_that_is_no_text_hides_no_header(tmp_path):
+def test_video_stats_ignore_metadata_that_is_not_text(tmp_path):
     path, comment = tmp_path / "a.mkv", "comment of thirty characters.."
     with av.open(str(path), "w") as container:
         container.metadata["comment"] = comment
@@ -92,12 +92,12 @@ def test_metadata_that_is_no_text_hides_no_header(tmp_path):
             container.mux(stream.encode(av.VideoFrame(64, 48, "bgr0")))
         container.mux(stream.encode())
     path.write_bytes(path.read_bytes().replace(comment.encode(), b"\xff" * len(comment)))
-    footage = video_stats(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
-    assert (footage.frames, footage.fps, footage.short_side) == (6, 10.0, 48)
+    stats = video_stats(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
+    assert (stats.frames, stats.fps, stats.short_side) == (6, 10.0, 48)
 
 
-def test_what_speaks_against_a_run_is_said_before_it():
-    with pytest.raises(ValueError, match="one class, 'walk'.*add a folder"):
+def test_data_warnings_before_a_run():
+    with pytest.raises(ValueError, match="one class, 'walk'; add a folder"):
         data_warnings(videos_of({"walk": 9}), {}, VideoStats())
     few, small = data_warnings(
         videos_of({"walk": 20, "run": 100}), {"short_side": 96}, VideoStats(short_side=360)
@@ -116,12 +116,12 @@ def root(tmp_path_factory) -> Path:
     return folder
 
 
-def test_headers_tell_the_footage(root):
-    footage = video_stats(find_videos(root), root)
-    assert footage.frames == 6 and footage.num_train == round(0.8 * 6)
+def test_video_stats_from_headers(root):
+    stats = video_stats(find_videos(root), root)
+    assert stats.frames == 6 and stats.num_train == round(0.8 * 6)
 
 
-def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
+def test_plan_resolves_auto_values(root, tmp_path):
     grid = {
         "videos_dir": [str(root)],
         "run_dir": [str(tmp_path / "run")],
@@ -140,7 +140,7 @@ def test_a_recipe_with_auto_is_planned_with_numbers(root, tmp_path):
     assert begun[0].settings.epochs == 7 and begun[0].notes == ()
 
 
-def test_epochs_of_a_study_leave_its_probe_alone(root, tmp_path):
+def test_linear_probe_ignores_epochs_of_the_study(root, tmp_path):
     grid = {
         "videos_dir": [str(root)],
         "epochs": [3],
@@ -158,17 +158,17 @@ def test_epochs_of_a_study_leave_its_probe_alone(root, tmp_path):
         (["v_Dive_g01_c01", "v_Dive_g01_c02", "v_Dive_g02_c01"], 2),
         (["tape-3_clip1", "tape-3_clip2", "tape-4_clip1"], 2),
         (["abc_000012_000022", "abc_000032_000042", "xyz_000001_000011"], 2),
-        (["walk_01", "walk_02", "walk_03"], 3),  # they are only counted
+        (["walk_01", "walk_02", "walk_03"], 3),  # the numbers only count videos
         (["one", "two", "three"], 3),
         (["1", "2", "3"], 3),
     ],
 )
-def test_names_tell_the_source(stems, sources):
+def test_groups_by_name(stems, sources):
     names = pd.Series([f"k/{stem}" for stem in stems])
     assert groups_by_name(names, pd.Series(["k"] * len(stems))).nunique() == sources
 
 
-def test_groups_stay_together_and_every_class_gets_its_share():
+def test_split_keeps_groups_together_and_class_shares():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
     groups = labels * 1000 + generator.integers(0, 20, len(labels))
@@ -177,20 +177,20 @@ def test_groups_stay_together_and_every_class_gets_its_share():
     assert all(14 <= val[labels == label].sum() <= 26 for label in range(3))
 
 
-def test_without_groups_it_is_a_draw_of_so_many_of_each_class():
+def test_split_without_groups_draws_a_fixed_number_per_class():
     labels = np.repeat([0, 1], [10, 4])
     val = split_groups(labels, np.arange(14), 0.2, seed=0)
     order = np.random.default_rng([0, 0]).permutation(10)
     assert set(np.flatnonzero(val[:10])) == set(order[:2]) and val[10:].sum() == 1
 
 
-def test_a_large_group_is_taken_only_where_there_is_no_other():
+def test_split_takes_a_large_group_only_without_alternative():
     labels = np.zeros(12, dtype=int)
     assert split_groups(labels, np.repeat([0, 1], 6), 0.1, seed=0).sum() == 6
     assert split_groups(labels, np.zeros(12, dtype=int), 0.1, seed=0).sum() == 0
 
 
-def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, capsys):
+def test_prepared_folder_keeps_groups_of_a_file_together(root, tmp_path, capsys):
     table = tmp_path / "groups.csv"
     table.write_text(
         "name,group\na/s1_c1.avi,x\na/s1_c2,x\na/s2_c1,y\nb/s1_c3,x\nb/s3_c1,z\nb/s4_c1,z\n"
@@ -200,8 +200,8 @@ def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, ca
         groups_file=str(table), num_processes=1,
     )  # fmt: skip
     dataset = prepare(settings)
-    said = capsys.readouterr().out
-    assert "3 groups of clips" in said
+    printed = capsys.readouterr().out
+    assert "3 groups of clips" in printed
     sides = [set(dataset.index["name"].iloc[dataset.read_split(part)]) for part in ("train", "val")]
     assert sorted(map(len, sides)) == [3, 3] and {"a/s1_c1", "a/s1_c2", "b/s1_c3"} in sides
     again = read_dataset(dataset.folder)
@@ -216,14 +216,14 @@ def test_a_prepared_folder_keeps_sources_together_and_says_so(root, tmp_path, ca
         ("name,group\na/x,1\na/x.avi,2\n", "more than once"),
     ],
 )
-def test_a_table_of_groups_that_does_not_fit_is_refused(tmp_path, text, problem):
+def test_malformed_groups_file_is_refused(tmp_path, text, problem):
     path = tmp_path / "groups.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"groups_file.*{problem}"):
         groups_from_file(path, pd.Series(["a/x", "a/y"]))
 
 
-def test_how_a_run_is_tested_may_change_after_training(tmp_path):
+def test_test_protocol_may_change_after_training(tmp_path):
     file = PROJECT_ROOT / "params/demo/supervised.yaml"
     grid = {"run_dir": [str(tmp_path)], "seed": [0]}
     begun = read_plan([file], grid)[0]

@@ -277,6 +277,7 @@ def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
     whole = make_video(tmp_path / "long.mp4", 60, (128, 128)).read_bytes()
     (root / "a" / "empty.mp4").write_bytes(b"")
     (root / "a" / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "a" / "codec.mp4").write_bytes(whole.replace(b"avc1", b"zzzz"))
     (root / "a" / "noise.avi").write_bytes(np.random.default_rng(0).bytes(20_000))
     (root / "a" / "text.mov").write_text("not a video")
     write_audio(root / "a" / "audio.mp4")
@@ -289,6 +290,7 @@ def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
     report = (dataset.folder / "broken.csv").read_text()
     for line in (
         "a/audio.mp4,False,it has no video stream",
+        "a/codec.mp4,False,its codec is not known",
         "a/dangling.mp4,False,cannot be opened (No such file or directory)",
         "a/empty.mp4,False,the file is empty",
         "a/half.mp4,False,it",
@@ -296,7 +298,7 @@ def test_broken_files_are_listed_and_the_rest_goes_on(tmp_path, capsys):
         "a/text.mov,False,it is not a video",
     ):
         assert line in report
-    assert "6 videos cannot be read and are left out" in capsys.readouterr().out
+    assert "7 videos cannot be read and are left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("height", "width"), [(49, 65), (47, 63), (2160, 3840), (200, 66)])

