@@ -32,7 +32,7 @@ REMEDY = "use a file of the reference, or compute the boxes and scores"
 def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     """Convert the reference's `detections.npy` to `person_boxes.safetensors`; return its path.
 
-    Videos and frames that the file lacks get no boxes; how many is printed.
+    Videos and frames that the file lacks get no boxes; their number is printed.
 
     Raises:
         ValueError: If the file has another format or size of frames, or none of the videos.

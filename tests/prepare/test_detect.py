@@ -20,8 +20,15 @@ from lib.data.frame_tables import (
 from lib.data.video_reader import read_frames
 from lib.prepare import parallel
 from lib.prepare.boxes import detect
-from lib.prepare.boxes.detect import box_statistics, boxes_by_class, detect_motion, detect_persons
-from lib.prepare.boxes.interpolate import interpolate_boxes, key_frames, match_boxes
+from lib.prepare.boxes.detect import (
+    box_statistics,
+    boxes_by_class,
+    detect_motion,
+    detect_persons,
+    interpolate_boxes,
+    key_frames,
+    match_boxes,
+)
 from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.boxes.yolox import YoloxDetector, grid_cells, letterbox
 from lib.prepare.import_reference import import_detections
