@@ -18,7 +18,6 @@ decision    the class that a person decided on, `?` if it was skipped; empty: no
 """
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -45,7 +44,7 @@ TABLE = "pseudo_labels.csv"
 COLUMNS = {"name": str, "label": str, "confidence": float, "second": str, "agreement": float}
 COLUMNS |= {"decision": str}
 SKIPPED = "?"
-SPLIT_NAME, PLAIN_VALUE = r"[^\W\d][\w.+-]*", r"[\w./+-]+"
+SPLIT_NAME = r"[^\W\d][\w.+-]*"
 BATCH_CLIPS = 16
 MAX_SHOWN = 10  # rows that the command prints
 
@@ -220,8 +219,6 @@ def training_command(run: RunDir, split_name: str) -> str:
     base, mark, seed = run.name.rpartition("_seed")
     name = f"{base}_{split_name}{mark}{seed}" if mark else f"{run.name}_{split_name}"
     folder = _short(run.folder.with_name(name))
-    if not re.fullmatch(PLAIN_VALUE, folder):
-        folder = json.dumps(folder, ensure_ascii=False)  # as YAML
     values = (f"labeled_split={split_name}", "labeled_fraction=1.0", f"run_dir={folder}")
     words = ["python -m lib.batch --from", shlex.quote(_short(run.folder))]
     return " ".join([*words, *(f"--set {shlex.quote(value)}" for value in values)])

@@ -340,7 +340,7 @@ def start_batch(study: Path) -> subprocess.Popen:
 
 
 def wait_for_epoch(run: RunDir, epoch: int, process: subprocess.Popen) -> None:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while len(run.log_entries()) < epoch:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < give_up, f"no epoch {epoch} in {run.folder}"

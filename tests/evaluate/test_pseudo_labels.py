@@ -350,7 +350,7 @@ def test_a_list_is_written_of_decisions_only_and_over_no_other(run, tmp_path, ca
     ("given", "message"),
     [
         (["labeled_split=checked"], "--set run_dir: with --from and --set"),
-        (["run_dir=a,b"], "--set run_dir: has several values"),
+        (["run_dir=a", "seed=0,1"], "--set seed: several values"),
         (["run_dir=outputs/x", "labeld_list=checked"], "labeld_list"),
     ],
 )
