@@ -1,4 +1,4 @@
-"""Rows of frames that show the effect of each augmentation on given clips."""
+"""Rows of frames that show the effect of each augmentation on a clip, for `clip_rows`."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import FILL, OperationParams, RandAugment
+from lib.augment.randaugment import FILL, RandAugment
 from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips
 from lib.augment.temporal import TEMPORAL_OPS, TemporalParams
 from lib.augment.views import StrongParams
@@ -17,25 +17,25 @@ MAGNITUDES = (0, 5, 10, 20, 30)  # of 30
 UNITS = {"rotate": "°", "posterize": " bits", "cutout": " px of 224"}
 
 
-def temporal_title(drawn: TemporalParams) -> str:
+def temporal_title(params: TemporalParams) -> str:
     """Return the name of a sampled temporal operation and its variant."""
-    operation = TEMPORAL_OPS[drawn.name]
-    if not operation.variants:
-        return operation.title
-    return f"{operation.title}, {operation.variants[int(drawn.number * len(operation.variants))]}"
+    operation = TEMPORAL_OPS[params.name]
+    variants = operation.variants
+    variant = f", {variants[int(params.number * len(variants))]}" if variants else ""
+    return operation.title + variant
 
 
-def describe_strong(drawn: StrongParams) -> str:
-    """Return the sampled operations and their values, one a line."""
-    names = [_name_and_value(operation) for operation in drawn.operations]
-    if drawn.temporal.name != "none":
-        names.append(temporal_title(drawn.temporal))
+def describe_strong(params: StrongParams) -> str:
+    """Return the sampled operations and their values, one per line."""
+    names = [
+        f"{operation.name} {operation.value:.3g}"
+        if RANDAUGMENT_OPS[operation.name].takes
+        else operation.name
+        for operation in params.operations
+    ]
+    if params.temporal.name != "none":
+        names.append(temporal_title(params.temporal))
     return "\n".join(names) or "no operation"
-
-
-def _name_and_value(operation: OperationParams) -> str:
-    has_value = bool(RANDAUGMENT_OPS[operation.name].takes)
-    return f"{operation.name} {operation.value:.3g}" if has_value else operation.name
 
 
 def operation_range(name: str) -> str:
@@ -48,35 +48,29 @@ def operation_range(name: str) -> str:
     return f"{operation.min:g} to {sign}{operation.max:g}{unit}"
 
 
-# --- Rows for `lib.plots.clips.clip_rows`: label -> clip or mask ----------------------------------
-
-
 def strong_rows(weak: Tensor, settings: ClipSettings, count: int = 5) -> Mapping[str, Tensor]:
     """Return a weak view (T, 3, H, W) and strong views of it, labeled with their operations."""
     transform, rows = ClipPipeline(settings).strong, {"weak view": weak}
     for seed in range(count):
-        drawn = transform.draw(len(weak), *weak.shape[-2:], make_generator(seed))
-        rows[f"{seed + 1}: {describe_strong(drawn)}"] = transform.apply(weak, drawn)
+        params = transform.draw(len(weak), *weak.shape[-2:], make_generator(seed))
+        rows[f"{seed + 1}: {describe_strong(params)}"] = transform.apply(weak, params)
     return rows
 
 
 def operation_rows(frame: Tensor) -> Mapping[str, Tensor]:
-    """Return every RandAugment operation alone at the magnitudes `MAGNITUDES`, on one frame.
-
-    Args:
-        frame: Of a weak view, (3, H, W), uint8.
+    """Apply every RandAugment operation to a frame (3, H, W), uint8, at each of `MAGNITUDES`.
 
     Returns:
         Name and range -> pictures (len(MAGNITUDES), 3, H, W).
     """
-    rows, size = {}, frame.shape[-2:]
+    rows, (height, width) = {}, frame.shape[-2:]
     for name in RANDAUGMENT_OPS:
         pictures = []
         for magnitude in MAGNITUDES:
             single = RandAugment(1, magnitude, [name])
-            drawn = single.draw(*size, make_generator(0))[0]
-            drawn = drawn._replace(value=abs(drawn.value), center_xy=(size[1] / 2, size[0] / 2))
-            pictures.append(single.apply(frame[None], [drawn]))
+            params = single.draw(height, width, make_generator(0))[0]
+            params = params._replace(value=abs(params.value), center_xy=(width / 2, height / 2))
+            pictures.append(single.apply(frame[None], [params]))
         rows[f"{name}\n{operation_range(name)}"] = torch.cat(pictures)
     return rows
 
@@ -90,19 +84,17 @@ def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
             continue
         count = max(1, len(operation.variants))
         for variant in range(count):
-            drawn = TemporalParams(name, (variant + 0.5) / count, frame_numbers)
-            order = " ".join(str(int(k)) for k in operation.apply(numbers, *drawn[1:]))
-            rows[f"{temporal_title(drawn)}\n{order}"] = operation.apply(weak, *drawn[1:])
+            params = TemporalParams(name, (variant + 0.5) / count, frame_numbers)
+            order = " ".join(str(int(k)) for k in operation.apply(numbers, *params[1:]))
+            rows[f"{temporal_title(params)}\n{order}"] = operation.apply(weak, *params[1:])
     return rows
 
 
 def view_rows(batch: ClipBatch, scenes: Iterable[str]) -> Mapping[str, Tensor]:
-    """Return all views of the first clip of a batch, and its mixes with the last clip.
+    """Return the views of the first clip of a batch, and its mixes with the last clip.
 
-    Args:
-        batch: uint8 clips; views that it lacks are left out, and without masks also the scene
-            augmentations that need them.
-        scenes: Names of scene augmentations.
+    Views that the batch lacks are left out, and so are scene augmentations that need masks if it
+    has none.
     """
     views = {"weak view": batch.weak, "strong view": batch.strong, "person mask": batch.person_mask}
     rows = {label: clips[0] for label, clips in views.items() if clips is not None}
@@ -123,14 +115,7 @@ def view_rows(batch: ClipBatch, scenes: Iterable[str]) -> Mapping[str, Tensor]:
 def preview_scene_augmentation(
     weak: Tensor, strong: Tensor, mask: Tensor | None, scene: str, generator: torch.Generator
 ) -> tuple[Tensor, MixedClips]:
-    """Apply a scene augmentation to uint8 clips; 0 after normalization is shown as the mean color.
-
-    Args:
-        weak: Weak views (B, T, 3, H, W), uint8.
-        strong: Strong views, same shape.
-        mask: 1 on people, (B, T, 1, H, W), uint8; None without person boxes.
-        scene: Name of the scene augmentation.
-        generator: Source of randomness.
+    """Apply a scene augmentation to uint8 views (B, T, 3, H, W); masks are 0 or 1.
 
     Returns:
         The mixed clips (B, T, 3, H, W), uint8, and the result of the augmentation.
@@ -139,6 +124,12 @@ def preview_scene_augmentation(
     own, other = (((clips.float() - mean).transpose(1, 2)) for clips in (weak, strong))
     mask = torch.ones_like(weak[:, :, :1]) if mask is None else mask
     augmentation = SCENE_AUGMENTATIONS[scene]
-    drawn = augmentation.draw(1.0, generator)
-    mixed = augmentation.apply(own, other, mask.transpose(1, 2), drawn)
-    return (mixed.clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8), mixed
+    params = augmentation.draw(1.0, generator)
+    mixed = augmentation.apply(own, other, mask.transpose(1, 2), params)
+    return displayable(mixed.clips), mixed
+
+
+def displayable(clips: Tensor) -> Tensor:
+    """Return clips (B, 3, T, H, W) of mean 0 and standard deviation 1 as (B, T, 3, H, W), uint8."""
+    mean = torch.tensor(FILL).view(3, 1, 1)
+    return (clips.transpose(1, 2) + mean).clamp(0, 255).to(torch.uint8)

@@ -11,21 +11,17 @@ from pandas.io.formats.style import Styler
 from lib.plots.panels import BarPanel, bar_panels
 from lib.plots.style import BLUE, BOX, GRAY, VERMILLION, shorten, styled
 
-MAX_NAMED_CLASSES = 60  # more names than that cannot be read
+MAX_NAMED_CLASSES = 60  # more names are illegible
 
 
 def left_aligned(table: pd.DataFrame) -> Styler:
-    """Return a table of texts for a notebook: without its index, all columns to the left."""
+    """Return a table of texts for a notebook: left-aligned columns, no index."""
     styles = [{"selector": "th, td", "props": "text-align: left"}]
     return table.style.hide(axis="index").format(escape="html").set_table_styles(styles)
 
 
 def plot_class_counts(counts: pd.DataFrame) -> Figure:
-    """Show the number of videos of each class.
-
-    Args:
-        counts: One row a class, one column a split; at most as many splits as there are colors.
-    """
+    """Show the number of videos of each class (rows) in each split (columns, at most 8)."""
     split, (fewest, most) = counts.columns[0], counts.iloc[:, 0].agg(["min", "max"])
     title = f"A class has {fewest} to {most} videos in {split}"
     if fewest == most:
@@ -46,8 +42,8 @@ def plot_clip_lengths(frames: pd.Series, clips: Mapping[str, tuple[int, int]]) -
 
     Args:
         frames: Number of frames of each video.
-        clips: Name of a clip -> its number of frames and the distance between them, in frames; the
-            title is about the first.
+        clips: Name of a clip -> its number of frames and their interval, in frames; the title is
+            about the first.
     """
     spans = {name: count * interval for name, (count, interval) in clips.items()}
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
@@ -64,39 +60,23 @@ def plot_clip_lengths(frames: pd.Series, clips: Mapping[str, tuple[int, int]]) -
 
 @styled
 def plot_box_statistics(statistics: pd.DataFrame) -> Figure:
-    """Show the coverage of the videos by person boxes.
-
-    Args:
-        statistics: One row a video, as `lib.prepare.boxes.detect.box_statistics` returns it.
-    """
-    share, count = statistics["frames_with_person"], len(statistics)
-    panels = (
-        (
-            "frames_with_person",
-            "fraction of the frames with a box",
-            np.linspace(0, 1, 21),
-            f"in every frame of {(share == 1).sum()} videos, in none of {(share == 0).sum()}",
-        ),
-        (
-            "boxes_per_frame",
-            "boxes in a frame (mean)",
-            20,
-            f"more than one in {statistics['several'].sum()} videos",
-        ),
-        (
-            "box_area",
-            "fraction of the frame inside boxes (mean)",
-            np.linspace(0, 1, 21),
-            f"{statistics['box_area'].median():.0%} of the frame in the median video",
-        ),
-    )
+    """Show the coverage of the videos by person boxes, from a table of `box_statistics`."""
+    share, fractions = statistics["frames_with_person"], np.linspace(0, 1, 21)
+    every, none, several = (share == 1).sum(), (share == 0).sum(), statistics["several"].sum()
+    area = f"{statistics['box_area'].median():.0%} of the frame in the median video"
+    boxed = f"in every frame of {every} videos, in none of {none}"
+    panels = {
+        "frames_with_person": ("fraction of the frames with a box", fractions, boxed),
+        "boxes_per_frame": ("boxes in a frame (mean)", 20, f"more than one in {several} videos"),
+        "box_area": ("fraction of the frame inside boxes (mean)", fractions, area),
+    }
     figure, grid = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-    for axes, (column, label, bins, title) in zip(grid, panels, strict=True):
+    for axes, (column, (label, bins, title)) in zip(grid, panels.items(), strict=True):
         median = statistics[column].median()
         axes.hist(statistics[column], bins=bins, color=BOX)
         axes.axvline(median, color="black", lw=1, label=f"median {median:.2f}")
         axes.set(xlabel=label, ylabel="videos", title=title)
         axes.legend()
-    vanishing = statistics["vanishes"].sum()
+    count, vanishing = len(statistics), statistics["vanishes"].sum()
     figure.suptitle(f"Boxes of {count} videos; in {vanishing} a box vanishes for some frames")
     return figure

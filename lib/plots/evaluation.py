@@ -1,4 +1,7 @@
-"""Figures of a tested run, readable with 2 classes and with 400."""
+"""Figures of a tested run, legible with 2 classes and with 400.
+
+Confusion matrices are counts of shape (K, K): row the true class, column the predicted class.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,28 +13,15 @@ from matplotlib.figure import Figure
 
 from lib.evaluate.run_results import SplitResult
 from lib.plots.panels import BarPanel, bar_panels
-from lib.plots.style import (
-    BLUE,
-    FAMILY_COLORS,
-    GRAY,
-    ORANGE,
-    PURPLE,
-    REPORT_WIDTH,
-    SKY,
-    shorten,
-    styled,
-)
+from lib.plots.style import FAMILY_COLORS, GRAY, REPORT_WIDTH, shorten, styled
 
 MAX_CLASSES = 20  # in a figure; of more, those with the most mistakes are shown
-MAX_NAMES = 30  # classes; more names cannot be read
-NAME_LENGTH = 22  # letters of a class name next to an axis
-
-
-# --- Confusion matrices: counts (K, K), row the true class, column the predicted one --------------
+MAX_NAMES = 30  # classes; more names are illegible
+NAME_LENGTH = 22  # characters of a class name next to an axis
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the confusion matrix (K, K) of scores (N, K) and true classes (N,)."""
+    """Return the confusion matrix of scores (N, K) and true classes (N,)."""
     matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
     np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
     return matrix
@@ -43,20 +33,15 @@ def confusion_matrices(results: Mapping[str, SplitResult]) -> dict[str, np.ndarr
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
-    """Return the recall of each class, percent; NaN for classes without videos."""
-    videos = matrix.sum(axis=1)
-    share = np.full(len(matrix), np.nan)
-    np.divide(100.0 * matrix.diagonal(), videos, out=share, where=videos > 0)
-    return share
+    """Return the recall of each class in percent; NaN for classes without videos."""
+    with np.errstate(invalid="ignore"):
+        return 100.0 * matrix.diagonal() / matrix.sum(axis=1)
 
 
 def confused_classes(matrix: np.ndarray, count: int, around: int | None = None) -> np.ndarray:
-    """Return the classes with the most mistakes, in their order.
+    """Return at most `count` classes with the most mistakes, in ascending order.
 
-    Args:
-        matrix: Confusion matrix.
-        count: Maximum number of classes.
-        around: A class to keep, together with the classes that it is most confused with.
+    With `around`, keep that class and the classes that it is most confused with.
     """
     if len(matrix) <= count:
         return np.arange(len(matrix))
@@ -71,11 +56,11 @@ def confused_classes(matrix: np.ndarray, count: int, around: int | None = None) 
 def select_confused_classes(
     matrices: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """Reduce confusion matrices to at most `MAX_CLASSES` classes.
+    """Reduce confusion matrices to the `MAX_CLASSES` classes with the most mistakes.
 
     Returns:
-        The matrices; where classes are left out, the last column `(others)` counts the videos
-        predicted as these. The names of the rows and columns. A remark for the title.
+        The matrices, with a last column `(others)` for videos predicted as classes left out; the
+        names of rows and columns; and a remark for the title.
     """
     kept = confused_classes(sum(matrices.values()), MAX_CLASSES)
     names = [classes[k] for k in kept]
@@ -83,47 +68,44 @@ def select_confused_classes(
         return dict(matrices), names, ""
     reduced = {}
     for name, matrix in matrices.items():
-        part = np.zeros((len(kept) + 1,) * 2, dtype=matrix.dtype)
-        part[:-1, :-1] = matrix[np.ix_(kept, kept)]
-        part[:-1, -1] = matrix[kept].sum(axis=1) - part[:-1, :-1].sum(axis=1)
+        part = np.pad(matrix[np.ix_(kept, kept)], (0, 1))
+        part[:-1, -1] = matrix[kept].sum(axis=1) - part.sum(axis=1)[:-1]
         reduced[name] = part
-    remark = f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
-    return reduced, [*names, "(others)"], remark
+    return reduced, [*names, "(others)"], _kept_remark(kept, classes)
+
+
+def _kept_remark(kept: np.ndarray, classes: Sequence[str]) -> str:
+    return f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
 
 
 @styled
 def plot_confusions(
     matrices: Mapping[str, np.ndarray], classes: Sequence[str], title: str
 ) -> Figure:
-    """Show confusion matrices side by side: colors are percent of the true class, texts counts.
+    """Show named confusion matrices side by side: color is percent of the true class, text counts.
 
-    Args:
-        matrices: Name -> confusion matrix.
-        classes: Class names; with more than `MAX_NAMES` the axes count classes, and the cells have
-            no texts.
-        title: Title of the figure.
+    With more than `MAX_NAMES` classes, the axes have numbers and the cells have no text.
     """
     side = min(9, max(3, 1.7 + 0.36 * len(classes)))
-    columns = min(len(matrices), max(1, int(REPORT_WIDTH / side)))  # a wider figure is shrunk
+    columns = min(len(matrices), max(1, int(REPORT_WIDTH / side)))
     rows = -(-len(matrices) // columns)
     size = (side * columns + 1, side * rows + 0.4)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
-    for axis in grid.flat[len(matrices) :]:
-        axis.remove()
-    for axis, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
+    number = "" if len(classes) <= MAX_NAMES else f" (number, of {len(classes)})"
+    used, unused = grid.flat[: len(matrices)].tolist(), grid.flat[len(matrices) :]
+    for axis, (name, matrix) in zip(used, matrices.items(), strict=True):
         share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
         axis.spines[:].set_visible(False)
         if len(classes) <= MAX_NAMES:
             _name_cells(axis, matrix, share, classes)
-        axis.set_title(f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % right")
-    number = "" if len(classes) <= MAX_NAMES else f" (number, of {len(classes)})"
-    for axis in grid.flat[: len(matrices)]:
+        axis.set_title(f"{name}\n{100 * matrix.trace() / max(matrix.sum(), 1):.1f} % correct")
         axis.set_xlabel(f"predicted class{number}")
     for axis in grid[:, 0]:
         axis.set_ylabel(f"true class{number}")
-    shown = grid.flat[: len(matrices)].tolist()
-    figure.colorbar(image, ax=shown, label="videos of the true class (%)", shrink=0.8 / rows)
+    for axis in unused:
+        axis.remove()
+    figure.colorbar(image, ax=used, label="videos of the true class (%)", shrink=0.8 / rows)
     figure.suptitle(title)
     return figure
 
@@ -139,30 +121,21 @@ def _name_cells(axis: Axes, matrix: np.ndarray, share: np.ndarray, classes: Sequ
 
 
 def plot_class_accuracy(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Show the recall of each class on several splits.
-
-    Args:
-        matrices: Split -> confusion matrix.
-        classes: Class names; of many, those with the most mistakes are shown.
-    """
-    total = sum(matrices.values())
-    kept = confused_classes(total, MAX_CLASSES)
+    """Show the recall of each class from the confusion matrix of each split."""
+    kept = confused_classes(sum(matrices.values()), MAX_CLASSES)
     names = [shorten(classes[k], NAME_LENGTH) for k in kept]
     table = pd.DataFrame({name: recall(m)[kept] for name, m in matrices.items()}, index=names)
     title = "No videos" if table.isna().all(axis=None) else f"Worst: {table.mean(axis=1).idxmin()}"
     if len(kept) < len(classes):
-        title += f"; the {len(kept)} of {len(classes)} classes with the most mistakes"
-    panel = BarPanel(
-        table,
-        "true class",
-        "recognized videos of the class (%)",
-        title,
-        (BLUE, ORANGE, PURPLE, SKY),
-        limit=108,
-        text=lambda value: "no video" if np.isnan(value) else f"{value:.0f}",
-    )
+        title += _kept_remark(kept, classes)
+    value = "recognized videos of the class (%)"
+    panel = BarPanel(table, "true class", value, title, limit=108, text=_recall_text)
     height = 0.9 + len(kept) * max(0.26, 0.15 * len(matrices))
     return bar_panels([panel], (8, height), is_horizontal=True)
+
+
+def _recall_text(value: float) -> str:
+    return "no video" if np.isnan(value) else f"{value:.0f}"
 
 
 def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
@@ -177,33 +150,15 @@ def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         next((color for family, color in FAMILY_COLORS.items() if family in name), GRAY)
         for name in families["family"]
     ]
-    axis, least_stable = "family of augmentations", by_family["agreement"].idxmin()
-    percent = {"limit": 108, "text": "{:.0f}".format}
+    family, network_input = "family of augmentations", "input of the network"
+    agreement, change, top1 = by_family[["agreement"]], by_family[["kl"]], by_input[["top1"]]
+    same, least_stable = "same class afterwards (%)", f"Least stable: {agreement.idxmin().iloc[0]}"
+    kl, accuracy_name = "KL divergence (nats)", "top-1 accuracy (%)"
+    percent, plain = "{:.0f}".format, "{:.2f}".format
     panels = [
-        BarPanel(
-            by_family[["agreement"]],
-            axis,
-            "same class afterwards (%)",
-            f"Least stable: {least_stable}",
-            [colors],
-            **percent,
-        ),
-        BarPanel(
-            by_family[["kl"]],
-            axis,
-            "KL divergence (nats)",
-            "Change of the prediction",
-            [colors],
-            text="{:.2f}".format,
-        ),
-        BarPanel(
-            by_input[["top1"]],
-            "input of the network",
-            "top-1 accuracy (%)",
-            "Actor or background",
-            [GRAY],
-            **percent,
-        ),
+        BarPanel(agreement, family, same, least_stable, [colors], 108, percent),
+        BarPanel(change, family, kl, "Change of the prediction", [colors], text=plain),
+        BarPanel(top1, network_input, accuracy_name, "Actor or background", [GRAY], 108, percent),
     ]
     figure = bar_panels(panels, (11, 3.6))
     for axes in figure.axes:

@@ -1,7 +1,6 @@
-"""Colors and type of all figures: one color for one thing in all of them.
+"""Colors and fonts of all figures; a quantity has the same color in all of them.
 
-The palette is Okabe and Ito's, made for color-blind readers. Figures have a white background, so
-that they look alike on light and dark pages and on paper; their type is legible at half size.
+The palette of Okabe and Ito suits color-blind readers. The background is white on dark pages too.
 """
 
 from collections.abc import Iterator
@@ -18,18 +17,10 @@ LABELED, UNLABELED, ACCURACY, RATE = BLUE, VERMILLION, GREEN, PURPLE
 BOX = ORANGE  # person boxes and their statistics
 RIGHT, WRONG = ACCURACY, VERMILLION  # predictions
 
-# Views of a clip; gray for what no network sees
-ORIGINAL, WEAK, STRONG, TEMPORAL, SCENE = GRAY, BLUE, VERMILLION, PURPLE, GREEN
-# Families of augmentations
-FAMILY_COLORS = {
-    "photometric": ORANGE,
-    "geometric": SKY,
-    "temporal": TEMPORAL,
-    "scene": SCENE,
-}
+ORIGINAL, WEAK, STRONG, TEMPORAL, SCENE = GRAY, BLUE, VERMILLION, PURPLE, GREEN  # views of a clip
+FAMILY_COLORS = {"photometric": ORANGE, "geometric": SKY, "temporal": TEMPORAL, "scene": SCENE}
 
-REPORT_WIDTH = 12.5  # inches, of a figure alone on a line of the report
-
+REPORT_WIDTH = 12.5  # inches, of a figure as wide as the report
 STYLE = {
     "text.parse_math": False,  # a class may be called $x$
     "figure.facecolor": "white",
@@ -52,7 +43,7 @@ STYLE = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Set the style; unlike `plt.rc_context` it keeps other settings that the notebook makes."""
+    """Set the style; unlike `plt.rc_context`, keep the settings of a backend loaded meanwhile."""
     before = {name: plt.rcParams[name] for name in STYLE}
     plt.rcParams.update(STYLE)
     try:
@@ -61,11 +52,11 @@ def _style() -> Iterator[None]:
         plt.rcParams.update(before)
 
 
-styled = _style()  # decorator of functions that draw a figure
+styled = _style()  # decorator
 
 
 def shorten(text: str, length: int) -> str:
-    """Replace the middle of a text by `…` if it has more than `length` characters."""
+    """Replace the middle of a text longer than `length` characters by `…`."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2

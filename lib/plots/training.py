@@ -1,20 +1,22 @@
-"""Figures of training: the schedule before it, learning curves during and after it."""
+"""Figures of training: the planned schedule and learning curves."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
-from lib.plots.panels import Line, LinePanel, line_panels, message_figure
+from lib.plots.panels import Line, LinePanel, line_panels
 from lib.plots.style import ACCURACY, COLORS, LABELED, RATE, REPORT_WIDTH, UNLABELED
 from lib.runs.progress import LOG_COLUMNS
 from lib.train.schedule import learning_rate, ramp_up
 
+TOP1 = "eval/top1_video"
 PERCENT = (0, 102)  # limits of an axis
-CURVES = {  # title: name of the y-axis, its limits, keys with colors, keys in the title
+CURVES = {  # title: name of the y-axis, its limits, log keys with colors, log keys in the title
     "Loss": (
         "cross-entropy (nats)",
         None,
@@ -27,28 +29,24 @@ CURVES = {  # title: name of the y-axis, its limits, keys with colors, keys in t
         {"ssl/mask_rate": RATE, "ssl/pseudo_label_accuracy": ACCURACY},
         ["ssl/mask_rate", "ssl/pseudo_label_accuracy"],
     ),
-    "Top-1": (
-        "correct (%)",
-        PERCENT,
-        {"train/top1_clip": LABELED, "eval/top1_video": ACCURACY},
-        ["eval/top1_video"],
-    ),
+    "Top-1": ("correct (%)", PERCENT, {"train/top1_clip": LABELED, TOP1: ACCURACY}, [TOP1]),
 }
 
 
 def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
-    """Show losses, pseudo-labels and validation accuracy of a run over its epochs.
+    """Show losses, pseudo-labels and validation accuracy of a log with one row per epoch.
 
-    Args:
-        log: One row an epoch, one column an entry of the log.
-        with_values: Put the last values into the titles.
+    With `with_values`, the titles are the last values.
     """
     if not len(log):
-        return message_figure("no epoch of this run has ended yet")
+        figure = plt.figure(figsize=(8, 0.8))
+        figure.text(0.5, 0.5, "no epoch of this run has ended yet", ha="center", va="center")
+        return figure
+    last = log.reindex(columns=list(LOG_COLUMNS)).astype(float).ffill().iloc[-1].dropna()
     panels = []
     for title, (ylabel, ylim, colors, in_title) in CURVES.items():
-        lines = [_line(log, key, color) for key, color in colors.items() if key in log]
-        ends = [LOG_COLUMNS[key].labeled(_last(log, key)) for key in in_title if _has(log, key)]
+        lines = [_line(log, key, color) for key, color in colors.items() if key in last]
+        ends = [LOG_COLUMNS[key].labeled(last[key]) for key in in_title if key in last]
         if with_values:
             title = ", ".join(ends) or f"{title}: nothing logged"
         panels.append(LinePanel(lines, "epoch", ylabel, title, ylim))
@@ -63,31 +61,19 @@ def _line(log: pd.DataFrame, key: str, color: str) -> Line:
     return Line(points["epoch"], column.scale * points[key].astype(float), color, column.label)
 
 
-def _has(log: pd.DataFrame, key: str) -> bool:
-    return key in log and log[key].notna().any()
-
-
-def _last(log: pd.DataFrame, key: str) -> float:
-    return float(log[key].dropna().iloc[-1])
-
-
 def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
-    """Show the learning rate and the weight of the unlabeled loss over the epochs to come."""
+    """Show the learning rate and the weight of the unlabeled loss over the planned epochs."""
     count = settings.epochs * steps_per_epoch
     steps = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
-    curves = [("learning rate", LABELED, lambda k: learning_rate(k, steps_per_epoch, settings))]
+    rates = [learning_rate(step, steps_per_epoch, settings) for step in steps.tolist()]
+    curves = [("learning rate", LABELED, rates)]
     if settings.is_semi_supervised:
         weight = settings.unlabeled_weight
         rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
-        ramp = (
-            "unlabeled weight",
-            UNLABELED,
-            lambda k: ramp_up(weight, k, rampup_steps),
-        )
-        curves.append(ramp)
+        weights = [ramp_up(weight, step, rampup_steps) for step in steps.tolist()]
+        curves.append(("unlabeled weight", UNLABELED, weights))
     panels = []
-    for name, color, value_at in curves:
-        values = [value_at(int(step)) for step in steps]
+    for name, color, values in curves:
         line = Line(steps / steps_per_epoch, values, color)
         panels.append(LinePanel([line], "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12))))
     figure = line_panels(panels, (5.5 * len(panels), 2.6))
@@ -99,27 +85,22 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
 
 
 def validation_table(log: pd.DataFrame, count: int = 3) -> pd.DataFrame:
-    """Return the last validated epochs of a log, one column each; may be empty."""
-    if "eval/top1_video" not in log:
+    """Return the last `count` validated epochs of a log, one column each; may be empty."""
+    if TOP1 not in log:
         return pd.DataFrame(index=pd.Index([], name="not validated yet"))
-    return log.dropna(subset=["eval/top1_video"]).tail(count).set_index("epoch").T
+    return log.dropna(subset=[TOP1]).tail(count).set_index("epoch").T
 
 
 def plot_validation_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Show the validation accuracy of several runs over their training time.
-
-    Args:
-        logs: Group of runs -> their logs; runs of one group have one color.
-    """
-    key, lines = "eval/top1_video", []
+    """Show validation accuracy over training time: logs of the runs of each group, in one color."""
+    lines = []
     for (group, logs_of_group), color in zip(logs.items(), cycle(COLORS), strict=False):
-        points = [log[["seconds", key]].dropna() for log in logs_of_group if _has(log, key)]
-        labels = [group, *[None] * len(points)]  # once in the legend
-        lines += [
-            Line(part["seconds"] / 60, part[key], color, label)
-            for part, label in zip(points, labels, strict=False)
-        ]
+        label = group
+        for log in logs_of_group:
+            points = log.reindex(columns=["seconds", TOP1]).dropna()
+            if len(points):
+                lines.append(Line(points["seconds"] / 60, points[TOP1], color, label))
+                label = None  # once in the legend
     title = "" if lines else "No run was validated yet"
-    xlabel = "training time (minutes)"
-    panel = LinePanel(lines, xlabel, "validation top-1 (%)", title, PERCENT)
-    return line_panels([panel], (REPORT_WIDTH, 3.8))
+    xlabel, ylabel = "training time (minutes)", "validation top-1 (%)"
+    return line_panels([LinePanel(lines, xlabel, ylabel, title, PERCENT)], (REPORT_WIDTH, 3.8))
