@@ -1,4 +1,4 @@
-"""Interactive browser of notebook 4: right and wrong predictions of a tested run, with clips."""
+"""Interactive browser of notebook 4: correct and wrong predictions of a tested run, with clips."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -13,27 +13,24 @@ from lib.config import ClipSettings
 from lib.evaluate.clip_regions import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results
 from lib.evaluate.trained_model import TrainedModel
-from lib.jupyter.html import FADED, render, unobserved
+from lib.jupyter.html import FADED, own_keys, render, unobserved
 from lib.jupyter.tiles import Tile, tiles_html
 from lib.plots.evaluation import confused_classes, confusion_matrix, recall
 from lib.plots.style import BLUE, GRAY, ORANGE, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir
 
-PAGE = 4  # clips that play at once
-COLUMNS = 2  # of them, so that they keep their size in a narrow window
+PAGE, COLUMNS = 4, 2  # clips that play at once, and in a row
 CACHED_CLIPS = 32  # in memory, so that paging back decodes nothing
 MAX_MISTAKES = 4  # in the notebook's own picture
 MAX_CLASSES = 12  # in the matrix; of more, the most confused ones
 ALL, NO_RUN = "all classes", "no second run"
 MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
 CELL = "a cell of the matrix"
-
-
-# --- Predictions and clips ------------------------------------------------------------------------
+ERRORS = (OSError, ValueError, RuntimeError)  # of files moved or deleted meanwhile
 
 
 def confident_mistakes(result: SplitResult) -> np.ndarray:
-    """Return positions in the split of the mistakes, the most confident first; may be empty."""
+    """Return the positions of the mistakes in the split, most confident first; may be empty."""
     wrong = np.flatnonzero(result.scores.argmax(axis=1) != result.labels)
     return wrong[np.argsort(-result.probabilities[wrong].max(axis=1), kind="stable")]
 
@@ -42,38 +39,31 @@ def read_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) ->
     """Return the clip of an index row, or an error message if it cannot be read."""
     try:
         return clips(row)[0]
-    except (OSError, ValueError, RuntimeError) as error:  # moved or deleted meanwhile
+    except ERRORS as error:
         return f"cannot be read: {shorten(str(error), 90)}"
 
 
-def clip_tile(clip: Tensor | str, label: int, share: np.ndarray, classes: Sequence[str]) -> Tile:
-    """Return a tile titled by the predicted and, if it differs, the true class.
+def best_class(share: np.ndarray, classes: Sequence[str], length: int) -> str:
+    """Return the name of the most probable class, shortened, with its probability in percent."""
+    return f"{shorten(classes[int(share.argmax())], length)} {100 * share.max():.0f} %"
 
-    Args:
-        clip: The clip, or a text in its place.
-        label: True class.
-        share: Class probabilities (K,).
-        classes: Class names.
-    """
-    predicted = int(share.argmax())
-    title = f"{shorten(classes[predicted], 24)} {100 * share[predicted]:.0f} %"
-    if predicted != label:
-        title += f" ← {shorten(classes[label], 24)}"
-    return Tile(title, RIGHT if predicted == label else WRONG, clip)
+
+def result_tiles(result: SplitResult, clips: CenterClips, positions: np.ndarray) -> list[Tile]:
+    """Return the clips at positions in the split, titled predicted ← true class if they differ."""
+    classes, shares, tiles = result.dataset.classes, result.probabilities, []
+    for position in positions.tolist():
+        share, label = shares[position], int(result.labels[position])
+        title, color = best_class(share, classes, 24), RIGHT
+        if share.argmax() != label:
+            title, color = f"{title} ← {shorten(classes[label], 24)}", WRONG
+        tiles.append(Tile(title, color, read_clip(clips, int(result.rows[position]))))
+    return tiles
 
 
 def mistakes_html(result: SplitResult, settings: ClipSettings) -> str:
     """Return HTML that plays the most confident mistakes, titled predicted ← true class."""
-    clips, share = CenterClips(result.dataset, settings), result.probabilities
-    tiles = [
-        clip_tile(
-            read_clip(clips, int(result.rows[k])),
-            int(result.labels[k]),
-            share[k],
-            result.dataset.classes,
-        )
-        for k in confident_mistakes(result)[:MAX_MISTAKES].tolist()
-    ]
+    clips, positions = CenterClips(result.dataset, settings), confident_mistakes(result)
+    tiles = result_tiles(result, clips, positions[:MAX_MISTAKES])
     return tiles_html(tiles, "the most confident mistakes")
 
 
@@ -81,28 +71,25 @@ def mistakes_html(result: SplitResult, settings: ClipSettings) -> str:
 
 CELL_TEXT = '<div title="{{ name }}" style="font-size:12px;{{ style }}">{{ text }}</div>'
 COLUMN_STYLE = "writing-mode:vertical-rl;transform:rotate(180deg);height:84px;margin:0 12px"
-BLUES = [  # from no video of a class to all of them
-    {
-        "button_color": to_hex(colormaps["Blues"](k / 10)),
-        "text_color": "black" if k < 6 else "white",
-    }
-    for k in range(11)
-]
 
 
 def matrix_cells(
     result: SplitResult, label: int | None, on_press: Callable[[int, int], None]
 ) -> tuple[list[widgets.Widget], int]:
-    """Return the confusion matrix as widgets, row by row with names and recall, and its classes.
+    """Return the confusion matrix as widgets, row by row with names and recall, and its width.
 
-    Args:
-        result: The result.
-        label: A class to keep if there are too many, with those that it is most confused with.
-        on_press: Called with the true and the predicted class of a pressed cell.
+    Of too many classes, `label` and those that it is most confused with are kept. A pressed cell
+    calls `on_press` with its true and its predicted class.
     """
     classes, matrix = result.dataset.classes, confusion_matrix(result.scores, result.labels)
     shown = confused_classes(matrix, MAX_CLASSES, label)
-    styles = [widgets.ButtonStyle(**style) for style in BLUES]
+    styles = [  # from no video of a class to all of them
+        widgets.ButtonStyle(
+            button_color=to_hex(colormaps["Blues"](k / 10)),
+            text_color="black" if k < 6 else "white",
+        )
+        for k in range(11)
+    ]
     layout = widgets.Layout(width="38px", height="28px", margin="1px", padding="0")
 
     def name(k: int, length: int, style: str) -> widgets.HTML:
@@ -153,8 +140,8 @@ class EvaluationBrowser:
     Args:
         run: The tested run.
         results: Split -> result, as `evaluate` returns.
-        checkpoint: `last` or `best`: the weights that predict the regions of a clip.
-        second_run_dir: A second run, tested on the same splits; None for none at first.
+        checkpoint: Weights that predict the regions of a clip, `last` or `best`.
+        second_run_dir: A second run, tested on the same splits, to compare with at first.
     """
 
     def __init__(
@@ -195,14 +182,11 @@ class EvaluationBrowser:
             knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
         grid = widgets.Layout(grid_template_columns="repeat(2, 210px)")
-        left = widgets.VBox(
-            [widgets.GridBox(knobs, layout=grid), self.matrix, self.note, self.videos],
-            layout=widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto"),
-        )
-        self.widget = widgets.HBox(
-            [left, self.gallery, self.detail],
-            layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px"),
-        )
+        top = widgets.GridBox(knobs, layout=grid)
+        left = widgets.VBox([own_keys(), top, self.matrix, self.note, self.videos])
+        left.layout = widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto")
+        layout = widgets.Layout(flex_flow="row wrap", grid_gap="16px")
+        self.widget = widgets.HBox([left, self.gallery, self.detail], layout=layout)
 
     @property
     def _class(self) -> int | None:
@@ -242,20 +226,19 @@ class EvaluationBrowser:
         try:
             other = self._runs.get(self.second_run.value)
             self.by_run = paired_results(self.run, self.results, other, self.split.value)
-        except (ValueError, OSError) as error:
+        except ERRORS as error:
             self.problem = str(error)
 
     def _choose(self) -> None:
         """List the chosen videos and show the first."""
         self._positions, title = self._select()
-        self._shares, self._page_shown = self.result.probabilities, None
+        self._page_shown = None
         note = "<b>{{ n }}</b> {{ title }}<br><span style='{{ faded }}'>{{ problem }}</span>"
-        self.note.value = render(
-            note, n=len(self._positions), title=title, problem=self.problem, faded=FADED
-        )
+        count = len(self._positions)
+        self.note.value = render(note, n=count, title=title, problem=self.problem, faded=FADED)
         with unobserved(self.videos, self._on_video):
-            self.videos.options = [(self._line(k), k) for k in self._positions.tolist()]
-            self.videos.value = int(self._positions[0]) if len(self._positions) else None
+            self.videos.options = self._lines()
+            self.videos.value = int(self._positions[0]) if count else None
         self._on_video()
 
     def _select(self) -> tuple[np.ndarray, str]:
@@ -281,12 +264,14 @@ class EvaluationBrowser:
             return mistakes[in_class[mistakes]], f"mistakes{of_class}, the most confident first"
         return np.flatnonzero(in_class), f"videos{of_class}"
 
-    def _line(self, position: int) -> str:
-        result, share = self.result, self._shares[position]
-        best = int(share.argmax())
-        name = shorten(result.dataset.index["name"].iloc[int(result.rows[position])], 44)
-        mark = "✓" if best == result.labels[position] else "✗"
-        return f"{mark} {name}: {shorten(self.classes[best], 24)} {100 * share[best]:.0f} %"
+    def _lines(self) -> list[tuple[str, int]]:
+        """Return a line of text and the position of each chosen video."""
+        result, shares, lines = self.result, self.result.probabilities, []
+        for k in self._positions.tolist():
+            name = shorten(result.dataset.index["name"].iloc[int(result.rows[k])], 44)
+            mark = "✓" if shares[k].argmax() == result.labels[k] else "✗"
+            lines.append((f"{mark} {name}: {best_class(shares[k], self.classes, 24)}", k))
+        return lines
 
     def _on_video(self, _: object = None) -> None:
         position = self.videos.value
@@ -295,11 +280,8 @@ class EvaluationBrowser:
             return
         page = int(np.flatnonzero(self._positions == position)[0]) // PAGE
         if page != self._page_shown:
-            self._page_shown, tiles = page, []
-            for k in self._positions[page * PAGE : (page + 1) * PAGE].tolist():
-                clip = read_clip(self.clips, int(self.result.rows[k]))
-                label = int(self.result.labels[k])
-                tiles.append(clip_tile(clip, label, self._shares[k], self.classes))
+            self._page_shown, shown = page, self._positions[page * PAGE : (page + 1) * PAGE]
+            tiles = result_tiles(self.result, self.clips, shown)
             self.gallery.value = tiles_html(tiles, "clips of the chosen videos", COLUMNS)
         self.detail.value = self._detail(int(position))
 
@@ -310,28 +292,20 @@ class EvaluationBrowser:
         tiles, problem, of_regions = self._regions(row, label)
         colors = [BLUE, ORANGE][: len(shares)] + [GRAY] * len(of_regions)
         shares |= {region: s for region, s in of_regions.items() if region != CLIP_REGIONS[0]}
-        panels = [
-            (shorten(title, 28), self._best_classes(share, label, color))
-            for (title, share), color in zip(shares.items(), colors, strict=False)
-        ]
-        return render(
-            DETAIL,
-            name=self.result.dataset.index["name"].iloc[row],
-            label=self.classes[label],
-            tiles=tiles,
-            problem=problem,
-            panels=panels,
-            faded=FADED,
-        )
-
-    def _best_classes(
-        self, share: np.ndarray, label: int, color: str
-    ) -> list[tuple[str, float, str]]:
-        """Return name, percent and color of the five best classes; the true one is green."""
-        return [
-            (shorten(self.classes[k], 18), 100 * float(share[k]), RIGHT if k == label else color)
-            for k in np.argsort(-share)[:5]
-        ]
+        panels = []
+        for (title, share), color in zip(shares.items(), colors, strict=False):
+            lines = [
+                (
+                    shorten(self.classes[k], 18),
+                    100 * float(share[k]),
+                    RIGHT if k == label else color,
+                )
+                for k in np.argsort(-share)[:5]
+            ]
+            panels.append((shorten(title, 28), lines))
+        name = self.result.dataset.index["name"].iloc[row]
+        values = {"tiles": tiles, "problem": problem, "panels": panels, "faded": FADED}
+        return render(DETAIL, name=name, label=self.classes[label], **values)
 
     def _regions(self, row: int, label: int) -> tuple[str, str, dict[str, np.ndarray]]:
         """Return HTML of the clip, its actor and its background, or a problem; and predictions."""
@@ -341,28 +315,27 @@ class EvaluationBrowser:
                 self._model = load(self.run, self.checkpoint, classes=self.classes)
             clip, mask = self.clips(row)
             regions = predict_regions(self._model, clip, mask, boxes_note(mask))
-        except (OSError, ValueError, RuntimeError) as error:
+        except ERRORS as error:
             return "", f"no network: {shorten(str(error), 160)}", {}
         if regions.note:
             return "", regions.note, {}
         tiles = []
         for region, share in regions.probabilities.items():
-            best = int(share.argmax())
-            title = f"{region.split()[0]}: {shorten(self.classes[best], 20)}"
-            tile = clip_tile(regions.clips[region], label, share, self.classes)
-            tiles.append(tile._replace(title=f"{title} {100 * share[best]:.0f} %"))
+            title = f"{region.split()[0]}: {best_class(share, self.classes, 20)}"
+            color = RIGHT if share.argmax() == label else WRONG
+            tiles.append(Tile(title, color, regions.clips[region]))
         description = "the whole clip, its actor alone, its background alone"
         return tiles_html(tiles, description), "", regions.probabilities
 
 
 def comparable_runs(run: RunDir) -> dict[str, RunDir]:
     """Return the other tested runs in the folder of a run, by name."""
-    try:
-        folders = sorted(run.folder.parent.iterdir())
-    except OSError:
-        return {}
-    runs = [RunDir(folder) for folder in folders if folder != run.folder]
-    return {other.name: other for other in runs if other.metrics_path.is_file()}
+    runs = map(RunDir, sorted(run.folder.parent.glob("*")))
+    return {
+        other.name: other
+        for other in runs
+        if other.folder != run.folder and other.metrics_path.is_file()
+    }
 
 
 def _dropdown(description: str, options: list) -> widgets.Dropdown:

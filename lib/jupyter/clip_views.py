@@ -1,7 +1,6 @@
 """Clips with all their views: read from a data set, as tiles, and with the sampled parameters.
 
-Clips are sampled as in `lib.data.clip_dataset`: for (seed, position, video) the views are those of
-a loader with these settings.
+For (seed, position, video), the views are those of a loader with the same settings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +34,6 @@ CACHED, MAX_WHOLE_MB = 4, 100  # decoded videos or clips in memory; size of a wh
 NO_BOXES = "no person boxes: notebook 1 detects them (person_boxes)"
 
 
-# --- A few clips ----------------------------------------------------------------------------------
-
-
 def pick_rows(dataset: VideoDataset, split_name: str, count: int, seed: int) -> np.ndarray:
     """Return index rows of videos of a split, of as many classes as possible, shape (count,)."""
     rows = np.random.default_rng(seed).permutation(dataset.read_split(split_name))
@@ -60,11 +56,7 @@ def boxed_rows(
 ) -> Mapping[str, Tensor]:
     """Return evenly spaced frames of videos with their person boxes, for `clip_rows`.
 
-    Args:
-        dataset: The prepared data set.
-        rows: Index rows of the videos.
-        num_frames: Frames of each video.
-        min_score: Score above which a box is shown, in [0, 1].
+    Boxes have a score above `min_score`, in [0, 1].
     """
     person_boxes, clips = open_person_boxes(dataset), {}
     for row in map(int, rows):
@@ -76,46 +68,24 @@ def boxed_rows(
     return clips
 
 
-# --- All views of one clip ------------------------------------------------------------------------
-
-
 class ClipViews(NamedTuple):
-    """All views of a clip and its partner.
+    """All views of a clip and its partner."""
 
-    Attributes:
-        tiles: The views, for `lib.jupyter.tiles.tiles_html` in four columns.
-        params: Sampled parameters and the resulting label: name -> value, as text.
-        warnings: Sentences about missing or unusual data.
-        label_weight: Weight of the own label in the mixed target, in [0, 1]; None without mixing.
-    """
-
-    tiles: list[Tile]
-    params: dict[str, str]
-    warnings: list[str]
-    label_weight: float | None
+    tiles: list[Tile]  # for `tiles_html` in four columns
+    params: dict[str, str]  # name -> sampled parameter or resulting label
+    warnings: list[str]  # sentences about missing or unusual data
+    label_weight: float | None  # of the own label in the target, in [0, 1]; None without mixing
 
 
 class _WeakView(NamedTuple):
-    """A sampled clip up to its weak view.
-
-    Attributes:
-        record: The video.
-        drawn: The sampled parameters.
-        original: Decoded frames with boxes drawn in, shape (T, 3, H, W), uint8.
-        weak: Shape (T, 3, S, S), uint8.
-        mask: 1 on people in `weak`, shape (T, 1, S, S), uint8; None without person boxes.
-    """
+    """A sampled clip up to its weak view; clips are uint8."""
 
     record: VideoRecord
-    drawn: ClipParams
-    original: Tensor
-    weak: Tensor
-    mask: Tensor | None
-
-    @property
-    def frames(self) -> list[int]:
-        """The sampled frames of the video."""
-        return self.drawn.frame_indices.tolist()
+    params: ClipParams
+    frames: list[int]  # sampled frames of the video
+    original: Tensor  # (T, 3, H, W), with boxes drawn in
+    weak: Tensor  # (T, 3, S, S)
+    mask: Tensor | None  # 1 on people in `weak`, (T, 1, S, S); None without person boxes
 
 
 @lru_cache(CACHED)
@@ -139,53 +109,49 @@ def clip_views(
 ) -> ClipViews:
     """Return all views of a clip, sampled with `settings.seed`.
 
-    Args:
-        dataset: The prepared data set.
-        person_boxes: Its person boxes, if it has any (`open_person_boxes`).
-        settings: Parameters of the clips and views.
-        row: Index row of the video.
-        partner_row: Index row of the scene augmentation's partner.
+    The partner of scene augmentations is a clip of the video of index row `partner_row`.
     """
-    pipeline = ClipPipeline(settings)
-    own, partner = (
-        _weak_view(dataset, person_boxes, settings, pipeline, position, number)
-        for position, number in enumerate((row, partner_row))
-    )
-    strong, temporal = own.drawn.strong, pipeline.strong.temporal
+    pipeline, pair = ClipPipeline(settings), []
+    for position, index_row in enumerate((row, partner_row)):
+        pair.append(_weak_view(dataset, person_boxes, settings, pipeline, position, index_row))
+    own, partner = pair
+    strong, temporal = own.params.strong, pipeline.strong.temporal
     order = temporal.apply(torch.arange(len(own.weak)), strong.temporal).tolist()
     strong_view = pipeline.strong.apply(own.weak, strong)
     mixed, weight, note = _mix(settings, own, partner, strong_view)
     scene, reordered = settings.scene_augmentation, [own.frames[k] for k in order]
     temporal_only = temporal.apply(own.weak, strong.temporal)
+    temporal_name = f"only temporal: {temporal_title(strong.temporal)}"
     tiles = [
         Tile("original", ORIGINAL, own.original, own.frames),
         Tile("weak view", WEAK, own.weak, own.frames),
         Tile("strong view", STRONG, strong_view, reordered),
-        Tile(
-            f"only temporal: {temporal_title(strong.temporal)}", TEMPORAL, temporal_only, reordered
-        ),
+        Tile(temporal_name, TEMPORAL, temporal_only, reordered),
         Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
         Tile(scene_title(scene, weight), SCENE, mixed, () if note else own.frames),
         Tile("partner, weak view", WEAK, partner.weak, partner.frames),
         Tile("partner, original", ORIGINAL, partner.original, partner.frames),
     ]
+    left, top, right, bottom, is_flipped = own.params.weak
     params = {
         "video": own.record.name,
         "partner": partner.record.name,
         "frames": " ".join(map(str, own.frames)),
-        "weak view": _describe_weak(own),
+        "weak view": f"crop {right - left} × {bottom - top} at ({left}, {top}) of "
+        f"{own.record.width} × {own.record.height} pixels, "
+        f"{'flipped' if is_flipped else 'not flipped'}",
         "strong view": describe_strong(strong).replace("\n", ", "),
         "order of the frames": " ".join(map(str, order)),
     }
     if own.mask is not None:
-        covered = float(own.mask.float().mean())
-        params["person mask covers"] = f"r = {covered:.3f} of the clip"
-    names = [shorten(dataset.classes[clip.record.label], 60) for clip in (own, partner)]
+        params["person mask covers"] = f"r = {own.mask.float().mean():.3f} of the clip"
+    names = [shorten(dataset.classes[clip.record.label], 60) for clip in pair]
     label = f"1.00 · {names[0]}"
     if weight is not None and names[0] != names[1]:
         label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"
     params[f"label after {scene}"] = label
-    return ClipViews(tiles, params, _warnings(settings, own, partner, note), weight)
+    warnings = [*_warnings(settings, own, partner), *filter(None, [note])]
+    return ClipViews(tiles, params, warnings, weight)
 
 
 def _weak_view(
@@ -197,14 +163,14 @@ def _weak_view(
     row: int,
 ) -> _WeakView:
     record = dataset.record(row)
-    drawn = pipeline.draw(record, make_generator(settings.seed, position))
-    frames = _read(record, drawn.frame_indices)
-    boxes = mask = None
+    params = pipeline.draw(record, make_generator(settings.seed, position))
+    indices, boxes, mask = params.frame_indices, None, None
+    frames = _read(record, indices)
     if person_boxes is not None:
-        boxes = person_boxes.lookup(row, drawn.frame_indices, settings.person_min_score)
-        mask = pipeline.weak.mask(boxes, drawn.weak)
-    weak = pipeline.weak.apply(frames, drawn.weak)
-    return _WeakView(record, drawn, with_boxes(frames, boxes), weak, mask)
+        boxes = person_boxes.lookup(row, indices, settings.person_min_score)
+        mask = pipeline.weak.mask(boxes, params.weak)
+    weak, original = pipeline.weak.apply(frames, params.weak), with_boxes(frames, boxes)
+    return _WeakView(record, params, indices.tolist(), original, weak, mask)
 
 
 def _mix(
@@ -219,10 +185,10 @@ def _mix(
         title = scene_title(scene, None)
         if own.mask is None:
             return NO_BOXES, None, f"{title} needs person boxes; notebook 1 detects them."
-        covered = float(own.mask.float().mean())
-        if covered in (0.0, 1.0):
-            reason = "Nobody is in the mask" if covered == 0 else "The mask covers the whole clip"
-            return strong, None, f"{reason}: {title} keeps the strong view of the clip."
+        if not own.mask.any():
+            return strong, None, f"Nobody is in the mask: {title} keeps the strong view."
+        if own.mask.all():
+            return strong, None, f"The mask covers the whole clip: {title} keeps the strong view."
     masks = None if own.mask is None else torch.stack([own.mask, partner.mask])
     weak = torch.stack([own.weak, partner.weak])
     generator = make_generator(settings.seed, 0, 0)
@@ -230,9 +196,7 @@ def _mix(
     return clips[0], float(mixed.label_weight[0]), ""
 
 
-def _warnings(
-    settings: ExploreSettings, own: _WeakView, partner: _WeakView, note: str
-) -> list[str]:
+def _warnings(settings: ExploreSettings, own: _WeakView, partner: _WeakView) -> list[str]:
     warnings = []
     span = (settings.clip_len - 1) * settings.frame_interval + 1
     for name, clip in (("video", own), ("partner", partner)):
@@ -246,16 +210,7 @@ def _warnings(
             )
     if own.record.row == partner.record.row:
         warnings.append("The video is its own partner: choose another to see a new background.")
-    return [*warnings, *[note] * bool(note)]
-
-
-def _describe_weak(clip: _WeakView) -> str:
-    left, top, right, bottom, is_flipped = clip.drawn.weak
-    size = f"{clip.record.width} × {clip.record.height}"
-    return (
-        f"crop {right - left} × {bottom - top} at ({left}, {top}) of {size} pixels, "
-        f"{'flipped' if is_flipped else 'not flipped'}"
-    )
+    return warnings
 
 
 def scene_title(scene: str, weight: float | None) -> str:

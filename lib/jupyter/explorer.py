@@ -16,12 +16,13 @@ from lib.config import ClipSettings, DataSettings, ExploreSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import open_person_boxes
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
-from lib.jupyter.html import error_html, render, unobserved, wrapping
+from lib.jupyter.html import error_html, own_keys, render, unobserved, wrapping
 from lib.jupyter.tiles import tiles_html
 from lib.jupyter.training_batch import TrainingBatchPage, training_settings
 from lib.params import make_settings
 
 MAX_LISTED = 200  # videos in a picker; more are found by searching
+DATASET_FILES = "*/dataset.json"
 SLIDERS = {  # setting: type, lowest, highest, step, label
     "randaugment_num_ops": (widgets.IntSlider, 0, 4, 1, "operations"),
     "randaugment_magnitude": (widgets.FloatSlider, 0, 30, 1, "magnitude"),
@@ -61,12 +62,11 @@ class VideoPicker:
         self.choice.observe(self._on_choice, names="value")
         self.random.on_click(lambda _: self.choose(random.choice(list(self._names))))
         head = widgets.HBox([widgets.HTML(f"<b>{label}</b>"), self.count], layout=wide)
-        self.widget = widgets.VBox(
-            [head, self.search, self.choice, self.random], layout=widgets.Layout(width="156px")
-        )
+        self.widget = widgets.VBox([own_keys(), head, self.search, self.choice, self.random])
+        self.widget.layout.width = "156px"
 
     def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
-        """Offer videos, given by name and index row, and choose one; calls nothing."""
+        """List videos by name and index row and choose one, without calling `on_change`."""
         self._names, self.row = dict(zip(map(int, rows), names, strict=True)), int(row)
         with unobserved(self.search, self._list_matches):
             self.search.value = ""
@@ -105,26 +105,19 @@ def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
     """Return a widget for each setting that the explorer changes, by name of the setting."""
     temporal = {"any of them": tuple(TEMPORAL_OPS)}
     temporal |= {operation.title: (name,) for name, operation in TEMPORAL_OPS.items()}
-    temporal_ops = tuple(settings.temporal_ops)
-    if temporal_ops not in temporal.values():
-        temporal = {", ".join(temporal_ops): temporal_ops} | temporal
+    chosen = tuple(settings.temporal_ops)
+    if chosen not in temporal.values():
+        temporal = {", ".join(chosen): chosen} | temporal
+    operations, scenes = [*OPERATION_GROUPS, *RANDAUGMENT_OPS], list(SCENE_AUGMENTATIONS)
     knobs = {
         "seed": widgets.BoundedIntText(settings.seed, min=0, max=10**6, description="seed"),
-        "randaugment_ops": widgets.SelectMultiple(
-            options=[*OPERATION_GROUPS, *RANDAUGMENT_OPS],
-            value=tuple(settings.randaugment_ops),
-            description="drawn from",
-            rows=6,
-        ),
-        "temporal_ops": widgets.Dropdown(
-            options=temporal, value=temporal_ops, description="temporal"
-        ),
-        "scene_augmentation": widgets.Dropdown(
-            options=list(SCENE_AUGMENTATIONS),
-            value=settings.scene_augmentation,
-            description="scene",
-        ),
+        "randaugment_ops": widgets.SelectMultiple(options=operations, description="drawn from"),
+        "temporal_ops": widgets.Dropdown(options=temporal, description="temporal"),
+        "scene_augmentation": widgets.Dropdown(options=scenes, description="scene"),
     }
+    knobs["randaugment_ops"].value, knobs["randaugment_ops"].rows = settings.randaugment_ops, 6
+    knobs["temporal_ops"].value = chosen
+    knobs["scene_augmentation"].value = settings.scene_augmentation
     for knob in knobs.values():
         knob.style.description_width, knob.layout.width = "76px", "206px"
     for name, (kind, low, high, step, label) in SLIDERS.items():
@@ -157,18 +150,23 @@ class AugmentationExplorer:
         self.video = VideoPicker("video", self.show)
         self.partner = VideoPicker("partner", self.show)
         self._open(dataset)
-        self.data = self._make_dataset_choice()
+        folders = [path.parent for path in project_path(settings.prepared_dir).glob(DATASET_FILES)]
+        options = {path.name: str(path) for path in [dataset.folder, *sorted(folders)]}
+        self.data = widgets.Dropdown(options=options, description="data set")
+        self.data.value = options[dataset.folder.name]
+        self.data.style.description_width, self.data.layout.width = "60px", "328px"
         self.reseed = widgets.Button(description="reseed", icon="refresh")
         self.reseed.layout.width = "96px"
         loader = TrainingBatchPage(lambda: training_settings(self.settings, self.dataset))
         seed, *others = self.knobs.values()
         columns = [self.video.widget, self.partner.widget]
-        columns += [widgets.VBox(others[:3]), widgets.VBox(others[3:])]
+        columns += [widgets.VBox([own_keys(), *others[:3]]), widgets.VBox(others[3:])]
         text = widgets.VBox([self.params, self.yaml], layout=widgets.Layout(flex="1 1 420px"))
         rows = ([self.data, seed, self.reseed], columns, [self.picture, text])
         one_clip = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
-        self.widget = widgets.Tab([one_clip, loader.widget])
-        self.widget.titles = ("one clip", "training batches")
+        self.widget = widgets.Tab(
+            [one_clip, loader.widget], titles=("one clip", "training batches")
+        )
         self.show()
         for knob in self.knobs.values():
             knob.observe(self.show, names="value")
@@ -176,23 +174,11 @@ class AugmentationExplorer:
         self.reseed.on_click(lambda _: setattr(seed, "value", seed.value + 1))
         self.widget.observe(lambda tab: tab["new"] and loader.show(), names="selected_index")
 
-    def _make_dataset_choice(self) -> widgets.Dropdown:
-        prepared_dir = project_path(self.settings.prepared_dir)
-        folders = sorted(path.parent for path in prepared_dir.glob("*/dataset.json"))
-        options = {path.name: str(path) for path in [self.dataset.folder, *folders]}
-        choice = widgets.Dropdown(
-            options=options, value=options[self.dataset.folder.name], description="data set"
-        )
-        choice.style.description_width, choice.layout.width = "60px", "328px"
-        return choice
-
     def _open(self, dataset: VideoDataset) -> None:
-        """Offer the videos of the settings' split, or all videos if there is no such split."""
-        path = dataset.split_path(self.settings.split_name)
+        """List the videos of the settings' split, or all videos if there is no such split."""
+        path, rows = dataset.split_path(self.settings.split_name), np.arange(len(dataset.index))
         if path.is_file():
             rows = dataset.read_split(self.settings.split_name)
-        else:
-            rows = np.arange(len(dataset.index))
         if not len(rows):
             raise ValueError(f"{path}: contains no video; choose another split")
         self.dataset, self.person_boxes = dataset, open_person_boxes(dataset)
@@ -212,24 +198,18 @@ class AugmentationExplorer:
 
     def show(self, _: object = None) -> None:
         """Show the views for the present knobs; an error is shown below the last picture."""
-        knobs = {name: _plain(knob.value) for name, knob in self.knobs.items()}
+        knobs = {name: knob.value for name, knob in self.knobs.items()}
+        knobs |= {name: list(value) for name, value in knobs.items() if isinstance(value, tuple)}
+        values, rows = self.settings.model_dump() | knobs, (self.video.row, self.partner.row)
         try:
-            self.settings = make_settings(
-                ExploreSettings, self.settings.model_dump() | knobs, "knobs"
-            )
-            self.views = clip_views(
-                self.dataset, self.person_boxes, self.settings, self.video.row, self.partner.row
-            )
+            self.settings = make_settings(ExploreSettings, values, "knobs")
+            self.views = clip_views(self.dataset, self.person_boxes, self.settings, *rows)
         except (ValueError, OSError) as error:
             self.params.value = error_html(error)
             return
         self.picture.value = views_html(self.views)
         self.params.value = params_html(self.views)
         self.yaml.value = render(YAML_BOX, yaml=clip_yaml(self.settings))
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def views_html(views: ClipViews) -> str:
@@ -240,6 +220,6 @@ def views_html(views: ClipViews) -> str:
 def clip_yaml(settings: ExploreSettings) -> str:
     """Return the settings of the knobs as YAML, for a run of notebook 3."""
     left_out = {*DataSettings.model_fields, "frame_cache_mb"}
-    values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
-    values = {name: value for name, value in values.items() if name not in left_out}
+    names = [name for name in ClipSettings.model_fields if name not in left_out]
+    values = {name: getattr(settings, name) for name in names}
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)

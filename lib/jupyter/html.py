@@ -1,4 +1,4 @@
-"""HTML of the notebooks: escaped names, templates, error boxes, and what needs a live page."""
+"""HTML of the notebooks: escaped names, templates, error boxes, and display of widgets."""
 
 import html
 from collections.abc import Callable, Iterator
@@ -17,6 +17,9 @@ ERROR_BOX = (
     'overflow:auto;overflow-wrap:anywhere;white-space:pre-wrap;font-family:monospace">'
     "{{ error }}</div>"
 )
+# JupyterLab runs no shortcut on a focused element with this attribute.
+OWN_KEYS = """<style onload="this.closest('.widget-vbox').addEventListener('focusin',
+event => event.target.dataset.lmSuppressShortcuts = 'true')"></style>"""
 # Characters with a meaning in Markdown and MathJax; as character references they have none.
 _MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "`*[]\\|~$\n\r"})
 
@@ -24,8 +27,7 @@ _MARKUP = str.maketrans({character: f"&#{ord(character)};" for character in "`*[
 def escape(text: object) -> str:
     """Return text for HTML (attributes in quotes too) and for Markdown outside of code spans.
 
-    Names of classes, videos, runs, studies and splits, and messages that contain them, may be
-    anything that a file system allows. A line break in them starts no new paragraph of Markdown.
+    Names of classes, videos, runs, studies and splits may be anything that a file system allows.
     """
     return html.escape(str(text)).translate(_MARKUP)
 
@@ -51,26 +53,34 @@ def error_html(error: object) -> str:
 
 
 def is_interactive() -> bool:
-    """Return true if a person runs the present cell; false in papermill, nbconvert and scripts.
+    """Return True if a person runs the present cell, False in papermill, nbconvert and scripts.
 
     A front end allows the kernel to ask for input; batch execution does not.
     """
     kernel = getattr(get_ipython(), "kernel", None)
-    if kernel is None:
-        return False
-    return bool(kernel.get_parent().get("content", {}).get("allow_stdin", False))
+    return kernel is not None and bool(
+        kernel.get_parent().get("content", {}).get("allow_stdin", False)
+    )
 
 
 def show(widget: widgets.Widget) -> None:
-    """Display a widget in an interactive session, and elsewhere a line in its place."""
+    """Display a widget in an interactive session, otherwise a line of text."""
     if is_interactive():
         display(widget)
     else:
         print("(JupyterLab shows an interactive view of the figures above here)")
 
 
+def own_keys() -> widgets.HTML:
+    """Return an invisible widget that gives the lists of its `VBox` their arrow keys.
+
+    JupyterLab would otherwise move to another cell.
+    """
+    return widgets.HTML(OWN_KEYS, layout=widgets.Layout(display="none"))
+
+
 def wrapping() -> widgets.Layout:
-    """Return the layout of widgets side by side that wrap where there is no room."""
+    """Return the layout of widgets side by side that wrap in a narrow window."""
     return widgets.Layout(display="flex", flex_flow="row wrap", grid_gap="2px 8px")
 
 

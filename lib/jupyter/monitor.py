@@ -1,7 +1,7 @@
-"""Live view of a run: progress, curves and a stop button, read from the run's folder.
+"""Live view of a run: progress, curves and a stop button.
 
-The monitor only reads the run's folder, so that a view of the same folder can be opened in this
-notebook after a reload, or in another one; closing it does not affect the training.
+The monitor only reads the run's folder, so that any notebook can open a view of it, also after a
+reload; closing a view does not affect the training.
 """
 
 import asyncio
@@ -55,11 +55,11 @@ class TrainingMonitor:
     """Live view of one run; `update` brings it up to date.
 
     Args:
-        folder: Folder of the run; it need not exist yet, and may be deleted.
+        folder: Folder of the run; it may be missing.
 
     Attributes:
         widget: The widget.
-        is_starting: Set before `fit` starts; until then the folder shows an earlier state.
+        is_starting: Set before `fit` starts, while the folder has the state of an earlier training.
         status: The status at the last update.
     """
 
@@ -68,12 +68,8 @@ class TrainingMonitor:
         self.headline, self.numbers, self.error = widgets.HTML(), widgets.HTML(), widgets.HTML()
         layout = widgets.Layout(width="100%", height="14px")
         self.bar = widgets.FloatProgress(value=0, min=0, max=1, layout=layout)
-        self.stop = widgets.Button(
-            description="Stop",
-            icon="stop",
-            tooltip="Save a checkpoint and end; running the cell again continues from there",
-            disabled=True,
-        )
+        tooltip = "Save a checkpoint and end; running the cell again continues from there"
+        self.stop = widgets.Button(icon="stop", tooltip=tooltip)
         self.stop.on_click(self._request_stop)
         layout = widgets.Layout(width="100%", max_width="990px")
         self.curves = widgets.Image(format="png", layout=layout)
@@ -95,13 +91,10 @@ class TrainingMonitor:
             status = replace(status, phase="starting")
         elif self._points and status.phase in ("stopped", "failed"):
             status = replace(status, progress=self._points[-1])  # of an epoch that did not end
-        self.status = status
+        self.status, has_failed = status, status.phase == "failed"
         self.headline.value, self.numbers.value = headline(status, self.run), numbers_html(status)
-        has_failed = status.phase == "failed"
-        self.bar.value, self.bar.style.bar_color = (
-            status.share,
-            VERMILLION if has_failed else ACCURACY,
-        )
+        self.bar.value = status.share
+        self.bar.style.bar_color = VERMILLION if has_failed else ACCURACY
         self.error.value = error_html(status.error) if has_failed else ""
         self.stop.disabled = status.phase not in ("training", "starting")
         self.stop.description = "Stopping …" if status.phase == "stopping" else "Stop"
@@ -119,7 +112,7 @@ class TrainingMonitor:
         self.update()
 
     def _draw(self, status: RunStatus, log: pd.DataFrame) -> None:
-        """Draw the curves if there is something new, and if the last picture is old enough."""
+        """Draw the curves if there is something new and the last picture is old enough."""
         now = time.perf_counter()
         key = (len(status.log), len(self._points), status.phase == "missing")
         if key == self._drawn or (now < self._draw_next and not status.is_ended):
@@ -148,7 +141,7 @@ def headline(status: RunStatus, run: RunDir) -> str:
 
 
 def numbers_html(status: RunStatus) -> str:
-    """Return the newest numbers of a run as HTML; a dash for what was not measured yet."""
+    """Return the latest numbers of a run as HTML; a dash for what was not measured yet."""
     latest = status.latest
     if status.phase == "missing" or (status.is_ended and not latest):
         return ""
@@ -163,23 +156,18 @@ def numbers_html(status: RunStatus) -> str:
 
 def curves_png(log: pd.DataFrame) -> bytes:
     """Return the learning curves as a PNG, without the numbers that the monitor shows above it."""
-    figure = plot_learning_curves(log, with_values=False)
-    for axis in figure.axes:
-        axis.set_xlim(left=0)
-    buffer = io.BytesIO()
+    figure, buffer = plot_learning_curves(log, with_values=False), io.BytesIO()
+    plt.setp(figure.axes, xlim=(0, None))
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
     return buffer.getvalue()
 
 
 async def train(settings: TrainSettings) -> RunDir:
-    """Train a run, or continue it, as `fit` does; in JupyterLab with a live view. Await it.
+    """Train or continue a run like `fit`; in JupyterLab with a live view.
 
-    `fit` runs in another thread, so that the kernel answers the view's buttons and a reloaded page
-    while the cell runs. A run that another process trains already is only followed, to its end.
-
-    Args:
-        settings: The run.
+    `fit` runs in another thread, so that the kernel handles the buttons of the view and a reloaded
+    page. A run that another process trains is followed until it ends.
 
     Raises:
         ValueError: As `fit` does.
@@ -221,11 +209,7 @@ async def train(settings: TrainSettings) -> RunDir:
 
 
 def watch(folder: str | Path) -> None:
-    """Show a live view of a run of any process until it ends; returns at once.
-
-    Args:
-        folder: Folder of the run.
-    """
+    """Show a live view of a run folder until the run ends; return at once."""
     monitor = TrainingMonitor(folder)
     display(monitor.widget)
     _watching.add(task := asyncio.ensure_future(monitor.follow()))

@@ -1,8 +1,7 @@
-"""Clips side by side in plain HTML: one format for widgets and for pages that are read offline.
+"""Clips side by side in plain HTML, for widgets and for pages that are read offline.
 
-The frames of a clip are one picture, a film strip, below each other. The custom property `--frame`
-of the grid says which frame all strips show; one CSS animation counts it up, so that the clips stay
-in step. A page can show frame k by `animation: none; --frame: k` on the element `.clips`.
+The frames of a clip are one picture, a film strip, below each other. One CSS animation counts up
+the custom property `--frame`, the frame that all strips of a grid show, so that they stay in step.
 """
 
 import base64
@@ -10,7 +9,6 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -19,7 +17,6 @@ from lib.jupyter.html import render
 
 MIN_SIDE, MAX_SIDE = 180, 224  # pixels of a tile; smaller clips are enlarged, larger ones shrunk
 FRAMES_PER_S = 6
-JPEG_QUALITY = 88
 
 GRID = """\
 <style>
@@ -52,9 +49,9 @@ GRID = """\
 {%- if tile.numbers %}<div class="numbers"><span>{{ tile.numbers | join("\n") }}</span></div>
 {%- endif %}</div>
 {%- if tile.clip is string %}<div class="square"><div class="note">{{ tile.clip }}</div></div>
-{%- else %}{% set strip = film_strip(tile.clip) %}<div class="square">
-<div class="film" style="width: {{ strip.width }}%; aspect-ratio: {{ strip.aspect }}">
-<img class="{{ strip.scaling }}" alt="{{ tile.title }}" src="{{ strip.source }}"></div></div>
+{%- else %}{% set source, width, aspect, scaling = film_strip(tile.clip) %}<div class="square">
+<div class="film" style="width: {{ width }}%; aspect-ratio: {{ aspect }}">
+<img class="{{ scaling }}" alt="{{ tile.title }}" src="{{ source }}"></div></div>
 {%- endif %}</div>
 {%- endfor %}
 </div>
@@ -63,50 +60,23 @@ GRID = """\
 
 
 class Tile(NamedTuple):
-    """One clip with its title.
-
-    Attributes:
-        title: Text above the clip.
-        color: CSS color of the bar below the title.
-        clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8; or a text in place of a clip.
-        numbers: Number shown above each frame at the right, length T; empty for none.
-    """
+    """One clip, (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8, with the title above it."""
 
     title: str
-    color: str
-    clip: Tensor | str
-    numbers: Sequence[int] = ()
-
-
-class FilmStrip(NamedTuple):
-    """Frames of a clip below each other as one picture.
-
-    Attributes:
-        source: The picture, as a data URL.
-        width: Width within a square tile, percent.
-        aspect: Width / height of a frame.
-        scaling: CSS class: `pixels` where pixels are enlarged, else `smooth`.
-    """
-
-    source: str
-    width: float
-    aspect: float
-    scaling: str
+    color: str  # CSS color of the bar below the title
+    clip: Tensor | str  # or a text in place of a clip
+    numbers: Sequence[int] = ()  # shown above each frame at the right, length T; empty for none
 
 
 def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
     """Return HTML that loops clips side by side, or the first tile's text if there is no clip.
 
-    Args:
-        tiles: All clips have the same number of frames.
-        description: Name of the grid for screen readers.
-        columns: Tiles in a row.
+    All clips have the same number of frames. The description is for screen readers.
     """
     clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
     if not clips:
-        return render(
-            "<p>{{ text }}</p>", text=tiles[0].clip if tiles else "there is no such video"
-        )
+        text = tiles[0].clip if tiles else "there is no such video"
+        return render("<p>{{ text }}</p>", text=text)
     count, columns = len(clips[0]), min(columns, len(tiles))
     side = max(MIN_SIDE, min(MAX_SIDE, max(clips[0].shape[-2:])))
     return render(
@@ -122,26 +92,28 @@ def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str
     )
 
 
-def film_strip(clip: Tensor) -> FilmStrip:
-    """Encode a clip; frames larger than `MAX_SIDE` are scaled down.
+def film_strip(clip: Tensor) -> tuple[str, float, float, str]:
+    """Encode the frames of a clip below each other; frames larger than `MAX_SIDE` are scaled down.
 
     Small frames and masks are PNG, so that their enlarged pixels are exact; others are JPEG.
 
     Args:
         clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8.
+
+    Returns:
+        Data URL; width within a square tile, percent; width / height of a frame; CSS class,
+        `pixels` for enlarged frames or `smooth`.
     """
     longer, is_mask = max(clip.shape[-2:]), clip.shape[1] == 1
     if longer > MAX_SIDE:
         size = [max(1, round(length * MAX_SIDE / longer)) for length in clip.shape[-2:]]
         clip = F.interpolate(clip, size, mode="bilinear", align_corners=False, antialias=True)
     height, width = clip.shape[-2:]
-    frames = clip.permute(0, 2, 3, 1).numpy()
-    frames = np.ascontiguousarray(frames).reshape(len(clip) * height, width, -1)
+    frames = clip.permute(0, 2, 3, 1).reshape(len(clip) * height, width, -1).numpy()
     picture = Image.fromarray(frames[..., 0] * 255 if is_mask else frames)
     is_small, buffer = longer < MIN_SIDE, io.BytesIO()
     kind = "png" if is_mask or is_small else "jpeg"
-    options = {"compress_level": 1} if kind == "png" else {"quality": JPEG_QUALITY}
-    picture.save(buffer, kind, **options)
+    picture.save(buffer, kind, **{"png": {"compress_level": 1}, "jpeg": {"quality": 88}}[kind])
     source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    share = 100 * min(1.0, width / height)
-    return FilmStrip(source, round(share, 2), width / height, "pixels" if is_small else "smooth")
+    share = round(100 * min(1.0, width / height), 2)
+    return source, share, width / height, "pixels" if is_small else "smooth"

@@ -19,6 +19,7 @@ from lib.jupyter.html import error_html, render, wrapping
 from lib.jupyter.tiles import Tile, tiles_html
 from lib.params import is_run_file, read_settings
 from lib.plots import style
+from lib.plots.augmentations import displayable
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
 from lib.train.objectives import make_objective
@@ -37,25 +38,15 @@ THESE_KNOBS = "these knobs"
 
 
 class TrainingBatchView(NamedTuple):
-    """The first clips of the first micro-batch of a step.
+    """The first clips of the first micro-batch of a step."""
 
-    Attributes:
-        tiles: Rows of clips, `columns` in each: labeled, then unlabeled weak, then strong.
-        columns: Clips in a row.
-        notes: Sentences that describe the rows.
-    """
-
-    tiles: list[Tile]
+    tiles: list[Tile]  # `columns` in a row: labeled, then unlabeled weak, then strong
     columns: int
-    notes: list[str]
+    notes: list[str]  # sentences that describe the rows
 
 
 def run_settings(path: Path) -> TrainSettings:
-    """Return the settings of a run: its `params.yaml`, or a run file next to a `recipe.yaml`.
-
-    Raises:
-        ValueError: If the file or a value in it is invalid.
-    """
+    """Read the settings of a run: its `params.yaml`, or a run file next to a `recipe.yaml`."""
     return read_settings([path])
 
 
@@ -64,9 +55,8 @@ def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> Train
 
     Without person boxes it has no scene augmentation.
     """
-    values = {name: getattr(settings, name) for name in ClipSettings.model_fields}
     return TrainSettings(
-        **values,
+        **settings.model_dump(include=set(ClipSettings.model_fields)),
         seed=settings.seed,
         labeled_split=settings.split_name,
         unlabeled_split=settings.split_name,
@@ -81,17 +71,11 @@ def view_training_batch(
 ) -> TrainingBatchView:
     """Return the first clips that the network gets in a step of a run on one process.
 
-    The clips come through the run's own sampler, data sets and objective, with their seeds; of a
-    batch only the shown clips and their partners are read.
-
-    Args:
-        settings: Settings of the run.
-        data: Data of the run (`load_data`).
-        step: The step, from 0.
-        shown: Clips of each stream.
+    Sampler, data sets and objective are those of the run, with their seeds. Of each stream, `shown`
+    clips and their partners are read. Steps count from 0.
     """
     streams = [stream for stream in make_streams(settings, data) if stream is not None]
-    classes = data.labeled.classes
+    classes, scene = data.labeled.classes, settings.scene_augmentation
     num_micro = num_micro_batches(settings, 1)
     shown = min([shown, *((stream.batch // num_micro + 1) // 2 for stream in streams)])
     batches = [_with_partners(stream, step, num_micro, shown) for stream in streams]
@@ -103,18 +87,16 @@ def view_training_batch(
     objective = make_objective(settings)
     labeled_mix = objective.mix_labeled(labeled, generator)
     names = [shorten(classes[label], 30) for label in batches[0].label[:shown].tolist()]
-    scene = settings.scene_augmentation
-    notes = ["First row: labeled clips."]
     tiles = _tiles([f"labeled: {name}" for name in names], labeled_mix, scene, style.LABELED)
-    view = getattr(labeled, settings.labeled_view)
-    notes += _scene_note(settings.labeled_scene_p, labeled_mix, view, scene, "labeled")
+    view, p = getattr(labeled, settings.labeled_view), settings.labeled_scene_p
+    notes = ["First row: labeled clips.", *_scene_note(p, labeled_mix, view, scene, "labeled")]
     if unlabeled is not None:
         strong_mix = objective.mix_unlabeled(unlabeled, generator)
         tiles += _tiles(["unlabeled, weak"] * shown, identity_mix(unlabeled.weak), scene, WEAK)
         tiles += _tiles(["unlabeled, strong"] * shown, strong_mix, scene, STRONG)
         notes.append("Second and third row: the weak and the strong view of unlabeled clips.")
-        probability = settings.unlabeled_scene_p
-        notes += _scene_note(probability, strong_mix, unlabeled.strong, scene, "unlabeled")
+        p, view = settings.unlabeled_scene_p, unlabeled.strong
+        notes += _scene_note(p, strong_mix, view, scene, "unlabeled")
     return TrainingBatchView(tiles, shown, notes)
 
 
@@ -128,22 +110,17 @@ def _with_partners(stream: Stream, step: int, num_micro: int, shown: int) -> Cli
 
 def _tiles(titles: list[str], mixed: MixedClips, scene: str, color: str) -> list[Tile]:
     """Return the first clips of a batch; mixed clips are titled by the scene augmentation."""
-    mean, tiles = torch.tensor(FILL).view(3, 1, 1), []
-    for title, clip, weight in zip(titles, mixed.clips, mixed.label_weight.tolist(), strict=False):
-        if weight != 1:
-            title, color_of_clip = scene_title(scene, weight), SCENE
-        else:
-            color_of_clip = color
-        clip = (clip.transpose(0, 1) + mean).clamp(0, 255).to(torch.uint8)
-        tiles.append(Tile(title, color_of_clip, clip))
-    return tiles
+    weights, clips = mixed.label_weight.tolist(), displayable(mixed.clips)
+    return [
+        Tile(title, color, clip) if weight == 1 else Tile(scene_title(scene, weight), SCENE, clip)
+        for title, clip, weight in zip(titles, clips, weights, strict=False)
+    ]
 
 
 def _scene_note(p: float, mixed: MixedClips, view: Tensor, scene: str, stream: str) -> list[str]:
     """Return a sentence on the scene augmentation of a batch; none at probability 0."""
     applied = "not applied" if torch.equal(mixed.clips, view) else "applied"
-    sentence = f"In this step {scene} is {applied} to the {stream} batch (probability {p:g})."
-    return [sentence] if p else []
+    return [f"In this step {scene} is {applied} to the {stream} batch (p = {p:g})."] if p else []
 
 
 def batch_html(view: TrainingBatchView) -> str:
@@ -153,15 +130,8 @@ def batch_html(view: TrainingBatchView) -> str:
     return tiles + render(notes, notes=view.notes)
 
 
-# --- The page of the explorer ---------------------------------------------------------------------
-
-
 class TrainingBatchPage:
-    """Page of the explorer: training batches of its knobs, or of the settings of any run.
-
-    Args:
-        get_settings: Returns a run with the values of the knobs.
-    """
+    """Page of the explorer: training batches of its knobs (`get_settings`), or of any run."""
 
     def __init__(self, get_settings: Callable[[], TrainSettings]):
         self.get_settings = get_settings
@@ -179,21 +149,19 @@ class TrainingBatchPage:
 
     def show(self, _: object = None) -> None:
         """Load the first clips of the step and show them."""
+        source = self.source.value
         try:
-            if self.source.value == THESE_KNOBS:
-                settings = self.get_settings()
-            else:
-                settings = run_settings(project_path(self.source.value))
+            is_own = source == THESE_KNOBS
+            settings = self.get_settings() if is_own else run_settings(project_path(source))
             prepare_for(settings)
             view = view_training_batch(settings, load_data(settings), self.step.value)
+            self.result.value = batch_html(view)
         except (ValueError, OSError) as error:
             self.result.value = error_html(error)
-            return
-        self.result.value = batch_html(view)
 
 
 def known_runs() -> list[str]:
-    """Return the parameter files of the project's studies and runs, relative to its root."""
+    """Return the parameter files of studies and runs, relative to the project's root."""
     paths = [path for path in PROJECT_ROOT.glob("params/**/*.yaml") if is_run_file(path)]
     paths += PROJECT_ROOT.glob("outputs/**/params.yaml")
     return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in paths)

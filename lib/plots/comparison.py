@@ -87,12 +87,7 @@ def plot_class_gains(
 ) -> Figure:
     """Show the change of the recall of each class from one group of runs to another.
 
-    Args:
-        before: Confusion matrix (K, K) of the first group, row the true class.
-        after: Confusion matrix of the second group.
-        classes: Class names.
-        names: Names of the groups.
-        split_name: Name of the split.
+    `before` and `after` are confusion matrices (K, K), row the true class; `names` the groups.
     """
     gains = np.nan_to_num(recall(after) - recall(before))  # 0 for classes without videos
     order = np.argsort(-gains)

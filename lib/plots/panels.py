@@ -32,25 +32,15 @@ class LinePanel(NamedTuple):
 
 
 class BarPanel(NamedTuple):
-    """Groups of bars on one pair of axes.
+    """Groups of bars on one pair of axes."""
 
-    Attributes:
-        table: One row per category, one column per series.
-        category: Name of the axis of the categories.
-        value: Name and unit of the axis of the values.
-        title: Title.
-        colors: One color per series, or for each series one color per category.
-        limit: End of the axis of the values, which then starts at 0; None for automatic limits.
-        text: Value -> text at the end of its bar; None for no texts.
-    """
-
-    table: pd.DataFrame
-    category: str
-    value: str
+    table: pd.DataFrame  # one row per category, one column per series
+    category: str  # name of the axis of the categories
+    value: str  # name and unit of the axis of the values
     title: str = ""
-    colors: Sequence[str | Sequence[str]] = COLORS
-    limit: float | None = None
-    text: Callable[[float], str] | None = None
+    colors: Sequence[str | Sequence[str]] = COLORS  # of each series, or of each of its categories
+    limit: float | None = None  # end of the axis of the values, which then starts at 0
+    text: Callable[[float], str] | None = None  # value -> text at the end of its bar
 
 
 @styled

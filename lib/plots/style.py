@@ -24,11 +24,9 @@ REPORT_WIDTH = 12.5  # inches, of a figure as wide as the report
 STYLE = {
     "text.parse_math": False,  # a class may be called $x$
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
     "font.size": 10,
     "axes.titlesize": 11,
     "figure.titlesize": 11,
-    "axes.labelsize": 10,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.fontsize": 9,

@@ -79,6 +79,12 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
     notebook.run_all()
     explorer = notebook.cell("AugmentationExplorer(")
+    videos = explorer.locator(".widget-select select").first
+    videos.focus()
+    for row in (1, 2):
+        videos.press("ArrowDown")  # not taken by JupyterLab
+        assert videos.evaluate("list => list.selectedIndex") == row
+    notebook.wait_idle()
     shown = notebook.page.locator(PICTURE).first.get_attribute("src")
     explorer.locator("select[multiple]").select_option(["rotate"])
     notebook.wait_changed(PICTURE, "src", shown)
