@@ -3,7 +3,8 @@
 python -m lib.predict outputs/folder/semi_seed0 /some/videos new.mp4
 
 Writes `videos.csv` (a row per video), `clips.csv` (a row per clip, over time), a timeline and the
-deciding clips of each video, and `reliability.png` (accuracy over confidence).
+deciding clips of each video, and `reliability.png` (accuracy over confidence). The tables are also
+written when the command is interrupted.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from lib.plots.prediction import deciding_figure, reliability_figure, save_figur
 from lib.runs.run_dir import RunDir
 
 FEW_VIDEOS = 50  # a temperature fitted on fewer is uncertain
+MAX_NAME = 200  # bytes of a video's name in a figure's; a file name has at most 255
 SHOWN = ("video", "class", "confidence", "second", "actor_only", "background_only")
 REGIONS_HELP = (
     '"Actor only" shows the moving region, "background only" the rest. If the background alone '
@@ -40,21 +42,17 @@ REGIONS_HELP = (
 def report_video(
     model: TrainedModel, video: NewVideo, stem: Path, overlap: float = 0.5, regions: bool = True
 ) -> tuple[Prediction, Path, Path]:
-    """Predict one video and draw `<stem>_timeline.png` and `<stem>_clips.png`.
+    """Predict a video, draw `<stem>_timeline.png` and `<stem>_clips.png`, return their paths too.
 
-    Returns:
-        The prediction and the paths of the two figures.
-
-    Raises:
-        ValueError: If the video cannot be read.
-        OSError: If a figure cannot be written.
+    A name that is too long is cut to `MAX_NAME` bytes.
     """
     prediction = predict_video(model, video, overlap, regions)
+    name = stem.name.encode(errors="ignore")[:MAX_NAME].decode(errors="ignore")
     figures = {
         "timeline": timeline(prediction, model.classes),
         "clips": deciding_figure(prediction, model.classes),
     }
-    paths = (save_figure(f, stem.with_name(f"{stem.name}_{k}.png")) for k, f in figures.items())
+    paths = (save_figure(f, stem.with_name(f"{name}_{k}.png")) for k, f in figures.items())
     return prediction, *paths
 
 
@@ -69,8 +67,6 @@ def predict_all(
     check_finished(run)
     check_writable(out, "--out", "choose another folder")
     opened, problems = open_videos(videos)
-    if not opened:
-        raise ValueError("\n".join(problems))
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     model = TrainedModel.load(run)
@@ -81,20 +77,33 @@ def predict_all(
         if model.calibration.videos < FEW_VIDEOS:
             print(f"confidence is calibrated on only {model.calibration.videos} videos")
     print("".join(f"{text}\n" for text in remarks(model.settings, opened)), end="")
-    predictions = []
-    for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):
-        stem = out / f"{number:03d}_{video.record.path.stem}"
-        predictions.append(report_video(model, video, stem, overlap, regions)[0])
-    table = video_table(predictions, model.classes, regions)
-    clips = clip_table(predictions, model.classes)
+    predictions: list[Prediction] = []
+    try:
+        for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):
+            stem = out / f"{number:03d}_{video.record.path.stem}"
+            try:
+                predictions.append(report_video(model, video, stem, overlap, regions)[0])
+            except (ValueError, OSError) as error:
+                print(f"left out: {error}", file=sys.stderr)
+    finally:  # also when interrupted
+        if predictions:
+            _write_tables(predictions, model.classes, out, regions)
+    if not predictions:
+        raise ValueError(f"none of {len(videos)} videos can be read")
+
+
+def _write_tables(
+    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool
+) -> None:
+    table, clips = video_table(predictions, classes, regions), clip_table(predictions, classes)
     write_text(out / "videos.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "clips.csv", clips.to_csv(index=False, float_format="%.4f"))
     print(table.filter(SHOWN).round(2).to_string(index=False))
-    for one in predictions:
-        if note := one.deciding[one.label].note:
-            print(f"{one.path.name}: {note}")
-    if regions:
-        print(REGIONS_HELP)
+    for prediction in predictions:
+        if note := prediction.deciding[prediction.label].note:
+            print(f"{prediction.record.path.name}: {note}")
+    print(f"{REGIONS_HELP}\n" if regions else "", end="")
+    print(f"tables and figures: {out}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,10 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("videos", nargs="+", type=Path, help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighboring clips (0.5)")
-    help_text = "predict the moving region and the rest of each deciding clip alone (yes)"
-    parser.add_argument(
-        "--regions", action=argparse.BooleanOptionalAction, default=True, help=help_text
-    )
+    help_text = "do not predict the moving region and the rest of each deciding clip alone"
+    parser.add_argument("--no-regions", dest="regions", action="store_false", help=help_text)
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < 1:
         parser.error("--overlap must be in [0, 1)")
@@ -120,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"tables and figures: {out}")
+    except KeyboardInterrupt:
+        print("interrupted; the tables have the videos that were finished", file=sys.stderr)
+        return 130
     return 0
 
 

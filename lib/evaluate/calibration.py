@@ -1,5 +1,8 @@
 """Class probabilities of fused scores, and their calibration by a temperature.
 
+`fusion` is the quantity that a test averages over the views of a video (`test_average`): `logits`
+or `probabilities`.
+
 Source: Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599), section 4.2.
 """
 
@@ -16,12 +19,7 @@ SMALLEST = 1e-12  # probability whose logarithm is taken
 
 
 def as_logits(fused: Tensor, fusion: str) -> Tensor:
-    """Return fused logits as they are, and the logarithm of fused probabilities.
-
-    Args:
-        fused: Means over the views of a video, shape (..., K).
-        fusion: The averaged quantity, `logits` or `probabilities` (`test_average`).
-    """
+    """Return fused logits as they are, and the logarithm of fused probabilities; (..., K)."""
     return fused.clamp(min=SMALLEST).log() if fusion == "probabilities" else fused
 
 
@@ -32,29 +30,16 @@ def fused_probabilities(fused: Tensor, fusion: str, temperature: float = 1.0) ->
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature and the reliability of probabilities without and with it.
-
-    Attributes:
-        temperature: Minimizer of the cross-entropy on the validation split.
-        before: Reliability at temperature 1, columns confidence, accuracy, videos.
-        after: Reliability at `temperature`.
-        videos: Number of validation videos.
-    """
+    """A temperature fitted on the validation split, and the reliability there, (groups, 3)."""
 
     temperature: float
-    before: np.ndarray
-    after: np.ndarray
+    before: np.ndarray  # at temperature 1; columns confidence, accuracy, videos
+    after: np.ndarray  # at `temperature`
     videos: int
 
 
 def calibrate(fused: np.ndarray, labels: np.ndarray, fusion: str) -> Calibration:
-    """Fit a temperature to the fused scores of a split.
-
-    Args:
-        fused: Fused scores, shape (N, K).
-        labels: Class indices, shape (N,).
-        fusion: The averaged quantity, `logits` or `probabilities`.
-    """
+    """Fit a temperature to the fused scores (N, K) and labels (N,) of a split."""
     scores = torch.from_numpy(fused)
     temperature = fit_temperature(as_logits(scores, fusion).numpy(), labels)
     before, after = (
@@ -65,12 +50,7 @@ def calibrate(fused: np.ndarray, labels: np.ndarray, fusion: str) -> Calibration
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature with the smallest cross-entropy, in [0.05, 20].
-
-    Args:
-        logits: Shape (N, K).
-        labels: Class indices, shape (N,).
-    """
+    """Return the temperature of logits (N, K) with the smallest cross-entropy, in [0.05, 20]."""
     rows = np.arange(len(labels))
     margins = logits.astype(np.float64) - logits[rows, labels, None]
     margins[rows, labels] = -np.inf
@@ -85,12 +65,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return mean confidence, accuracy and number of videos of five equal groups by confidence.
-
-    Args:
-        probabilities: Shape (N, K).
-        labels: Class indices, shape (N,).
-    """
+    """Return mean confidence, accuracy and size of five equal groups of videos by confidence."""
     confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     groups = np.array_split(np.argsort(confidence, kind="stable"), min(5, len(labels)))
     return np.array([(confidence[g].mean(), is_right[g].mean(), len(g)) for g in groups])

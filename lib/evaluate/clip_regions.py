@@ -19,28 +19,22 @@ CLIP_REGIONS = ("whole clip", "actor only", "background only")
 
 
 class CenterClips:
-    """The center clip of a video and its person mask, as in validation; deterministic.
-
-    Args:
-        dataset: The prepared data set.
-        settings: Length, interval and size of a clip, and `person_min_score`.
-    """
+    """The center clip of a video and its person mask, as in validation; deterministic."""
 
     def __init__(self, dataset: VideoDataset, settings: ClipSettings):
-        self.dataset, self.min_score = dataset, settings.person_min_score
-        self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
+        self.dataset, self.settings = dataset, settings
         self.transform = EvalTransform(settings.short_side, settings.crop_size, 1)
         self.reader = FrameReader()
         self.boxes = open_person_boxes(dataset)
 
     def __call__(self, row: int) -> tuple[Tensor, Tensor | None]:
         """Return the clip (T, 3, H, W), uint8, and the mask (T, 1, H, W), None without boxes."""
-        record = self.dataset.record(row)
-        indices = uniform_clip_indices(record.num_frames, self.clip_len, self.frame_interval, 1)[0]
+        record, s = self.dataset.record(row), self.settings
+        indices = uniform_clip_indices(record.num_frames, s.clip_len, s.frame_interval, 1)[0]
         clip = self.transform(self.reader.read(record, indices))[0]
         if self.boxes is None:
             return clip, None
-        boxes = self.boxes.lookup(row, indices, self.min_score)
+        boxes = self.boxes.lookup(row, indices, s.person_min_score)
         return clip, center_crop_mask(boxes, record.height, record.width, self.transform)
 
 
@@ -57,15 +51,11 @@ def center_crop_mask(
 
 
 def actor_and_background(clips: Tensor, mask: Tensor, fill: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the actors alone and the background alone.
+    """Return the actors alone and the background alone of clips (..., T, 3, H, W).
 
     The background is covered in all frames at every pixel that an actor visits: a hole that moves
-    with the actor would show the action.
-
-    Args:
-        clips: Shape (..., T, 3, H, W).
-        mask: 1 on people, shape (..., T, 1, H, W).
-        fill: Color of the covered pixels, broadcast over the clips.
+    with the actor would show the action. The mask is 1 on people, (..., T, 1, H, W); `fill` is the
+    color of covered pixels.
     """
     ever = mask.amax(dim=-4, keepdim=True).bool()
     return torch.where(mask.bool(), clips, fill), torch.where(ever, fill, clips)
@@ -73,29 +63,19 @@ def actor_and_background(clips: Tensor, mask: Tensor, fill: Tensor) -> tuple[Ten
 
 @dataclass(frozen=True)
 class ClipRegions:
-    """A clip, its actor alone and its background alone, with the predictions.
+    """A clip, its actor alone and its background alone, with the predictions, by region."""
 
-    Attributes:
-        clips: Region -> clip (T, 3, H, W), uint8; `whole clip` only where there is a note.
-        probabilities: Region -> class probabilities (K,).
-        note: The reason for missing regions; empty if there is none.
-    """
-
-    clips: dict[str, Tensor]
-    probabilities: dict[str, np.ndarray]
-    note: str = ""
+    clips: dict[str, Tensor]  # (T, 3, H, W), uint8
+    probabilities: dict[str, np.ndarray]  # of the classes, (K,)
+    note: str = ""  # the reason why there is only the whole clip
 
 
 def predict_regions(
     model: TrainedModel, clip: Tensor, mask: Tensor | None = None, note: str = ""
 ) -> ClipRegions:
-    """Predict a clip as a whole, its actors alone and its background alone.
+    """Predict a clip (T, 3, H, W), uint8, as a whole, its actors and its background alone.
 
-    Args:
-        model: The trained network.
-        clip: uint8, shape (T, 3, H, W).
-        mask: 1 on people, (T, 1, H, W); None to predict the whole clip only.
-        note: Reason to predict the whole clip only; empty for none.
+    Without a mask (T, 1, H, W), or with a note, the whole clip only.
     """
     clips = {CLIP_REGIONS[0]: clip}
     if mask is not None and not note:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from lib.config import project_path
 from lib.evaluate.trained_model import TrainedModel, check_finished
-from lib.fileio import check_writable, read_json, write_atomic, write_text
-from lib.runs.run_dir import RunDir
+from lib.fileio import check_writable, write_atomic, write_text
+from lib.runs.run_dir import RunDir, read_result
 
 
 class ForExport(nn.Module):
@@ -43,28 +43,37 @@ class ForExport(nn.Module):
 
 
 def export(run: RunDir, out: Path) -> Path:
-    """Write the network of a finished run to a folder, and return that.
-
-    Raises:
-        ValueError: If the run is not finished, or ONNX or the folder cannot be written.
-    """
+    """Write the network of a finished run to a folder, and return that."""
     if find_spec("onnxscript") is None:
         raise ValueError("ONNX: the package onnxscript is missing; pip install -e '.[export]'")
     check_finished(run)
     model = TrainedModel.load(run, device="cpu")
+    s = model.settings
     check_writable(out, "out", "choose another folder")
     tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
     write_atomic(out / "weights.safetensors", lambda path: save_file(tensors, path))
     write_atomic(out / "model.onnx", lambda path: write_onnx(model, path))
     write_text(out / "classes.json", json.dumps(model.classes, indent=1) + "\n")
-    write_text(out / "preprocessing.json", json.dumps(preprocessing(model), indent=1) + "\n")
-    write_text(out / "params.yaml", model.settings.as_yaml())
-    write_text(out / "README.md", model_card(run, model))
+    preprocessing = s.model_dump(include={"clip_len", "frame_interval", "short_side"}) | {
+        "crop_size": s.test_crop_size,
+        "crop": "center, after the short side was scaled (bilinear)",
+        "colors": "RGB, uint8, clips (N, T, 3, H, W)",
+        "mean": model.normalize.mean.flatten().tolist(),
+        "std": model.normalize.std.flatten().tolist(),
+        "fusion": f"mean of {s.test_average} over the clips of a video",
+        "temperature": model.temperature,
+    }
+    write_text(out / "preprocessing.json", json.dumps(preprocessing, indent=1) + "\n")
+    write_text(out / "params.yaml", s.as_yaml())
+    splits = read_result(run)["splits"] if run.metrics_path.is_file() else {}
+    template = jinja2.Template(Path(__file__).with_name("model_card.md.j2").read_text("utf-8"))
+    card = template.render(name=run.name, splits=splits, model=model, s=s)
+    write_text(out / "README.md", card)
     return out
 
 
 def write_onnx(model: TrainedModel, path: Path) -> None:
-    """Write the network for clips of the run's size, any number of them at once."""
+    """Write the network for any number of clips of the run's size."""
     s = model.settings
     clips = torch.zeros(2, s.clip_len, 3, s.test_crop_size, s.test_crop_size, dtype=torch.uint8)
     program = torch.onnx.export(
@@ -77,33 +86,6 @@ def write_onnx(model: TrainedModel, path: Path) -> None:
         verbose=False,
     )
     program.save(str(path), external_data=False)
-
-
-def preprocessing(model: TrainedModel) -> dict:
-    """Return the preprocessing of clips and the fusion of their logits."""
-    s = model.settings
-    return {
-        "clip_len": s.clip_len,
-        "frame_interval": s.frame_interval,
-        "short_side": s.short_side,
-        "crop_size": s.test_crop_size,
-        "crop": "center, after the short side was scaled (bilinear)",
-        "colors": "RGB, uint8, clips (N, T, 3, H, W)",
-        "mean": model.normalize.mean.flatten().tolist(),
-        "std": model.normalize.std.flatten().tolist(),
-        "fusion": f"mean of {s.test_average} over the clips of a video",
-        "temperature": model.temperature,
-    }
-
-
-def model_card(run: RunDir, model: TrainedModel) -> str:
-    """Return the model card, Markdown."""
-    splits = {}
-    if run.metrics_path.is_file():
-        splits = read_json(run.metrics_path, "test the run again")["splits"]
-    template = jinja2.Template(Path(__file__).with_name("model_card.md.j2").read_text("utf-8"))
-    values = {"classes": model.classes, "s": model.settings, "temperature": model.temperature}
-    return template.render(name=run.name, splits=splits, **values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

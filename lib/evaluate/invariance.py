@@ -2,12 +2,11 @@
 
 The network sees the center clip of a video unchanged, and after an operation of a family.
 `agreement` is the share of draws in which the predicted class stays the same; `kl` is
-KL(p(y|clip) ‖ p(y|augmented clip)) in nats, the mean over the draws; both are measured without
-calibration. With person boxes, the accuracy on the actor alone and on the background alone shows
-which of them the network uses.
+KL(p(y|clip) ‖ p(y|augmented clip)) in nats, the mean over the draws, without calibration. With
+person boxes, the accuracy on the actor or the background alone shows which the network uses.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,30 +26,18 @@ from lib.evaluate.trained_model import TrainedModel
 from lib.fileio import write_text
 from lib.runs.run_dir import RunDir
 
-FAMILIES = (*OPERATION_GROUPS, "temporal", "scene")
 
+class InvarianceScores(NamedTuple):
+    """Invariance to augmentation families and accuracy on clip regions."""
 
-@dataclass(frozen=True)
-class InvarianceScores:
-    """Invariance to augmentation families and accuracy on clip regions.
-
-    Attributes:
-        families: Columns family, agreement (percent), kl (nats), draws; `scene` only with boxes.
-        accuracy: Columns input (of `CLIP_REGIONS`, one without boxes), top1 (percent), videos.
-    """
-
-    families: pd.DataFrame
-    accuracy: pd.DataFrame
+    families: pd.DataFrame  # family, agreement (percent), kl (nats), draws; scene only with boxes
+    accuracy: pd.DataFrame  # input (of `CLIP_REGIONS`), top1 (percent), videos
 
 
 def invariance_of(settings: EvaluateSettings, result: SplitResult) -> InvarianceScores:
     """Measure a run's invariance on `invariance_videos` random videos of a split.
 
     Writes `invariance_families.csv` and `invariance_inputs.csv` to the run's folder.
-
-    Args:
-        settings: Run, checkpoint and number of videos.
-        result: A result on the split.
     """
     run, dataset = RunDir(settings.run_dir), result.dataset
     model = TrainedModel.load(run, settings.checkpoint, classes=dataset.classes)
@@ -71,15 +58,10 @@ def measure_invariance(
     seed: int = 0,
     batch_videos: int = 16,
 ) -> InvarianceScores:
-    """Measure a network on videos.
+    """Measure a network on videos, by index row, with `num_draws` draws of each family per video.
 
-    Args:
-        model: The trained network; its settings give the clip size and RandAugment's strength.
-        dataset: The prepared data set.
-        rows: Index rows of the videos, shape (N,).
-        num_draws: Draws of each family per video.
-        seed: Seed of the draws.
-        batch_videos: Videos in one forward pass; scene partners are within it.
+    The settings of the network give the clip size and RandAugment's strength. Scene partners are
+    within one batch.
 
     Source: Zou et al., section 1 (invariances as the aim) and 4.5; the measure is this project's.
     """
@@ -96,9 +78,11 @@ def measure_invariance(
             for family, (logits, is_changed) in views.items():
                 before, after = whole[is_changed], logits[is_changed]
                 stays = 100.0 * (after.argmax(1) == before.argmax(1))
-                columns = {"family": family, "agreement": stays, "kl": _kl(before, after)}
-                changes.append(pd.DataFrame(columns))
-        regions = {CLIP_REGIONS[0]: (whole, slice(None))} | _region_logits(model, clips, masks)
+                log_p, log_q = before.log_softmax(1), after.log_softmax(1)
+                kl = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+                changes.append(pd.DataFrame({"family": family, "agreement": stays, "kl": kl}))
+        regions = {CLIP_REGIONS[0]: (whole, slice(None))}
+        regions |= {} if masks is None else _region_logits(model, clips, masks)
         for region, (logits, is_shown) in regions.items():
             is_right = (logits.argmax(1) == labels[start : start + batch_videos])[is_shown]
             answers.append(pd.DataFrame({"input": region, "top1": 100.0 * is_right}))
@@ -115,18 +99,16 @@ def _family_logits(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return per family the logits after one draw, (B, K), and the changed clips, (B,) bool."""
     clip_len, *_, height, width = clips.shape[1:]
-    settings, views = model.settings, {}
-    for number, family in enumerate(FAMILIES[:-1]):
-        if family == "temporal":
-            augment, size = TemporalAugment(temporal_family(clip_len)), (clip_len,)
-        else:
-            num_ops, magnitude = settings.randaugment_num_ops, settings.randaugment_magnitude
-            augment, size = RandAugment(num_ops, magnitude, [family]), (height, width)
+    strength = model.settings.randaugment_num_ops, model.settings.randaugment_magnitude
+    families = {family: RandAugment(*strength, [family]) for family in OPERATION_GROUPS}
+    families["temporal"] = TemporalAugment(temporal_family(clip_len))
+    all_clips, views = torch.ones(len(clips), dtype=torch.bool), {}
+    for number, (family, augment) in enumerate(families.items()):
+        size = (clip_len,) if family == "temporal" else (height, width)
         generators = [make_generator(*key, position, number) for position in range(len(clips))]
         pairs = zip(clips, generators, strict=True)
         augmented = [augment.apply(clip, augment.draw(*size, source)) for clip, source in pairs]
-        is_changed = torch.ones(len(clips), dtype=torch.bool)
-        views[family] = model.view_logits(torch.stack(augmented)), is_changed
+        views[family] = model.view_logits(torch.stack(augmented)), all_clips
     if masks is not None and key[-1] == 0:  # partners are fixed: further draws would be equal
         normalized = model.normalize(clips.to(model.device)).cpu()
         mixed = actor_cutmix(normalized, normalized, masks.transpose(1, 2).float())
@@ -135,28 +117,17 @@ def _family_logits(
 
 
 def _region_logits(
-    model: TrainedModel, clips: Tensor, masks: Tensor | None
+    model: TrainedModel, clips: Tensor, masks: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the logits of actors and of backgrounds, (B, K), and the clips that have both."""
-    if masks is None:
-        return {}
     normalized = model.normalize(clips.to(model.device)).cpu().transpose(1, 2)
     regions = actor_and_background(normalized, masks, torch.zeros(()))  # 0: the mean color
     has_both = (masks.flatten(1).amin(1) == 0) & (masks.flatten(1).amax(1) == 1)
-    logits = (model.normalized_logits(region.transpose(1, 2)) for region in regions)
-    return dict(zip(CLIP_REGIONS[1:], ((one, has_both) for one in logits), strict=True))
-
-
-def _kl(logits: Tensor, other: Tensor) -> Tensor:
-    """Return KL(softmax(logits) ‖ softmax(other)) of each clip, nats."""
-    log_p, log_q = logits.log_softmax(1), other.log_softmax(1)
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+    logits = [model.normalized_logits(region.transpose(1, 2)) for region in regions]
+    return {name: (part, has_both) for name, part in zip(CLIP_REGIONS[1:], logits, strict=True)}
 
 
 def temporal_family(clip_len: int) -> list[str]:
     """Return the temporal operations that change a clip of `clip_len` frames."""
-    return [
-        name
-        for name, operation in TEMPORAL_OPS.items()
-        if name != "none" and not (operation.needs_even and clip_len % 2)
-    ]
+    is_odd = clip_len % 2
+    return [k for k, op in TEMPORAL_OPS.items() if k != "none" and not (op.needs_even and is_odd)]

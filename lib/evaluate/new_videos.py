@@ -5,7 +5,7 @@ clip, so that no detector is downloaded.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +18,7 @@ from lib.augment.views import EvalTransform
 from lib.config import ClipSettings, TrainSettings
 from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
-from lib.evaluate.clip_regions import (
-    CLIP_REGIONS,
-    ClipRegions,
-    center_crop_mask,
-    predict_regions,
-)
+from lib.evaluate.clip_regions import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
 from lib.evaluate.trained_model import TrainedModel
 from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.inspect_videos import VideoInfo, inspect_video, inspect_videos
@@ -38,13 +33,7 @@ MAX_COVERED = 0.9  # share of the picture that moves; above it no background is 
 
 
 class NewVideo(NamedTuple):
-    """A video that can be read.
-
-    Attributes:
-        record: Path, size and frame index.
-        fps: Frames per second; 0 if unknown.
-        note: A remark on a damaged file, or None.
-    """
+    """A video that can be read; `fps` is 0 if unknown, `note` a remark on a damaged file."""
 
     record: VideoRecord
     fps: float
@@ -53,51 +42,24 @@ class NewVideo(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class probabilities of a video over time.
-
-    Attributes:
-        record: The video.
-        starts: First frame of each clip, shape (C,).
-        span: Frames from the first frame of a clip to its end.
-        fps: Frames per second; 0 if unknown.
-        clips: Class probabilities of each clip, shape (C, K).
-        video: Class probabilities of the whole video, shape (K,).
-        deciding: Class -> the regions of the clip that is most confident of it.
-    """
+    """The class probabilities of a video over time."""
 
     record: VideoRecord
-    starts: np.ndarray
-    span: int
-    fps: float
-    clips: np.ndarray
-    video: np.ndarray
-    deciding: dict[int, ClipRegions] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path:
-        """The video's file."""
-        return self.record.path
+    starts: np.ndarray  # first frame of each clip, (C,)
+    span: int  # frames from the first frame of a clip to its end
+    fps: float  # 0 if unknown
+    clips: np.ndarray  # class probabilities of each clip, (C, K)
+    video: np.ndarray  # class probabilities of the whole video, (K,)
+    deciding: dict[int, ClipRegions]  # class -> the clip that is most confident of it
 
     @property
     def label(self) -> int:
         """Class of the whole video."""
         return int(self.video.argmax())
 
-    @property
-    def seconds(self) -> np.ndarray:
-        """Middle of each clip, in seconds; in frames if the rate is unknown."""
-        return (self.starts + self.span / 2) / (self.fps or 1)
-
-
-# --- Videos ---------------------------------------------------------------------------------------
-
 
 def find_new_videos(places: list[Path]) -> list[Path]:
-    """Return the videos among files and below folders, sorted within a folder.
-
-    Raises:
-        ValueError: If a place is missing or holds no video.
-    """
+    """Return the videos among files and below folders; ValueError if a place has none."""
     videos: list[Path] = []
     for place in places:
         files = [place] if place.is_file() else sorted(place.rglob("*"))
@@ -119,8 +81,8 @@ def open_videos(paths: Sequence[Path]) -> tuple[list[NewVideo], list[str]]:
     """Open videos in worker processes; return the readable ones and the problems of the others."""
     opened, problems = [], []
     table = inspect_videos(paths, timeout_s=OPENING_S).astype(object)
-    table = table.where(table.notna(), None)
-    for path, row in zip(paths, table.itertuples(index=False, name=None), strict=True):
+    rows = table.where(table.notna(), None).itertuples(index=False, name=None)
+    for path, row in zip(paths, rows, strict=True):
         try:
             opened.append(_open(path, VideoInfo(*row)))
         except ValueError as error:
@@ -148,9 +110,6 @@ def remarks(settings: ClipSettings, videos: Sequence[NewVideo]) -> list[str]:
     return texts
 
 
-# --- Predictions ----------------------------------------------------------------------------------
-
-
 def predict_video(
     model: TrainedModel, video: NewVideo, overlap: float = 0.5, with_regions: bool = True
 ) -> Prediction:
@@ -161,41 +120,29 @@ def predict_video(
         video: The video; one batch of clips is in memory at a time.
         overlap: Share of a clip that the next clip repeats, in [0, 1).
         with_regions: Predict the actor and the background of the deciding clips.
-
-    Raises:
-        ValueError: If the video cannot be read.
     """
-    starts, span = clip_starts(model.settings, video.record.num_frames, overlap)
-    clip_bytes = 3 * video.record.height * video.record.width * model.settings.clip_len
+    record, settings = video.record, model.settings
+    span = settings.clip_len * settings.frame_interval
+    last = max(0, record.num_frames - span)
+    step = max(1, round(span * (1 - overlap)))
+    starts = np.unique(np.append(np.arange(0, last + 1, step), last))
+    clip_bytes = 3 * record.height * record.width * settings.clip_len
     batch = int(min(BATCH_CLIPS, max(1, BATCH_BYTES // clip_bytes)))
     batches = (starts[first : first + batch] for first in range(0, len(starts), batch))
-    logits = [model.view_logits(_center_crops(model, video.record, part)) for part in batches]
-    logits = torch.cat(logits)
+    logits = torch.cat([model.view_logits(_center_crops(model, record, part)) for part in batches])
     clips = model.probabilities(logits[:, None]).numpy()
     fused = model.probabilities(logits[None])[0].numpy()
     deciding = {
-        label: _regions(model, video.record, int(starts[position]), with_regions)
+        label: _regions(model, record, int(starts[position]), with_regions)
         for label, position in deciding_clips(clips, int(fused.argmax())).items()
     }
-    return Prediction(video.record, starts, span, video.fps, clips, fused, deciding)
-
-
-def clip_starts(
-    settings: TrainSettings, num_frames: int, overlap: float = 0.5
-) -> tuple[np.ndarray, int]:
-    """Return the first frames of the clips of a video, and the frames that a clip spans."""
-    span = settings.clip_len * settings.frame_interval
-    step = max(1, round(span * (1 - overlap)))
-    last = max(0, num_frames - span)
-    return np.unique(np.append(np.arange(0, last + 1, step), last)), span
+    return Prediction(record, starts, span, video.fps, clips, fused, deciding)
 
 
 def deciding_clips(clips: np.ndarray, label: int) -> dict[int, int]:
-    """Return class -> its most confident clip: the video's class, then the most frequent ones.
+    """Return class -> its most confident clip: the video's class `label`, then frequent ones.
 
-    Args:
-        clips: Class probabilities of the clips, shape (C, K).
-        label: Class of the whole video.
+    `clips` has the class probabilities of the clips, shape (C, K).
     """
     classes, counts = np.unique(clips.argmax(axis=1), return_counts=True)
     frequent = classes[np.argsort(-counts, kind="stable")].tolist()
@@ -209,11 +156,15 @@ def _clip_indices(settings: ClipSettings, record: VideoRecord, starts: np.ndarra
     return (np.asarray(starts)[:, None] + frames) % record.num_frames
 
 
+def _transform(settings: TrainSettings) -> EvalTransform:
+    return EvalTransform(settings.short_side, settings.test_crop_size, 1)
+
+
 def _center_crops(model: TrainedModel, record: VideoRecord, starts: np.ndarray) -> Tensor:
     """Return the clips that begin at `starts`, (C, T, 3, crop, crop), uint8."""
     indices = _clip_indices(model.settings, record, starts)
     frames, positions = np.unique(indices, return_inverse=True)
-    transform = EvalTransform(model.settings.short_side, model.settings.test_crop_size, 1)
+    transform = _transform(model.settings)
     return transform.views(read_frames(record, frames), positions.reshape(indices.shape))
 
 
@@ -223,24 +174,14 @@ def _regions(
     (clip,) = _center_crops(model, record, np.array([start]))
     if not with_regions:
         return predict_regions(model, clip)
-    mask = moving_mask(model.settings, record, start)
+    mask = _moving_mask(model.settings, record, start)
     covered = float(mask.amax(dim=0).float().mean())
-    note = ""
-    if covered == 0:
-        note = "nothing moves in this clip"
-    elif covered > MAX_COVERED:
-        note = "nearly all of the picture moves (the camera?)"
-    return predict_regions(model, clip, mask, note)
+    note = "nearly all of the picture moves (the camera?)" if covered > MAX_COVERED else ""
+    return predict_regions(model, clip, mask, note if covered else "nothing moves in this clip")
 
 
-def moving_mask(settings: ClipSettings, record: VideoRecord, start: int) -> Tensor:
-    """Return 1 inside the boxes of the moving region of a clip, (T, 1, crop, crop), uint8.
-
-    Args:
-        settings: Length, interval and size of a clip.
-        record: The video.
-        start: First frame of the clip.
-    """
+def _moving_mask(settings: TrainSettings, record: VideoRecord, start: int) -> Tensor:
+    """Return 1 inside the boxes of the moving region of a clip, (T, 1, crop, crop), uint8."""
     span = settings.clip_len * settings.frame_interval
     (clip,) = _clip_indices(settings, record, [start])
     first, last = max(0, start - span), min(record.num_frames, start + 2 * span) - 1
@@ -248,11 +189,7 @@ def moving_mask(settings: ClipSettings, record: VideoRecord, start: int) -> Tens
     frames = np.union1d(around, clip)
     boxes = moving_boxes(iterate_frames(record, frames))
     boxes = [boxes[position][:, :4] for position in np.searchsorted(frames, clip)]
-    transform = EvalTransform(settings.short_side, settings.test_crop_size, 1)
-    return center_crop_mask(boxes, record.height, record.width, transform)
-
-
-# --- Tables ---------------------------------------------------------------------------------------
+    return center_crop_mask(boxes, record.height, record.width, _transform(settings))
 
 
 def video_table(
@@ -263,30 +200,32 @@ def video_table(
     Class and confidence of a region are empty where there is a note.
     """
     rows = []
-    for one in predictions:
-        first, second = np.argsort(-one.video, kind="stable")[:2]
-        row = {"video": str(one.path), "class": classes[first], "confidence": one.video[first]}
-        row |= {"second": classes[second], "second_confidence": one.video[second]}
+    for prediction in predictions:
+        video = prediction.video
+        first, second = np.argsort(-video, kind="stable")[:2]
+        row = {"video": str(prediction.record.path), "class": classes[first]}
+        row |= {"confidence": video[first], "second": classes[second]}
+        row["second_confidence"] = video[second]
         if with_regions:
-            regions = one.deciding[one.label]
+            regions = prediction.deciding[prediction.label]
             for region in CLIP_REGIONS[1:]:
                 share, name = regions.probabilities.get(region), region.replace(" ", "_")
                 row[name] = "" if share is None else classes[int(share.argmax())]
                 row[f"{name}_confidence"] = np.nan if share is None else float(share.max())
             row["regions_note"] = regions.note
-        rows.append(row | {f"p({name})": p for name, p in zip(classes, one.video, strict=True)})
+        rows.append(row | {f"p({name})": p for name, p in zip(classes, video, strict=True)})
     return pd.DataFrame(rows)
 
 
 def clip_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
     """Return a row per clip: its start and end in seconds, its class, all probabilities."""
     tables = []
-    for one in predictions:
-        rate = one.fps or 1
-        columns = {"video": str(one.path), "start": one.starts / rate}
-        columns["end"] = (one.starts + one.span) / rate
-        columns["class"] = np.array(classes)[one.clips.argmax(axis=1)]
-        columns["confidence"] = one.clips.max(axis=1)
-        columns |= {f"p({name})": p for name, p in zip(classes, one.clips.T, strict=True)}
+    for prediction in predictions:
+        starts, rate = prediction.starts, prediction.fps or 1
+        columns = {"video": str(prediction.record.path), "start": starts / rate}
+        columns["end"] = (starts + prediction.span) / rate
+        columns["class"] = np.array(classes)[prediction.clips.argmax(axis=1)]
+        columns["confidence"] = prediction.clips.max(axis=1)
+        columns |= {f"p({name})": p for name, p in zip(classes, prediction.clips.T, strict=True)}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)

@@ -4,17 +4,17 @@
     python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0 --split checked
 
 The first command writes `pseudo_labels.csv` to the run's folder: a row for each video of its
-unlabeled split that has no label in the run, the least confident first. The browser of notebook 4,
-or a spreadsheet, fills the column `decision`; the first command keeps it when it is run again. The
-second command writes the labeled videos of the run and the decided ones as `splits/<name>.txt` of
-the data set, with their labels, and prints the command that trains with them.
+unlabeled split that has no label in the run, the least confident first. The browser of notebook 4
+or a spreadsheet fills the column `decision`; a repeated first command keeps it. The second command
+writes the labeled and the decided videos with their labels as `splits/<name>.txt` of the data set,
+and prints the command that trains with them.
 
 name        the video
 label       the class of its fused score, by the run's test protocol
 confidence  its probability, calibrated if the validation split is tested
 second      the second class
 agreement   share of the video's views (clips x crops) whose own best class is `label`
-decision    the class that a person decided on, `?` if it was skipped; empty: not decided yet
+decision    the class that a person decided on, `?` if skipped; empty if not decided yet
 """
 
 import argparse
@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -41,15 +40,12 @@ from lib.train.run_data import RunData, load_data
 from lib.train.scoring import VideoViews
 
 TABLE = "pseudo_labels.csv"
-COLUMNS = {"name": str, "label": str, "confidence": float, "second": str, "agreement": float}
-COLUMNS |= {"decision": str}
+COLUMNS = dict.fromkeys(["name", "label", "confidence", "second", "agreement", "decision"], str)
+COLUMNS |= {"confidence": float, "agreement": float}
 SKIPPED = "?"
 SPLIT_NAME = r"[^\W\d][\w.+-]*"
 BATCH_CLIPS = 16
 MAX_SHOWN = 10  # rows that the command prints
-
-
-# --- The table ------------------------------------------------------------------------------------
 
 
 def unlabeled_rows(run: RunDir, data: RunData) -> np.ndarray:
@@ -58,31 +54,22 @@ def unlabeled_rows(run: RunDir, data: RunData) -> np.ndarray:
     Raises:
         ValueError: If there are none, or they are in another data set than the labels.
     """
-    settings = run.settings()
-    if not settings.reads_unlabeled:
-        problem = f"objective {settings.objective!r} uses no unlabeled videos; choose another run"
+    s = run.settings()
+    if not s.reads_unlabeled:
+        problem = f"objective {s.objective!r} uses no unlabeled videos; choose another run"
     elif data.unlabeled.folder != data.labeled.folder:
-        problem = (
-            f"unlabeled_dataset is {settings.unlabeled_dataset!r}, and a labeled split has videos "
-            f"of {settings.dataset!r} only; choose a run without unlabeled_dataset"
-        )
+        problem = "its unlabeled videos are of another data set than its labeled ones; "
+        problem += "choose a run without unlabeled_dataset"
     elif not len(data.other_rows):
-        problem = (
-            f"all of unlabeled_split {settings.unlabeled_split!r} is labeled in this run; choose "
-            "one with a smaller labeled_fraction"
-        )
+        problem = f"all of unlabeled_split {s.unlabeled_split!r} is labeled in this run; "
+        problem += "choose a run with a smaller labeled_fraction"
     else:
         return data.other_rows
     raise ValueError(f"{run.params_path}: {problem}")
 
 
 def pseudo_label(model: TrainedModel, logits: Tensor) -> tuple[int, float, int, float]:
-    """Return the class of a video, its probability, the second class, and the agreement.
-
-    Args:
-        model: The trained network.
-        logits: Logits of the views of the video, shape (V, K).
-    """
+    """Return class, confidence, second class and agreement of the logits (V, K) of its views."""
     share = model.probabilities(logits[None])[0]
     first, second = share.argsort(descending=True, stable=True)[:2].tolist()
     agreement = (logits.argmax(dim=1) == first).double().mean()
@@ -90,13 +77,9 @@ def pseudo_label(model: TrainedModel, logits: Tensor) -> tuple[int, float, int, 
 
 
 def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
-    """Score the unlabeled videos of a run and write `pseudo_labels.csv` to its folder.
+    """Score the unlabeled videos of a run, write `pseudo_labels.csv` and return that table.
 
-    Returns:
-        The table; unreadable videos are left out and printed.
-
-    Raises:
-        ValueError: If the run uses no unlabeled videos, is not finished, or none can be read.
+    Unreadable videos are left out and printed.
     """
     settings = run.settings()
     data = load_data(settings)
@@ -114,8 +97,8 @@ def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
             continue
         logits = torch.cat([model.view_logits(part) for part in clips.split(BATCH_CLIPS)])
         label, confidence, second, agreement = pseudo_label(model, logits)
-        names = dataset.record(row).name, model.classes[label], model.classes[second]
-        labeled.append((names[0], names[1], confidence, names[2], agreement, ""))
+        label, second = model.classes[label], model.classes[second]
+        labeled.append((dataset.record(row).name, label, confidence, second, agreement, ""))
     if not labeled:
         raise ValueError(f"{dataset.root}: none of {len(rows)} unlabeled videos can be read")
     table = pd.DataFrame(labeled, columns=list(COLUMNS)).round({"confidence": 4, "agreement": 4})
@@ -127,22 +110,8 @@ def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
     return table
 
 
-# --- Decisions ------------------------------------------------------------------------------------
-
-
 class PseudoLabels:
-    """The pseudo-labels of a run and the decisions about them.
-
-    Args:
-        run: The run.
-
-    Attributes:
-        data: The data of the run.
-        table: The pseudo-labels, columns `COLUMNS`.
-
-    Raises:
-        ValueError: If the table is missing or damaged, or has other videos or classes.
-    """
+    """The pseudo-labels of a run and the decisions about them, columns `COLUMNS` of `table`."""
 
     def __init__(self, run: RunDir):
         self.run, self.data = run, load_data(run.settings())
@@ -156,23 +125,15 @@ class PseudoLabels:
         self.table = table
 
     def write_split(self, split_name: str) -> Path:
-        """Write the labeled videos of the run and the decided ones as a split of the data set.
-
-        Raises:
-            ValueError: If nothing was decided, or the name exists or is not plain.
-        """
+        """Write the labeled videos of the run and the decided ones as a split of the data set."""
         dataset = self.data.labeled
         decided = self.table[~self.table["decision"].isin(["", SKIPPED])]
         if decided.empty:
-            raise ValueError(
-                f"{self.run.folder / TABLE}: no pseudo-label is accepted or corrected yet; do so "
-                f"in notebooks/4_evaluate.ipynb with run_dir = {_short(self.run.folder)!r}"
-            )
-        if not re.fullmatch(SPLIT_NAME, split_name) or yaml.safe_load(split_name) != split_name:
-            raise ValueError(
-                f"split name {split_name!r}: must be a word that begins with a letter and has "
-                "letters, digits, '_', '.', '+' and '-' only; choose one like 'checked'"
-            )
+            problem = "no pseudo-label is accepted or corrected yet; do so in notebook 4"
+            raise ValueError(f"{self.run.folder / TABLE}: {problem}")
+        if not re.fullmatch(SPLIT_NAME, split_name):
+            rule = "a word of letters, digits, '_', '.', '+' and '-' that begins with a letter"
+            raise ValueError(f"split name {split_name!r}: must be {rule}; choose 'checked'")
         if (path := dataset.folder / "splits" / f"{split_name}.txt").exists():
             raise ValueError(f"split name {split_name!r}: {path} exists; choose another name")
         rows = pd.Index(dataset.index["name"]).get_indexer(decided["name"])
@@ -182,36 +143,23 @@ class PseudoLabels:
 
     def _read(self) -> pd.DataFrame:
         """Read the table; ValueError if a name or a class does not fit the run."""
-        path, remedy = self.run.folder / TABLE, f"create it with {labeling_command(self.run)}"
-        with reading(path, remedy):
-            table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)[list(COLUMNS)]
         names = self.data.labeled.index["name"].to_numpy()[unlabeled_rows(self.run, self.data)]
+        path, folder = self.run.folder / TABLE, shlex.quote(_short(self.run.folder))
+        with reading(path, f"create it with python -m lib.evaluate.pseudo_labels {folder}"):
+            table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)[list(COLUMNS)]
         classes = list(self.data.labeled.classes)
-        valid = {
-            "name": table["name"].isin(names) & ~table["name"].duplicated(),
-            "label": table["label"].isin(classes),
-            "second": table["second"].isin(classes),
-            "decision": table["decision"].isin([*classes, "", SKIPPED]),
-        }
+        valid = {column: table[column].isin(classes) for column in ("label", "second")}
+        valid["name"] = table["name"].isin(names) & ~table["name"].duplicated()
+        valid["decision"] = table["decision"].isin([*classes, "", SKIPPED])
         for column, is_valid in valid.items():
             if not is_valid.all():
                 line = int(is_valid.to_numpy().argmin())
+                source = f"{path}, line {line + 2}: {column} {table[column].iloc[line]!r}"
                 problem = "is no class of the data set"
                 if column == "name":
                     problem = "occurs twice, or is no unlabeled video of the run"
-                raise ValueError(
-                    f"{path}, line {line + 2}: {column} {table[column].iloc[line]!r} {problem}; "
-                    f"correct that line, or delete the file and {remedy}"
-                )
+                raise ValueError(f"{source} {problem}; correct that line, or delete the file")
         return table
-
-
-# --- Commands -------------------------------------------------------------------------------------
-
-
-def labeling_command(run: RunDir) -> str:
-    """Return the command that creates a run's table of pseudo-labels."""
-    return f"python -m lib.evaluate.pseudo_labels {shlex.quote(_short(run.folder))}"
 
 
 def training_command(run: RunDir, split_name: str) -> str:
@@ -219,9 +167,10 @@ def training_command(run: RunDir, split_name: str) -> str:
     base, mark, seed = run.name.rpartition("_seed")
     name = f"{base}_{split_name}{mark}{seed}" if mark else f"{run.name}_{split_name}"
     folder = _short(run.folder.with_name(name))
-    values = (f"labeled_split={split_name}", "labeled_fraction=1.0", f"run_dir={folder}")
-    words = ["python -m lib.batch --from", shlex.quote(_short(run.folder))]
-    return " ".join([*words, *(f"--set {shlex.quote(value)}" for value in values)])
+    words = ["python", "-m", "lib.batch", "--from", _short(run.folder)]
+    for value in (f"labeled_split={split_name}", "labeled_fraction=1.0", f"run_dir={folder}"):
+        words += ["--set", value]
+    return shlex.join(words)
 
 
 def _short(path: Path) -> str:
@@ -230,8 +179,8 @@ def _short(path: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.evaluate.pseudo_labels")
-    parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
+    prog, style = "python -m lib.evaluate.pseudo_labels", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=style)
     parser.add_argument("run", help="folder of a finished run that used unlabeled videos")
     parser.add_argument("--split", metavar="NAME", help="write the decisions as a labeled split")
     options = parser.parse_args(arguments)
@@ -246,8 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table.head(MAX_SHOWN).round(2).to_string(index=False))
-    print(f"{len(table)} videos: {run.folder / TABLE}; review them at the end of")
-    print(f"notebooks/4_evaluate.ipynb, with run_dir = {str(run.folder)!r}")
+    print(f"{len(table)} videos: {run.folder / TABLE}; review them at the end of notebook 4")
     return 0
 
 

@@ -27,23 +27,14 @@ def read_log(run: RunDir) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """The test result on one split.
-
-    Attributes:
-        dataset: The data set.
-        rows: Index rows of the videos, shape (N,).
-        scores: Fused scores, shape (N, K).
-        labels: Class indices, shape (N,).
-        fusion: The averaged quantity, `logits` or `probabilities` (`test_average`).
-        temperature: Calibrated temperature of the run; 1 if its validation split is not tested.
-    """
+    """The test result on one split of a data set."""
 
     dataset: VideoDataset
-    rows: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    fusion: str
-    temperature: float = 1.0
+    rows: np.ndarray  # of the index, (N,)
+    scores: np.ndarray  # fused, (N, K)
+    labels: np.ndarray  # class indices, (N,)
+    fusion: str  # averaged quantity, `logits` or `probabilities` (`test_average`)
+    temperature: float = 1.0  # calibrated, if the validation split is tested
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -63,11 +54,7 @@ def split_file(run: RunDir, kind: str, split_name: str, suffix: str) -> Path:
 
 
 def read_scores(run: RunDir, split_name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the fused scores (N, K) and labels (N,) of a split; None if it is not tested.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Return the fused scores (N, K) and labels (N,) of a split; None if it is not tested."""
     path = split_file(run, "scores", split_name, ".npz")
     if not path.is_file():
         return None
@@ -76,27 +63,19 @@ def read_scores(run: RunDir, split_name: str) -> tuple[np.ndarray, np.ndarray] |
         if scores.ndim != 2 or scores.dtype.kind != "f" or labels.shape != scores.shape[:1]:
             raise ValueError("scores have a wrong type or shape")
         if labels.dtype.kind != "i" or not (0 <= labels.min() <= labels.max() < scores.shape[1]):
-            raise ValueError("labels are no class indices")
+            raise ValueError("labels are not class indices")
         return scores, labels
 
 
 def read_calibration(run: RunDir) -> Calibration | None:
-    """Return the calibration of a run on its validation split; None if that is not tested.
-
-    Raises:
-        ValueError: If the file of the scores is damaged.
-    """
+    """Return the calibration of a run on its validation split; None if that is not tested."""
     settings = run.settings()
     saved = read_scores(run, settings.val_split)
     return None if saved is None else calibrate(*saved, settings.test_average)
 
 
 def read_results(run: RunDir) -> dict[str, SplitResult]:
-    """Return the results of a tested run by split.
-
-    Raises:
-        ValueError: If a split is not tested, or its videos or labels have changed since.
-    """
+    """Return the results of a tested run by split; ValueError if a split has changed since."""
     settings, calibration, results = run.settings(), read_calibration(run), {}
     temperature = 1.0 if calibration is None else calibration.temperature
     dataset = load_data(settings).labeled
@@ -114,19 +93,9 @@ def read_results(run: RunDir) -> dict[str, SplitResult]:
 def paired_results(
     run: RunDir, results: dict[str, SplitResult], other: RunDir | None, split_name: str
 ) -> dict[str, SplitResult]:
-    """Return the results of one run or of two runs on a split.
+    """Return run name -> result on a split, of a tested run and of another one if there is one.
 
-    Args:
-        run: The tested run.
-        results: Its results by split.
-        other: A second tested run, or None.
-        split_name: The split.
-
-    Returns:
-        Run name -> result; for a second run of the same name its folder -> result.
-
-    Raises:
-        ValueError: If the second run was not tested on the same videos.
+    A second run of the same name is named by its folder; it must be tested on the same videos.
     """
     ours = results[split_name]
     if other is None:
@@ -134,8 +103,6 @@ def paired_results(
     theirs = read_results(other).get(split_name)
     same_data = theirs is not None and theirs.dataset.folder == ours.dataset.folder
     if not same_data or not np.array_equal(ours.rows, theirs.rows):
-        raise ValueError(
-            f"{other.folder}: not tested on the {len(ours.rows)} videos of split {split_name!r} of "
-            f"{ours.dataset.folder}; choose a run that was"
-        )
+        videos = f"the {len(ours.rows)} videos of split {split_name!r} of {ours.dataset.folder}"
+        raise ValueError(f"{other.folder}: not tested on {videos}; choose a run that was")
     return {run.name: ours, other.name if other.name != run.name else str(other.folder): theirs}

@@ -20,24 +20,17 @@ from lib.train.scoring import VideoViews, score_videos
 def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     """Test a run on its test splits by its own protocol and write the results to its folder.
 
-    Writes `scores_<split>.npz` (scores, labels) and `predictions_<split>.csv` for each split, then
-    `metrics.json`.
-
-    Returns:
-        Split name -> result.
-
-    Raises:
-        ValueError: If the run or the checkpoint is missing, or a split does not fit.
+    Writes `scores_<split>.npz` (scores, labels) and `predictions_<split>.csv` of each split, and
+    `metrics.json`; returns split name -> result.
     """
     run = RunDir(settings.run_dir)
     trained = run.settings()
     data = load_data(trained)
     device = resolve_test_device(trained.device)
-    # An unusable checkpoint raises here, before processes start.
-    _load(run, settings.checkpoint, data.labeled.classes, "cpu")
+    _load(run, settings.checkpoint, data.labeled.classes, "cpu")  # raises before processes start
     num_videos = sum(len(data.labeled.read_split(name)) for name in trained.test_splits)
+    counter = run.folder / ".evaluated"
     with tqdm(total=num_videos, desc="testing", unit="video") as progress:
-        counter = run.folder / ".evaluated"
 
         def follow() -> None:
             if counter.exists() and (text := counter.read_text()):
@@ -48,27 +41,23 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
         counter.unlink(missing_ok=True)
     results = read_results(run)
     for name, result in results.items():
-        _write_predictions(split_file(run, "predictions", name, ".csv"), result)
+        classes, predicted = np.array(result.dataset.classes), result.scores.argmax(axis=1)
+        table = result.dataset.index.iloc[result.rows][["name"]]
+        table = table.assign(**{"class": classes[result.labels], "predicted": classes[predicted]})
+        table["is_correct"] = predicted == result.labels
+        write_text(split_file(run, "predictions", name, ".csv"), table.to_csv(index=False))
     summary = {
         "checkpoint": settings.checkpoint,
         "protocol": {k: v for k, v in trained.model_dump().items() if k.startswith("test_")},
         "labels": len(data.labeled_rows),
-        "splits": {
-            name: {**result.metrics, "videos": len(result.rows)} for name, result in results.items()
-        },
+        "splits": {k: r.metrics | {"videos": len(r.rows)} for k, r in results.items()},
     }
     write_text(run.metrics_path, json.dumps(summary, indent=1) + "\n")
     return results
 
 
 def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Path) -> None:
-    """Score the videos of one process; rank 0 writes the scores of all.
-
-    Args:
-        world: The processes.
-        settings: Run, checkpoint and batch size.
-        counter: File for the number of scored videos.
-    """
+    """Score the videos of one process; rank 0 writes all scores, and their number to `counter`."""
     run = RunDir(settings.run_dir)
     dataset = load_data(run.settings()).labeled
     model = _load(run, settings.checkpoint, dataset.classes, world.device)
@@ -99,13 +88,5 @@ def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Pat
 
 
 def _load(run: RunDir, checkpoint: str, classes: tuple[str, ...], device: object) -> TrainedModel:
-    """Load a run's network without its calibration, which an earlier test may have left."""
+    """Load a network without the calibration that an earlier test may have left."""
     return TrainedModel.load(run, checkpoint, classes=classes, device=device, is_calibrated=False)
-
-
-def _write_predictions(path: Path, result: SplitResult) -> None:
-    classes, predicted = np.array(result.dataset.classes), result.scores.argmax(axis=1)
-    table = result.dataset.index.iloc[result.rows][["name"]]
-    table = table.assign(**{"class": classes[result.labels], "predicted": classes[predicted]})
-    table["is_correct"] = predicted == result.labels
-    write_text(path, table.to_csv(index=False))

@@ -20,21 +20,13 @@ NOT_CALIBRATED = "confidence is not calibrated: test the run first (notebooks/4_
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network and everything that it needs to score clips.
-
-    Attributes:
-        settings: Settings of its run.
-        classes: Class names in the order of the logits.
-        network: Normalized clips (B, 3, T, H, W) -> logits (B, K); in evaluation mode.
-        normalize: uint8 clips (B, T, 3, H, W) -> normalized (B, 3, T, H, W).
-        calibration: Calibration on the validation split; None if that is not tested.
-    """
+    """A trained network and everything that it needs to score clips."""
 
     settings: TrainSettings
-    classes: tuple[str, ...]
-    network: nn.Module
-    normalize: Normalize
-    calibration: Calibration | None = None
+    classes: tuple[str, ...]  # in the order of the logits
+    network: nn.Module  # normalized clips (B, 3, T, H, W) -> logits (B, K), evaluation mode
+    normalize: Normalize  # uint8 clips (B, T, 3, H, W) -> normalized (B, 3, T, H, W)
+    calibration: Calibration | None = None  # None if the validation split is not tested
 
     @classmethod
     def load(
@@ -46,31 +38,22 @@ class TrainedModel:
         device: str | torch.device | None = None,
         is_calibrated: bool = True,
     ) -> Self:
-        """Load the network of a run; neither its data set nor its first weights are needed.
+        """Load the network of a run, with EMA weights where the checkpoint has them.
 
-        Args:
-            run: The run.
-            checkpoint: `last` or `best`; EMA weights are used where the checkpoint has them.
-            classes: Class names of the data set to test on; None to skip their check.
-            device: Default: the device of the settings, a GPU if there is one.
-            is_calibrated: Read the calibration.
-
-        Raises:
-            ValueError: If the checkpoint is missing or damaged or was trained on other classes,
-                or the file of validation scores is damaged.
+        Neither the data set nor the first weights of the run are needed. `classes` are those of
+        the data set to test on, None to skip their check. The default device is that of the
+        settings, a GPU if there is one.
         """
         state = run.load(checkpoint)
         trained = tuple(state["classes"])
         if classes is not None and trained != tuple(classes):
             theirs, ours = (f"{len(c)} ({', '.join(c[:3])}, …)" for c in (trained, classes))
-            raise ValueError(
-                f"{run.checkpoint_path(checkpoint)}: trained on classes {theirs}, the data set has "
-                f"{ours}; test it on the data set that it was trained on"
-            )
+            problem = f"trained on classes {theirs}, the data set has {ours}; test on the same data"
+            raise ValueError(f"{run.checkpoint_path(checkpoint)}: {problem}")
         settings = run.settings()
         device = torch.device(device or resolve_test_device(settings.device))
-        first_weights = {"pretrained": False, "weights": None}
-        network = build_run_model(settings.model_copy(update=first_weights), len(trained))
+        unset = settings.model_copy(update={"pretrained": False, "weights": None})
+        network = build_run_model(unset, len(trained))
         network.load_state_dict(eval_state_dict(state))
         calibration = read_calibration(run) if is_calibrated else None
         normalize = run_normalize(settings).to(device)
@@ -116,7 +99,5 @@ def check_finished(run: RunDir) -> None:
     """Raise ValueError if a run is not finished."""
     if not run.is_finished():
         epoch, epochs = (run.saved_progress() or (0, 0))[1], run.settings().epochs
-        raise ValueError(
-            f"{run.folder}: not finished, {epoch} of {epochs} epochs are trained; run the command "
-            "that trains it again"
-        )
+        problem = f"not finished, {epoch} of {epochs} epochs are trained"
+        raise ValueError(f"{run.folder}: {problem}; repeat the command that trains it")

@@ -11,7 +11,6 @@ from lib.evaluate.pseudo_labels import (
     SKIPPED,
     TABLE,
     PseudoLabels,
-    labeling_command,
     training_command,
 )
 from lib.jupyter.browser import CACHED_CLIPS, read_clip
@@ -22,11 +21,7 @@ from lib.runs.run_dir import RunDir
 
 
 class PseudoLabelBrowser:
-    """A list of the pseudo-labels with buttons to decide about each, and to write the split.
-
-    Args:
-        run: A run with a table of pseudo-labels.
-    """
+    """A list of the pseudo-labels with buttons to decide about each, and to write the split."""
 
     def __init__(self, run: RunDir):
         self.run, self.labels = run, PseudoLabels(run)
@@ -45,18 +40,15 @@ class PseudoLabelBrowser:
         self.other.layout.width, self.split_name.layout.width = "150px", "260px"
         self.accept = self._button("accept", "check", lambda: self._decide(self._shown["label"]))
         self.skip = self._button("skip", "step-forward", lambda: self._decide(SKIPPED))
-        self.correct = self._button(
-            "take this class", "pencil", lambda: self._decide(self.other.value)
-        )
+        take = "take this class"
+        self.correct = self._button(take, "pencil", lambda: self._decide(self.other.value))
         self.write = self._button("write the split", "save", self._write)
         buttons = [self.accept, self.skip, widgets.HBox([self.other, self.correct])]
         right = [self.clip, widgets.HBox(buttons, layout=wrapping())]
-        columns = [
-            widgets.VBox([self.count, self.videos], layout=widgets.Layout(flex="1 1 380px")),
-            widgets.VBox(right, layout=widgets.Layout(flex="1 1 460px")),
-        ]
+        left = widgets.VBox([self.count, self.videos], layout=widgets.Layout(flex="1 1 380px"))
+        right = widgets.VBox(right, layout=widgets.Layout(flex="1 1 460px"))
+        top = widgets.HBox([left, right], layout=wrapping())
         below = widgets.HBox([self.split_name, self.write], layout=wrapping())
-        top = widgets.HBox(columns, layout=wrapping())
         self.widget = widgets.VBox([top, below, self.message])
 
     def _button(self, description: str, icon: str, act: Callable[[], None]) -> widgets.Button:
@@ -78,7 +70,7 @@ class PseudoLabelBrowser:
 
     @property
     def _shown(self) -> pd.Series:
-        """The table's row of the shown video."""
+        """The row of the shown video."""
         return self.table.iloc[self.videos.value]
 
     def _list_videos(self, start: int) -> None:
@@ -130,18 +122,11 @@ class PseudoLabelBrowser:
 
 
 def show_pseudo_labels(run: RunDir) -> None:
-    """Show the browser of a run's pseudo-labels; without a table, print how to create it."""
-    settings = run.settings()
-    if not settings.reads_unlabeled:
-        print(f"no pseudo-labels: objective {settings.objective!r} uses no unlabeled videos")
-    elif not (run.folder / TABLE).is_file():
-        print(f"create the table first, then run this cell again:\n{labeling_command(run)}")
-    else:
-        try:
-            browser = PseudoLabelBrowser(run)
-        except ValueError as error:
-            print(error)
-            return
+    """Show the browser of a run's pseudo-labels, or print why there is none."""
+    try:
+        browser = PseudoLabelBrowser(run)
         decided = (browser.table["decision"] != "").sum()
         print(f"{TABLE}: {len(browser.table)} videos, {decided} decided")
         show(browser.widget)
+    except ValueError as error:
+        print(error)

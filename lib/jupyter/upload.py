@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 from IPython.display import display
 
 from lib.config import project_path
-from lib.evaluate.clip_regions import CLIP_REGIONS
 from lib.evaluate.new_videos import Prediction, open_video, remarks
 from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import write_atomic
@@ -23,19 +23,15 @@ MAX_MB = 9  # Jupyter's default limit of a message from the page to the kernel i
 NAME_LENGTH = 40  # characters of the uploaded name that are kept
 SUFFIXES = ", ".join(sorted(VIDEO_SUFFIXES))
 HELP = (
-    f"A video of at most {MAX_MB} MB ({SUFFIXES}). A larger one never reaches the kernel, and the "
-    "button then stays without effect: run this cell again, put the video into JupyterLab's file "
-    "browser on the left, and enter its path here."
+    f"A video of at most {MAX_MB} MB ({SUFFIXES}). A larger one does not reach the kernel, and the "
+    "button has no effect then: run this cell again, put the video into JupyterLab's file browser "
+    "on the left, and enter its path here."
 )
 TIMELINE_HELP = "Each line is a class over time; the predicted class is on top."
 
 
 def safe_name(name: str, content: bytes) -> str:
-    """Return a file name of harmless characters of an uploaded name and a hash of the content.
-
-    Raises:
-        ValueError: If the name does not end like that of a video.
-    """
+    """Return a file name of harmless characters of an uploaded name and a hash of the content."""
     suffix = Path(name).suffix.lower()
     if suffix not in VIDEO_SUFFIXES:
         raise ValueError(f"{name}: not a video; its name must end in one of {SUFFIXES}")
@@ -46,20 +42,13 @@ def safe_name(name: str, content: bytes) -> str:
 class UploadView:
     """An upload button and a path field for one video at a time, with the prediction below.
 
-    Args:
-        run: A finished run.
-
-    Attributes:
-        widget: The view.
-        folder: Folder of the uploads and figures.
+    `folder` gets the uploads and figures.
     """
 
     def __init__(self, run: RunDir):
         self.run, self.folder = run, run.folder / "predictions" / "uploads"
         self._model: TrainedModel | None = None
-        self.upload = widgets.FileUpload(
-            accept=",".join(sorted(VIDEO_SUFFIXES)), description="upload a video"
-        )
+        self.upload = widgets.FileUpload(accept=SUFFIXES, description="upload a video")
         self.path = widgets.Text(placeholder="or the path of a video on this machine")
         self.go = widgets.Button(description="predict", icon="play")
         self.upload.layout.width, self.path.layout.width = "170px", "340px"
@@ -67,9 +56,8 @@ class UploadView:
         self.go.on_click(lambda _: self._show(lambda: project_path(self.path.value.strip())))
         self.message, self.figures = widgets.HTML(), widgets.HTML()
         controls = widgets.HBox([self.upload, self.path, self.go], layout=wrapping())
-        self.widget = widgets.VBox(
-            [widgets.HTML(_text(HELP)), controls, self.message, self.figures]
-        )
+        rows = [widgets.HTML(_text(HELP)), controls, self.message, self.figures]
+        self.widget = widgets.VBox(rows)
 
     def _on_upload(self, _: object) -> None:
         if self.upload.value:
@@ -78,12 +66,7 @@ class UploadView:
             self.upload.value = ()  # accepts the same file again, and keeps it out of the notebook
 
     def save(self, name: str, content: bytes) -> Path:
-        """Write an upload under a safe name and return its path.
-
-        Raises:
-            ValueError: If it is too large, or its name does not end like that of a video.
-            OSError: If it cannot be written.
-        """
+        """Write an upload under a safe name and return its path."""
         if len(content) > MAX_MB * 1e6:
             raise ValueError(f"{name}: {len(content) / 1e6:.0f} MB, more than {MAX_MB} MB")
         path = self.folder / safe_name(name, content)
@@ -115,20 +98,17 @@ class UploadView:
 def prediction_html(prediction: Prediction, classes: tuple[str, ...]) -> str:
     """Return the prediction of a video in a sentence, as HTML with escaped names."""
 
-    def best(share: object, rank: int = 0) -> str:
+    def best(share: np.ndarray, rank: int = 0) -> str:
         label = (-share).argsort(kind="stable")[rank]
         return f"{escape(classes[label])} {100 * share[label]:.0f} %"
 
     regions = prediction.deciding[prediction.label]
-    alone = [
-        f"{region.split()[0]} alone: {best(regions.probabilities[region])}"
-        for region in CLIP_REGIONS[1:]
-        if region in regions.probabilities
-    ]
+    _, *others = regions.probabilities.items()
+    alone = "; ".join(f"{region.split()[0]} alone: {best(share)}" for region, share in others)
     return (
         f"<b>{best(prediction.video)}</b>, then {best(prediction.video, 1)}, in "
-        f"{len(prediction.starts):,} clips of {escape(prediction.path.name)}; "
-        f"{'; '.join(alone) or f'actor and background alone: none, {escape(regions.note)}'}."
+        f"{len(prediction.starts):,} clips of {escape(prediction.record.path.name)}; "
+        f"{alone or f'actor and background alone: none, {escape(regions.note)}'}."
     )
 
 
@@ -143,11 +123,9 @@ def _image(path: Path, alt: str) -> str:
 
 def show_upload(run: RunDir) -> None:
     """Show the upload in JupyterLab, or why the run cannot predict; nothing in batch execution."""
-    if not is_interactive():
-        return
-    try:
-        check_finished(run)
-    except ValueError as error:
-        print(error)
-        return
-    display(UploadView(run).widget)
+    if is_interactive():
+        try:
+            check_finished(run)
+            display(UploadView(run).widget)
+        except ValueError as error:
+            print(error)

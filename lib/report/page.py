@@ -1,7 +1,7 @@
 """HTML of the report: its texts, and an executed notebook as a self-contained page.
 
-The texts are macros of `report.html.j2`. Every value in them is escaped for HTML, Markdown and
-MathJax.
+The texts are macros of `report.html.j2`, and every value in them is escaped. A note is empty if
+there is nothing to say.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from lib.fileio import write_text
 from lib.jupyter.html import escape
 from lib.plots.style import GRAY, GREEN, VERMILLION
-from lib.report.verdict import CONTRADICTED, HOLDS, Pair, outside_range, overall
+from lib.report.verdict import CONTRADICTED, HOLDS, Pair, overall
 from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir
 
@@ -35,19 +35,15 @@ def _signed(value: float) -> str:
     return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")  # not -0.0
 
 
-def _texts() -> Any:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
-    )
-    environment.filters["signed"] = _signed
-    return environment.get_template("report.html.j2").module
-
-
-TEXTS = _texts()
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)),
+)
+ENVIRONMENT.filters["signed"] = _signed
+TEXTS: Any = ENVIRONMENT.get_template("report.html.j2").module
 
 
 def page_head(title: str, study: Path, runs: Sequence[RunDir]) -> str:
@@ -57,12 +53,7 @@ def page_head(title: str, study: Path, runs: Sequence[RunDir]) -> str:
 
 
 def verdict_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Return the top of the page: the questions, the verdict, and the numbers.
-
-    Args:
-        table: As from `verdict.compare_groups`, a row per question; maybe empty.
-        notes: Paragraphs below it, as HTML; empty ones are left out.
-    """
+    """Return the questions, the verdict and the numbers of `verdict.compare_groups`, and notes."""
     word = overall(table["verdict"]) if len(table) else "nothing to compare"
     questions = table.groupby(["better", "worse"], sort=False)["split"].agg(list).to_dict()
     color, notes = VERDICT_COLORS.get(word, GRAY), [Markup(note) for note in notes]
@@ -70,18 +61,14 @@ def verdict_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
 
 
 def range_note(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
-    """Describe whether the runs are in the range of README, as HTML; empty without a range.
-
-    Args:
-        summary: Columns group, seed, split, top1 (percent).
-        expected: Columns group, split, low, high (percent); from `params/expected.csv`.
-    """
-    outside, total = outside_range(summary, expected)
-    return TEXTS.range(outside.to_dict("records"), total) if total else ""
+    """Describe whether the runs are in the range of README, `params/expected.csv`, as HTML."""
+    both = summary.merge(expected, on=["group", "split"])
+    outside = both[~both["top1"].between(both["low"], both["high"])]
+    return TEXTS.range(outside.to_dict("records"), len(both)) if len(both) else ""
 
 
 def machine_note(runs: Sequence[RunDir]) -> str:
-    """Describe the differences between the machines of runs, as HTML; empty if there are none."""
+    """Describe the differences between the machines of runs, as HTML."""
     summaries = [numerics_summary(run.environment()) for run in runs]
     values = pd.DataFrame(summaries, index=[run.name for run in runs]).fillna("unknown")
     differences = {
@@ -93,7 +80,7 @@ def machine_note(runs: Sequence[RunDir]) -> str:
 
 
 def left_out_note(problems: Mapping[str, str]) -> str:
-    """Return the runs that could not be read and their problems, as HTML; empty for none."""
+    """Return the runs that could not be read and their problems, as HTML."""
     return TEXTS.left_out(problems) if problems else ""
 
 
@@ -103,11 +90,9 @@ def run_links(runs: Sequence[RunDir]) -> str:
 
 
 def invariance_html(agreement: pd.DataFrame, pairs: Iterable[Pair]) -> str:
-    """Return the losses of invariance of groups against their baselines, as a list in HTML.
+    """Return the losses of invariance of groups against those they are compared with, as HTML.
 
-    Args:
-        agreement: A row per group, a column per family: share of unchanged classes, percent.
-        pairs: Groups, and the groups that they are compared with.
+    `agreement` has the share of unchanged classes in percent, a row per group, a column per family.
     """
     compared = dict.fromkeys((pair.better, pair.worse) for pair in pairs)
     compared = [both for both in compared if {*both} <= set(agreement.index)]
@@ -120,9 +105,6 @@ def invariance_html(agreement: pd.DataFrame, pairs: Iterable[Pair]) -> str:
     return TEXTS.invariance(bool(compared), losses)
 
 
-# --- The page -------------------------------------------------------------------------------------
-
-
 def export_html(notebook: Path, page: Path) -> Path:
     """Write an executed notebook as one self-contained page without code.
 
@@ -131,8 +113,8 @@ def export_html(notebook: Path, page: Path) -> Path:
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input=True, embed_images=True, exclude_input_prompt=True)
-    exporter.exclude_output_prompt = True
+    exporter = HTMLExporter(exclude_input=True, embed_images=True)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
     exporter.mermaid_js_url = exporter.jupyter_widgets_base_url = ""
     content = nbformat.read(notebook, as_version=4)
@@ -144,11 +126,7 @@ def export_html(notebook: Path, page: Path) -> Path:
 
 
 def shown_cells(cells: Sequence[Any]) -> list[Any]:
-    """Return the cells of a page: a section whose code cells have no output is left out.
-
-    Args:
-        cells: Of a notebook; a section begins with a Markdown cell that begins with `## `.
-    """
+    """Return the cells of a page: a section (`## `) whose code cells show nothing is left out."""
     sections: list[list[Any]] = [[]]
     for cell in cells:
         if "notebook-only" in cell.metadata.get("tags", []):
@@ -156,9 +134,8 @@ def shown_cells(cells: Sequence[Any]) -> list[Any]:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             sections.append([])
         sections[-1].append(cell)
-    return [cell for section in sections if _has_output(section) for cell in section]
-
-
-def _has_output(section: Sequence[Any]) -> bool:
-    codes = [cell for cell in section if cell.cell_type == "code"]
-    return not codes or any(cell.outputs for cell in codes)
+    shown = []
+    for section in sections:
+        outputs = [cell.outputs for cell in section if cell.cell_type == "code"]
+        shown += section if any(outputs) or not outputs else []
+    return shown

@@ -1,24 +1,27 @@
-"""Tables of a report: results of groups, published numbers, costs, exports.
+"""Runs of a study, and the tables of its report: groups, published numbers, costs, exports.
 
-A summary is the table of `study.summarize`, comparisons are those of `verdict.compare_groups`, and
-baselines those of `verdict.find_baselines`.
+A summary is the table of `summarize`, comparisons are those of `verdict.compare_groups`, and
+baselines those of `verdict.find_baselines`. A damaged run is left out.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT, TrainSettings
+from lib.evaluate.run_results import group_of, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
-from lib.report.study import run_rows
+from lib.plots.evaluation import confusion_matrix
 from lib.report.verdict import Pair
-from lib.runs.run_dir import METRICS, RunDir
+from lib.runs.run_dir import METRICS, RunDir, read_result
+from lib.train.run_data import load_data
 
 SHOWN_COLUMNS = ["run", "split", *METRICS, "labels", "epochs", "train_minutes", "clips", "crops"]
-# Columns of the verdict in summary.csv: the difference of the run, and those of its group
+# Columns of comparisons, and their names in summary.csv
 VERDICT_COLUMNS = {
     "worse": "baseline",
     "seeds": "seeds_compared",
@@ -35,6 +38,73 @@ LITERATURE_COLUMNS = [
 ]  # fmt: skip
 
 
+# --- Runs -----------------------------------------------------------------------------------------
+
+
+def read_runs(study_dir: Path) -> tuple[list[RunDir], dict[str, str]]:
+    """Return the tested runs of a study, sorted by name, and the problem of each other run."""
+    readable, problems = [], {}
+    for path in sorted(study_dir.glob("*/params.yaml")):
+        run = RunDir(path.parent)
+        try:
+            for row in run_rows(run):
+                read_scores(run, row["split"])
+            readable.append(run)
+        except ValueError as error:
+            problems[run.name] = str(error)
+    if not readable:
+        lines = [f"{study_dir}: no tested run; run notebooks 3 and 4, or python -m lib.batch"]
+        lines += [f"  {name}: {problem}" for name, problem in problems.items()]
+        raise ValueError("\n".join(lines))
+    return readable, problems
+
+
+def summarize(runs: Sequence[RunDir]) -> pd.DataFrame:
+    """Return one row per run and test split, columns as of `run_rows`."""
+    return pd.DataFrame([row for run in runs for row in run_rows(run)])
+
+
+def run_rows(run: RunDir) -> list[dict[str, Any]]:
+    """Return the row of each test split of a run: accuracies in percent, settings and cost."""
+    settings, results, log = run.settings(), read_result(run), read_log(run)
+    for name in ("seconds", "samples_per_s"):
+        if name not in log or not pd.api.types.is_numeric_dtype(log[name]):
+            problem = f"damaged, no numbers {name!r}; delete the run folder and train it again"
+            raise ValueError(f"{run.log_path}: {problem}")
+    group = group_of(run.name)
+    columns = {
+        "seed": run.name.removeprefix(group).removeprefix("_seed") or str(settings.seed),
+        "objective": settings.objective,
+        "model": settings.model,
+        "view": settings.labeled_view + " + scene" * (settings.labeled_scene_p > 0),
+        "labels": results["labels"],
+        "epochs": settings.epochs,
+        "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
+        "clips_per_s": round(log["samples_per_s"].median(), 1),
+        "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
+        "machine": machine_of(run),
+        "clips": settings.test_num_clips,
+        "crops": settings.test_num_crops,
+    }
+    return [
+        {"run": run.name, "group": group, "split": name}
+        | {metric: round(values[metric], 3) for metric in METRICS}
+        | columns
+        for name, values in results["splits"].items()
+    ]
+
+
+def machine_of(run: RunDir) -> str:
+    """Describe the GPUs, or else the cores, of the machine that trained a run."""
+    environment = run.environment()
+    if gpus := environment.get("gpus"):
+        return f"{len(gpus)} × {gpus[0]}"
+    return f"{environment['cpu_count']} CPU cores" if "cpu_count" in environment else "unknown"
+
+
+# --- Groups ---------------------------------------------------------------------------------------
+
+
 def group_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return mean and deviation of top-1 over seeds: a row per group, a column per split."""
 
@@ -43,7 +113,7 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
         return mean if len(top1) == 1 else f"{mean} ± {top1.std():.1f}"
 
     grouped = summary.groupby(["group", "split"], sort=False)["top1"]
-    groups, splits = (list(dict.fromkeys(summary[name])) for name in ("group", "split"))
+    groups, splits = summary["group"].unique(), summary["split"].unique()
     table = grouped.agg(mean_and_deviation).unstack(fill_value="").loc[groups, splits]
     table.columns = [f"{name}, top-1 (%)" for name in splits]
     table.insert(0, "seeds", grouped.size().groupby("group").first())
@@ -51,12 +121,7 @@ def group_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Compare our top-1 with the numbers of the paper that could be confirmed.
-
-    Returns:
-        One row per group that has such a number, on its first test split, columns paper, ours,
-        difference (all in percent) and source; maybe empty.
-    """
+    """Compare our top-1 on the first split with confirmed numbers of the paper, in percent."""
     paper = pd.read_csv(PAPER_NUMBERS)
     paper = paper[paper["study"] == study].set_index("run")
     first_split = summary[summary["split"] == summary["split"].iloc[0]]
@@ -70,34 +135,69 @@ def paper_table(summary: pd.DataFrame, study: str) -> pd.DataFrame:
 def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the cost of the runs of each group: means over seeds, peak memory, machine."""
     runs = summary.drop_duplicates("run").groupby("group", sort=False)
-    table = pd.DataFrame(
-        {
-            "training (minutes)": runs["train_minutes"].mean().round(2),
-            "clips a second": runs["clips_per_s"].mean().round(1),
-            "peak memory of a process (MB)": runs["memory_mb"].max(),
-            "machine": runs["machine"].agg(lambda names: "; ".join(dict.fromkeys(names))),
-        }
-    )
-    return table.rename_axis("group")
+    columns = {
+        "training (minutes)": runs["train_minutes"].mean().round(2),
+        "clips a second": runs["clips_per_s"].mean().round(1),
+        "peak memory of a process (MB)": runs["memory_mb"].max(),
+        "machine": runs["machine"].agg(lambda names: "; ".join(dict.fromkeys(names))),
+    }
+    return pd.DataFrame(columns)
 
 
 def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the two groups whose classes are compared: those named, or of the first question.
-
-    The baseline comes first.
-
-    Raises:
-        ValueError: If there are no such two groups.
-    """
-    groups = list(dict.fromkeys(summary["group"]))
+    """Return the two groups of `names`, or those of the first question, the baseline first."""
+    groups = summary["group"].unique().tolist()
     if names:
         if len(names) != 2 or not set(names) <= set(groups):
-            raise ValueError(
-                f"compared_groups: {names!r} must be two of the groups {', '.join(groups)}"
-            )
-        return list(names)
+            options = ", ".join(groups)
+            raise ValueError(f"compared_groups: {names!r} must be two of the groups {options}")
+        return names
     tested = (pair for pair in pairs if {pair.better, pair.worse} <= set(groups))
     return next(([pair.worse, pair.better] for pair in tested), groups[:1])
+
+
+def invariance_tables(runs: list[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the invariance of groups of runs, measured by notebook 4: means over seeds, percent.
+
+    Two tables with a row per group, empty without measurements: the share of unchanged predictions
+    with a column per family, and the top-1 with a column per input.
+    """
+    tables = []
+    for name, column, value in (("families", "family", "agreement"), ("inputs", "input", "top1")):
+        parts = [
+            pd.read_csv(path).assign(group=group_of(run.name))
+            for run in runs
+            if (path := run.folder / f"invariance_{name}.csv").is_file()
+        ]
+        if not parts:
+            return pd.DataFrame(), pd.DataFrame()
+        rows = pd.concat(parts)
+        table = rows.pivot_table(index="group", columns=column, values=value, sort=False)
+        tables.append(table.rename_axis(columns=None).round(1))
+    return tables[0], tables[1]
+
+
+def differing_settings(runs: list[RunDir]) -> pd.DataFrame:
+    """Return the settings that are not the same in all runs: a row per group."""
+    rows = {run.name: run.settings().model_dump() for run in runs}
+    table = pd.DataFrame(rows).T.drop(columns=["run_dir", "seed", "labeled_seed"])
+    table.index = [group_of(name) for name in table.index]
+    table = table[~table.index.duplicated()]
+    return table[[column for column in table if table[column].astype(str).nunique() > 1]]
+
+
+def load_confusions(
+    runs: Sequence[RunDir], split_name: str, groups: Sequence[str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return group -> confusion matrix on a split, the sum over its seeds; and the class names."""
+    sums: dict[str, np.ndarray] = {}
+    classes: tuple[str, ...] = ()
+    for run in runs:
+        group = group_of(run.name)
+        if group in groups and (saved := read_scores(run, split_name)) is not None:
+            sums[group] = sums.get(group, 0) + confusion_matrix(*saved)
+            classes = classes or load_data(run.settings()).labeled.classes
+    return {group: sums[group] for group in groups if group in sums}, classes
 
 
 # --- Literature -----------------------------------------------------------------------------------
@@ -106,14 +206,18 @@ def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[P
 def literature_table(runs: Sequence[RunDir]) -> pd.DataFrame:
     """Rank the runs among published numbers with as many labeled videos of the same data set.
 
-    Args:
-        runs: Evaluated runs; each counts on its first test split.
-
-    Returns:
-        Columns dataset, `LITERATURE_COLUMNS` and source, the best first for each number of labels;
-        blank if not reported. Empty if nothing was published for such runs.
+    Each run counts on its first test split. The best is first for each number of labels; a blank
+    was not reported. Empty if nothing was published for such runs.
     """
-    ours = pd.DataFrame([_literature_row(run) for run in runs])
+    rows = []
+    for run in runs:
+        settings, first = run.settings(), run_rows(run)[0]
+        row = {"dataset": settings.dataset, "labeled_videos": first["labels"]}
+        row |= {"method": first["group"], "backbone": settings.model}
+        row |= {"pretraining": pretraining_of(settings), "top1": first["top1"]}
+        row |= {"views": f"{settings.test_num_clips} x {settings.test_num_crops}"}
+        rows.append(row | {"epochs": str(settings.epochs), "source": "these runs"})
+    ours = pd.DataFrame(rows)
     published = pd.read_csv(LITERATURE, dtype={"labels": str})
     keys = ["dataset", "labeled_videos"]
     published = published.merge(ours[keys].drop_duplicates(), on=keys)
@@ -125,32 +229,15 @@ def literature_table(runs: Sequence[RunDir]) -> pd.DataFrame:
     return table.fillna("").reset_index(drop=True)
 
 
-def _literature_row(run: RunDir) -> dict[str, object]:
-    settings, first = run.settings(), run_rows(run)[0]
-    return {
-        "dataset": settings.dataset,
-        "labeled_videos": first["labels"],
-        "method": first["group"],
-        "backbone": settings.model,
-        "pretraining": pretraining_of(settings),
-        "top1": first["top1"],
-        "views": f"{settings.test_num_clips} x {settings.test_num_crops}",
-        "epochs": str(settings.epochs),
-        "source": "these runs",
-    }
-
-
 def pretraining_of(settings: TrainSettings) -> str:
     """Describe the pretraining of a run's network."""
     if settings.weights is not None:
         return "from a file"
     if settings.pretrained:
         return "published weights"
-    teachers = {
-        "ImageNet teacher": settings.distillation_weight > 0,
-        "soft targets": settings.soft_targets is not None,
-    }
-    return ", ".join(name for name, is_used in teachers.items() if is_used) or "none"
+    teachers = ["ImageNet teacher"] if settings.distillation_weight > 0 else []
+    teachers += ["soft targets"] if settings.soft_targets is not None else []
+    return ", ".join(teachers) or "none"
 
 
 # --- Files ----------------------------------------------------------------------------------------
@@ -167,8 +254,7 @@ def export_tables(
     rows = with_verdict(summary, comparisons, baselines)
     write_text(study_dir / "summary.csv", rows.to_csv(index=False))
     write_text(study_dir / "verdict.csv", comparisons.to_csv(index=False))
-    table = group_table(summary)
-    paper = paper_table(summary, study_dir.name)
+    table, paper = group_table(summary), paper_table(summary, study_dir.name)
     if len(paper):
         numbers = paper["paper"].map("{:.1f}".format).reindex(table.index, fill_value="")
         table["paper, top-1 (%)"] = numbers
@@ -179,18 +265,16 @@ def export_tables(
 def with_verdict(
     summary: pd.DataFrame, comparisons: pd.DataFrame, baselines: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Add the verdict of each row's group against its baseline to a summary.
+    """Add `VERDICT_COLUMNS` of each row's group against its baseline to a summary.
 
-    Returns:
-        The summary with the columns baseline, difference (of this run and the baseline's run of
-        its seed, in points) and the rest of `VERDICT_COLUMNS`; empty without a comparison.
+    `difference` is that of this run and the baseline's run of its seed, in points.
     """
     columns = ["group", "split", *VERDICT_COLUMNS]
     table = comparisons.rename(columns={"better": "group"})[columns]
     table = table[table["group"].map(baselines) == table["worse"]].rename(columns=VERDICT_COLUMNS)
     both = summary.merge(table, on=["group", "split"], how="left")
     counts = ["seeds_compared", "seeds_better"]
-    both[counts] = both[counts].astype("Int64")  # empty without a comparison
+    both[counts] = both[counts].astype("Int64")
     top1 = summary.groupby(["group", "seed", "split"])["top1"].mean()
     baseline_runs = zip(both["baseline"], both["seed"], both["split"], strict=True)
     both["difference"] = (both["top1"] - [top1.get(k, np.nan) for k in baseline_runs]).round(3)

@@ -3,6 +3,8 @@
 Two groups of runs are compared seed by seed: runs of one seed share their labeled videos and their
 first weights, so that much of the difference between seeds cancels. The mean difference has a 95 %
 interval of Student's t over the seeds, and `judge` turns the differences into one word.
+
+A summary is the table of `tables.summarize`: a row per run and split, top1 in percent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,9 +33,6 @@ class Pair(NamedTuple):
     split: str
 
 
-# --- Statistics -----------------------------------------------------------------------------------
-
-
 def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of the mean of paired differences; NaN for fewer than two."""
     values = np.asarray(differences, dtype=float)
@@ -60,12 +59,7 @@ def judge(differences: Sequence[float]) -> str:
 
 
 def paired_differences(summary: pd.DataFrame, pair: Pair) -> pd.Series:
-    """Return seed -> top-1 of `better` minus that of `worse`, in points, for the shared seeds.
-
-    Args:
-        summary: Columns group, seed, split, top1 (percent); one row per run and split.
-        pair: The question.
-    """
+    """Return seed -> top-1 of `better` minus that of `worse`, in points, for the shared seeds."""
     part = summary[summary["split"] == pair.split]
     top1 = part.groupby(["group", "seed"])["top1"].mean()
     groups = top1.index.get_level_values("group")
@@ -75,12 +69,7 @@ def paired_differences(summary: pd.DataFrame, pair: Pair) -> pd.Series:
 
 
 def compare_groups(summary: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame:
-    """Return one row per question, columns `COLUMNS`: differences in points, agreeing seeds.
-
-    Args:
-        summary: As for `paired_differences`.
-        pairs: The questions.
-    """
+    """Return one row per question, columns `COLUMNS`: differences in points, agreeing seeds."""
     rows = []
     for pair in pairs:
         values = paired_differences(summary, pair).to_numpy()
@@ -101,9 +90,6 @@ def overall(verdicts: Iterable[str]) -> str:
     return HOLDS if words == {HOLDS} else UNDECIDED
 
 
-# --- Questions ------------------------------------------------------------------------------------
-
-
 def of_study(path: Path, study: str) -> pd.DataFrame:
     """Return the rows of a study in `claims.csv` or `expected.csv`; none without the file."""
     if not path.is_file():
@@ -117,21 +103,16 @@ def plan_comparisons(
 ) -> tuple[list[Pair], dict[str, str]]:
     """Return the questions of a study, and group -> the baseline that it is compared with.
 
-    The questions are the claims of the study in `params/claims.csv`, else whether each group is
-    better than its baseline. Without a baseline as of `find_baselines`, the only group that claims
-    name as worse is the baseline of all.
-
-    Args:
-        summary: As from `study.summarize`.
-        study: Name of the study, as in `params/`.
-        baseline: Group to compare all others with, instead of claims and baselines.
-
-    Raises:
-        ValueError: If there is no such group.
+    The questions are the claims in `params/claims.csv` about the study and at least one of its
+    groups, else whether each group is better than its baseline. Without a baseline as of
+    `find_baselines`, the only group that claims name as worse is the baseline of all. A group
+    `baseline` replaces claims and baselines.
     """
-    baselines = find_baselines(summary, baseline)
-    claimed = [] if baseline else claimed_pairs(of_study(CLAIMS, study), summary)
-    worse = {pair.worse for pair in claimed} & set(summary["group"])
+    baselines, groups = find_baselines(summary, baseline), set(summary["group"])
+    rows = of_study(CLAIMS, study)[["better", "worse", "split"]].itertuples(index=False)
+    claims = [] if baseline else [Pair(*row) for row in rows]
+    claimed = [pair for pair in claims if groups & {pair.better, pair.worse}]
+    worse = {pair.worse for pair in claimed} & groups
     if not baselines and len(worse) == 1:
         baselines = find_baselines(summary, worse.pop())
     return claimed or baseline_pairs(summary, baselines), baselines
@@ -140,20 +121,13 @@ def plan_comparisons(
 def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
     """Return group -> its baseline: the supervised group of weak views, equal labels and network.
 
-    Groups without a baseline are left out.
-
-    Args:
-        summary: Columns group, objective, view, labels, model.
-        name: The baseline of all groups instead; empty to look for them.
-
-    Raises:
-        ValueError: If there is no such group.
+    Groups without a baseline are left out. The group `name`, if not empty, is the baseline of all.
     """
     groups = summary.drop_duplicates("group")
     names = groups["group"].tolist()
+    if name and name not in names:
+        raise ValueError(f"baseline: {name!r} is none of the groups {', '.join(names)}")
     if name:
-        if name not in names:
-            raise ValueError(f"baseline: {name!r} is none of the groups {', '.join(names)}")
         return {group: name for group in names if group != name}
     is_plain = (groups["objective"] == "supervised") & (groups["view"] == "weak")
     alike = ["labels", "model"]
@@ -164,28 +138,5 @@ def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
 
 def baseline_pairs(summary: pd.DataFrame, baselines: dict[str, str]) -> list[Pair]:
     """Return the questions "is each group better than its baseline?", on each split."""
-    splits = dict.fromkeys(summary["split"])
+    splits = summary["split"].unique()
     return [Pair(*both, name) for both in baselines.items() for name in splits]
-
-
-def claimed_pairs(claims: pd.DataFrame, summary: pd.DataFrame) -> list[Pair]:
-    """Return the claims of a study of which at least one group is there.
-
-    Args:
-        claims: Columns better, worse, split; the rows of the study.
-        summary: Column group.
-    """
-    pairs = [Pair(*row) for row in claims[["better", "worse", "split"]].itertuples(index=False)]
-    groups = set(summary["group"])
-    return [pair for pair in pairs if groups & {pair.better, pair.worse}]
-
-
-def outside_range(summary: pd.DataFrame, expected: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the runs whose top-1 is outside the expected range, and the number of ranges.
-
-    Args:
-        summary: Columns run, group, split, top1 (percent).
-        expected: Columns group, split, low, high (percent, both included).
-    """
-    both = summary.merge(expected, on=["group", "split"])
-    return both[~both["top1"].between(both["low"], both["high"])], len(both)

@@ -326,7 +326,7 @@ def test_a_table_that_does_not_fit_is_refused(run, column, value, message):
         (run.folder / TABLE).write_text(text)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "17", "yes", "-x", ".x", "a,b"])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "17", "-x", ".x", "a,b"])
 def test_a_list_name_that_is_not_plain_is_refused(run, name):
     labels = decide(run, PseudoLabels(run).table["label"][0])
     with pytest.raises(ValueError, match="split name .*must be a word"):

@@ -33,7 +33,7 @@ from lib.params import make_settings, read_yaml
 from lib.prepare.download import extract
 from lib.prepare.import_reference import import_detections
 from lib.prepare.parallel import map_in_workers
-from lib.report.study import machine_of
+from lib.report.tables import machine_of
 from lib.runs.run_dir import RunDir, read_result, read_status
 
 COUNT = 400 if os.environ.get("FAULTS") == "full" else 20

@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 
+from lib.data.video_reader import UnreadableVideoError
 from lib.jupyter.upload import MAX_MB, UploadView, safe_name, show_upload
 from lib.predict import main
 from lib.runs.run_dir import RunDir
@@ -85,6 +86,43 @@ def test_an_upload_is_predicted_and_shown(run, video):
 def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
     show_upload(run)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_tables_have_what_was_done_before_an_interrupt_or_a_failure(
+    run, video, tmp_path, monkeypatch, capsys
+):
+    import lib.predict
+
+    predict, calls = lib.predict.report_video, []
+
+    def fail_in_turn(model, opened, stem, *options):
+        calls.append(opened.record.path)
+        if len(calls) == 1:
+            raise UnreadableVideoError(f"{opened.record.path}: has changed")
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(model, opened, stem, *options)
+
+    monkeypatch.setattr(lib.predict, "report_video", fail_in_turn)
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").write_bytes(video.read_bytes())
+    out = tmp_path / "out"
+    assert main([str(run.folder), str(tmp_path), "--out", str(out)]) == 130
+    printed = capsys.readouterr().err
+    assert f"left out: {calls[0]}: has changed" in printed and "interrupted" in printed
+    for name in ("videos.csv", "clips.csv"):
+        assert set(pd.read_csv(out / name)["video"]) == {str(calls[1])}
+
+
+@pytest.mark.slow
+def test_names_of_figures_are_shortened(run, video, tmp_path):
+    path = tmp_path / f"{'歩' * 80}.mp4"  # 244 bytes
+    path.write_bytes(video.read_bytes())
+    assert main([str(run.folder), str(path), "--out", str(tmp_path / "out")]) == 0
+    assert len(pd.read_csv(tmp_path / "out" / "videos.csv")) == 1
+    figures = sorted((tmp_path / "out").glob("001_歩*.png"))
+    assert len(figures) == 2 and all(len(f.name.encode()) <= 220 for f in figures)
 
 
 @pytest.mark.slow

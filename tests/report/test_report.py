@@ -25,7 +25,6 @@ from lib.report.page import (
     shown_cells,
     verdict_html,
 )
-from lib.report.study import invariance_tables, load_confusions, read_runs, summarize
 from lib.report.tables import (
     PAPER_NUMBERS,
     as_latex,
@@ -34,7 +33,11 @@ from lib.report.tables import (
     export_tables,
     group_table,
     groups_to_compare,
+    invariance_tables,
+    load_confusions,
     paper_table,
+    read_runs,
+    summarize,
     with_verdict,
 )
 from lib.report.verdict import (
@@ -191,11 +194,13 @@ def test_a_reader_names_the_baseline(runs):
 def test_a_study_claims(runs, tmp_path, monkeypatch):
     path = tmp_path / "claims.csv"
     path.write_text(
-        "study,better,worse,split\nmine,semi,base,val\nmine,x,y,val\nother,base,semi,val\n"
+        "study,better,worse,split\nmine,semi,base,val\nmine,x,y,val\nmine,semi,gone,val\n"
+        "other,base,semi,val\n"
     )
     monkeypatch.setattr("lib.report.verdict.CLAIMS", path)
     summary = summarize(runs)
-    assert plan_comparisons(summary, "mine")[0] == [Pair("semi", "base", "val")]
+    failed = Pair("semi", "gone", "val")  # the run of `gone` failed
+    assert plan_comparisons(summary, "mine")[0] == [Pair("semi", "base", "val"), failed]
     summary["objective"] = "fixmatch"  # as in an ablation: what is claimed worse is the baseline
     asked, baselines = plan_comparisons(summary, "other")
     assert asked == [Pair("base", "semi", "val")] and baselines == {"base": "semi"}
@@ -371,7 +376,7 @@ def test_a_damaged_run_costs_only_itself(runs, file, content, message):
 def test_a_study_without_a_sound_run_says_why(runs):
     for run in runs:
         run.metrics_path.write_text("?")
-    with pytest.raises(ValueError, match=r"no evaluated run; (.*\n)+  semi: .*metrics\.json: dam"):
+    with pytest.raises(ValueError, match=r"no tested run; (.*\n)+  semi: .*metrics\.json: dam"):
         read_runs(runs[0].folder.parent)
 
 

@@ -8,12 +8,10 @@ from lib.report.verdict import (
     COLUMNS,
     Pair,
     baseline_pairs,
-    claimed_pairs,
     compare_groups,
     find_baselines,
     interval,
     judge,
-    outside_range,
     overall,
     paired_differences,
 )
@@ -122,21 +120,3 @@ def test_a_named_baseline_is_that_of_all(groups):
     assert set(found.values()) == {"semi_20"} and len(found) == len(GROUPS) - 1
     with pytest.raises(ValueError, match="baseline: 'semi' is none of the groups semi_5, "):
         find_baselines(groups, "semi")
-
-
-def test_claims_about_absent_groups_are_left_out(groups):
-    claims = pd.DataFrame(
-        [("semi_5", "supervised_5", "val"), ("semi_5", "gone", "val"), ("x", "y", "val")],
-        columns=["better", "worse", "split"],
-    )
-    assert claimed_pairs(claims, groups) == [
-        Pair("semi_5", "supervised_5", "val"),
-        Pair("semi_5", "gone", "val"),  # its run failed: it is asked, and not decided
-    ]
-
-
-def test_runs_outside_of_a_range():
-    summary = make_summary({"semi": {0: 60, 1: 70}, "base": {0: 50}})
-    expected = pd.DataFrame({"group": ["semi"], "split": ["val"], "low": [60], "high": [69.9]})
-    outside, known = outside_range(summary, expected)
-    assert outside["run"].tolist() == ["semi_seed1"] and known == 2

@@ -16,7 +16,7 @@ from test_training import assert_same_weights, log_of
 from lib.config import PROJECT_ROOT, project_path
 from lib.evaluate.run_results import read_log
 from lib.fileio import write_text
-from lib.report.study import machine_of
+from lib.report.tables import machine_of
 from lib.runs import progress
 from lib.runs.checkpoint import read_checkpoint
 from lib.runs.distributed import DistContext
