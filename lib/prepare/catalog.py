@@ -1,10 +1,9 @@
 """Catalog of data sets: addresses, checksums, expected contents and published splits.
 
 Class names come from the folders of the videos or from the published splits; labels are their
-alphabetical positions. The splits are listed in `published_lists.csv`. Nothing here opens a
-connection.
+alphabetical positions. The splits are listed in `published_lists.csv`.
 
-The addresses themselves could not be opened where this was written. Checksums of splits are those
+The addresses were not opened. Checksums of splits are those
 of the files at the pinned commits; Kinetics addresses are from the README of
 cvdfoundation/kinetics-dataset; those of UCF-101 and HMDB-51 and their checksums are from
 torchvision's data sets (HMDB-51's videos: from other public code that downloads them). Read a
@@ -14,19 +13,13 @@ license at its source before you rely on it.
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib.data.dataset import prepared_folder
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A published file.
-
-    Attributes:
-        url: Its address.
-        checksum: SHA-256 in hexadecimal, or `md5:` and the MD5; None if none is published.
-        size_gb: Approximate size, GB.
-    """
+class RemoteFile(NamedTuple):
+    """A published file; its checksum is a SHA-256 in hexadecimal, or `md5:` and the MD5."""
 
     url: str
     checksum: str | None = None
@@ -38,48 +31,33 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[1]
 
 
-@dataclass(frozen=True)
-class PublishedSplit:
-    """A published split: its name here, its file, and its number of videos if that is fixed."""
+class PublishedSplit(NamedTuple):
+    """A published split, in a format of `read_split_file`."""
 
     name: str
     file: RemoteFile
-    num_videos: int | None
+    num_videos: int | None  # if fixed
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A data set of the catalog.
-
-    Attributes:
-        title: Its name in print.
-        license: License as its authors state it.
-        homepage: Address where the videos can be obtained; empty if none is needed.
-        num_classes: Number of classes; None if not fixed.
-        num_videos: Number of videos; None if not fixed.
-        archives: Archives of the videos that may be downloaded without registration.
-        videos_gb: Approximate disk space of the extracted archives, GB.
-        official_splits: Archive of the official splits.
-        splits: Published splits, in formats of `read_split_file`.
-        categories: File of class names in label order, if the videos have no class folders.
-    """
+    """A data set of the catalog; None or empty if not fixed or not needed."""
 
     title: str
-    license: str
-    homepage: str = ""
+    license: str  # as its authors state it
+    homepage: str = ""  # where the videos can be obtained
     num_classes: int | None = None
     num_videos: int | None = None
-    archives: tuple[RemoteFile, ...] = ()
-    videos_gb: float = 0.0
+    archives: tuple[RemoteFile, ...] = ()  # of videos; no registration is needed
+    videos_gb: float = 0.0  # disk space of the extracted archives
     official_splits: RemoteFile | None = None
     splits: tuple[PublishedSplit, ...] = ()
-    categories: RemoteFile | None = None
+    categories: RemoteFile | None = None  # class names in label order, one a line
 
 
-def _published_splits(name: str) -> tuple[PublishedSplit, ...]:
-    """Return the published splits of a data set: its rows of `published_lists.csv`."""
-    with open(Path(__file__).with_name("published_lists.csv"), encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] == name]
+def _published_splits(dataset: str) -> tuple[PublishedSplit, ...]:
+    path = Path(__file__).with_name("published_lists.csv")
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return tuple(
         PublishedSplit(
             row["name"],
@@ -87,6 +65,7 @@ def _published_splits(name: str) -> tuple[PublishedSplit, ...]:
             int(row["num_videos"]) if row["num_videos"] else None,
         )
         for row in rows
+        if row["dataset"] == dataset
     )
 
 

@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import stat
 import zipfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -18,16 +17,10 @@ from lib.fileio import write_atomic
 
 CHUNK = 1 << 16  # bytes
 TIMEOUT_S = 60  # without a byte
-SUFFIXES = (".zip", ".rar")
-Member = zipfile.ZipInfo | rarfile.RarInfo
 
 
 class UnavailableError(ValueError):
     """A file that is not there and cannot be downloaded."""
-
-
-class ArchiveError(ValueError):
-    """An archive that must not or cannot be extracted."""
 
 
 def sha256_of(path: Path) -> str:
@@ -46,26 +39,18 @@ def matches(path: Path, checksum: str | None) -> bool:
 
 
 def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
-    """Return a file; download it first if it is not there.
+    """Return `path`; download the file first if it is not there and if that is allowed.
 
     A partial download is kept in `<path>.part`, and a repeated call continues it.
 
-    Args:
-        url: Its address.
-        path: Its place.
-        checksum: As in `matches`.
-        allowed: Whether the network may be used.
-
     Raises:
         UnavailableError: If it is not there, and may not or cannot be downloaded.
-        ValueError: If it has another checksum.
+        ValueError: If it has another checksum (as in `matches`).
     """
-    path = Path(path)
     if path.is_file():
         if not matches(path, checksum):
             raise ValueError(
-                f"{path}: its checksum is not {checksum}: it is damaged or another file; delete "
-                f"it and get it again from {url}"
+                f"{path}: its checksum is not {checksum}; delete it and get it again from {url}"
             )
         return path
     if not allowed:
@@ -78,14 +63,13 @@ def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
         _fetch(url, part)
     except requests.RequestException as error:
         raise UnavailableError(
-            f"{url}: cannot be downloaded ({error}); run again to continue, or get the file "
-            f"with a browser and put it at {path}"
+            f"{url}: cannot be downloaded ({error}); run again to continue, or put it at {path}"
         ) from error
     if not matches(part, checksum):
         part.unlink()
         raise ValueError(
-            f"{url}: its checksum is not {checksum}: the file was changed there or damaged on the "
-            f"way, and was deleted; run again, or put the right file at {path}"
+            f"{url}: its checksum is not {checksum}, so it was deleted; run again, or put the "
+            f"right file at {path}"
         )
     return part.replace(path)
 
@@ -100,10 +84,11 @@ def _fetch(url: str, part: Path) -> None:
         response.raise_for_status()
         done = done if response.status_code == 206 else 0
         total = done + int(response.headers.get("Content-Length", 0))
-        title = part.name.removesuffix(".part")
         with (
             open(part, "ab" if done else "wb") as file,
-            tqdm(total=total or None, initial=done, desc=title, unit="B", unit_scale=True) as bar,
+            tqdm(
+                total=total or None, initial=done, desc=part.stem, unit="B", unit_scale=True
+            ) as bar,
         ):
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
@@ -113,40 +98,34 @@ def _fetch(url: str, part: Path) -> None:
 
 
 def extract(archive: Path, folder: Path) -> list[Path]:
-    """Extract an archive; files that are there with their full size are kept.
+    """Extract a zip or rar archive; return the files in its order.
 
-    Args:
-        archive: A zip or rar file.
-        folder: Folder of the files.
-
-    Returns:
-        The files, in the order of the archive.
+    Files that are there with their full size are kept.
 
     Raises:
-        ValueError: If the archive is damaged, names a path outside of the folder, holds links,
-            does not fit on the disk, or needs a program that is missing; all names are checked
-            before anything is written.
+        ValueError: If the archive is damaged, does not fit on the disk, or needs a program that is
+            missing; before anything is written, if it holds links or names outside of the folder.
     """
     try:
         with _open(archive) as opened:
-            pairs = _targets(opened.infolist(), folder, archive)
-            todo = [pair for pair in pairs if not _is_extracted(*pair)]
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            paths = [_target(folder, member) for member in members]
+            pairs = zip(members, paths, strict=True)
+            todo = [(member, path) for member, path in pairs if not _is_extracted(member, path)]
             check_room(folder, sum(member.file_size for member, _ in todo), str(archive))
             for member, path in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
                 with opened.open(member) as source:
                     write_atomic(path, partial(_copy, source, size=member.file_size))
     except rarfile.RarCannotExec as error:
         raise ValueError(
-            f"{archive}: no program that extracts rar archives was found; install unrar, unar, 7z "
-            "or bsdtar, or extract the archive yourself and set videos_dir to the folder"
+            f"{archive}: no program for rar archives; install unrar, unar, 7z or bsdtar, or "
+            "extract it yourself and set videos_dir"
         ) from error
-    except ArchiveError:
-        raise
     except Exception as error:  # damaged archives fail in many ways
-        raise ArchiveError(
+        raise ValueError(
             f"{archive}: cannot be extracted ({error}); if damaged, delete it and get it again"
         ) from error
-    return [path for _, path in pairs]
+    return paths
 
 
 def extract_nested(archive: Path, folder: Path) -> None:
@@ -156,8 +135,7 @@ def extract_nested(archive: Path, folder: Path) -> None:
         return
     inner_folder = folder / ".inner"
     for inner in extract(archive, inner_folder):
-        if inner.suffix.lower() in SUFFIXES:
-            extract(inner, folder)
+        extract(inner, folder)
     shutil.rmtree(inner_folder)
     done.touch()
 
@@ -167,29 +145,22 @@ def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
         return zipfile.ZipFile(path)
     if path.is_file() and rarfile.is_rarfile(path):
         return rarfile.RarFile(path)
-    raise ArchiveError(
-        f"{path}: not a zip or rar archive; it may be an error page under this name: delete it and "
-        "get it again"
-    )
+    raise ValueError("not a zip or rar archive, perhaps an error page")
 
 
-def _targets(members: Sequence[Member], folder: Path, archive: Path) -> list[tuple[Member, Path]]:
-    return [(m, _target(folder, m, archive)) for m in members if not m.is_dir()]
-
-
-def _target(folder: Path, member: Member, archive: Path) -> Path:
-    """Return the path of a member; ArchiveError if it is a link or outside of `folder`."""
+def _target(folder: Path, member: zipfile.ZipInfo | rarfile.RarInfo) -> Path:
+    """Return the path of a member; ValueError if it is a link or outside of `folder`."""
     name = member.filename.replace("\\", "/")
     parts = PurePosixPath(name).parts
     is_zip_link = isinstance(member, zipfile.ZipInfo) and stat.S_ISLNK(member.external_attr >> 16)
     if is_zip_link or (isinstance(member, rarfile.RarInfo) and not member.is_file()):
-        raise ArchiveError(f"{archive}: {name!r} is a link or a device; nothing was extracted")
+        raise ValueError(f"{name!r} is a link or a device")
     if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise ArchiveError(f"{archive}: {name!r} is outside of the folder; nothing was extracted")
+        raise ValueError(f"{name!r} is outside of the folder")
     return folder.joinpath(*parts)
 
 
-def _is_extracted(member: Member, path: Path) -> bool:
+def _is_extracted(member: zipfile.ZipInfo | rarfile.RarInfo, path: Path) -> bool:
     return path.is_file() and path.stat().st_size == member.file_size
 
 

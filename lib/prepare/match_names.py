@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, write_changed, write_split
 from lib.prepare.split_formats import SplitEntry
-
-YOUTUBE_ID = 11  # characters
 
 
 def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
@@ -20,12 +17,12 @@ def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
         Index: names of the splits. Columns: videos; classes (with a video in the split); fewest
         and most (videos of a class, over all classes); of_train (share of `train` in the split).
     """
-    train = set(dataset.read_split("train").tolist()) if "train" in dataset.split_names() else set()
+    names = dataset.split_names()
+    train = dataset.read_split("train") if "train" in names else np.zeros(0)
     rows = {}
-    for name in dataset.split_names():
-        videos = dataset.read_split(name)
-        counts = class_counts(dataset, name)
-        share = len(train.intersection(videos.tolist())) / len(train) if train else float("nan")
+    for name in names:
+        videos, counts = dataset.read_split(name), class_counts(dataset, name)
+        share = np.isin(train, videos).mean() if len(train) else float("nan")
         rows[name] = (len(videos), int((counts > 0).sum()), counts.min(), counts.max(), share)
     columns = ["videos", "classes", "fewest", "most", "of_train"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -42,52 +39,21 @@ def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
 
 
 def compare_splits(dataset: VideoDataset, first: str, second: str) -> pd.DataFrame:
-    """Compare two splits class by class.
-
-    Returns:
-        One row per class, in label order; columns: first, second (videos of the class in each),
-        both (videos in both), missing (splits without the class: "", "first", "second" or "both").
-    """
+    """Return the videos of each class in two splits: columns first, second, both."""
     shared = np.intersect1d(dataset.read_split(first), dataset.read_split(second))
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "first": class_counts(dataset, first),
             "second": class_counts(dataset, second),
             "both": _count(dataset, dataset.index["label"].to_numpy()[shared]),
         }
     )
-    lacks = (table[["first", "second"]] == 0).to_numpy()
-    names = {(False, False): "", (True, False): "first", (False, True): "second"}
-    table["missing"] = [names.get(tuple(pair), "both") for pair in lacks.tolist()]
-    return table
-
-
-@dataclass(frozen=True)
-class SplitImport:
-    """Result of importing a split.
-
-    Attributes:
-        name: Name of the split.
-        rows: Index rows of its videos.
-        problems: Columns name, problem, in_list, here; one row for each video that is missing or
-            of an unknown class, or whose frames or label differ.
-    """
-
-    name: str
-    rows: np.ndarray
-    problems: pd.DataFrame
-
-    def summary(self) -> str:
-        """Return one line with the number of videos and of each problem."""
-        counts = self.problems["problem"].value_counts(sort=False)
-        parts = [f"{count} {problem}" for problem, count in counts.items()]
-        return ", ".join([f"{self.name}: {len(self.rows)} videos", *parts])
 
 
 def import_split(
     dataset: VideoDataset, split_name: str, entries: Sequence[SplitEntry], source: str
-) -> SplitImport:
-    """Write a published split as a split of this data set.
+) -> pd.DataFrame:
+    """Write a published split as a split of this data set, and print a summary.
 
     Videos that are not in the index are left out, and labels are those of the index; both are
     reported in `splits/<split_name>.problems.csv`.
@@ -98,20 +64,24 @@ def import_split(
         entries: The published split.
         source: Its file, for messages.
 
+    Returns:
+        Columns name, problem, in_list, here; one row for each video that is missing or of an
+        unknown class, or whose frames or label differ.
+
     Raises:
         ValueError: If a video is listed twice, or none is in the index.
     """
     matches = find_entries(dataset, [entry.name for entry in entries])
     rows = matches[matches >= 0]
+    names = dataset.index["name"]
     if len(rows) == 0:
         raise ValueError(
             f"{source}: none of its {len(entries)} videos is in {dataset.folder / 'index.csv'}, "
-            f"the first of the split is {entries[0].name!r}, the first of the index "
-            f"{dataset.index['name'].iloc[0]!r}; is it a split of another data set?"
+            f"{[entry.name for entry in entries[:1]]} there, {names.iloc[0]!r} here; is it a split "
+            "of another data set?"
         )
-    if len(np.unique(rows)) < len(rows):
-        row = rows[pd.Index(rows).duplicated()][0]
-        raise ValueError(f"{source}: lists {dataset.index['name'].iloc[row]!r} more than once")
+    if len(duplicates := rows[pd.Index(rows).duplicated()]):
+        raise ValueError(f"{source}: lists {names.iloc[duplicates[0]]!r} more than once")
     columns = ["name", "problem", "in_list", "here"]
     problems = pd.DataFrame(_problems(dataset, entries, matches), columns=columns)
     write_split(dataset, split_name, rows)
@@ -120,7 +90,10 @@ def import_split(
         write_changed(report, problems.to_csv(index=False))
     else:
         report.unlink(missing_ok=True)
-    return SplitImport(split_name, rows, problems)
+    counts = problems["problem"].value_counts(sort=False)
+    parts = [f"{count} {problem}" for problem, count in counts.items()]
+    print(", ".join([f"{split_name}: {len(rows)} videos", *parts]))
+    return problems
 
 
 def _problems(
@@ -172,13 +145,10 @@ def match_names(
     """
     positions = np.full(len(names), -1, dtype=np.int64)
     for name_key, candidate_key in keys:
-        unmatched = np.flatnonzero(positions < 0)
-        if not len(unmatched):
-            break
         table = pd.Series(np.arange(len(candidates)), index=[candidate_key(c) for c in candidates])
         table = table[~table.index.duplicated(keep=False)]
-        name_keys = [name_key(names[position]) for position in unmatched]
-        positions[unmatched] = table.reindex(name_keys, fill_value=-1).to_numpy()
+        matches = table.reindex([name_key(name) for name in names], fill_value=-1).to_numpy()
+        positions = np.where(positions < 0, matches, positions)
     return positions
 
 
@@ -199,8 +169,8 @@ def stem_of(name: str) -> str:
 
 
 def youtube_id(name: str) -> str:
-    """Return the YouTube id at the beginning of a name in Kinetics."""
-    return stem_of(name)[:YOUTUBE_ID]
+    """Return the YouTube id, 11 characters, at the beginning of a name in Kinetics."""
+    return stem_of(name)[:11]
 
 
 def has_youtube_ids(dataset_name: str) -> bool:

@@ -16,23 +16,13 @@ PREPARED_BY_BATCH = ("synthetic", "folder")  # data sets that need no download
 
 @dataclass
 class DataRequirement:
-    """Parts of one data set that runs need.
-
-    Attributes:
-        dataset: Name in the catalog.
-        videos_dir: Folder of the original videos.
-        prepared_dir: Folder of the prepared data sets.
-        folder: Prepared folder; None if `videos_dir` is missing.
-        splits: Names of the splits, or paths ending in `.txt`.
-        person_boxes: Whether person boxes are needed.
-        teacher_scores: Whether ImageNet scores are needed.
-    """
+    """Parts of one data set that runs need."""
 
     dataset: str
     videos_dir: str | None
     prepared_dir: str
-    folder: Path | None
-    splits: set[str] = field(default_factory=set)
+    folder: Path | None  # the prepared folder; None if `videos_dir` is missing
+    splits: set[str] = field(default_factory=set)  # names, or paths ending in `.txt`
     person_boxes: bool = False
     teacher_scores: bool = False
 
@@ -52,7 +42,7 @@ class DataRequirement:
         return {name: getattr(self, name) for name in names} | self._parts_to_compute()
 
     def missing(self) -> list[str]:
-        """Return the missing parts that a batch cannot prepare, by the steps of preparing them."""
+        """Return the missing parts that a batch cannot prepare."""
         if self.folder is None:
             return ["videos_dir is not set"]
         if not self.is_prepared and self.dataset not in PREPARED_BY_BATCH:
@@ -66,18 +56,14 @@ class DataRequirement:
         if self.folder is None:
             return "--set videos_dir=/path/to/videos"
         options = self.parameters()
-        if self._lacks_videos():
+        has_videos = self.is_prepared or self.videos_dir or self.dataset == "synthetic"
+        if not has_videos and not CATALOG[self.dataset].archives:
             options["videos_dir"] = "/path/to/videos"
         if self.is_prepared and any(map(self._is_absent, self.splits)):
             options["split_files"] = "[/path/to/split.txt]"
-        if self._parts_to_compute() or self.dataset not in PREPARED_BY_BATCH:
-            options["download"] = "true"
+        options["download"] = "true"
         texts = [f"--{name} {shlex.quote(text)}" for name, text in options.items() if text]
         return " ".join(["python -m lib.prepare", *texts])
-
-    def _lacks_videos(self) -> bool:
-        has_source = self.videos_dir is not None or self.dataset == "synthetic"
-        return not (self.is_prepared or has_source or CATALOG[self.dataset].archives)
 
     def _parts_to_compute(self) -> dict[str, str]:
         """Return the settings that compute needed parts which are not there."""
@@ -113,8 +99,7 @@ def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
     for s in runs:
         labeled = requirement(s.dataset, s.videos_dir, s.prepared_dir)
         labeled.splits |= {s.labeled_split, s.val_split, *s.test_splits}
-        uses_masks = s.scene_needs_person_mask
-        labeled.person_boxes |= uses_masks and s.labeled_scene_p > 0
+        labeled.person_boxes |= s.scene_needs_person_mask and s.labeled_scene_p > 0
         if s.reads_unlabeled:
             unlabeled = labeled
             if s.unlabeled_dataset is not None:
@@ -122,7 +107,7 @@ def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
                 unlabeled = requirement(*place, s.prepared_dir)
             unlabeled.splits.add(s.unlabeled_split)
             is_mixed = s.is_semi_supervised and s.unlabeled_scene_p > 0
-            unlabeled.person_boxes |= uses_masks and is_mixed
+            unlabeled.person_boxes |= s.scene_needs_person_mask and is_mixed
             unlabeled.teacher_scores |= s.distillation_weight > 0
     return list(requirements.values())
 

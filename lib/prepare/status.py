@@ -1,6 +1,5 @@
 """Status of a data set: a table of the steps that prepare it."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,36 +12,20 @@ THERE, TO_DO, MISSING = "there", "to do", "missing"
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a prepared data set.
-
-    Attributes:
-        part: Its name.
-        state: "there", "to do" or "missing".
-        details: Text for the user.
-        run: Creates or updates the part, given the data set (None before its videos are opened);
-            None if there is nothing to do, or another step does it.
-        size: Estimated disk space, bytes.
-        blocks: Whether preparing cannot start, for the reason in `details`.
-    """
+    """A part of a prepared data set."""
 
     part: str
-    state: str
-    details: str
+    state: str  # "there", "to do" or "missing"
+    details: str  # for the user
+    # Creates or updates the part, given the data set (None before its videos are opened); None if
+    # there is nothing to do, or another step does it.
     run: Callable[[VideoDataset | None], object] | None = None
-    size: float = 0.0
-    blocks: bool = False
+    size: float = 0.0  # estimated disk space, bytes
+    blocks: bool = False  # preparing cannot start, for the reason in `details`
 
 
 def status_table(steps: Sequence[Step], free: int) -> pd.DataFrame:
-    """Return a table of steps; its last row sums up.
-
-    Args:
-        steps: The steps.
-        free: Free disk space, bytes.
-
-    Returns:
-        Columns part, state ("there", "to do" or "missing") and details.
-    """
+    """Return the columns part, state and details of steps and their sum; `free` is in bytes."""
     missing = dict.fromkeys(step.part for step in steps if step.state == MISSING)
     todo = [step for step in steps if step.state == TO_DO]
     size = sum(step.size for step in todo)
@@ -58,9 +41,5 @@ def status_table(steps: Sequence[Step], free: int) -> pd.DataFrame:
 
 
 def status_text(table: pd.DataFrame) -> str:
-    """Return a status table as text for a terminal."""
-    wrapper = textwrap.TextWrapper(
-        100, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False
-    )
-    rows = table.itertuples(index=False)
-    return "\n".join(wrapper.fill("{:<24} {:<8} {}".format(*row)) for row in rows)
+    """Return a status table as text, one line per step."""
+    return "\n".join("{:<24} {:<8} {}".format(*row) for row in table.itertuples(index=False))

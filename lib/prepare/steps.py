@@ -1,7 +1,6 @@
 """Steps of preparing a data set: `prepare` runs them, and the status prints them."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from lib.data.dataset import (
     check_room,
     draw_labeled_rows,
     draw_rows,
-    existing,
     free_bytes,
     gigabytes,
     is_prepared,
@@ -67,41 +65,27 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
         ValueError: Before any work, if videos or files are missing, the videos are not laid out as
             expected, or the folder cannot be written or is too small; later, if a file is damaged.
     """
-    folder = _folder(settings)
-    steps = list(list_steps(settings))
-    _check(steps, folder)
+    folder, steps = _folder(settings), list(list_steps(settings))
+    if errors := [f"{step.part}: {step.details}" for step in steps if step.blocks]:
+        raise ValueError("\n".join(errors))
+    # The folder is created on demand; `store_frames` checks the room for its own frames.
+    todo = {step.part: step.size for step in steps if step.state == TO_DO}
+    if todo.keys() - {"folder"}:
+        check_writable(folder, "prepared_dir", "set prepared_dir to a folder that you may write to")
+        check_room(folder, sum(todo.values()) - todo.get("frames", 0), "prepared_dir")
     for step in steps:
         if step.run is not None:
             step.run(read_dataset(folder) if is_prepared(folder) else None)
     return read_dataset(folder)
 
 
-def _check(steps: Sequence[Step], folder: Path) -> None:
-    """Raise ValueError if steps cannot start, the folder cannot be written, or the disk is full."""
-    if errors := [f"{step.part}: {step.details}" for step in steps if step.blocks]:
-        raise ValueError("\n".join(errors))
-    todo = [step for step in steps if step.state == TO_DO and step.part != "folder"]
-    if todo:
-        check_writable(folder, "prepared_dir", "set prepared_dir to a folder that you may write to")
-    # `store_frames` checks the room for the frames that are not written yet.
-    check_room(folder, sum(step.size for step in todo if step.part != "frames"), "prepared_dir")
-
-
 def status_of(settings: PrepareSettings) -> pd.DataFrame:
-    """Return the status of a data set as `status_table`; nothing is opened or written.
-
-    Raises:
-        ValueError: If the settings name no data set, or its videos are not laid out as expected.
-    """
+    """Return `status_table` of a data set; errors as in `list_steps`, nothing is written."""
     return status_table(list(list_steps(settings)), free_bytes(_folder(settings)))
 
 
 def open_dataset(name: str, videos_dir: str | None, prepared_dir: str) -> VideoDataset:
-    """Open a data set; prepare it first, without any download, if it is not prepared.
-
-    Raises:
-        ValueError: If it cannot be prepared.
-    """
+    """Open a data set; prepare it first, without any download, if it is not prepared."""
     folder = dataset_folder(name, videos_dir, prepared_dir)
     if is_prepared(folder):
         return read_dataset(folder)
@@ -131,41 +115,35 @@ def list_steps(settings: PrepareSettings) -> Iterator[Step]:
         number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
         details = f"{entry.title}: {entry.num_classes} classes{number}; license: {entry.license}"
         yield Step("data set", THERE, details)
-    is_effective = os.access in os.supports_effective_ids
-    if os.access(existing(folder), os.W_OK, effective_ids=is_effective):
-        yield Step("folder", THERE if folder.is_dir() else TO_DO, str(folder))
-    else:
-        yield Step("folder", MISSING, f"{folder}: cannot be written; see prepared_dir")
+    yield Step("folder", THERE if folder.is_dir() else TO_DO, str(folder))
     if settings.person_boxes == "yolox":  # weights come first: downloads may fail
-        make_step = partial(_weights_step, settings, "detector", detector_file)
-        yield _or_missing("detector", make_step)
+        yield _or_missing("detector", _weights_step, settings, detector_file)
     if settings.teacher_scores == "compute":
-        make_step = partial(_weights_step, settings, "classifier", teacher_file)
-        yield _or_missing("classifier", make_step)
+        yield _or_missing("classifier", _weights_step, settings, teacher_file)
     dataset = read_dataset(folder) if is_prepared(folder) else None
     if dataset is not None:
         yield from _prepared_videos(settings, dataset)
         sizes = dataset.index[["frames", "width", "height"]].to_numpy()
     else:
-        video_steps, count = _VIDEOS.get(settings.dataset, public_steps)(settings, folder)
-        yield from video_steps
+        list_videos = {"synthetic": _synthetic, "folder": _own_folder}
+        steps, count = list_videos.get(settings.dataset, public_steps)(settings, folder)
+        yield from steps
         sizes = np.tile(UNOPENED, (count, 1))
     if settings.storage == "frames":
         yield _jpeg_step(settings, dataset, sizes)
     yield from _split_steps(settings, folder)
-    frames = sizes[:, 0]
-    yield _or_missing("person boxes", partial(_boxes_step, settings, folder, frames))
-    yield _or_missing("ImageNet scores", partial(_scores_step, settings, folder, frames))
+    yield _or_missing("person boxes", _boxes_step, settings, folder, sizes[:, 0])
+    yield _or_missing("ImageNet scores", _scores_step, settings, folder, sizes[:, 0])
 
 
 def _folder(settings: PrepareSettings) -> Path:
     return dataset_folder(settings.dataset, settings.videos_dir, settings.prepared_dir)
 
 
-def _or_missing(part: str, make_step: Callable[[], Step]) -> Step:
-    """Return a step; if it raises ValueError, one that is missing and blocks."""
+def _or_missing(part: str, make_step: Callable[..., Step], *arguments: object) -> Step:
+    """Return `make_step(part, *arguments)`; if that raises ValueError, a step that blocks."""
     try:
-        return make_step()
+        return make_step(part, *arguments)
     except ValueError as error:
         return Step(part, MISSING, str(error), blocks=True)
 
@@ -192,67 +170,58 @@ def _synthetic(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int
 def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
     root = project_path(settings.videos_dir)
     videos = find_videos(root)
+    groups = settings.groups_file and _required_file(settings, "groups_file")
 
-    def make_step() -> Step:
-        groups = settings.groups_file and _required_file(settings, "groups_file")
-        drawn = (settings.val_fraction, settings.seed)
-        index = partial(index_folder, root, folder, *drawn, settings.num_processes, groups)
-        details = f"{len(videos):,} in {videos['class'].nunique()} classes to open"
-        return Step("videos", TO_DO, details, lambda _: index())
+    def run(_: None) -> None:
+        share, seed = settings.val_fraction, settings.seed
+        index_folder(root, folder, share, seed, settings.num_processes, groups)
 
-    return [_or_missing("videos", make_step)], len(videos)
+    details = f"{len(videos):,} in {videos['class'].nunique()} classes to open"
+    return [Step("videos", TO_DO, details, run)], len(videos)
 
 
-_VIDEOS = {"synthetic": _synthetic, "folder": _own_folder}  # public data sets: `public_steps`
+def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) -> Step:
+    root = settings.videos_dir and project_path(settings.videos_dir).resolve()
+    source = read_description(dataset.folder)["source"].get("root", root)
+    if root and root != Path(source).resolve():
+        raise ValueError(
+            f"videos_dir: {dataset.folder} was made from {source}, not from {root}; omit "
+            f"videos_dir, or delete {dataset.folder / 'dataset.json'} to prepare it again"
+        )
+    return Step(part, THERE, f"{len(dataset.index):,}, root {dataset.root}")
 
 
 def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
     """Yield the steps for the videos of a prepared data set."""
-    marker = dataset.folder / "dataset.json"
-    source = read_description(dataset.folder)["source"]
-    root = settings.videos_dir and str(project_path(settings.videos_dir).resolve())
-    if root and root != str(Path(source.get("root", root)).resolve()):
-        details = f"videos_dir: {dataset.folder} was made from {source['root']}, not from {root}; "
-        details += f"omit videos_dir, or delete {marker} to prepare it again"
-        yield Step("videos", MISSING, details, blocks=True)
-        return
-    yield Step("videos", THERE, f"{len(dataset.index):,}, root {dataset.root}")
-    is_file = dataset.index["fingerprint"] != ""
-    if slow := int((is_file & (dataset.index["seek"] == "")).sum()):
-        details = f"{slow:,} of {is_file.sum():,} videos are decoded from their start, which is "
-        yield Step("seeking", THERE, f"{details}slower; the frames are the same")
+    yield _or_missing("videos", _opened_videos, settings, dataset)
+    files = dataset.index[dataset.index["fingerprint"] != ""]
+    if slow := int((files["seek"] == "").sum()):
+        details = f"{slow:,} of {len(files):,} videos are decoded from their start: slower"
+        yield Step("seeking", THERE, details)
     report = dataset.folder / BROKEN_FILE
     num_broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
     if num_broken:
         yield Step("unreadable videos", MISSING, f"{num_broken}, reasons in {report}")
-    expected = CATALOG[settings.dataset].num_videos or 0
-    if (num_absent := expected - len(dataset.index) - num_broken) > 0:
-        details = f"{num_absent:,} of {expected:,}, named in {dataset.folder / 'splits'}/"
-        yield Step(
-            "absent videos", MISSING, f"{details}*.problems.csv; to add them, delete {marker}"
-        )
+    expected, num_videos = CATALOG[settings.dataset].num_videos, len(dataset.index) + num_broken
+    if expected and (num_absent := expected - num_videos) > 0:
+        details = f"{num_absent:,} of {expected:,}, named in splits/*.problems.csv; to add them, "
+        yield Step("absent videos", MISSING, f"{details}delete {dataset.folder / 'dataset.json'}")
     if settings.dataset == "folder":
-        yield from _changes(settings, dataset, source, len(dataset.index) + num_broken)
+        for change in _changes(settings, dataset, num_videos):
+            yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
 
 
-def _changes(
-    settings: PrepareSettings, dataset: VideoDataset, source: dict, num_videos: int
-) -> Iterator[Step]:
+def _changes(settings: PrepareSettings, dataset: VideoDataset, num_videos: int) -> Iterator[str]:
     """Yield the differences between a prepared folder of own videos and the settings."""
+    source = read_description(dataset.folder)["source"]
     groups = settings.groups_file and str(project_path(settings.groups_file))
     values = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
     for name, value in values.items():
         if name in source and source[name] != value:
-            details = f"val was drawn with {name} {source[name]}, not {value}; delete "
-            yield Step("changes", MISSING, f"{details}{dataset.folder} to draw it again")
+            yield f"val was drawn with {name} {source[name]}, not {value}"
     root = project_path(settings.videos_dir)
-    if root.is_dir() and (num_found := len(find_videos(root))) != num_videos:
-        details = (
-            f"{root} has {num_found} videos, it had {num_videos} when it was prepared; delete "
-        )
-        yield Step(
-            "changes", MISSING, f"{details}{dataset.folder / 'dataset.json'} to open it again"
-        )
+    if root.is_dir() and (count := len(find_videos(root))) != num_videos:
+        yield f"{root} has {count} videos, it had {num_videos} when it was prepared"
 
 
 def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: np.ndarray) -> Step:
@@ -268,30 +237,24 @@ def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: n
 # --- Splits ---------------------------------------------------------------------------------------
 
 
-def labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
-    """Return the functions that draw the labeled splits, by name, from labels and index rows.
+def _labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
+    """Return the functions that draw the labeled splits from labels and index rows, by name.
 
     Both kinds of draws with one seed are nested: a smaller split is a subset of a larger one.
     """
-    seed = settings.seed
-    fractions = {
-        f"train_{100 * fraction:g}percent_seed{seed}": partial(
-            draw_labeled_rows, fraction=fraction, seed=seed
-        )
-        for fraction in settings.labeled_fractions
-    }
-    return fractions | {
-        f"train_{count}perclass_seed{seed}": partial(
-            draw_rows, count_for=lambda size, count=count: min(count, size), seed=seed
-        )
-        for count in settings.labeled_counts
-    }
+    splits, seed = {}, settings.seed
+    for fraction in settings.labeled_fractions:
+        draw = partial(draw_labeled_rows, fraction=fraction, seed=seed)
+        splits[f"train_{100 * fraction:g}percent_seed{seed}"] = draw
+    for count in settings.labeled_counts:
+        draw = partial(draw_rows, count_for=partial(min, count), seed=seed)
+        splits[f"train_{count}perclass_seed{seed}"] = draw
+    return splits
 
 
 def draw_splits(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
     """Draw the labeled splits that are not there yet; return the names of all of them."""
-    labels = dataset.index["label"].to_numpy()
-    splits = labeled_splits(settings)
+    labels, splits = dataset.index["label"].to_numpy(), _labeled_splits(settings)
     for name, draw in splits.items():
         if not dataset.split_path(name).is_file():
             write_split(dataset, name, draw(labels, dataset.read_split("train")))
@@ -302,17 +265,14 @@ def _split_steps(settings: PrepareSettings, folder: Path) -> Iterator[Step]:
     def state_of(name: str) -> str:
         return THERE if (folder / "splits" / f"{name}.txt").is_file() else TO_DO
 
-    def own_split(path: Path) -> Step:
+    def own_split(part: str, path: Path) -> Step:
         entries = read_split_file(path)
-
-        def run(dataset: VideoDataset) -> None:
-            print(import_split(dataset, path.stem, entries, str(path)).summary())
-
-        return Step("your split", state_of(path.stem), str(path), run)
+        run = partial(import_split, split_name=path.stem, entries=entries, source=str(path))
+        return Step(part, state_of(path.stem), str(path), run)
 
     for path in map(project_path, settings.split_files):
-        yield _or_missing("your split", partial(own_split, path))
-    names = [*REQUIRED, *labeled_splits(settings)]
+        yield _or_missing("your split", own_split, path)
+    names = [*REQUIRED, *_labeled_splits(settings)]
     for state, run in ((THERE, None), (TO_DO, partial(draw_splits, settings=settings))):
         if selected := [name for name in names if state_of(name) == state]:
             yield Step("splits", state, ", ".join(selected), run)
@@ -322,11 +282,7 @@ def _split_steps(settings: PrepareSettings, folder: Path) -> Iterator[Step]:
 
 
 def detector_file(settings: PrepareSettings, allowed: bool) -> Path:
-    """Return the weights of the detector; download YOLOX-Nano if allowed and needed.
-
-    Raises:
-        ValueError: If they are not there.
-    """
+    """Return the weights of the detector; download YOLOX-Nano if allowed and needed."""
     if settings.detector_weights is not None:
         return _required_file(settings, "detector_weights")
     path = project_path(settings.prepared_dir) / "weights" / Path(YOLOX_NANO_URL).name
@@ -334,18 +290,14 @@ def detector_file(settings: PrepareSettings, allowed: bool) -> Path:
 
 
 def teacher_file(settings: PrepareSettings, allowed: bool) -> Path:
-    """Return the weights of the classifier; download published ones if allowed and needed.
-
-    Raises:
-        ValueError: If they are not there.
-    """
+    """Return the weights of the classifier; download published ones if allowed and needed."""
     if settings.teacher_weights is not None:
         return _required_file(settings, "teacher_weights")
     folder = project_path(settings.prepared_dir) / "weights"
     return published_weights(settings.teacher_model, folder, allowed)
 
 
-def _weights_step(settings: PrepareSettings, part: str, get: Callable[..., Path]) -> Step:
+def _weights_step(part: str, settings: PrepareSettings, get: Callable[..., Path]) -> Step:
     try:
         return Step(part, THERE, str(get(settings, allowed=False)))
     except UnavailableError:
@@ -361,9 +313,9 @@ def _if_there(settings: PrepareSettings, get: Callable[..., Path]) -> Path | Non
         return None
 
 
-def _boxes_step(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
-    part, made_with = "person boxes", read_made_with(folder / PERSON_BOXES_FILE)
-    now, stride, processes = _describe(made_with), settings.detector_stride, settings.num_processes
+def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
+    made_with, stride = read_made_with(folder / PERSON_BOXES_FILE), settings.detector_stride
+    now, processes = _describe(made_with), settings.num_processes
     if settings.person_boxes == "keep":
         if made_with is not None:
             return Step(part, THERE, now)
@@ -371,7 +323,12 @@ def _boxes_step(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> 
             return Step(part, TO_DO, "exact, written with the videos")
         return Step(part, MISSING, "none yet; ActorCutMix needs them: set person_boxes")
     if settings.person_boxes == "yolox":
-        expected, details, run = _detection(settings, frames)
+        weights = _if_there(settings, detector_file)
+        score = settings.detector_min_score
+        expected = weights and yolox_made_with(weights, stride, score)
+        cores = processes or num_cores()
+        work = _work(frames, stride, SECONDS_PER_DETECTION / cores)
+        details, run = f"yolox: {work} with YOLOX-Nano on {cores} cores", partial(_detect, settings)
     elif settings.person_boxes == "motion":
         expected, details = motion_made_with(stride), "motion"
         run = partial(detect_motion, stride=stride, num_processes=processes)
@@ -379,52 +336,43 @@ def _boxes_step(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> 
         path = _required_file(settings, "detections_file")
         expected, details = import_made_with(path), f"import {path}"
         run = partial(import_detections, path=path)
-    if expected is not None and is_made_with(folder, expected):
+    if expected and is_made_with(folder, expected):
         return Step(part, THERE, now)
     return Step(part, TO_DO, f"{details}; {now}", run, BYTES_OF_BOXES * frames.sum())
 
 
-def _detection(
-    settings: PrepareSettings, frames: np.ndarray
-) -> tuple[dict | None, str, Callable[[VideoDataset], object]]:
-    """Return what decides the boxes of a detector (None if not known), details, and the work."""
-    stride, min_score = settings.detector_stride, settings.detector_min_score
-    weights = _if_there(settings, detector_file)
-    expected = None if weights is None else yolox_made_with(weights, stride, min_score)
-    count, cores = int((-(-frames // stride)).sum()), settings.num_processes or num_cores()
-    duration = format_duration(count * SECONDS_PER_DETECTION / cores)
-    details = f"yolox: {count:,} frames, about {duration} with YOLOX-Nano on {cores} cores"
-
-    def run(dataset: VideoDataset) -> None:
-        file = detector_file(settings, allowed=False)
-        batch, processes = settings.detector_batch, settings.num_processes
-        detect_persons(dataset, file, stride, min_score, batch, processes)
-
-    return expected, details, run
+def _detect(settings: PrepareSettings, dataset: VideoDataset) -> None:
+    detect_persons(
+        dataset,
+        detector_file(settings, allowed=False),
+        settings.detector_stride,
+        settings.detector_min_score,
+        settings.detector_batch,
+        settings.num_processes,
+    )
 
 
-def _scores_step(settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
-    part, made_with = "ImageNet scores", read_made_with(folder / TEACHER_FILE)
-    now, stride = _describe(made_with), settings.teacher_stride
+def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
+    made_with, stride = read_made_with(folder / TEACHER_FILE), settings.teacher_stride
+    now = _describe(made_with)
     if settings.teacher_scores == "keep":
         hint = "; only distillation needs them" if made_with is None else ""
         return Step(part, THERE, now + hint)
     if settings.teacher_scores == "import":
         path = _required_file(settings, "teacher_file")
-        if made_with == import_made_with(path):
-            return Step(part, THERE, now)
-        return Step(part, TO_DO, f"import {path}; {now}", partial(import_scores, path=path))
-    weights = _if_there(settings, teacher_file)
-    if made_with is not None and weights is not None:
-        expected = {"model": settings.teacher_model, "weights_sha256": sha256_of(weights)}
-        if made_with == expected | {"stride": stride}:
-            return Step(part, THERE, now)
-    count = int((-(-frames // stride)).sum())
-    size = count * 2 * NUM_CLASSES
-    duration = format_duration(count * SECONDS_PER_SCORE / num_cores())
-    details = f"compute; {now}; {count:,} frames, about {gigabytes(size)}, about {duration} with "
-    details += "ResNet-18 without a GPU"
-    return Step(part, TO_DO, details, partial(compute_scores, settings), size)
+        expected, details, size = import_made_with(path), f"import {path}", 0
+        run = partial(import_scores, path=path)
+    else:
+        weights = _if_there(settings, teacher_file)
+        checksum = weights and sha256_of(weights)
+        expected = {"model": settings.teacher_model, "weights_sha256": checksum, "stride": stride}
+        size = _num_keys(frames, stride) * 2 * NUM_CLASSES
+        work = _work(frames, stride, SECONDS_PER_SCORE / num_cores())
+        details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
+        run = partial(compute_scores, settings)
+    if made_with == expected:
+        return Step(part, THERE, now)
+    return Step(part, TO_DO, f"{details}; {now}", run, size)
 
 
 def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
@@ -434,6 +382,16 @@ def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
     device = "cuda" if has_gpu else settings.device.replace("auto", "cpu")
     stride, batch = settings.teacher_stride, settings.teacher_batch
     score_frames(dataset, teacher, stride, batch, device, settings.num_processes)
+
+
+def _num_keys(frames: np.ndarray, stride: int) -> int:
+    return int((-(-frames // stride)).sum())
+
+
+def _work(frames: np.ndarray, stride: int, seconds: float) -> str:
+    """Return the number of every `stride`-th frames and the time at `seconds` for one."""
+    count = _num_keys(frames, stride)
+    return f"{count:,} frames, about {format_duration(count * seconds)}"
 
 
 def _describe(made_with: dict | None) -> str:
