@@ -112,6 +112,7 @@ def changed(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_was_added_is_known_everywhere(changed, prepared_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     paths = [changed, PROJECT_ROOT / "tests"]

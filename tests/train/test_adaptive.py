@@ -135,6 +135,7 @@ def test_softmatch_variance_of_one_clip_is_zero():
 
 
 @pytest.mark.parametrize("objective", ["flexmatch", "freematch", "softmatch"])
+@pytest.mark.slow
 def test_resume_restores_thresholds_and_ema(tiny_settings, tmp_path, at_forward, objective):
     settings = {"objective": objective, "threshold_momentum": 0.8, "ema_decay": 0.7}
     settings |= {"ema_teacher": True, "head_init": "linear_probe"}

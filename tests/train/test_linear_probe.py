@@ -50,6 +50,7 @@ def test_regression_separates_what_can_be_separated():
     assert ((features @ weight.T + bias).argmax(axis=1) == labels).all()
 
 
+@pytest.mark.slow
 def test_a_probe_is_a_run_like_others(tiny_settings):
     settings = tiny_settings(
         objective="linear_probe", epochs=1, model="efficientnet_lite0", crop_size=16
@@ -247,6 +248,7 @@ def test_rounds_follow_the_clusters_that_few_labels_only_touch():
 
 
 @pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.slow
 def test_two_processes_fit_the_probe_of_one(tiny_settings, tmp_path, rounds):
     settings = {
         "objective": "linear_probe",
@@ -316,6 +318,7 @@ def test_a_class_without_a_label_takes_no_share_from_the_others(monkeypatch):
     assert seen == [3, 3 + 5 + 4]  # 0.8 · 10 · 7 / 13 and · 6 / 13, rounded up
 
 
+@pytest.mark.slow
 def test_two_processes_train_from_a_probe_with_ema(tiny_settings):
     settings = tiny_settings(
         objective="freematch",

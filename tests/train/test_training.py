@@ -306,6 +306,7 @@ def assert_agree(run: RunDir, other: RunDir) -> None:
     assert read_log(run)["ssl/mask_rate"].max() > 0  # the unlabelled loss took part
 
 
+@pytest.mark.slow
 def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_network, tmp_path):
     one = fit(tiny_settings(**EQUAL, run_dir=tmp_path / "one"))
     assert_agree(one, fit(tiny_settings(**EQUAL, run_dir=tmp_path / "parts", micro_batch=1)))
