@@ -6,7 +6,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +18,21 @@ class LockedError(ValueError):
 
 
 def check_writable(folder: Path, field: str, remedy: str) -> None:
-    """Create a folder and check that files can be written there.
-
-    Args:
-        folder: The folder.
-        field: The setting that names it.
-        remedy: The last part of the error message.
-
-    Raises:
-        ValueError: If nothing can be written there.
-    """
+    """Create the folder that a setting (`field`) names; ValueError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(
-            f"{field}: nothing can be written to {folder} ({error.strerror}); {remedy}"
-        ) from error
+        problem = f"nothing can be written to {folder} ({error.strerror})"
+        raise ValueError(f"{field}: {problem}; {remedy}") from error
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Call `write` with a temporary file in the same folder, then rename that file to `path`.
+    """Call `write` with a temporary file, rename that file to `path` and return `path`.
 
-    Args:
-        path: The file to create or replace; its folder is created.
-        write: Writes the complete file to the path that it is given, which has the same suffix.
-
-    Returns:
-        `path`.
-
-    Raises:
-        OSError: If it cannot be written; the old file is left as it was.
+    The temporary file has the suffix of `path` and is in its folder, which is created. After an
+    error the old file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
@@ -74,23 +57,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 @contextmanager
 def reading(source: Path | str, remedy: str) -> Iterator[None]:
-    """Convert any exception raised while a file is read into one ValueError.
-
-    Args:
-        source: The file, or a place in it.
-        remedy: The last part of the error message.
-
-    Raises:
-        ValueError: If the body fails; names the source, the problem and the remedy.
-    """
+    """Convert any exception of the body to a ValueError with source (file), problem and remedy."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"{source}: cannot be read ({reason}); {remedy}") from error
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{source}: damaged ({reason}); {remedy}") from error
+        problem = "cannot be read" if isinstance(error, OSError) else "damaged"
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"{source}: {problem} ({reason}); {remedy}") from error
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -109,27 +82,21 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
 
 @contextmanager
 def file_lock(path: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold an operating system lock while the body runs, so that one process writes a run.
+    """Hold an operating system lock while the body runs; it ends with its process.
 
-    The lock ends with its process, however that ends. The owner is recorded in a file next to it.
-
-    Args:
-        path: The lock file; it is created and not deleted.
-        wait_s: Time to wait for another process that holds the lock, seconds.
-
-    Raises:
-        LockedError: If another process still holds it then; names the process and its machine.
+    The lock file is not deleted; a file next to it names the owner. LockedError if another process
+    still holds the lock after `wait_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=wait_s)
     try:
         lock.acquire()
     except Timeout:
-        owner = _read_owner(path)
+        owner = lock_owner(path) or "another process"
         raise LockedError(
             f"{path.parent}: in use by {owner}; wait until it ends, or choose another run_dir"
         ) from None
-    owner_path = _owner_path(path)
+    owner_path = path.with_suffix(".owner")
     try:
         write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
         yield
@@ -140,21 +107,13 @@ def file_lock(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 def lock_owner(path: Path) -> str | None:
     """Return the process that holds the lock of a file, None if the lock is free."""
-    if not _owner_path(path).is_file():
+    owner_path = path.with_suffix(".owner")
+    if not owner_path.is_file():
         return None
     try:
         with FileLock(path, timeout=0.2):
             return None  # its owner was killed
     except (Timeout, OSError):  # a lock file of another user cannot be opened
-        return _read_owner(path)
-
-
-def _owner_path(path: Path) -> Path:
-    return path.with_suffix(".owner")
-
-
-def _read_owner(path: Path) -> str:
-    try:
-        return _owner_path(path).read_text(encoding="utf-8")
-    except OSError:
-        return "another process"
+        with suppress(OSError):
+            return owner_path.read_text(encoding="utf-8")
+    return "another process"

@@ -24,19 +24,10 @@ SEEDS = "seeds"
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-# --- Checking -------------------------------------------------------------------------------------
-
-
 def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: str) -> AnySettings:
-    """Check values and return them as settings; a field without a value keeps its default.
+    """Check values and return them as settings; a field without a value has its default.
 
-    Args:
-        model: The class of the settings.
-        values: Field name -> value.
-        source: Origin of the values, for the message (a file or a notebook).
-
-    Raises:
-        ValueError: Names `source` and, for every wrong field, the problem and a close name.
+    ValueError with their `source` (a file or a notebook) and the problem of every wrong field.
     """
     try:
         return model(**values)
@@ -68,11 +59,8 @@ def _unknown(name: str, model: type[Settings]) -> str:
 def parse_values(model: type[Settings], name: str, text: str) -> list[Any]:
     """Return the values of a field from the command line, separated by commas.
 
-    Text fields take the text as it is, paths also with commas, and `null` is None where the field
-    may be None; everything else is YAML.
-
-    Raises:
-        ValueError: If there is no such field, or the text is not valid YAML.
+    Text is taken as it is, a path also with commas, and `null` is None where the field may be None;
+    everything else is YAML.
     """
     if name not in model.model_fields:
         raise ValueError(_unknown(name, model))
@@ -87,20 +75,12 @@ def parse_values(model: type[Settings], name: str, text: str) -> list[Any]:
 
 
 def _types(model: type[Settings], name: str) -> tuple[Any, ...]:
-    """Return the types that a value of a field may have."""
     hint = get_type_hints(model, include_extras=True)[name]
     return (hint,) if get_origin(hint) is list else (hint, *get_args(hint))
 
 
-# --- YAML files -----------------------------------------------------------------------------------
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a flat YAML file of parameters.
-
-    Raises:
-        ValueError: If it is not valid YAML, not flat, or has a key twice; names file and line.
-    """
+    """Read a flat YAML file without duplicate keys."""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # a SafeLoader
@@ -134,9 +114,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# --- Runs -----------------------------------------------------------------------------------------
-
-
 def is_run_file(path: Path) -> bool:
     """Return True for a run of a study: a YAML file next to a recipe."""
     is_yaml = path.suffix == ".yaml" and path.name != RECIPE
@@ -162,18 +139,13 @@ def read_layers(files: Iterable[Path], read: Callable = read_yaml) -> dict[str, 
 
 
 def read_run_file(path: Path, read: Callable = read_yaml) -> dict[str, Any]:
-    """Return the parameters of a run file with those of its recipes and its `run_dir`.
-
-    Raises:
-        ValueError: If one of the files cannot be read.
-    """
+    """Return the parameters of a run file with those of its recipes and its `run_dir`."""
     files = parameter_files(path)
     values = read_layers(files, read)
     if len(files) > 1:
         root = files[0].parent.parent  # of all studies, usually params/
-        values = {
-            "run_dir": str(Path("outputs", files[-1].relative_to(root).with_suffix("")))
-        } | values
+        run_dir = Path("outputs", files[-1].relative_to(root).with_suffix(""))
+        values.setdefault("run_dir", str(run_dir))
     return values
 
 
@@ -181,14 +153,11 @@ def split_seeds(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the parameters of one run for each of `seeds`, or these if there are none.
 
     A seed sets `seed` and `labeled_seed`, and is added to the name of `run_dir`.
-
-    Raises:
-        ValueError: If `seeds` is not a list of whole numbers.
     """
-    single = {name: value for name, value in values.items() if name != SEEDS}
+    single = dict(values)
     if SEEDS not in values:
         return [single]
-    seeds = values[SEEDS]
+    seeds = single.pop(SEEDS)
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f": {SEEDS}: must be a list of whole numbers, as in [0, 1, 2]")
     return [
@@ -198,50 +167,33 @@ def split_seeds(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_settings(files: Iterable[Path]) -> TrainSettings:
-    """Return the settings of one run; a later file overrides the earlier ones.
+    """Return the settings of one run, the first of several `seeds`.
 
-    Args:
-        files: A run file, whose recipes apply too, or the `params.yaml` of a run. Of several
-            `seeds` the first is taken.
-
-    Raises:
-        ValueError: If a file or a value cannot be used.
+    A file is a run file, whose recipes apply too, or the `params.yaml` of a run; a later one
+    overrides the earlier ones.
     """
     files = list(files)
     values = read_layers(files, read_run_file)
     return make_settings(TrainSettings, split_seeds(values)[0], ", ".join(map(str, files)))
 
 
-# --- Notebooks ------------------------------------------------------------------------------------
-
-
 def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> AnySettings:
     """Return a notebook's parameters as settings; call it with `globals()`.
 
-    The values are those of the parameters cell, overridden by the cell that papermill injects.
-    Papermill only logs a warning for a name that the notebook does not declare; here it is an
-    error.
-
-    Raises:
-        ValueError: If a parameter is missing, unknown or has a value that cannot be used.
+    The values are those of the parameters cell, overridden by the cell that papermill injects. An
+    injected name that the notebook does not declare is an error; papermill only warns.
     """
     names = list(model.model_fields)
-    unknown = sorted(_injected_names(namespace) - set(names))
-    problems = [_unknown(name, model) for name in unknown]
-    problems += [
-        f"{name}: not set; the parameters cell declares it"
-        for name in names
-        if name not in namespace
-    ]
+    problems = [_unknown(name, model) for name in sorted(_injected_names(namespace) - set(names))]
+    missing = [name for name in names if name not in namespace]
+    problems += [f"{name}: not set; the parameters cell declares it" for name in missing]
     if problems:
-        raise ValueError(
-            "\n  ".join(["parameters of this notebook that cannot be used", *problems])
-        )
+        title = "parameters of this notebook that cannot be used"
+        raise ValueError("\n  ".join([title, *problems]))
     return make_settings(model, {name: namespace[name] for name in names}, "this notebook")
 
 
 def _injected_names(namespace: Mapping[str, Any]) -> set[str]:
-    """Return the names that papermill's cell assigns."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
     statements = [statement for cell in cells for statement in ast.parse(cell).body]
     targets = [s.targets for s in statements if isinstance(s, ast.Assign)]

@@ -1,7 +1,6 @@
-"""Names that settings may have: those in the tables of augmentations and objectives.
+"""Names in settings, checked against the tables of augmentations and objectives.
 
-Each table is in the module of the functions that it names. Those modules import the settings or
-take seconds to import, so a table is imported when a name is looked up.
+The modules of the tables import the settings, so a table is imported when a name is looked up.
 """
 
 import difflib
@@ -55,10 +54,10 @@ def did_you_mean(name: str, names: Collection[str]) -> str:
 def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
     def check(name: str) -> str:
         names = list(table())
-        if name in names:
-            return name
-        hint = did_you_mean(name, names) or ";"
-        raise ValueError(f"no such name{hint} There are {', '.join(names)}")
+        if name not in names:
+            hint = did_you_mean(name, names) or ";"
+            raise ValueError(f"no such name{hint} There are {', '.join(names)}")
+        return name
 
     return AfterValidator(check)
 

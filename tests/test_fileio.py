@@ -6,13 +6,13 @@ import pytest
 from lib.fileio import write_atomic, write_text
 
 
-def test_a_file_is_written_and_its_folder_made(tmp_path):
+def test_write_creates_the_folder(tmp_path):
     path = tmp_path / "a" / "b" / "text.txt"
     assert write_text(path, "früh\n") == path
     assert path.read_bytes() == "früh\n".encode()
 
 
-def test_the_temporary_file_has_the_same_suffix_and_lies_beside_the_file(tmp_path):
+def test_temporary_file_has_the_suffix_and_folder_of_the_file(tmp_path):
     seen = []
     write_atomic(tmp_path / "video.mp4", lambda t: (seen.append(t), t.write_text("x")))
     assert seen[0].suffix == ".mp4" and seen[0].parent == tmp_path

@@ -8,8 +8,6 @@ Ctrl-C and SIGTERM are left to the batch, which asks runs to save a checkpoint.
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +20,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 
 from lib.config import PROJECT_ROOT
-from lib.runs.signals import signal_name
+from lib.runs.signals import end_with_parent, signal_name
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 
@@ -51,15 +49,8 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
                 run_sync(kernel.shutdown_kernel)()
 
 
-def end_with(parent: int) -> None:
-    """End this process, and with it the kernel, when its parent process is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(os.getppid())  # and with this process the kernel
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the kernel does not inherit a handler
     execute(sys.argv[1], Path(sys.argv[2]), yaml.safe_load(sys.argv[3]))

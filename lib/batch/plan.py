@@ -28,7 +28,7 @@ from lib.params import (
 from lib.prepare.auto_settings import resolve_auto
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.requirements import data_requirements
-from lib.runs.run_dir import ROOTS, RunDir, is_gone, read_result, read_status
+from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
 from lib.train.schedule import count_steps
 
 COMPLETE, TO_EVALUATE, TO_CONTINUE = "complete", "to evaluate", "to continue"
@@ -209,9 +209,9 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
     status = read_status(run.run_dir)
     if status.phase == "missing":
         return (REFUSED, status.error) if status.error else (TO_DO, "")
-    if differences := RunDir(run.run_dir).differences(run.settings):
+    if changes := differences(RunDir(run.run_dir).settings(), run.settings):
         remedy = f"choose another run_dir, or delete {run.run_dir}"
-        return REFUSED, "settings changed: " + "; ".join([*differences, remedy])
+        return REFUSED, "settings changed: " + "; ".join([*changes, remedy])
     if status.epoch >= run.settings.epochs:
         return (COMPLETE if status.is_tested and _is_test_current(run) else TO_EVALUATE), ""
     return (TO_DO, "") if status.step is None else (TO_CONTINUE, f"epoch {status.epoch}")

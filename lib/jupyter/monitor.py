@@ -22,7 +22,7 @@ from lib.jupyter.html import FADED, error_html, is_interactive, render
 from lib.plots.style import ACCURACY, VERMILLION
 from lib.plots.training import plot_learning_curves
 from lib.runs.progress import LOG_COLUMNS
-from lib.runs.run_dir import RunDir, RunStatus, format_duration, read_status
+from lib.runs.run_dir import RunDir, RunStatus, differences, format_duration, read_status
 from lib.train.fit import fit
 
 POLL_S = 1.0
@@ -177,9 +177,9 @@ async def train(settings: TrainSettings) -> RunDir:
         return fit(settings)
     run = RunDir(settings.run_dir)
     if owner := lock_owner(run.lock_path):
-        if differences := run.differences(settings):
+        if changes := differences(run.settings(), settings):
             message = f"{run.folder} is trained with other settings:"
-            raise ValueError("\n  ".join([message, *differences]))
+            raise ValueError("\n  ".join([message, *changes]))
         print(f"{run.folder} is trained by {owner}: following it")
         monitor = TrainingMonitor(run.folder)
         display(monitor.widget)

@@ -1,7 +1,6 @@
-"""Checkpoints: written atomically, checksummed, the two newest kept.
+"""Checkpoints: PyTorch's files, written atomically, checked by their CRC-32, two kept.
 
-A checkpoint is PyTorch's own file, a zip archive with a checksum (CRC-32) for each of its parts.
-Its name is its progress: `epoch_0012_step_00003456.pt`, 12 complete epochs and 3456 steps.
+Their name is their progress: `epoch_0012_step_00003456.pt`, 12 complete epochs and 3456 steps.
 """
 
 import os
@@ -36,12 +35,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def save_newest(folder: Path, state: dict[str, Any]) -> Path:
-    """Write the newest checkpoint of a folder and delete all but the newest `NUM_KEPT`.
-
-    Args:
-        folder: The folder.
-        state: The content, with the entries `model`, `step` and `epoch` (complete epochs).
-    """
+    """Write a checkpoint (with `model`, `step`, `epoch`); keep the `NUM_KEPT` newest."""
     path = folder / f"epoch_{state['epoch']:04d}_step_{state['step']:08d}.pt"
     write_checkpoint(path, state)
     for old in list_checkpoints(folder)[NUM_KEPT:]:
@@ -68,50 +62,36 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     os.close(folder)
 
 
-def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of this project, without unpickling objects.
-
-    Args:
-        path: The file.
-        mmap: Leave the tensors in the file until they are used.
-
-    Raises:
-        ValueError: If it is damaged or not a checkpoint of this project.
-    """
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling objects; ValueError if it is damaged."""
     import torch
 
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{path}: cannot be read as a checkpoint ({str(error) or type(error).__name__}); "
-            "train the run again, it continues from the checkpoint before if there is one"
+            "train the run again: it continues from the previous checkpoint"
         ) from error
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path}: not a checkpoint of this project (no entry 'model')")
-    return state
 
 
 def restore_newest(folder: Path) -> dict[str, Any] | None:
     """Return the newest readable checkpoint of a folder, None if there is no checkpoint.
 
-    Its tensors stay in the file. Damaged newer checkpoints are deleted, with a message.
-
-    Raises:
-        ValueError: If checkpoints exist and none can be read.
+    Damaged newer ones are deleted, with a message; ValueError if none can be read.
     """
     problems: dict[Path, str] = {}
     for path in list_checkpoints(folder):
         try:
-            state = read_checkpoint(path, mmap=True)
+            state = read_checkpoint(path)
         except ValueError as error:
             problems[path] = str(error)
             continue
         for damaged, problem in problems.items():
-            print(f"{problem}\ncontinuing from the checkpoint before it, {path.name}")
+            print(f"{problem}\ncontinuing from the previous checkpoint, {path.name}")
             damaged.unlink()
         return state
     if problems:

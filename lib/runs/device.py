@@ -12,19 +12,16 @@ DEV = Path("/dev")  # on Linux an NVIDIA driver adds `nvidia0` there
 def resolve_device(device: str) -> str:
     """Return `cuda` or `cpu` for `auto`, `cuda` or `cpu`.
 
-    Raises:
-        ValueError: If CUDA is asked for and not available, or if there is a GPU that PyTorch cannot
-            use: a run of days must not train on the CPU unnoticed.
+    A GPU that PyTorch cannot use is a ValueError: a long run must not train on the CPU unnoticed.
     """
-    if device == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda"
-    if device == "cuda" or has_nvidia_gpu():
+    has_gpu = _has_nvidia_gpu()
+    if device == "cuda" or (device == "auto" and has_gpu):
         build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         problem = f"PyTorch {torch.__version__} (a build {build}) cannot use the NVIDIA GPU"
         raise ValueError(
-            f"device: {device!r}: {problem if has_nvidia_gpu() else 'there is no NVIDIA GPU'}; "
+            f"device: {device!r}: {problem if has_gpu else 'there is no NVIDIA GPU'}; "
             "install a build of PyTorch that fits the driver (docs/machines.md), or set device: cpu"
         )
     return "cpu"
@@ -35,8 +32,7 @@ def resolve_test_device(device: str) -> str:
     return resolve_device("cpu" if device == "cpu" else "auto")
 
 
-def has_nvidia_gpu() -> bool:
-    """Return True if the system shows an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide."""
+def _has_nvidia_gpu() -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
         return False
     return any(DEV.glob("nvidia[0-9]*"))
@@ -44,15 +40,10 @@ def has_nvidia_gpu() -> bool:
 
 def check_precision(precision: str, device: str) -> None:
     """Raise ValueError if the device cannot compute in a precision, or only by emulation."""
-    if precision == "fp32":
-        return
-    if device == "cpu":  # PyTorch's bf16 can crash there
+    if precision != "fp32" and device == "cpu":  # PyTorch's bf16 can crash there
         raise ValueError(f"precision: {precision!r} needs a GPU; use 'fp32'")
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError(
-            "precision: this GPU only emulates 'bf16', which is slower than 'fp32'; use 'fp16' "
-            "or 'fp32'"
-        )
+        raise ValueError("precision: this GPU only emulates 'bf16'; use 'fp16' or 'fp32'")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -61,12 +52,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def set_kernels(cudnn_benchmark: bool, tf32: bool) -> None:
-    """Set how this process chooses convolution kernels on a GPU; no effect on a CPU.
-
-    Args:
-        cudnn_benchmark: Time the algorithms for each input size and keep the fastest.
-        tf32: Round factors to 10 bits of mantissa where the GPU supports it (since Ampere).
-    """
+    """Choose the fastest convolution kernels by timing them; allow factors of 10 bits (TF32)."""
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cudnn.allow_tf32 = tf32
 

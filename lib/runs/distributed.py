@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lib.runs.device import resolve_device
-from lib.runs.signals import block_signals, ignore_signals, signal_name
+from lib.runs.signals import block_signals, end_with_parent, ignore_signals, signal_name
 
 POLL_S = 0.3
 GRACE_S = 1.0  # for the other processes to end by themselves after one failed; twice
@@ -28,13 +27,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a process that waits longer for an
 
 @dataclass(frozen=True)
 class DistContext:
-    """One of the processes of a run.
-
-    Attributes:
-        rank: Number of this process, 0 to world_size − 1.
-        world_size: Number of processes.
-        device: Device of this process.
-    """
+    """One of the processes of a run: its rank, the number of processes, its device."""
 
     rank: int
     world_size: int
@@ -65,13 +58,7 @@ def is_in_torchrun() -> bool:
 
 
 def resolve_num_processes(num_processes: int, device: str) -> int:
-    """Return the number of processes; 0 means one per GPU, or one on a CPU.
-
-    Under torchrun it is torchrun's.
-
-    Raises:
-        ValueError: If there are fewer GPUs than processes.
-    """
+    """Return the number of processes; 0 means torchrun's, or one per GPU, or one on a CPU."""
     if is_in_torchrun():
         return int(os.environ["WORLD_SIZE"])
     if resolve_device(device) == "cpu":
@@ -83,10 +70,9 @@ def resolve_num_processes(num_processes: int, device: str) -> int:
 
 
 def num_threads(num_processes: int) -> int:
-    """Return the number of threads with which each process of `launch` computes.
+    """Return the number of threads of each process: 1, or its share of OMP_NUM_THREADS.
 
-    It is 1, or the process's share of OMP_NUM_THREADS: more threads are slower on a busy machine,
-    and another number of threads adds in another order, which changes the last digits.
+    Another number of threads adds in another order, which changes the last digits.
     """
     if is_in_torchrun():  # which sets OMP_NUM_THREADS for each process
         return torch.get_num_threads()
@@ -103,26 +89,16 @@ def launch(
     """Call `worker(world, *args)` in `num_processes` processes and wait for them.
 
     Under torchrun this process joins torchrun's group. One process on a CPU is this process, where
-    a debugger reaches it. Otherwise processes are spawned; if one fails, the others are killed.
-
-    Args:
-        worker: A function, called with a `DistContext` and `args`. If it is spawned, a function of
-            a module, with picklable arguments.
-        args: Its further arguments.
-        num_processes: As returned by `resolve_num_processes`.
-        device: `cpu` or `cuda`.
-        on_poll: Called from a thread a few times a second, and once at the end, to print progress;
-            under torchrun in rank 0.
-
-    Raises:
-        ChildProcessError: If a process was ended by a signal; names both.
-        torch.multiprocessing.ProcessRaisedException: With the traceback of a failed process.
+    a debugger reaches it. Otherwise processes are spawned, with pickled arguments; if one fails,
+    the others are killed. The error is a ProcessRaisedException with its traceback, or a
+    ChildProcessError if a signal ended it. `on_poll` is called every 0.3 seconds from a thread of
+    this process (under torchrun: of rank 0), and once at the end.
     """
     if is_in_torchrun():
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         try:
             with _polling(on_poll if rank == 0 else lambda: None):
-                _run_in_group(worker, args, rank, size, device, "env://")
+                _run(rank, size, device, "env://", worker, args)
         except BaseException:
             traceback.print_exc()
             exit_now(1)
@@ -136,13 +112,11 @@ def launch(
             torch.set_num_threads(threads)
     else:
         with _polling(on_poll), TemporaryDirectory(prefix="rendezvous_") as folder:
-            store = f"file://{folder}/store"
-            _spawn(worker, args, num_processes, device, store)
+            _spawn(num_processes, device, f"file://{folder}/store", worker, args)
 
 
 @contextmanager
 def _polling(function: Callable[[], None]) -> Iterator[None]:
-    """Call a function from a thread while the body runs, and once after it."""
     is_ended = threading.Event()
 
     def poll() -> None:
@@ -159,11 +133,11 @@ def _polling(function: Callable[[], None]) -> Iterator[None]:
         function()
 
 
-def _spawn(worker: Callable, args: tuple, num_processes: int, device: str, store: str) -> None:
+def _spawn(num_processes: int, *arguments: Any) -> None:
     resource_tracker.ensure_running()  # its start would unblock the signals
     with block_signals():  # in the processes too, until they ignore them
-        arguments = (os.getpid(), worker, args, num_processes, device, store)
-        context = mp.spawn(_spawned, arguments, num_processes, join=False)
+        spawned = (os.getpid(), num_processes, *arguments)
+        context = mp.spawn(_spawned, spawned, num_processes, join=False)
     try:
         is_done = False
         while not is_done:
@@ -183,49 +157,35 @@ def _spawn(worker: Callable, args: tuple, num_processes: int, device: str, store
 
 
 def _killed(rank: int, num_processes: int, number: int) -> ChildProcessError:
-    return ChildProcessError(
-        f"process {rank} of {num_processes}: ended by {signal_name(number)}; the same call "
-        "continues from the last checkpoint"
-    )
+    problem = f"process {rank} of {num_processes}: ended by {signal_name(number)}"
+    return ChildProcessError(f"{problem}; the same call continues from the last checkpoint")
 
 
-def _spawned(
-    rank: int, parent: int, worker: Callable, args: tuple, size: int, device: str, store: str
-) -> None:
+def _spawned(rank: int, parent: int, size: int, *arguments: Any) -> None:
     ignore_signals()  # the parent process handles them
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent(parent)
     torch.set_num_threads(num_threads(size))
-    _run_in_group(worker, args, rank, size, device, store)
+    _run(rank, size, *arguments)
     exit_now(0)
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _run_in_group(
-    worker: Callable, args: tuple, rank: int, size: int, device: str, init_method: str
-) -> None:
+def _run(rank: int, size: int, device: str, store: str, worker: Callable, args: tuple) -> None:
     rank_device = torch.device("cpu")
     if device == "cuda":
         rank_device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(rank_device)
     if size > 1:
         backend = "nccl" if device == "cuda" else "gloo"
-        options = {"rank": rank, "world_size": size, "timeout": COLLECTIVE_TIMEOUT}
-        dist.init_process_group(backend, init_method=init_method, **options)
+        dist.init_process_group(backend, store, COLLECTIVE_TIMEOUT, size, rank)
     worker(DistContext(rank, size, rank_device), *args)
     if size > 1:  # not after a failure: it would wait for the other processes
         dist.destroy_process_group()
 
 
 def exit_now(status: int) -> NoReturn:
-    """Exit the process immediately, skipping interpreter shutdown.
+    """Exit without interpreter shutdown, during which threads of gloo may abort the process.
 
-    A thread of gloo may still hold a tensor of the last collective, and the process aborts if the
-    thread releases it during shutdown (PyTorch's pull request 179291).
+    Source: PyTorch's pull request 179291 (a thread still holds a tensor of the last collective).
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,4 @@
-"""The software and hardware of a run, kept with it so that numerical differences can be explained.
-
-Two machines with the same packages may round differently, and two runs then drift apart.
-"""
+"""Software and hardware of a run: two machines with the same packages may round differently."""
 
 import os
 import platform
@@ -24,11 +21,7 @@ VARIABLES = (
 
 
 def environment(num_processes: int = 1) -> dict[str, Any]:
-    """Return versions, devices, git commit and everything that affects numerical results.
-
-    Args:
-        num_processes: Number of training processes, as returned by `resolve_num_processes`.
-    """
+    """Return versions, devices, git commit and everything that affects numerical results."""
     import torch
 
     from lib.runs.distributed import num_threads
@@ -60,14 +53,7 @@ def cpu_model() -> str:
 
 
 def numerics_summary(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return what decides whether two runs of the same settings give equal numbers.
-
-    Args:
-        environment: A run's `environment.json`; missing and empty entries are left out.
-
-    Returns:
-        Name -> value, both for a report.
-    """
+    """Return the entries of `environment.json` that affect numbers, without the empty ones."""
     summary = {
         "CPU": environment.get("cpu_model"),
         "CPU capability": environment.get("cpu_capability"),

@@ -14,14 +14,7 @@ WRITE_INTERVAL_S = 2.0
 
 
 class LogColumn(NamedTuple):
-    """Name and format of an entry of the log for people.
-
-    Attributes:
-        label: Name.
-        format: Format of the scaled value.
-        unit: Unit, with a space in front.
-        scale: Factor from the logged value to that unit.
-    """
+    """Label, number format, unit (with a space in front) and scale of an entry of the log."""
 
     label: str
     format: str
@@ -56,14 +49,7 @@ PRINTED = (
 
 
 class ProgressFile:
-    """Writer of `progress.json`, the position of a run within its epoch.
-
-    Args:
-        run: The run.
-        step: Optimizer steps made so far.
-        last_step: Steps of the whole run.
-        steps_per_epoch: Steps of an epoch.
-    """
+    """Writer of `progress.json`, the position of a run within its epoch, in optimizer steps."""
 
     def __init__(self, run: RunDir, step: int, last_step: int, steps_per_epoch: int):
         self.run, self.first_step = run, step
@@ -78,14 +64,7 @@ class ProgressFile:
     def write(
         self, step: int, lr: float, samples_per_s: float, means: dict[str, float | None]
     ) -> None:
-        """Write the state after a step; if that fails, the training continues.
-
-        Args:
-            step: Optimizer steps made.
-            lr: Learning rate of the last step.
-            samples_per_s: Clips per second in this epoch, over all processes.
-            means: Means of the epoch so far over the clips of this process.
-        """
+        """Write the state after a step, ignoring errors; `means` are of this process and epoch."""
         self.written = time.perf_counter()
         per_step = (self.written - self.started) / max(1, step - self.first_step)
         state = {
@@ -95,20 +74,14 @@ class ProgressFile:
             "lr": lr,
             "samples_per_s": round(samples_per_s, 1),
             "seconds_left": round(per_step * (self.last_step - step), 1),
-            **means,
         }
         with suppress(OSError):
             self.run.check_exists()  # a deleted folder must not be created again
-            write_text(self.run.progress_path, json.dumps(state) + "\n")
+            write_text(self.run.progress_path, json.dumps(state | means) + "\n")
 
 
 class LogPrinter:
-    """Printer of one line per validated epoch, read from the log of a run.
-
-    Args:
-        run: The run.
-        epochs: Its number of epochs.
-    """
+    """Printer of one line per validated epoch, read from the log of a run of `epochs` epochs."""
 
     def __init__(self, run: RunDir, epochs: int):
         self.run, self.epochs = run, epochs
@@ -125,7 +98,7 @@ class LogPrinter:
                 if "eval/top1_video" in entry:
                     print(self._line(entry), flush=True)
             self.num_printed = len(entries)
-        if not self.is_stopping and self.run.is_asked_to_stop():
+        if not self.is_stopping and self.run.stop_path.exists():
             self.is_stopping = True
             print("stopping: saving a checkpoint (interrupt again to end at once)", flush=True)
 
@@ -140,25 +113,17 @@ class LogPrinter:
 def check_tensorboard() -> None:
     """Raise ValueError if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
-        raise ValueError(
-            "tensorboard: true needs the package tensorboard; "
-            "pip install -e '.[tracking]', or set it to false"
-        )
+        raise ValueError("tensorboard: not installed; pip install -e '.[tracking]', or set false")
 
 
 class EventWriter:
-    """Writer of TensorBoard events, in `tensorboard/` of a run; starts with the existing log.
-
-    Args:
-        run: The run.
-    """
+    """Writer of TensorBoard events, in `tensorboard/` of a run; starts with the existing log."""
 
     def __init__(self, run: RunDir):
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = run.folder / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        self.writer = SummaryWriter(str(folder))
+        shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
+        self.writer = SummaryWriter(str(run.folder / "tensorboard"))
         for entry in run.log_entries():
             self.add(entry)
 

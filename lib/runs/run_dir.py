@@ -1,17 +1,17 @@
-"""A run on disk: a folder that explains itself.
+"""A run on disk: its folder, settings, log, checkpoints and status.
 
-params.yaml       the settings, resolved
+params.yaml       all settings
 environment.json  versions, devices, commit and everything that affects numerical results
-log.jsonl         one JSON object per epoch; with `tensorboard`, as events in tensorboard/ too
+log.jsonl         one JSON object per epoch; with `tensorboard`, also as events in tensorboard/
 progress.json     during training: the position within the epoch
-checkpoints/      the two newest, named by their progress, and best.pt; the newest is enough to
-                  continue bit for bit
+checkpoints/      the two newest, each enough to continue bit for bit, and best.pt
 stop              request to save a checkpoint and end
 error.txt         the traceback of the process that failed first
 metrics.json      the test result (notebook 4)
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,16 +21,8 @@ from typing import Any, Literal
 from lib.config import TrainSettings, project_path
 from lib.fileio import lock_owner, parse_json_object, read_json, reading, write_text
 from lib.params import make_settings, read_yaml
-from lib.runs.checkpoint import (
-    Progress,
-    list_checkpoints,
-    read_checkpoint,
-    read_progress,
-    restore_newest,
-    save_newest,
-    write_checkpoint,
-)
-from lib.runs.environment import environment, numerics_summary
+from lib.runs import checkpoint
+from lib.runs.environment import environment
 
 # Settings that may change when a run is continued: they do not affect its numbers.
 FREE_SETTINGS = {
@@ -44,14 +36,13 @@ Which = Literal["last", "best"]  # checkpoint: the newest one, that of the best 
 
 
 class RunDir:
-    """The folder of one run.
-
-    Args:
-        folder: A path; a relative one is relative to the project's root.
-    """
+    """The folder of one run; a relative path is relative to the project's root."""
 
     def __init__(self, folder: str | Path):
         self.folder = project_path(folder)
+        if os.path.isfile(self.folder):
+            raise ValueError(f"run_dir: {self.folder} is a file; choose another folder")
+        self.name = self.folder.name
         self.params_path = self.folder / "params.yaml"
         self.log_path = self.folder / "log.jsonl"
         self.checkpoint_dir = self.folder / "checkpoints"
@@ -63,36 +54,23 @@ class RunDir:
         self.error_path = self.folder / "error.txt"
         self.lock_path = self.folder / ".train.lock"
 
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
     def check_compatible(self, settings: TrainSettings, data_digest: str | None = None) -> None:
-        """Check that the folder holds no run, or one that these settings and data continue.
+        """Raise ValueError if the folder holds a run that these settings do not continue.
 
-        Damaged checkpoints are deleted if an earlier one can be read.
-
-        Args:
-            settings: The settings of the run.
-            data_digest: Digest of its videos and labels; None skips their comparison.
-
-        Raises:
-            ValueError: If it holds another run; names the differences and the remedy.
+        `data_digest` is of its videos and labels; None skips their comparison. Damaged checkpoints
+        are deleted if an earlier one can be read.
         """
+        problems = []
         if self.params_path.exists():
-            self._raise_mismatch("settings", self.differences(settings))
-        state = restore_newest(self.checkpoint_dir)
-        if state is None:
-            return
-        self._raise_mismatch("settings", differences(state["settings"], settings))
-        if data_digest is not None and data_digest != state["data"]:
-            problem = "videos_dir has other videos, splits or labels than it was trained on"
-            self._raise_mismatch("data", [problem])
-
-    def _raise_mismatch(self, kind: str, problems: Sequence[str]) -> None:
+            problems = differences(self.settings(), settings)
+        state = None if problems else checkpoint.restore_newest(self.checkpoint_dir)
+        if state is not None:
+            before = make_settings(TrainSettings, state["settings"], str(self.checkpoint_dir))
+            problems = differences(before, settings)
+            if data_digest not in (None, state["data"]):
+                problems.append("videos_dir has other videos, splits or labels than before")
         if problems:
-            first = f"{self.folder}: holds a run with other {kind}:"
+            first = f"{self.folder}: holds a run with other settings or data:"
             remedy = "choose another run_dir, or delete that folder"
             raise ValueError("\n  ".join([first, *problems, remedy]))
 
@@ -100,10 +78,6 @@ class RunDir:
         """Write the settings and the environment of a run that begins or continues.
 
         Deletes what earlier processes left. If a run is extended, its test result is renamed.
-
-        Args:
-            settings: The settings of the run.
-            num_processes: Number of training processes.
         """
         for path in self.checkpoint_dir.glob(".*.pt"):  # half-written by a killed process
             path.unlink()
@@ -128,55 +102,26 @@ class RunDir:
         """Ask the processes that train the run to save a checkpoint and end."""
         self.stop_path.touch()
 
-    def is_asked_to_stop(self) -> bool:
-        """Return True if the run is asked to end."""
-        return self.stop_path.exists()
-
     def settings(self) -> TrainSettings:
-        """Return the run's settings.
-
-        Raises:
-            ValueError: If there is no run here, or a setting that affects its numbers is missing.
-        """
+        """Return the run's settings; a setting that is missing in `params.yaml` has its default."""
         if not self.params_path.is_file():
             raise ValueError(
                 f"{self.folder}: no run here (no params.yaml); train it with "
                 f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
             )
-        values = read_yaml(self.params_path)
-        if missing := TrainSettings.model_fields.keys() - FREE_SETTINGS - values.keys():
-            raise ValueError(
-                f"{self.params_path}: damaged, no line for {', '.join(sorted(missing))}; restore "
-                "the values that it was trained with (see its recipe), or delete the run folder"
-            )
-        return make_settings(TrainSettings, values, str(self.params_path))
-
-    def differences(self, settings: TrainSettings) -> list[str]:
-        """Return how other settings differ from the run's where it affects numbers, one a line."""
-        return differences(self.settings().model_dump(), settings)
+        return make_settings(TrainSettings, read_yaml(self.params_path), str(self.params_path))
 
     def environment(self) -> dict[str, Any]:
-        """Return the environment in which the run was trained; empty if the file is missing.
-
-        Raises:
-            ValueError: If the file is damaged; names it and the remedy.
-        """
+        """Return the environment in which the run was trained; empty if the file is missing."""
         if not self.environment_path.exists():
             return {}
-        remedy = "delete that file, it is only shown in reports"
-        values = read_json(self.environment_path, remedy)
-        with reading(self.environment_path, remedy):
-            numerics_summary(values)
-            if not isinstance(values.get("gpus", []), list):
-                raise ValueError("gpus is not a list")
-        return values
+        return read_json(self.environment_path, "delete that file, it is only shown in reports")
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Add one entry to the log."""
         self.check_exists()
         with open(self.log_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-            file.flush()
 
     def truncate_log(self, epoch: int) -> None:
         """Delete the entries after an epoch, which a continued run writes again."""
@@ -184,30 +129,20 @@ class RunDir:
         write_text(self.log_path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def log_entries(self) -> list[dict[str, Any]]:
-        """Return the log's complete entries, oldest first; empty before the first epoch.
-
-        Raises:
-            ValueError: If a line is damaged; names the file, the line and the remedy.
-        """
+        """Return the log's complete entries, oldest first; empty before the first epoch."""
         if not self.log_path.exists():
             return []
-        remedy = "delete that line, or delete the run folder and train it again"
         entries = []
         for number, line in enumerate(self.log_path.read_bytes().splitlines(keepends=True), 1):
             if line.endswith(b"\n"):  # else half-written
-                with reading(f"{self.log_path}, line {number}", remedy):
-                    entry = parse_json_object(line)
-                    _require_numbers(entry, ("epoch", "step"))
-                entries.append(entry)
+                with reading(f"{self.log_path}, line {number}", "delete that line"):
+                    entries.append(parse_json_object(line))
+                    _require_numbers(entries[-1], ("epoch", "step"))
         return entries
 
     def checkpoint_path(self, which: Which = "last") -> Path:
-        """Return the newest checkpoint, or that of the best validation.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        newest = list_checkpoints(self.checkpoint_dir)[:1]
+        """Return the newest checkpoint, or that of the best validation; ValueError without one."""
+        newest = checkpoint.list_checkpoints(self.checkpoint_dir)[:1]
         paths = newest if which == "last" else [self.best_path]
         if not any(path.is_file() for path in paths):
             remedy = "train the run first (notebooks/3_train.ipynb)"
@@ -217,18 +152,18 @@ class RunDir:
     def save(self, state: dict[str, Any], which: Which = "last") -> None:
         """Write a checkpoint: the newest one of the run, or that of the best validation."""
         if which == "best":
-            write_checkpoint(self.best_path, state)
+            checkpoint.write_checkpoint(self.best_path, state)
         else:
-            save_newest(self.checkpoint_dir, state)
+            checkpoint.save_newest(self.checkpoint_dir, state)
 
     def load(self, which: Which = "last") -> dict[str, Any]:
         """Read a checkpoint; errors as in `checkpoint_path` and `read_checkpoint`."""
-        return read_checkpoint(self.checkpoint_path(which))
+        return checkpoint.read_checkpoint(self.checkpoint_path(which))
 
-    def saved_progress(self) -> Progress | None:
+    def saved_progress(self) -> checkpoint.Progress | None:
         """Return steps and complete epochs of the newest checkpoint, None if there is none."""
-        newest = list_checkpoints(self.checkpoint_dir)
-        return read_progress(newest[0]) if newest else None
+        newest = checkpoint.list_checkpoints(self.checkpoint_dir)
+        return checkpoint.read_progress(newest[0]) if newest else None
 
     def is_finished(self) -> bool:
         """Return True if a checkpoint of the last epoch is saved."""
@@ -236,24 +171,24 @@ class RunDir:
         return progress is not None and progress.epoch >= self.settings().epochs
 
 
-def differences(before: Mapping[str, Any], settings: TrainSettings) -> list[str]:
-    """Return how settings differ from earlier ones where it affects numbers, one a line.
+def differences(before: TrainSettings, settings: TrainSettings) -> list[str]:
+    """Return the changes of settings that affect numbers, one a line.
 
     A run may be extended: its old `epochs` becomes another entry of `lr_restart_epochs`, so that
-    what was trained stays valid.
+    the trained part stays valid.
     """
-    now, before = settings.model_dump(), dict(before)
-    ends = [*before["lr_restart_epochs"], before["epochs"]]
-    if now["lr_restart_epochs"][: len(ends)] == ends:
-        before |= {"lr_restart_epochs": now["lr_restart_epochs"], "epochs": now["epochs"]}
+    old, new = before.model_dump(), settings.model_dump()
+    ends = [*before.lr_restart_epochs, before.epochs]
+    if settings.lr_restart_epochs[: len(ends)] == ends:
+        old |= {"lr_restart_epochs": settings.lr_restart_epochs, "epochs": settings.epochs}
     lines = [
-        f"{name}: {before[name]!r} there, {now[name]!r} here"
-        for name in now
-        if name not in FREE_SETTINGS and before[name] != now[name]
+        f"{name}: {old[name]!r} there, {new[name]!r} here"
+        for name in new
+        if name not in FREE_SETTINGS and old[name] != new[name]
         if not name.startswith("test_")  # a finished run may be tested again
-        if not (name in ROOTS and is_gone(before[name]))
+        if not (name in ROOTS and is_gone(old[name]))
     ]
-    if now["epochs"] > before["epochs"]:
+    if new["epochs"] > old["epochs"]:
         lines.append(f"to train it longer, set lr_restart_epochs to {ends} as well")
     return lines
 
@@ -276,13 +211,10 @@ class RunStatus:
         phase: `missing`: no run, or not readable; `waiting`: not started; `stopped`: no process
             trains it and epochs are missing.
         epochs: Epochs of the whole run; 0 if it is missing.
-        epoch: Complete epochs in the newest checkpoint.
-        step: Optimizer steps in the newest checkpoint; None if there is none.
-        log: Entries of the log, one an epoch.
+        epoch: Complete epochs in the newest checkpoint, as `step`.
         progress: Content of `progress.json` during training, else empty.
-        error: The traceback of a failed process; for a missing run, what cannot be read.
-        lock_owner: The process that trains it; empty if none does.
-        is_tested: True if it has a test result.
+        error: The traceback of a failed process, or the problem of an unreadable run.
+        lock_owner: The process that trains it, or empty.
     """
 
     phase: Phase
@@ -319,38 +251,38 @@ class RunStatus:
 
 def read_status(folder: str | Path) -> RunStatus:
     """Return the status of a run; a folder that is missing or changes meanwhile is no error."""
-    run = RunDir(folder)
+    run = None
     try:
+        run = RunDir(folder)
         epochs, log = run.settings().epochs, tuple(run.log_entries())
     except (ValueError, OSError) as error:
-        return RunStatus("missing", error=str(error) if run.params_path.exists() else "")
+        is_empty = run is not None and not run.params_path.exists()
+        return RunStatus("missing", error="" if is_empty else str(error))
     step, epoch = run.saved_progress() or (None, 0)
     owner = lock_owner(run.lock_path) or ""
     progress = _read_progress_file(run.progress_path) if owner else {}
     error = ""
     with suppress(OSError):
         error = run.error_path.read_text(encoding="utf-8", errors="replace")
+    phase = "training" if progress else "starting"
     if not owner:
-        phase = _phase_at_rest(epoch >= epochs, bool(error), bool(step or log))
-    elif run.is_asked_to_stop():
+        phase = _phase_at_rest(epoch >= epochs, error, step, log)
+    elif run.stop_path.exists():
         phase = "stopping"
-    else:
-        phase = "training" if progress else "starting"
     is_tested = run.metrics_path.is_file()
     return RunStatus(phase, epochs, epoch, step, log, progress, error, owner, is_tested)
 
 
-def _phase_at_rest(is_complete: bool, has_error: bool, is_begun: bool) -> Phase:
+def _phase_at_rest(is_complete: bool, error: str, step: int | None, log: Sequence) -> Phase:
     if is_complete:
         return "finished"
-    if has_error:
+    if error:
         return "failed"
-    return "stopped" if is_begun else "waiting"
+    return "stopped" if step or log else "waiting"
 
 
 def _read_progress_file(path: Path) -> dict[str, Any]:
-    """Return the content of `progress.json`; empty if missing or damaged: it is soon rewritten."""
-    with suppress(ValueError):
+    with suppress(ValueError):  # missing or damaged: it is soon written again
         progress = read_json(path, "")
         _require_numbers(progress, ("step", "last_step"))
         return progress
@@ -358,11 +290,7 @@ def _read_progress_file(path: Path) -> dict[str, Any]:
 
 
 def read_result(run: RunDir) -> dict[str, Any]:
-    """Return the test result of a run.
-
-    Raises:
-        ValueError: If it is missing or damaged; names the file and the remedy.
-    """
+    """Return the test result of a run; ValueError if it is missing or damaged."""
     remedy = f"test the run again (notebooks/4_evaluate.ipynb, run_dir = {str(run.folder)!r})"
     results = read_json(run.metrics_path, remedy)
     with reading(run.metrics_path, remedy):

@@ -1,11 +1,9 @@
-"""Stop requests: Ctrl-C, SIGTERM and the notebook's button all create one stop file.
+"""Signals: Ctrl-C and SIGTERM create the stop file of a run, at which it saves and ends."""
 
-The processes of a run look for that file (`RunDir.ask_to_stop`) between two steps; they save a
-checkpoint and end.
-"""
-
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,17 +14,11 @@ DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: s
 def stop_on_signals(
     ask_to_stop: Callable[[], None], second_interrupts: bool = True
 ) -> Iterator[list[int]]:
-    """Call `ask_to_stop` on Ctrl-C and SIGTERM while the body runs, instead of ending it at once.
+    """Call `ask_to_stop` on Ctrl-C and SIGTERM while the body runs; yield the signals received.
 
     A signal that has a handler already keeps it. Outside of the main thread nothing changes.
-
-    Args:
-        ask_to_stop: Creates the request.
-        second_interrupts: Raise KeyboardInterrupt on the second Ctrl-C. False under torchrun, where
-            a process receives each signal twice, from the terminal and from torchrun.
-
-    Yields:
-        The signals received so far.
+    `second_interrupts` is for the second Ctrl-C; under torchrun a process receives each signal
+    twice, from the terminal and from torchrun.
     """
     received: list[int] = []
 
@@ -36,12 +28,9 @@ def stop_on_signals(
         received.append(number)
         ask_to_stop()
 
-    is_main = threading.current_thread() is threading.main_thread()
-    replaced = [
-        number
-        for number, default in DEFAULT_HANDLERS.items()
-        if is_main and signal.getsignal(number) is default
-    ]
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        replaced = [n for n, default in DEFAULT_HANDLERS.items() if signal.getsignal(n) is default]
     for number in replaced:
         signal.signal(number, handle)
     try:
@@ -66,6 +55,17 @@ def ignore_signals() -> None:
     for number in DEFAULT_HANDLERS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFAULT_HANDLERS)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent process, of that id, is gone."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def signal_name(number: int) -> str:

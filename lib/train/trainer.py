@@ -396,7 +396,7 @@ class Trainer:
         if not is_checked and state.step % self.steps_per_epoch:
             return False
         self.run.check_exists()
-        is_to_stop = self.run.is_asked_to_stop()
+        is_to_stop = self.run.stop_path.exists()
         interval_s = 60 * self.settings.checkpoint_every_minutes
         is_old = 0 < interval_s < time.perf_counter() - self.saved_at
         is_to_stop, is_to_save = self.world.broadcast((is_to_stop, is_old or is_to_stop))

@@ -11,12 +11,11 @@ from conftest import make_tiny_settings
 from test_runs import RICH, PowerCut, uninterrupted  # noqa: F401 (a fixture)
 from test_training import assert_same_weights, log_of
 
-from lib.config import EvaluateSettings
-from lib.evaluate.test import evaluate
+from lib.config import TrainSettings
 from lib.runs import checkpoint
 from lib.runs.checkpoint import list_checkpoints, read_checkpoint, read_progress
 from lib.runs.distributed import DistContext
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
 from lib.train.fit import fit
 from lib.train.meter import Meter
@@ -43,7 +42,7 @@ def assert_as_if_nothing_had_been(run: RunDir, expected: RunDir) -> None:
 
 
 @pytest.mark.parametrize("number", [3, 6])  # within an epoch, after its end
-def test_what_is_saved_by_time_is_not_lost(tiny_settings, uninterrupted, at_forward, number):
+def test_checkpoint_saved_by_time_is_continued(tiny_settings, uninterrupted, at_forward, number):
     settings = tiny_settings(**RICH, checkpoint_every_minutes=1e-9)
     run = RunDir(settings.run_dir)
     at_forward(number, cut_power)
@@ -107,7 +106,7 @@ def test_run_continues_from_its_checkpoint_after_an_error_in_validation(
 
 
 def test_sums_of_two_processes_are_counted_once_by_any_number_of_others():
-    """A run of two processes that stopped within an epoch goes on with one, or with three."""
+    """A run of two processes that stopped within an epoch continues with one or three."""
     states = []
     for value in (1.0, 5.0):
         meter = Meter()
@@ -123,27 +122,25 @@ def test_sums_of_two_processes_are_counted_once_by_any_number_of_others():
     assert other.means(DistContext(0, 1, HERE)) == {"loss": None}
 
 
-# --- Numbers that are no numbers ------------------------------------------------------------------
+# --- NaN and infinity -----------------------------------------------------------------------------
 
 
-def test_the_first_loss_that_is_no_number_ends_the_run_and_is_named(
-    tiny_settings, at_forward, monkeypatch
-):
+def test_first_nan_loss_ends_the_run_and_is_named(tiny_settings, at_forward, monkeypatch):
     settings = tiny_settings(**RICH)
     run, real = RunDir(settings.run_dir), trainer.to_device
 
     def to_device(batch, *others):
-        found = real(batch, *others)
-        return found._replace(strong=found.strong * float("nan")) if is_bad else found
+        result = real(batch, *others)
+        return result._replace(strong=result.strong * float("nan")) if is_bad else result
 
     is_bad = []
     monkeypatch.setattr(trainer, "to_device", to_device)
     at_forward(13, lambda: is_bad.append(True))
     with pytest.raises(FloatingPointError) as error:
         fit(settings)
-    said = str(error.value)
-    assert said.startswith("step 15: the loss is NaN or infinite; videos in the batch: ")
-    assert said.count("_") >= 7 and "checkpoint of step 12 is kept; try a lower lr" in said
+    message = str(error.value)
+    assert message.startswith("step 15: the loss is NaN or infinite; videos in the batch: ")
+    assert message.count("_") >= 7 and "checkpoint of step 12 is kept; try a lower lr" in message
     state = run.load()
     assert state["step"] == 12 and all(v.isfinite().all() for v in state["model"].values())
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
@@ -298,7 +295,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous(damaged, continued, capsy
     newest = checkpoints_of(damaged)[0]
     DAMAGES[damage](newest)
     fit(settings_of(damaged))
-    message = "continuing from the checkpoint before it, epoch_0001_step_00000006.pt"
+    message = "continuing from the previous checkpoint, epoch_0001_step_00000006.pt"
     assert (message in capsys.readouterr().out) == (damage != "deleted")
     assert_as_if_nothing_had_been(damaged, continued)
 
@@ -326,18 +323,27 @@ def test_checkpoint_without_params_file_still_refuses_other_settings(damaged):
     damaged.check_compatible(settings)
 
 
-def test_params_with_missing_lines_are_refused_by_name(damaged):
+def test_setting_that_a_run_lacks_has_its_default(damaged, continued):
+    """As a setting that was added after the run was trained."""
+    settings, state = settings_of(damaged), damaged.load()
+    added = ("lr_schedule", "tsm_fraction", "test_num_clips")
     lines = damaged.params_path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(("test_num_c", "lr:", "num_workers"))]
-    damaged.params_path.write_text("".join(kept))
-    message = "no line for lr, test_num_clips, test_num_crops; restore"
-    with pytest.raises(ValueError, match=message):
-        damaged.settings()
-    with pytest.raises(ValueError, match=message):
-        evaluate(EvaluateSettings(run_dir=str(damaged.folder)))
-    free = ("checkpoint_every_minutes", "num_workers")
-    damaged.params_path.write_text("".join(line for line in lines if not line.startswith(free)))
-    assert damaged.settings().lr == 0.05
+    damaged.params_path.write_text("".join(x for x in lines if not x.startswith(added)))
+    earlier = {k: v for k, v in state["settings"].items() if not k.startswith(added)}
+    damaged.save(state | {"settings": earlier})
+    assert damaged.settings().tsm_fraction == TrainSettings().tsm_fraction
+    with pytest.raises(ValueError, match="tsm_fraction: 0.0 there, 0.5 here"):
+        damaged.check_compatible(settings.model_copy(update={"tsm_fraction": 0.5}))
+    fit(settings)
+    assert_as_if_nothing_had_been(damaged, continued)
+
+
+def test_run_dir_that_is_a_file_is_refused(tiny_settings, tmp_path):
+    path = tmp_path / "run"
+    path.write_text("")
+    with pytest.raises(ValueError, match="run_dir: .*run is a file; choose another folder"):
+        fit(tiny_settings(run_dir=str(path)))
+    assert "is a file" in read_status(path).error
 
 
 def test_two_test_lists_of_one_name_are_refused(tiny_settings, tmp_path):

@@ -80,13 +80,13 @@ def kernels():
 def test_run_sets_its_kernels(kernels, tiny_settings, benchmark, tf32):
     changes = {"cudnn_benchmark": benchmark, "tf32": tf32, "objective": "supervised", "epochs": 1}
     Trainer(tiny_settings(**changes), DistContext(0, 1, torch.device("cpu")))
-    found = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
-    assert found == (benchmark, tf32)
+    kernels_set = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    assert kernels_set == (benchmark, tf32)
 
 
 def test_channels_last_changes_only_rounding(tiny_settings):
     clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = {}
+    results = {}
     for channels_last in (False, True):
         torch.manual_seed(0)
         settings = tiny_settings(model="r3d_18", channels_last=channels_last)
@@ -95,8 +95,8 @@ def test_channels_last_changes_only_rounding(tiny_settings):
         logits.logsumexp(1).sum().backward()
         kernel = next(p for p in model.parameters() if p.dim() == 5)
         assert (kernel.stride(1) == 1) == channels_last
-        found[channels_last] = logits.detach(), kernel.grad
-    torch.testing.assert_close(found[True], found[False], rtol=1e-3, atol=1e-4)
+        results[channels_last] = logits.detach(), kernel.grad
+    torch.testing.assert_close(results[True], results[False], rtol=1e-3, atol=1e-4)
 
 
 def test_no_loader_processes_on_a_gpu_is_warned_of(tiny_settings, monkeypatch):

@@ -168,8 +168,8 @@ def test_signals_during_the_start_of_processes_do_not_end_them(tmp_path):
 def test_torchrun_gets_the_error_of_a_failed_process(tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start_launch(tmp_path, "failing_worker", *torchrun, stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode and "rank 1 has a bad day" in said
+    output = process.communicate(timeout=120)[1]
+    assert process.returncode and "rank 1 has a bad day" in output
     wait_until(lambda: not processes.is_alive(tmp_path, 0), "the end of rank 0")
 
 

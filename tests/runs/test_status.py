@@ -1,4 +1,4 @@
-"""How far a run is: one answer, whoever asks."""
+"""Status of a run: the same for the batch, the monitor and the report."""
 
 import json
 
@@ -23,7 +23,7 @@ def killed(tiny_settings) -> RunDir:
     return run
 
 
-def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(killed):
+def test_status_counts_saved_epochs_not_logged_ones(killed):
     state = read_status(killed.folder)
     assert (state.phase, state.epoch, state.step, state.share) == ("stopped", 1, 3, 0.5)
     assert not killed.is_finished()
@@ -35,7 +35,7 @@ def test_between_the_last_log_line_and_the_last_checkpoint_all_say_the_same(kill
     assert monitor.bar.value == 0.5 and not state.is_tested
 
 
-def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
+def test_share_of_a_running_run_counts_unsaved_steps(killed):
     with file_lock(killed.lock_path):
         state = read_status(killed.folder)
         assert (state.phase, state.epoch, state.share) == ("starting", 1, 1.0)
@@ -44,7 +44,7 @@ def test_while_it_is_trained_what_is_not_saved_counts_for_the_bar_alone(killed):
         assert (state.phase, state.epoch, state.share) == ("training", 1, 4 / 6)
 
 
-def test_the_end_counts_when_it_is_saved(killed):
+def test_run_is_finished_when_its_end_is_saved(killed):
     killed.save({"model": {}, "step": 6, "epoch": 2})
     state = read_status(killed.folder)
     assert (state.phase, state.epoch, state.share) == ("finished", 2, 1.0)
@@ -52,7 +52,7 @@ def test_the_end_counts_when_it_is_saved(killed):
     assert read_status(killed.folder).phase == "finished" and killed.is_finished()
 
 
-def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
+def test_damaged_log_is_named_and_refuses_only_its_run(killed):
     lines = killed.log_path.read_text().splitlines()
     killed.log_path.write_text("\n".join([lines[0].replace(":", "", 1), lines[1], ""]))
     state = read_status(killed.folder)
@@ -61,7 +61,7 @@ def test_a_damaged_log_costs_the_run_alone_and_is_named(killed):
     assert state_of(planned) == ("refused", state.error)
 
 
-def test_the_state_of_a_trained_run(tiny_settings):
+def test_status_of_a_trained_run(tiny_settings):
     run = fit(tiny_settings(epochs=1))
     state = read_status(run.folder)
     assert (state.phase, state.epoch, state.step, state.lock_owner) == ("finished", 1, 3, "")
