@@ -240,7 +240,7 @@ class TrainSettings(ClipSettings):
     distillation_weight: NonNegative = 0.0
     """Weight of the ImageNet distillation loss; 0: no distillation."""
     soft_targets: PathText | None = None
-    """Table of class probabilities by another model (`lib.data.soft_targets`)."""
+    """Table of class probabilities by another model (`lib.data.frame_tables`)."""
     soft_target_weight: Probability = 0.5
     """Weight of these probabilities in the pseudo-labels."""
     ema_decay: Decay = 0.0

@@ -27,7 +27,7 @@ from lib.evaluate.new_videos import (
 )
 from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
 from lib.fileio import check_writable, write_text
-from lib.plots.prediction import deciding_figure, reliability_figure, save_figure, timeline
+from lib.plots.evaluation import deciding_figure, reliability_figure, save_figure, timeline
 from lib.runs.run_dir import RunDir
 
 FEW_VIDEOS = 50  # a temperature fitted on fewer is uncertain

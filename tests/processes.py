@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lib.data.dataloader import make_loader
+from lib.data.clip_dataset import make_loader
 from lib.runs.distributed import DistContext
 
 

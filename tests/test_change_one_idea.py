@@ -28,7 +28,7 @@ from lib.train.run_model import build_run_model
 from lib.train.fit import fit
 from lib.runs.run_dir import RunDir
 from lib.jupyter.clip_views import load_clips
-from lib.plots.augmentations import temporal_rows, view_rows
+from lib.plots.clips import temporal_rows, view_rows
 from lib.evaluate.run_results import read_log
 from lib.config import ExploreSettings
 from lib.jupyter.explorer import AugmentationExplorer

@@ -12,7 +12,7 @@ from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import PersonBoxes
 from lib.data.video_reader import read_frames
-from lib.prepare.boxes.detect import box_statistics
+from lib.prepare.person_boxes import box_statistics
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "1_prepare_data.ipynb"
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.jobs import make_batch
-from lib.batch.local import print_failures, run_here
+from lib.batch.local import print_failures, run_again, run_here
 from lib.batch.plan import Grid, plan_text, read_plan
-from lib.batch.reproduce import run_again
 from lib.batch.slurm import Resources, check_slurm, submit
 from lib.config import TrainSettings
 from lib.params import SEEDS, parse_values

@@ -7,21 +7,27 @@ from a generator seeded by (seed, stream, position). So a sample depends on noth
 can be continued at any step.
 """
 
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.views import StrongParams, StrongTransform, WeakParams, WeakTransform
 from lib.config import ClipSettings
 from lib.data.clip_sampling import random_clip_indices
-from lib.data.dataloader import make_loader
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, TeacherScores
 from lib.data.video_reader import FrameReader
@@ -245,3 +251,39 @@ def make_clip_loader(
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
     )
+
+
+TIMEOUT_S = 600.0  # for one batch; a loader process that takes longer hangs
+
+
+def make_loader(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
+    """Start loading and return the iterator over the batches.
+
+    Args:
+        dataset: A map-style data set.
+        num_workers: Number of loader processes; 0 loads in this process.
+        options: Further arguments of PyTorch's `DataLoader`.
+    """
+    is_ending = RawValue("b", 0)
+    if num_workers:
+        options = {
+            "num_workers": num_workers,
+            "worker_init_fn": partial(_begin, is_ending),
+            "timeout": TIMEOUT_S,
+            # A fork starts at once; it is not the default on Linux from Python 3.14 on.
+            "multiprocessing_context": "fork" if sys.platform == "linux" else None,
+            **options,
+        }
+    generator = torch.Generator()  # leaves the global one alone
+    batches = iter(DataLoader(dataset, generator=generator, **options))
+    # When this process exits, Python first calls this, then terminates the loaders by SIGTERM.
+    Finalize(batches, setattr, (is_ending, "value", 1), exitpriority=0)
+    return batches
+
+
+def _begin(is_ending: Any, worker_id: int) -> None:
+    """Ignore the signals in a loader process, except for SIGTERM when its parent exits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_ending.value else None)
+    if not multiprocessing.parent_process().is_alive():  # PyTorch notices only a later death
+        os._exit(1)

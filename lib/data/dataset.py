@@ -33,7 +33,7 @@ from lib.registry import did_you_mean
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 READER_COLUMNS = ["fingerprint", "seek"]  # see lib.data.frame_index; may be empty
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
-CACHE_FOLDER = "decoded"  # see lib.data.frame_cache
+CACHE_FOLDER = "decoded"  # see lib.data.video_reader
 REMEDY = "prepare the data set again (delete dataset.json)"
 
 

@@ -18,11 +18,11 @@ from lib.augment.views import EvalTransform
 from lib.config import ClipSettings, TrainSettings
 from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
-from lib.evaluate.clip_regions import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
+from lib.evaluate.invariance import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
 from lib.evaluate.trained_model import TrainedModel
-from lib.prepare.boxes.motion import moving_boxes
 from lib.prepare.inspect_videos import VideoInfo, inspect_video, inspect_videos
 from lib.prepare.own_folder import VIDEO_SUFFIXES
+from lib.prepare.person_boxes import moving_boxes
 
 BATCH_CLIPS = 16
 BATCH_BYTES = 256e6  # of decoded frames in a batch: large frames make smaller batches

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.config import TrainSettings
-from lib.evaluate.calibration import Calibration, fused_probabilities
-from lib.evaluate.run_results import read_calibration
+from lib.evaluate.run_results import Calibration, fused_probabilities, read_calibration
 from lib.runs.device import autocast, resolve_test_device
 from lib.runs.run_dir import RunDir
 from lib.train.run_data import Normalize

@@ -10,11 +10,10 @@ from matplotlib.colors import to_hex
 from torch import Tensor
 
 from lib.config import ClipSettings
-from lib.evaluate.clip_regions import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
+from lib.evaluate.invariance import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results
 from lib.evaluate.trained_model import TrainedModel
-from lib.jupyter.html import FADED, own_keys, render, unobserved
-from lib.jupyter.tiles import Tile, tiles_html
+from lib.jupyter.html import FADED, Tile, own_keys, render, tiles_html, unobserved
 from lib.plots.evaluation import confused_classes, confusion_matrix, recall
 from lib.plots.style import BLUE, GRAY, ORANGE, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir

@@ -24,10 +24,8 @@ from lib.data.clip_dataset import (
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import PersonBoxes, has_person_boxes, open_person_boxes
 from lib.data.video_reader import read_frames
-from lib.jupyter.html import render
-from lib.jupyter.tiles import Tile
-from lib.plots.augmentations import describe_strong, preview_scene_augmentation, temporal_title
-from lib.plots.clips import with_boxes
+from lib.jupyter.html import Tile, render
+from lib.plots.clips import describe_strong, preview_scene_augmentation, temporal_title, with_boxes
 from lib.plots.style import ORIGINAL, SCENE, STRONG, TEMPORAL, WEAK, shorten
 
 CACHED, MAX_WHOLE_MB = 4, 100  # decoded videos or clips in memory; size of a whole video

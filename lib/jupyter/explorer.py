@@ -16,8 +16,7 @@ from lib.config import ClipSettings, DataSettings, ExploreSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import open_person_boxes
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
-from lib.jupyter.html import error_html, own_keys, render, unobserved, wrapping
-from lib.jupyter.tiles import tiles_html
+from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
 from lib.jupyter.training_batch import TrainingBatchPage, training_settings
 from lib.params import make_settings
 

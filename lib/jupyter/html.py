@@ -1,15 +1,21 @@
 """HTML of the notebooks: escaped names, templates, error boxes, and display of widgets."""
 
+import base64
 import html
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 import ipywidgets as widgets
+import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.display import display
 from jinja2 import Environment, StrictUndefined, Template
+from PIL import Image
+from torch import Tensor
 
 FADED = "color:var(--jp-ui-font-color2,#666)"
 ERROR_BOX = (
@@ -92,3 +98,107 @@ def unobserved(widget: widgets.Widget, handler: Callable) -> Iterator[None]:
         yield
     finally:
         widget.observe(handler, names="value")
+
+
+MIN_SIDE, MAX_SIDE = 180, 224  # pixels of a tile; smaller clips are enlarged, larger ones shrunk
+FRAMES_PER_S = 6
+
+GRID = """\
+<style>
+@property --frame {syntax: "<number>"; inherits: true; initial-value: 0}
+@keyframes film {from {--frame: 0} to {--frame: var(--count)}}
+.clips {display: grid; gap: 8px 6px; align-items: end; line-height: 1.25; font-size: 13px;
+  animation: film var(--seconds) steps(var(--count)) infinite}
+.clips-box:has(> label input:checked) .clips {animation-play-state: paused}
+.clips .head {display: flex; justify-content: space-between; gap: 4px; padding-bottom: 1px;
+  overflow-wrap: anywhere}
+.clips .square {display: flex; aspect-ratio: 1; background: #e8e8e8; color: #000;
+  align-items: center; justify-content: center; overflow: hidden}
+.clips .note {padding: 8px; text-align: center; overflow-wrap: anywhere}
+.clips .film {overflow: hidden}
+.clips .film img, .clips .numbers span {display: block;
+  transform: translateY(calc(var(--frame) / var(--count) * -100%))}
+.clips .film img {width: 100%; max-width: none; margin: 0}
+.clips .pixels {image-rendering: pixelated}
+.clips .numbers {height: 1.25em; overflow: hidden; opacity: .65; text-align: right;
+  white-space: pre; flex: none}
+@media print, (prefers-reduced-motion: reduce) {
+  .clips {animation: none; --frame: var(--still)} .clips-box > label {display: none}}
+</style>
+<div class="clips-box" role="group" aria-label="{{ description }}">
+<div class="clips" style="--count: {{ count }}; --still: {{ still }}; --seconds: {{ seconds }}s;
+  max-width: {{ width }}px; grid-template-columns: repeat({{ columns }}, minmax(0, 1fr))">
+{%- for tile in tiles %}
+<div><div class="head" style="border-bottom: 4px solid {{ tile.color }}">
+<span>{{ tile.title }}</span>
+{%- if tile.numbers %}<div class="numbers"><span>{{ tile.numbers | join("\n") }}</span></div>
+{%- endif %}</div>
+{%- if tile.clip is string %}<div class="square"><div class="note">{{ tile.clip }}</div></div>
+{%- else %}{% set source, width, aspect, scaling = film_strip(tile.clip) %}<div class="square">
+<div class="film" style="width: {{ width }}%; aspect-ratio: {{ aspect }}">
+<img class="{{ scaling }}" alt="{{ tile.title }}" src="{{ source }}"></div></div>
+{%- endif %}</div>
+{%- endfor %}
+</div>
+<label><input type="checkbox"> pause</label></div>
+"""
+
+
+class Tile(NamedTuple):
+    """One clip, (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8, with the title above it."""
+
+    title: str
+    color: str  # CSS color of the bar below the title
+    clip: Tensor | str  # or a text in place of a clip
+    numbers: Sequence[int] = ()  # shown above each frame at the right, length T; empty for none
+
+
+def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str:
+    """Return HTML that loops clips side by side, or the first tile's text if there is no clip.
+
+    All clips have the same number of frames. The description is for screen readers.
+    """
+    clips = [tile.clip for tile in tiles if isinstance(tile.clip, Tensor)]
+    if not clips:
+        text = tiles[0].clip if tiles else "there is no such video"
+        return render("<p>{{ text }}</p>", text=text)
+    count, columns = len(clips[0]), min(columns, len(tiles))
+    side = max(MIN_SIDE, min(MAX_SIDE, max(clips[0].shape[-2:])))
+    return render(
+        GRID,
+        tiles=tiles,
+        description=description,
+        columns=columns,
+        width=columns * (side + 6) - 6,
+        count=count,
+        still=count // 2,
+        seconds=f"{count / FRAMES_PER_S:.3f}",
+        film_strip=film_strip,
+    )
+
+
+def film_strip(clip: Tensor) -> tuple[str, float, float, str]:
+    """Encode the frames of a clip below each other; frames larger than `MAX_SIDE` are scaled down.
+
+    Small frames and masks are PNG, so that their enlarged pixels are exact; others are JPEG.
+
+    Args:
+        clip: (T, 3, H, W) or a mask (T, 1, H, W) of 0 and 1, uint8.
+
+    Returns:
+        Data URL; width within a square tile, percent; width / height of a frame; CSS class,
+        `pixels` for enlarged frames or `smooth`.
+    """
+    longer, is_mask = max(clip.shape[-2:]), clip.shape[1] == 1
+    if longer > MAX_SIDE:
+        size = [max(1, round(length * MAX_SIDE / longer)) for length in clip.shape[-2:]]
+        clip = F.interpolate(clip, size, mode="bilinear", align_corners=False, antialias=True)
+    height, width = clip.shape[-2:]
+    frames = clip.permute(0, 2, 3, 1).reshape(len(clip) * height, width, -1).numpy()
+    picture = Image.fromarray(frames[..., 0] * 255 if is_mask else frames)
+    is_small, buffer = longer < MIN_SIDE, io.BytesIO()
+    kind = "png" if is_mask or is_small else "jpeg"
+    picture.save(buffer, kind, **{"png": {"compress_level": 1}, "jpeg": {"quality": 88}}[kind])
+    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    share = round(100 * min(1.0, width / height), 2)
+    return source, share, width / height, "pixels" if is_small else "smooth"

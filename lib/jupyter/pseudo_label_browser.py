@@ -6,7 +6,7 @@ from functools import lru_cache
 import ipywidgets as widgets
 import pandas as pd
 
-from lib.evaluate.clip_regions import CenterClips
+from lib.evaluate.invariance import CenterClips
 from lib.evaluate.pseudo_labels import (
     SKIPPED,
     TABLE,
@@ -14,8 +14,7 @@ from lib.evaluate.pseudo_labels import (
     training_command,
 )
 from lib.jupyter.browser import CACHED_CLIPS, read_clip
-from lib.jupyter.html import FADED, error_html, escape, show, unobserved, wrapping
-from lib.jupyter.tiles import Tile, tiles_html
+from lib.jupyter.html import FADED, Tile, error_html, escape, show, tiles_html, unobserved, wrapping
 from lib.plots.style import BLUE, shorten
 from lib.runs.run_dir import RunDir
 

@@ -15,11 +15,10 @@ from lib.data.clip_dataset import ClipBatch, make_generator
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
-from lib.jupyter.html import error_html, render, wrapping
-from lib.jupyter.tiles import Tile, tiles_html
+from lib.jupyter.html import Tile, error_html, render, tiles_html, wrapping
 from lib.params import is_run_file, read_settings
 from lib.plots import style
-from lib.plots.augmentations import displayable
+from lib.plots.clips import displayable
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
 from lib.train.objectives import make_objective

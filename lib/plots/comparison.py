@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.plots.evaluation import recall
-from lib.plots.panels import BarPanel, bar_panels
-from lib.plots.style import COLORS, GREEN, REPORT_WIDTH, VERMILLION, shorten, styled
+from lib.plots.style import (
+    COLORS,
+    GREEN,
+    REPORT_WIDTH,
+    VERMILLION,
+    BarPanel,
+    bar_panels,
+    shorten,
+    styled,
+)
 
 MAX_NAME = 40  # characters of a group name next to an axis
 

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from lib.plots.panels import BarPanel, bar_panels
-from lib.plots.style import BLUE, BOX, GRAY, VERMILLION, shorten, styled
+from lib.plots.style import BLUE, BOX, GRAY, VERMILLION, BarPanel, bar_panels, shorten, styled
 
 MAX_NAMED_CLASSES = 60  # more names are illegible
 

@@ -9,8 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
-from lib.plots.panels import Line, LinePanel, line_panels
-from lib.plots.style import ACCURACY, COLORS, LABELED, RATE, REPORT_WIDTH, UNLABELED
+from lib.plots.style import (
+    ACCURACY,
+    COLORS,
+    LABELED,
+    RATE,
+    REPORT_WIDTH,
+    UNLABELED,
+    Line,
+    LinePanel,
+    line_panels,
+)
 from lib.runs.progress import LOG_COLUMNS
 from lib.train.schedule import learning_rate, ramp_up
 

@@ -29,13 +29,6 @@ from lib.data.frame_tables import (
     read_made_with,
 )
 from lib.fileio import check_writable
-from lib.prepare.boxes.detect import (
-    detect_motion,
-    detect_persons,
-    motion_made_with,
-    yolox_made_with,
-)
-from lib.prepare.boxes.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.download import UnavailableError, download, sha256_of
 from lib.prepare.import_reference import import_detections, import_made_with, import_scores
@@ -43,11 +36,18 @@ from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
 from lib.prepare.match_names import import_split
 from lib.prepare.own_folder import BROKEN_FILE, find_videos, index_folder
 from lib.prepare.parallel import num_cores
+from lib.prepare.person_boxes import (
+    detect_motion,
+    detect_persons,
+    motion_made_with,
+    yolox_made_with,
+)
 from lib.prepare.public_datasets import REQUIRED, public_steps
 from lib.prepare.split_formats import read_split_file
 from lib.prepare.status import MISSING, THERE, TO_DO, Step, status_table
 from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
+from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 from lib.runs.run_dir import format_duration
 
 # Seconds of one core for a frame of a small video (320 × 240); large ones take longer.

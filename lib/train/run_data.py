@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.config import TrainSettings, project_path
 from lib.data.clip_dataset import ClipBatch, ClipDataset, StreamSampler, ViewSpec, make_clip_loader
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
-from lib.data.soft_targets import read_soft_targets
+from lib.data.frame_tables import read_soft_targets
 from lib.runs.distributed import DistContext
 from lib.train.objectives import ClipTensors
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lib.batch.__main__ import main
-from lib.batch.reproduce import difference
+from lib.batch.local import difference
 from lib.runs.run_dir import RunDir, read_result
 from lib.train.fit import fit
 

@@ -210,7 +210,7 @@ def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
     """They take no notice of SIGTERM, but of this one: or the program would wait without end."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from lib.data.dataloader import make_loader\n\n"
+        "from lib.data.clip_dataset import make_loader\n\n"
         "if __name__ == '__main__':\n"
         "    clips = make_loader(range(9), 1)\n"
         "    next(clips)\n"

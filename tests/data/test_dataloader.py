@@ -12,7 +12,7 @@ import pytest
 from test_distributed import wait_until
 
 from lib.config import PROJECT_ROOT
-from lib.data.dataloader import _begin, make_loader
+from lib.data.clip_dataset import _begin, make_loader
 
 
 class SignaledDataset:
@@ -81,7 +81,7 @@ def test_a_loader_process_ends_when_its_parent_was_killed(is_late):
 def test_loaders_work_where_python_starts_processes_in_another_way():
     code = (
         "import multiprocessing\n"
-        "from lib.data.dataloader import make_loader\n"
+        "from lib.data.clip_dataset import make_loader\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('forkserver')  # the default from Python 3.14 on\n"
         "    print([int(batch) for batch in make_loader(range(4), 2)])\n"

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from lib.data.dataset import read_dataset
-from lib.evaluate.clip_regions import CenterClips
-from lib.evaluate.invariance import measure_invariance
+from lib.evaluate.invariance import CenterClips, measure_invariance
 from lib.evaluate.trained_model import TrainedModel
 from lib.train.run_model import run_normalize
 

@@ -10,14 +10,7 @@ import torch
 from torch import nn
 
 from lib.config import TrainSettings
-from lib.evaluate.calibration import (
-    Calibration,
-    calibrate,
-    fit_temperature,
-    fused_probabilities,
-    reliability,
-)
-from lib.evaluate.clip_regions import CLIP_REGIONS, boxes_note, predict_regions
+from lib.evaluate.invariance import CLIP_REGIONS, boxes_note, predict_regions
 from lib.evaluate.new_videos import (
     clip_table,
     deciding_clips,
@@ -29,9 +22,16 @@ from lib.evaluate.new_videos import (
     video_table,
 )
 from lib.evaluate.pseudo_labels import pseudo_label
-from lib.evaluate.run_results import SplitResult
+from lib.evaluate.run_results import (
+    Calibration,
+    SplitResult,
+    calibrate,
+    fit_temperature,
+    fused_probabilities,
+    reliability,
+)
 from lib.evaluate.trained_model import TrainedModel
-from lib.plots.prediction import deciding_figure, timeline
+from lib.plots.evaluation import deciding_figure, timeline
 from lib.predict import main
 from lib.prepare.synthetic import write_video
 from lib.train.scoring import fuse

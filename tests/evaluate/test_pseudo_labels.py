@@ -13,7 +13,6 @@ from lib.batch.__main__ import main as batch_main
 from lib.batch.__main__ import parse_set
 from lib.config import EvaluateSettings, TrainSettings
 from lib.data.dataset import parse_split
-from lib.evaluate.calibration import Calibration
 from lib.evaluate.pseudo_labels import (
     SKIPPED,
     TABLE,
@@ -23,6 +22,7 @@ from lib.evaluate.pseudo_labels import (
     training_command,
     write_pseudo_labels,
 )
+from lib.evaluate.run_results import Calibration
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.pseudo_label_browser import PseudoLabelBrowser, show_pseudo_labels

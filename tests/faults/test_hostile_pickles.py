@@ -8,7 +8,7 @@ import pytest
 from hostile import F4, array, body, called, hostile_values, raw, whole, write_weights
 
 from lib.models.weights import read_tensors
-from lib.prepare.safe_pickle import load_arrays
+from lib.prepare.import_reference import load_arrays
 
 VALUES = hostile_values()
 

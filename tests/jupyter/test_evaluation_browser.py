@@ -11,7 +11,7 @@ import pytest
 from lib.config import EvaluateSettings
 from lib.data.dataset import read_dataset
 from lib.data.frame_tables import PERSON_BOXES_FILE
-from lib.evaluate.clip_regions import CenterClips, boxes_note, predict_regions
+from lib.evaluate.invariance import CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results, read_results
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
@@ -29,9 +29,9 @@ from lib.plots.evaluation import (
     confusion_matrix,
     plot_class_accuracy,
     plot_confusions,
+    regions_figure,
     select_confused_classes,
 )
-from lib.plots.prediction import regions_figure
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 

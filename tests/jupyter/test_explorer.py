@@ -25,7 +25,7 @@ from lib.jupyter.training_batch import (
     view_training_batch,
 )
 from lib.params import make_settings
-from lib.plots.augmentations import operation_rows, temporal_rows, view_rows
+from lib.plots.clips import operation_rows, temporal_rows, view_rows
 from lib.runs.distributed import DistContext
 from lib.train.objectives import FixMatchObjective
 from lib.train.run_data import load_data

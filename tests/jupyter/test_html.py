@@ -11,8 +11,7 @@ from lib.batch.execute import execute
 from lib.batch.jobs import ReportJob
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
-from lib.jupyter.html import escape, escape_url
-from lib.jupyter.tiles import Tile, tiles_html
+from lib.jupyter.html import Tile, escape, escape_url, tiles_html
 from lib.report.page import export_html
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit

@@ -19,8 +19,10 @@ from lib.data.frame_tables import (
 )
 from lib.data.video_reader import read_frames
 from lib.prepare import parallel
-from lib.prepare.boxes import detect
-from lib.prepare.boxes.detect import (
+from lib.prepare import person_boxes as detect
+from lib.prepare.import_reference import import_detections
+from lib.prepare.own_folder import index_folder
+from lib.prepare.person_boxes import (
     box_statistics,
     boxes_by_class,
     detect_motion,
@@ -28,13 +30,11 @@ from lib.prepare.boxes.detect import (
     interpolate_boxes,
     key_frames,
     match_boxes,
+    moving_boxes,
 )
-from lib.prepare.boxes.motion import moving_boxes
-from lib.prepare.boxes.yolox import YoloxDetector, grid_cells, letterbox
-from lib.prepare.import_reference import import_detections
-from lib.prepare.own_folder import index_folder
 from lib.prepare.steps import detector_file
 from lib.prepare.synthetic import render_video, write_video
+from lib.prepare.yolox import YoloxDetector, grid_cells, letterbox
 
 SHARED = PROJECT_ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "yolox_nano.onnx"

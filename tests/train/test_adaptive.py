@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from lib.config import EvaluateSettings
-from lib.data.soft_targets import read_soft_targets
+from lib.data.frame_tables import read_soft_targets
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.runs.run_dir import RunDir

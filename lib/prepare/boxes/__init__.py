@@ -1,1 +1,0 @@
-"""Person boxes of every frame."""
