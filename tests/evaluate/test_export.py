@@ -28,7 +28,8 @@ def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, shift, caps
     network = build_run_model(settings, len(classes)).eval()
     run.folder.mkdir()
     run.params_path.write_text(settings.as_yaml())
-    state = {"model": network.state_dict(), "step": 1, "epoch": 1, "classes": classes}
+    state = {"model": network.state_dict(), "ema": None, "step": 1, "epoch": 1}
+    state["classes"] = classes
     run.save(state)
     assert main([str(run.folder), str(tmp_path / "out")]) == 0, capsys.readouterr().err
 
