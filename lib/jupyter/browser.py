@@ -329,7 +329,7 @@ class EvaluationBrowser:
 
 def comparable_runs(run: RunDir) -> dict[str, RunDir]:
     """Return the other tested runs in the folder of a run, by name."""
-    runs = map(RunDir, sorted(run.folder.parent.glob("*")))
+    runs = [RunDir(path.parent) for path in sorted(run.folder.parent.glob("*/params.yaml"))]
     return {
         other.name: other
         for other in runs

@@ -142,8 +142,8 @@ def test_set_takes_a_path_as_text(tmp_path, prepared_dir, name, capsys):
     videos.mkdir()
     grid = dict([command_line.parse_set(f"videos_dir={videos}")])
     assert read_plan([study], grid)[0].settings.videos_dir == str(videos)
-    assert command_line.main([str(study), "--dry-run", "--set", f"videos_dir={videos}"]) == 0
-    assert "Traceback" not in capsys.readouterr().err
+    assert command_line.main([str(study), "--dry-run", "--set", f"videos_dir={videos}"]) == 2
+    assert f"{videos}: no videos" in capsys.readouterr().err
 
 
 # --- Bad input ------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def test_run_folder_deleted_during_training_ends_the_run(tiny_settings, at_forwa
 SMALL_MEMORY = """
 import sys, yaml
 from lib.config import TrainSettings
+from lib.data import clip_dataset
 from lib.train.fit import fit
+clip_dataset.TIMEOUT_S = 15
 fit(TrainSettings(**yaml.safe_load(open(sys.argv[1]))))
 """
 
