@@ -119,9 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < 1:
         parser.error("--overlap must be in [0, 1)")
-    run = RunDir(options.run)
-    out = run.folder / "predictions" if options.out is None else project_path(options.out)
     try:
+        run = RunDir(options.run)
+        out = run.folder / "predictions" if options.out is None else project_path(options.out)
         videos = find_new_videos(options.videos)
         predict_all(run, videos, out, options.overlap, options.regions)
     except (ValueError, OSError) as error:

@@ -184,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="folder of a finished run that used unlabeled videos")
     parser.add_argument("--split", metavar="NAME", help="write the decisions as a labeled split")
     options = parser.parse_args(arguments)
-    run = RunDir(options.run)
     try:
+        run = RunDir(options.run)
         if options.split is not None:
             print(f"written: {PseudoLabels(run).write_split(options.split)}; to train with it:")
             print(training_command(run, options.split))

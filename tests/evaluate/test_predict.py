@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lib.config import TrainSettings
+from lib.evaluate import pseudo_labels
 from lib.evaluate.invariance import CLIP_REGIONS, boxes_note, predict_regions
 from lib.evaluate.new_videos import (
     clip_table,
@@ -268,6 +269,13 @@ def test_videos_are_found_in_files_and_folders(video, tmp_path):
         find_new_videos([tmp_path])
     with pytest.raises(ValueError, match="is missing"):
         find_new_videos([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize("command", [main, pseudo_labels.main])
+def test_a_file_in_place_of_a_run_is_an_error_in_one_line(video, capsys, command):
+    words = [str(video)] * (2 if command is main else 1)
+    assert command(words) == 2
+    assert capsys.readouterr().err == f"error: run_dir: {video} is a file; choose another folder\n"
 
 
 def test_a_run_that_is_not_finished_says_how_far_it_is(video, tmp_path, capsys):
