@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote
 
 import ipywidgets as widgets
 import torch.nn.functional as F
@@ -36,11 +35,6 @@ def escape(text: object) -> str:
     Names of classes, videos, runs, studies and splits may be anything that a file system allows.
     """
     return html.escape(str(text)).translate(_MARKUP)
-
-
-def escape_url(path: object) -> str:
-    """Return a relative path for a link in HTML or Markdown."""
-    return quote(str(path), safe="/")
 
 
 @lru_cache

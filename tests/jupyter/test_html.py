@@ -11,8 +11,8 @@ from lib.batch.execute import execute
 from lib.batch.jobs import ReportJob
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
-from lib.jupyter.html import Tile, escape, escape_url, tiles_html
-from lib.report.page import export_html
+from lib.jupyter.html import Tile, escape, tiles_html
+from lib.report.page import ENVIRONMENT, export_html
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
@@ -75,7 +75,8 @@ def test_a_name_is_shown_as_it_is(payload, open_page, tmp_path):
 
 def test_a_link_stays_a_link(open_page, tmp_path):
     path = tmp_path / "page.html"
-    path.write_text(f'<a href="{escape_url(PAYLOADS[1])}/">{escape(PAYLOADS[1])}</a>')
+    link = ENVIRONMENT.from_string('<a href="{{ run | urlencode }}/">{{ run }}</a>')
+    path.write_text(link.render(run=PAYLOADS[1]))  # as report.html.j2 links a run
     page = open_page(path)
     assert page.locator("a").count() == 1 and page.locator("img").count() == 0
     assert page.locator("a").evaluate("a => a.protocol") == "file:"
