@@ -85,8 +85,9 @@ class LogPrinter:
 
     def __init__(self, run: RunDir, epochs: int):
         self.run, self.epochs = run, epochs
-        self.num_printed = len(run.log_entries())
-        self.first_epoch = run.log_entries()[-1]["epoch"] if self.num_printed else 0
+        entries = run.log_entries()
+        self.num_printed = len(entries)
+        self.first_epoch = entries[-1]["epoch"] if entries else 0
         self.started = time.perf_counter()
         self.is_stopping = False
 
