@@ -38,13 +38,20 @@ def wait_says(notebook, pattern: str, timeout_s: float = START_S) -> None:
     )
 
 
-def test_training_is_watched_stopped_and_continued(open_notebook, small_data, tmp_path):
+@pytest.fixture
+def long_training(open_notebook, small_data, tmp_path):
+    """Start notebook 3 on a run of 400 epochs; return the run and the page."""
     run = RunDir(tmp_path / "run")
     notebook = open_notebook(
         "3_train.ipynb",
         **SMALL | {"prepared_dir": str(small_data), "run_dir": str(run.folder), "epochs": 400},
     )
     notebook.start_all()
+    return run, notebook
+
+
+def test_training_is_watched_stopped_and_continued(long_training):
+    run, notebook = long_training
     wait_says(notebook, r"in epoch ([5-9]|\d\d)")
     view_of(notebook).scroll_into_view_if_needed()
     notebook.screenshot("3_train_live_1280")
@@ -69,13 +76,8 @@ def test_training_is_watched_stopped_and_continued(open_notebook, small_data, tm
     assert run.log_entries()[-1]["epoch"] > stopped_at
 
 
-def test_the_view_comes_back_after_a_reload(open_notebook, small_data, tmp_path):
-    run = RunDir(tmp_path / "run")
-    notebook = open_notebook(
-        "3_train.ipynb",
-        **SMALL | {"prepared_dir": str(small_data), "run_dir": str(run.folder), "epochs": 400},
-    )
-    notebook.start_all()
+def test_the_view_comes_back_after_a_reload(long_training):
+    run, notebook = long_training
     wait_says(notebook, r"in epoch [2-9]")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(1000)

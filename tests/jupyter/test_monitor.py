@@ -107,13 +107,19 @@ def test_the_stop_button_asks_a_run_that_is_trained_and_no_other(tmp_path, tiny_
     assert monitor.update().phase == "waiting"
 
 
+async def start_training(watched, settings) -> asyncio.Future:
+    """Start a training cell and wait until its view shows an epoch."""
+    cell = asyncio.ensure_future(train(settings))
+    while not watched or "in epoch" not in page_text(watched[0]):
+        await asyncio.sleep(0.01)
+    return cell
+
+
 def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_settings):
     settings = tiny_settings(epochs=30)
 
     async def press_stop():
-        cell = asyncio.ensure_future(train(settings))
-        while not watched or "in epoch" not in page_text(watched[0]):
-            await asyncio.sleep(0.01)
+        cell = await start_training(watched, settings)
         button_of(watched[0]).click()
         return await cell
 
@@ -152,9 +158,7 @@ def test_an_interrupted_cell_saves_and_ends(watched, tiny_settings):
     settings = tiny_settings(epochs=40)
 
     async def interrupt():
-        cell = asyncio.ensure_future(train(settings))
-        while not watched or "in epoch" not in page_text(watched[0]):
-            await asyncio.sleep(0.01)
+        cell = await start_training(watched, settings)
         cell.cancel()  # what the kernel does on "interrupt"
         await cell
 

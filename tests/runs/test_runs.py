@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
@@ -287,31 +288,31 @@ def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
     assert_same_weights(run, fit(whole))
 
 
-def test_sigterm_may_come_again_and_again(tiny_settings, at_forward):
+@pytest.fixture
+def signal_twice(tiny_settings, at_forward) -> Callable[[int], RunDir]:
+    """Return a function that trains a run which gets a signal twice in its second step."""
+
+    def train(number: int) -> RunDir:
+        def twice():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+
+        settings = tiny_settings(epochs=1)
+        at_forward(1, twice)
+        with pytest.raises(KeyboardInterrupt):
+            fit(settings)
+        return RunDir(settings.run_dir)
+
+    return train
+
+
+def test_sigterm_may_come_again_and_again(signal_twice):
     """A batch repeats it, since a run that only starts takes no notice."""
-
-    def twice():
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-
-    settings = tiny_settings(epochs=1)
-    at_forward(1, twice)
-    with pytest.raises(KeyboardInterrupt):
-        fit(settings)
-    run = RunDir(settings.run_dir)
-    assert run.load()["step"] == 2
+    assert signal_twice(signal.SIGTERM).load()["step"] == 2
 
 
-def test_a_second_interrupt_is_not_held_back(tiny_settings, at_forward):
-    def twice():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    settings = tiny_settings(epochs=1)
-    at_forward(1, twice)
-    with pytest.raises(KeyboardInterrupt):
-        fit(settings)
-    assert not RunDir(settings.run_dir).saved_progress()  # nothing half-done was saved
+def test_a_second_interrupt_is_not_held_back(signal_twice):
+    assert not signal_twice(signal.SIGINT).saved_progress()  # nothing half-done was saved
 
 
 def test_finished_run_is_not_changed(tiny_settings, capsys):
