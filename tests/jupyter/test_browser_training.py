@@ -81,7 +81,8 @@ def test_the_view_comes_back_after_a_reload(long_training):
     wait_says(notebook, r"in epoch [2-9]")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(1000)
-    notebook.open()  # the page is loaded again; the kernel goes on
+    notebook.open()  # the page is loaded again; the kernel continues
+    view_of(notebook).get_by_role("button", name="Stop").wait_for(timeout=START_S * 1000)
     before = run.log_entries()[-1]["epoch"]
     wait_says(notebook, rf"in epoch ({before + 2}|{before + 3}|{before + 4})")
     view_of(notebook).scroll_into_view_if_needed()
