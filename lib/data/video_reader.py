@@ -43,23 +43,32 @@ class FrameCache:
         """Return True if a video is in the cache or belongs there."""
         return record.row < self._num_videos
 
-    def read(self, record: VideoRecord) -> np.ndarray | None:
-        """Return the frames (T, H, W, 3) of a video, read-only; None if they are not there yet."""
+    def read(self, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray | None:
+        """Return frames (T, H, W, 3), uint8, of a video; None if they are not there yet.
+
+        Only their bytes are read: mapping the file costs more than the frames of a clip.
+        """
+        frames = np.empty((len(frame_indices), record.height, record.width, 3), dtype=np.uint8)
         try:
-            return np.load(self._path(record), mmap_mode="r")
-        except (OSError, ValueError, EOFError):  # absent, or cut short by a crash of the machine
+            with open(self._path(record), "rb", buffering=0) as file:
+                for frame, index in zip(frames, frame_indices, strict=True):
+                    file.seek(int(index) * frame.nbytes)
+                    if file.readinto(frame) != frame.nbytes:  # cut short by a crash of the machine
+                        return None
+        except OSError:
             return None
+        return frames
 
     def write(self, record: VideoRecord, frames: np.ndarray) -> None:
         """Write the frames (T, H, W, 3), uint8, of a video; a full disk ends the caching only."""
         try:
-            write_atomic(self._path(record), lambda temporary: np.save(temporary, frames))
+            write_atomic(self._path(record), frames.tofile)
         except OSError as error:
             self._give_up(error)
 
     def _path(self, record: VideoRecord) -> Path:
         content = f"{record} {av.__version__} {simplejpeg.__version__}"
-        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.npy"
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.rgb"
 
     def _give_up(self, error: OSError) -> None:
         self._num_videos = 0
@@ -184,8 +193,9 @@ class FrameReader:
         """Return the frames (T, H, W, 3), uint8, of `record` at 0-based `frame_indices`."""
         if self._cache is None or not self._cache.holds(record):
             return read_frames(record, frame_indices)
-        video = self._cache.read(record)
-        if video is None:
+        frames = self._cache.read(record, frame_indices)
+        if frames is None:
             video = read_frames(record, np.arange(record.num_frames))
             self._cache.write(record, video)
-        return np.asarray(video[frame_indices])
+            frames = video[frame_indices]
+        return frames
