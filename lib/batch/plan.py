@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lib.config import PROJECT_ROOT, TrainSettings, project_path
+from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
 from lib.params import (
     AUTO,
     RECIPE,
@@ -27,6 +27,7 @@ from lib.params import (
 )
 from lib.prepare.auto_settings import resolve_auto
 from lib.prepare.catalog import CATALOG, dataset_folder
+from lib.prepare.find_videos import find_videos, split_counts
 from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
 from lib.train.schedule import count_steps
@@ -139,8 +140,25 @@ def expand(parameters: dict[str, Any], grid: Grid) -> Iterator[dict[str, Any]]:
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         varied = {name: value for name, value in chosen.items() if len(grid[name]) > 1}
-        run_dir = (parameters | chosen)["run_dir"] + _suffix(varied)
+        run_dir = _run_dir_of_folder(parameters | chosen) + _suffix(varied)
         yield from split_seeds(parameters | chosen | {"run_dir": run_dir})
+
+
+def _run_dir_of_folder(parameters: Mapping[str, Any]) -> str:
+    """Return `run_dir`; in place of `outputs/folder` that named after the folder of own videos.
+
+    A folder of the same name elsewhere gets the digest of its path, as its prepared folder has.
+    """
+    run_dir, root = Path(parameters["run_dir"]), parameters.get("videos_dir")
+    if run_dir.parent != Path("outputs/folder") or not root:
+        return str(run_dir)
+    root = project_path(root)
+    place = run_dir.parent.with_name(root.name)
+    for path in project_path(place).glob("*/params.yaml"):
+        other = read_yaml(path).get("videos_dir")
+        if other and project_path(other) != root and not is_gone(other):
+            place = place.with_name(dataset_folder("folder", str(root), "").name[len("folder-") :])
+    return str(place / run_dir.name)
 
 
 def _suffix(varied: dict[str, Any]) -> str:
@@ -233,26 +251,57 @@ def _is_test_current(run: PlannedRun) -> bool:
 
 def estimate_clips(s: TrainSettings) -> int | None:
     """Return the number of clips that a run trains on; None if a split's length is not known."""
-    source, name, share, batch = (s.dataset, s.videos_dir), s.labeled_split, s.labeled_fraction, 0
-    if s.is_semi_supervised:
-        name, share, batch = s.unlabeled_split, 1.0, s.unlabeled_batch
-        if s.unlabeled_dataset is not None:
-            source = (s.unlabeled_dataset, s.unlabeled_videos_dir)
-    length = split_length(*source, s.prepared_dir, name)
-    if length is None:
+    numbers = count_videos(s)
+    if numbers is None:
         return None
-    return s.epochs * count_steps(round(length * share), s) * (s.labeled_batch + batch)
+    labeled, unlabeled, _ = numbers
+    if not s.is_semi_supervised:
+        return s.epochs * count_steps(labeled, s) * s.labeled_batch
+    own = labeled if s.unlabeled_dataset is None else 0
+    return s.epochs * count_steps(own + unlabeled, s) * (s.labeled_batch + s.unlabeled_batch)
 
 
-def split_length(dataset: str, root: str | None, prepared_dir: str, name: str) -> int | None:
-    """Return the videos of a split, from its file, else from the catalog; None if not known."""
+def count_videos(s: TrainSettings) -> tuple[int, int, int] | None:
+    """Return the labeled, unlabeled and validation videos of a run; None if not known yet.
+
+    Unlabeled videos are those of the unlabeled split that are not labeled as well.
+    """
+    own = (s.dataset, s.videos_dir, s.prepared_dir)
+    train, val = split_sizes(*own, s.labeled_split), split_sizes(*own, s.val_split)
+    if train is None or val is None:
+        return None
+    labeled = round(train[0] * s.labeled_fraction)
+    if not s.reads_unlabeled:
+        return labeled, 0, val[0]
+    if s.unlabeled_dataset is not None:
+        own = (s.unlabeled_dataset, s.unlabeled_videos_dir, s.prepared_dir)
+    unlabeled = split_sizes(*own, s.unlabeled_split)
+    if unlabeled is None:
+        return None
+    shared = labeled if s.unlabeled_dataset is None else 0
+    return labeled, sum(unlabeled) - shared, val[0]
+
+
+def split_sizes(
+    dataset: str, root: str | None, prepared_dir: str, name: str
+) -> tuple[int, int] | None:
+    """Return the labeled and the unlabeled videos of a split; None if not known.
+
+    They are from its file, else from the folder of own videos, else from the catalog.
+    """
     if dataset == "folder" and root is None:
         return None
     path = dataset_folder(dataset, root, prepared_dir) / "splits" / f"{name}.txt"
     path = Path(name) if name.endswith(".txt") else path
     if path.is_file():
-        return sum(bool(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
-    return {split.name: split.num_videos for split in CATALOG[dataset].splits}.get(name)
+        lines = path.read_text(encoding="utf-8").split("\n")
+        unlabeled = sum(line.endswith(" -1") for line in lines)
+        return sum(bool(line.strip()) for line in lines) - unlabeled, unlabeled
+    if dataset == "folder":
+        videos = find_videos(project_path(root)).videos
+        return split_counts(videos, PrepareSettings().val_fraction).get(name)
+    number = {split.name: split.num_videos for split in CATALOG[dataset].splits}.get(name)
+    return None if number is None else (number, 0)
 
 
 # --- Text -----------------------------------------------------------------------------------------
@@ -317,6 +366,8 @@ def _clips_text(settings: TrainSettings) -> str:
         text = f"{100 * settings.labeled_fraction:g} % of {text}"
     if settings.reads_unlabeled:
         text += f" + {settings.unlabeled_dataset or settings.dataset}/{settings.unlabeled_split}"
+    if numbers := count_videos(settings):
+        text += ": {:,} labeled, {:,} unlabeled, {:,} for validation".format(*numbers)
     clips = _count(estimate_clips(settings))
     return f"{settings.epochs:>5} epochs  {clips:>7} clips  {text}"
 

@@ -2,8 +2,9 @@
 
 A data set is a folder with
 
-- `index.csv`: one row a video (name, path, class, label, frames, fps, width, height, and for the
-  reader: fingerprint, seek),
+- `index.csv`: one row a video or segment of one (name, path, class, label, frames, fps, width,
+  height, first_frame, and for the reader: fingerprint, seek); without a label, class is empty and
+  label −1,
 - `splits/*.txt`: sets of videos, lines `class/name frames label`,
 - `dataset.json`: its name, its class names in label order, the folder of its videos, its source,
 - `person_boxes.safetensors` and `teacher.safetensors`, if they have been computed.
@@ -31,6 +32,7 @@ from lib.fileio import read_json, reading, write_text
 from lib.registry import did_you_mean
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
+UNLABELED = "unlabeled"  # shown in place of a class
 READER_COLUMNS = ["fingerprint", "seek"]  # see lib.data.frame_index; may be empty
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
 CACHE_FOLDER = "decoded"  # see lib.data.video_reader
@@ -45,12 +47,13 @@ class VideoRecord:
         row: Its row in the index.
         name: `class/stem`, unique in its data set.
         path: The video file, or the folder of its JPEG frames.
-        label: Class index in [0, number of classes).
-        num_frames: Frames that can be decoded.
+        label: Class index in [0, number of classes); −1 without a label.
+        num_frames: Frames that can be decoded; of a segment, its own.
         height: Height of a frame in pixels.
         width: Width of a frame in pixels.
         fingerprint: Fingerprint of the prepared file; empty for a folder of frames.
         seek: A packed `FrameIndex`; empty if the file is decoded from its start.
+        first_frame: First frame in the file; above 0 for a segment.
     """
 
     row: int
@@ -62,6 +65,7 @@ class VideoRecord:
     width: int
     fingerprint: str = ""
     seek: str = ""
+    first_frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,20 @@ class VideoDataset:
     def record(self, row: int) -> VideoRecord:
         """Return the video of one index row."""
         name, path, *numbers, fingerprint, seek = (column[row] for column in self._record_columns)
-        label, frames, height, width = map(int, numbers)
+        label, frames, height, width, first = map(int, numbers)
         path = self.root / path
-        return VideoRecord(int(row), name, path, label, frames, height, width, fingerprint, seek)
+        reader = fingerprint, seek, first
+        return VideoRecord(int(row), name, path, label, frames, height, width, *reader)
+
+    def class_of(self, label: int) -> str:
+        """Return the name of a class, or "unlabeled" for −1."""
+        return self.classes[label] if label >= 0 else UNLABELED
 
     @cached_property
     def _record_columns(self) -> list[np.ndarray]:
         """Columns of the records; reading a row of the table itself takes pandas 0.2 ms."""
-        columns = ["name", "path", "label", "frames", "height", "width", *READER_COLUMNS]
+        numbers = ["label", "frames", "height", "width", "first_frame"]
+        columns = ["name", "path", *numbers, *READER_COLUMNS]
         return [self.index[column].to_numpy() for column in columns]
 
     def split_path(self, split_name: str) -> Path:
@@ -111,6 +121,20 @@ class VideoDataset:
             ValueError: As `read_labels`.
         """
         return self.read_labels(split_name)[0]
+
+    def read_labeled_split(self, split_name: str) -> np.ndarray:
+        """Return the index rows of a split to test on, in its order, int64.
+
+        Raises:
+            ValueError: As `read_labels`; also if a video has no label.
+        """
+        rows, labels = self.read_labels(split_name)
+        if (labels < 0).any():
+            raise ValueError(
+                f"{self.split_path(split_name)}: {(labels < 0).sum()} of its videos have no label, "
+                f"the first: {self.index['name'].iloc[rows[labels < 0][0]]}; accuracy needs labels"
+            )
+        return rows
 
     def read_labels(self, split_name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the index rows of the videos of a split and their labels there, int64.
@@ -145,8 +169,8 @@ class VideoDataset:
             line = int(differs.argmax())
             warnings.warn(
                 f"{path}: {differs.sum()} of {len(names)} labels differ from the index and are "
-                f"used as they are, the first: {names[line]} is {self.classes[labels[line]]!r} "
-                f"here and {self.index['class'].iloc[rows[line]]!r} in the index",
+                f"used as they are, the first: {names[line]} is {self.class_of(labels[line])!r} "
+                f"here and {self.class_of(self.index['label'].iloc[rows[line]])!r} in the index",
                 stacklevel=2,
             )
         return rows, labels
@@ -177,7 +201,8 @@ def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         if not line.strip():
             continue
         fields = line.rsplit(maxsplit=2)
-        if len(fields) != 3 or not fields[1].isdecimal() or not fields[2].isdecimal():
+        is_label = fields[-1].isdecimal() or fields[-1] == "-1"
+        if len(fields) != 3 or not fields[1].isdecimal() or not is_label:
             raise ValueError(f"{path}, line {number}: {line!r} is not `class/name frames label`")
         lines.append((fields[0].strip(), int(fields[1]), int(fields[2])))
     if not lines:
@@ -192,13 +217,13 @@ def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 def draw_labeled_rows(
     labels: np.ndarray, rows: np.ndarray, fraction: float, seed: int
 ) -> np.ndarray:
-    """Draw a class-stratified subset of a split.
+    """Draw a class-stratified subset of the labeled videos of a split.
 
     Every class keeps round(fraction · its videos), at least one. One seed gives nested subsets:
     5 % lie inside 10 %.
 
     Args:
-        labels: Label of each index row, shape (videos in the index,).
+        labels: Label of each index row, −1 without one, shape (videos in the index,).
         rows: Index rows to draw from, shape (N,).
         fraction: Share of each class's videos, in (0, 1].
         seed: Seed of the draw.
@@ -218,7 +243,7 @@ def draw_rows(
     labels: np.ndarray, rows: np.ndarray, count_for: Callable[[int], int], seed: int
 ) -> np.ndarray:
     """Draw `count_for(n)` of the n videos of each class; arguments as `draw_labeled_rows`."""
-    kept = []
+    rows, kept = rows[labels[rows] >= 0], [np.zeros(0, np.int64)]
     for label in np.unique(labels[rows]):
         of_class = np.sort(rows[labels[rows] == label])
         order = np.random.default_rng([seed, int(label)]).permutation(len(of_class))
@@ -237,7 +262,7 @@ def prepared_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Pat
     if videos_dir is None:
         raise ValueError(
             "videos_dir: dataset 'folder' needs the folder of your videos "
-            "(<class>/<video> or {train,val}/<class>/<video>)"
+            "(<class>/<video>, those without a class in unlabeled/)"
         )
     root = project_path(videos_dir)
     digest = hashlib.sha256(str(root).encode()).hexdigest()[:6]
@@ -300,7 +325,8 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
     types = dict.fromkeys(["name", "path", "class", *READER_COLUMNS], str)
-    types |= dict.fromkeys(["label", "frames", "width", "height"], np.int64) | {"fps": np.float64}
+    numbers = ["label", "frames", "width", "height", "first_frame"]
+    types |= dict.fromkeys(numbers, np.int64) | {"fps": np.float64}
     index = pd.read_csv(path, dtype=types, keep_default_na=False)
     if missing := [column for column in INDEX_COLUMNS if column not in index]:
         raise ValueError(f"no column {missing}")
@@ -309,14 +335,16 @@ def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
     sizes, labels = index[["frames", "width", "height"]].to_numpy(), index["label"]
     if not len(index) or sizes.min() < 1 or sizes.max() > MAX_SIZE:
         raise ValueError("a number of frames, a width or a height is impossible")
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if labels.min() < -1 or labels.max() >= num_classes:
         raise ValueError(f"a label is not one of {num_classes} classes")
     return _in_order(index)
 
 
 def _in_order(index: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of an index in order; missing columns of the reader are empty."""
-    return index.reindex(columns=INDEX_COLUMNS + READER_COLUMNS, fill_value="")
+    if "first_frame" not in index:
+        index = index.assign(first_frame=0)
+    return index.reindex(columns=[*INDEX_COLUMNS, "first_frame", *READER_COLUMNS], fill_value="")
 
 
 def write_dataset(

@@ -133,7 +133,7 @@ def iterate_frames(
     """
     record = source if isinstance(source, VideoRecord) else None
     path = Path(source) if record is None else record.path
-    numbers = np.asarray(frame_indices)
+    numbers = np.asarray(frame_indices) + (0 if record is None else record.first_frame)
     is_folder = path.is_dir()
     frames = _iterate_jpegs(path, numbers) if is_folder else _iterate_video(path, numbers, record)
     for frame in frames:

@@ -20,8 +20,8 @@ from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
 from lib.evaluate.invariance import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
 from lib.evaluate.trained_model import TrainedModel
+from lib.prepare.find_videos import VIDEO_SUFFIXES
 from lib.prepare.inspect_videos import VideoInfo, inspect_video, inspect_videos
-from lib.prepare.own_folder import VIDEO_SUFFIXES
 from lib.prepare.person_boxes import moving_boxes
 
 BATCH_CLIPS = 16

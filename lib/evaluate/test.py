@@ -28,7 +28,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     data = load_data(trained)
     device = resolve_test_device(trained.device)
     _load(run, settings.checkpoint, data.labeled.classes, "cpu")  # raises before processes start
-    num_videos = sum(len(data.labeled.read_split(name)) for name in trained.test_splits)
+    num_videos = sum(len(data.labeled.read_labeled_split(name)) for name in trained.test_splits)
     counter = run.folder / ".evaluated"
     with tqdm(total=num_videos, desc="testing", unit="video") as progress:
 

@@ -143,7 +143,7 @@ def clip_views(
     }
     if own.mask is not None:
         params["person mask covers"] = f"r = {own.mask.float().mean():.3f} of the clip"
-    names = [shorten(dataset.classes[clip.record.label], 60) for clip in pair]
+    names = [shorten(dataset.class_of(clip.record.label), 60) for clip in pair]
     label = f"1.00 · {names[0]}"
     if weight is not None and names[0] != names[1]:
         label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"

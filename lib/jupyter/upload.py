@@ -16,7 +16,7 @@ from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import write_atomic
 from lib.jupyter.html import escape, is_interactive, wrapping
 from lib.predict import REGIONS_HELP, report_video
-from lib.prepare.own_folder import VIDEO_SUFFIXES
+from lib.prepare.find_videos import VIDEO_SUFFIXES
 from lib.runs.run_dir import RunDir
 
 MAX_MB = 9  # Jupyter's default limit of a message from the page to the kernel is 10 MiB

@@ -15,7 +15,7 @@ from lib.data.frame_index import open_stream
 from lib.data.video_reader import FRAME_FILE
 from lib.models.hub import has_lite0_weights
 from lib.params import AUTO
-from lib.prepare.own_folder import find_videos
+from lib.prepare.find_videos import find_videos, has_own_split, split_counts
 from lib.prepare.parallel import num_cores
 
 NUM_HEADERS = 40  # videos whose header is read
@@ -29,12 +29,13 @@ STEPS |= {(False, True): (4000, 500), (False, False): (3000, 140)}
 
 
 class VideoStats(NamedTuple):
-    """Medians over some of the videos, and the number of videos to train on, labeled or not."""
+    """Medians over some of the videos, and the numbers of videos to train on."""
 
     frames: int = 180
     fps: float = 25.0
     short_side: int = 240
-    num_train: int = 800
+    num_train: int = 800  # labeled or not
+    num_labeled: int = 800
 
 
 class Hardware(NamedTuple):
@@ -134,7 +135,7 @@ def _schedule(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware)
     name, num_videos = "unlabeled_batch", videos.num_train
     if objective in ("supervised", "linear_probe"):
         name = "labeled_batch"
-        num_videos = max(1, round(values.get("labeled_fraction", 1.0) * num_videos))
+        num_videos = max(1, round(values.get("labeled_fraction", 1.0) * videos.num_labeled))
     steps_per_epoch = num_videos // _value(values, name, batches[name])
     steps, fewest = STEPS[is_ready, objective == "supervised"]
     epochs = max(fewest, math.ceil(steps / max(1, steps_per_epoch)))
@@ -152,18 +153,26 @@ def _schedule(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware)
 def video_stats(videos: pd.DataFrame, root: Path) -> VideoStats:
     """Read the headers of some of the videos of `find_videos`; nothing is decoded."""
     positions = np.linspace(0, len(videos) - 1, min(NUM_HEADERS, len(videos))).astype(int)
-    headers = [_header(root / path) for path in videos["path"].iloc[positions]]
+    shown = videos.iloc[positions]
+    headers = [
+        _header(root / path, seconds)
+        for path, seconds in zip(shown["path"], shown["end_s"] - shown["start_s"], strict=True)
+    ]
     headers = [header for header in headers if header is not None]
-    num_train = int((videos["part"] == "train").sum())
-    num_train = num_train or round((1 - PrepareSettings().val_fraction) * len(videos))
+    counts = split_counts(videos, PrepareSettings().val_fraction)
+    num_labeled, num_unlabeled = counts["train"]
+    numbers = (num_labeled + num_unlabeled, num_labeled)
     if not headers:
-        return VideoStats(num_train=num_train)
+        return VideoStats(num_train=numbers[0], num_labeled=numbers[1])
     frames, fps, side = np.median(headers, axis=0).tolist()
-    return VideoStats(int(frames), round(fps, 2), int(side), num_train)
+    return VideoStats(int(frames), round(fps, 2), int(side), *numbers)
 
 
-def _header(path: Path) -> tuple[int, float, int] | None:
-    """Return frames, rate and short side of a video by its header; None if unreadable."""
+def _header(path: Path, segment_s: float = math.nan) -> tuple[int, float, int] | None:
+    """Return frames, rate and short side of a video by its header; None if unreadable.
+
+    The frames are those of a segment of `segment_s` seconds, unless that is NaN.
+    """
     if path.is_dir():
         first = _header(path / FRAME_FILE.format(1))
         return first and (len(list(path.glob("*.jpg"))), 25.0, first[2])
@@ -172,6 +181,7 @@ def _header(path: Path) -> tuple[int, float, int] | None:
             fps = float(stream.average_rate or 25)
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or round(seconds * fps)
+            frames = frames if math.isnan(segment_s) else round(segment_s * fps)
             return max(1, frames), fps, min(stream.width, stream.height)
     except (av.FFmpegError, ValueError, OSError):
         return None  # preparing reports the reason
@@ -179,14 +189,15 @@ def _header(path: Path) -> tuple[int, float, int] | None:
 
 def data_warnings(videos: pd.DataFrame, values: Mapping[str, Any], stats: VideoStats) -> list[str]:
     """Return warnings about a run on the videos of `find_videos`, before any of them is opened."""
-    classes = videos["class"].unique()
+    labeled = videos[videos["class"] != ""]
+    classes = labeled["class"].unique()
     if len(classes) == 1:
         raise ValueError(
             f"videos_dir: all are of one class, {classes[0]!r}; add a folder of another"
         )
-    is_split = bool(videos["part"].iloc[0])
+    is_split = has_own_split(videos)
     share = 1.0 if is_split else PrepareSettings().val_fraction
-    counts = videos[videos["part"] == "val"] if is_split else videos
+    counts = labeled[labeled["part"] == "val"] if is_split else labeled
     counts = (counts["class"].value_counts() * share).round().clip(lower=1).astype(int)
     warnings = []
     if counts.min() < FEW_VIDEOS:
@@ -215,11 +226,12 @@ def resolve_auto(parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, 
     if parameters.get("videos_dir") is None:
         return fill_auto(parameters, VideoStats(), Hardware())
     root = project_path(parameters["videos_dir"])
-    videos = find_videos(root)
+    videos, ignored = find_videos(root)
     stats = video_stats(videos, root)
     hardware = Hardware(torch.cuda.is_available(), has_lite0_weights(), num_cores())
     values, reasons = fill_auto(parameters, stats, hardware)
     is_probe = values.get("objective") == "linear_probe"
     if is_probe and not (values.get("pretrained") or values.get("weights")):
         return None, ["a probe needs pretrained weights, which are not installed: left out"]
-    return values, [*reasons, *data_warnings(videos, values, stats)]
+    left_out = [f"left out: {text}" for text in ignored]
+    return values, [*reasons, *data_warnings(videos, values, stats), *left_out]

@@ -14,8 +14,9 @@ def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
     """Return one row per split of a data set.
 
     Returns:
-        Index: names of the splits. Columns: videos; classes (with a video in the split); fewest
-        and most (videos of a class, over all classes); of_train (share of `train` in the split).
+        Index: names of the splits. Columns: videos; unlabeled (videos without a class); classes
+        (with a video in the split); fewest and most (videos of a class, over all classes);
+        of_train (share of `train` in the split).
     """
     names = dataset.split_names()
     train = dataset.read_split("train") if "train" in names else np.zeros(0)
@@ -23,8 +24,10 @@ def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
     for name in names:
         videos, counts = dataset.read_split(name), class_counts(dataset, name)
         share = np.isin(train, videos).mean() if len(train) else float("nan")
-        rows[name] = (len(videos), int((counts > 0).sum()), counts.min(), counts.max(), share)
-    columns = ["videos", "classes", "fewest", "most", "of_train"]
+        unlabeled = len(videos) - int(counts.sum())
+        classes = int((counts > 0).sum())
+        rows[name] = (len(videos), unlabeled, classes, counts.min(), counts.max(), share)
+    columns = ["videos", "unlabeled", "classes", "fewest", "most", "of_train"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
@@ -34,7 +37,7 @@ def class_counts(dataset: VideoDataset, split_name: str) -> pd.Series:
 
 
 def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
-    counts = np.bincount(labels, minlength=len(dataset.classes))
+    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.classes))
     return pd.Series(counts, index=list(dataset.classes))
 
 

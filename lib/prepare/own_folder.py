@@ -1,31 +1,38 @@
-"""Index any folder of videos: find, name, inspect, group and split them.
+"""Index any folder of videos: inspect, group and split them.
 
 Clips of one source video share place, people and light. They form a group, and a split never
 separates a group (leakage).
 """
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, write_dataset, write_split
-from lib.data.video_reader import FRAME_FILE
-from lib.fileio import reading, write_text
+from lib.fileio import write_text
+from lib.prepare.find_videos import (
+    count_text,
+    find_videos,
+    has_own_split,
+    read_table,
+    without_suffix,
+)
 from lib.prepare.inspect_videos import inspect_videos
 
-VIDEO_SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v"}
-PARTS = ["train", "val"]
 BROKEN_FILE = "broken.csv"
 GROUPS_FILE = "groups.csv"
 GROUP_COLUMNS = ("name", "group")
-MAX_DEPTH = 6  # of folders below the root; links may form cycles
 # Number of a clip at the end of a name: _c02, -clip3; else _000012_000022
 _CLIP_NUMBER = re.compile(
     r"(?:[_\-. ]+(?:clip|part|seg|segment|scene|shot|c|p|s)[_\-]?\d+)+$|(?:[_\-. ]+\d+)+$", re.I
+)
+# In the names that cameras, phones and recorders give, next to numbers and dates
+_CAMERA_WORDS = set(
+    "video vid movie mov mvi img image photo dsc dscn dscf dji pxl gopr gopro gx gh imgp whatsapp "
+    "signal telegram screen screenshot recording record rec capture webcam cam camera clip file "
+    "sample untitled output new at am pm wa mp".split()
 )
 
 
@@ -37,10 +44,10 @@ def index_folder(
     num_processes: int = 0,
     groups_file: Path | None = None,
 ) -> VideoDataset:
-    """Index a folder of videos, `<class>/<video>` or `{train,val}/<class>/<video>`.
+    """Index a folder of videos, laid out as `lib.prepare.find_videos` says.
 
-    A video is a file, or a folder of frames `img_00001.jpg` ... . Unreadable videos are left out
-    and listed in `broken.csv`; the source of each video is listed in `groups.csv`.
+    Unreadable videos are left out and listed in `broken.csv`; the source of each video is listed in
+    `groups.csv`. The split `train` has labeled and unlabeled videos, `val` labeled ones only.
 
     Args:
         root: The videos.
@@ -49,28 +56,38 @@ def index_folder(
         seed: Seed of that split.
         num_processes: Worker processes; 0 for one per core.
         groups_file: Table of the source of each video; None derives sources from the names.
+
+    Raises:
+        ValueError: If the folder or a table cannot be used, or a class lacks a video in a split.
     """
-    videos = find_videos(root)
-    print(f"{root}: {len(videos)} videos in {videos['class'].nunique()} classes")
+    videos, ignored = find_videos(root)
+    print("\n".join([f"{root}: {count_text(videos)}", *(f"  left out: {x}" for x in ignored)]))
     index = open_videos(videos, root, folder, num_processes)
-    classes = sorted(index["class"].unique())
-    index["label"] = index["class"].map(classes.index)
+    classes = sorted(set(index["class"]) - {""})
+    index["label"] = index["class"].map({name: k for k, name in enumerate(classes)} | {"": -1})
+    is_labeled = (index["label"] >= 0).to_numpy()
+    names = index["name"].where(index["start_s"].isna(), index["video"])
     if groups_file is None:
-        groups = groups_by_name(index["name"], index["class"])
+        groups = groups_by_name(names, index["class"])
     else:
-        groups = groups_from_file(groups_file, index["name"])
+        groups = groups_from_file(groups_file, names)
     table = pd.DataFrame({"name": index["name"], "group": groups})
     write_text(folder / GROUPS_FILE, table.to_csv(index=False))
     if groups.nunique() < len(index):
         print(f"{groups.nunique()} groups of clips of one source video (all: {GROUPS_FILE})")
     source = {"made_by": "lib.prepare.own_folder", "root": str(root)}
-    if videos["part"].iloc[0]:
+    if has_own_split(videos):
         is_val = (index["part"] == "val").to_numpy()
     else:
-        is_val = split_groups(index["label"].to_numpy(), groups.to_numpy(), val_fraction, seed)
+        is_val = np.zeros(len(index), dtype=bool)
+        labels = index["label"].to_numpy()[is_labeled]
+        is_val[is_labeled] = split_groups(labels, groups.to_numpy()[is_labeled], val_fraction, seed)
         source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}
         source["groups_file"] = groups_file and str(groups_file)
-    splits = {"train": ~is_val, "val": is_val}
+    is_close = ~is_labeled & groups.isin(groups[is_val]).to_numpy()
+    if is_close.any():
+        print(f"{is_close.sum()} unlabeled videos are of sources in val and are not trained on")
+    splits = {"train": ~is_val & ~is_close, "val": is_val}
     for part, is_in in splits.items():
         if missing := sorted(set(classes) - set(index["class"][is_in])):
             raise ValueError(
@@ -78,12 +95,27 @@ def index_folder(
                 f"two sources ({GROUPS_FILE}); add videos, remove the class, or give train/ and "
                 "val/ or a groups_file yourself"
             )
-    if leaked := set(groups[is_val]) & set(groups[~is_val]):
+    if not has_own_split(videos):
+        _warn_of_shares(index, is_val, is_labeled, val_fraction)
+    if leaked := set(groups[is_val]) & set(groups[splits["train"]]):
         print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
     draft = VideoDataset("folder", folder, tuple(classes), root, index)
     for part, is_in in splits.items():
         write_split(draft, part, np.flatnonzero(is_in))
     return write_dataset(folder, "folder", classes, root, index, source)
+
+
+def _warn_of_shares(
+    index: pd.DataFrame, is_val: np.ndarray, is_labeled: np.ndarray, val_fraction: float
+) -> None:
+    """Print the classes of which whole groups put far more or fewer videos into val than asked."""
+    counts = pd.DataFrame({"class": index["class"], "val": is_val})[is_labeled].groupby("class")
+    for name, (count, total) in counts["val"].agg(["sum", "count"]).iterrows():
+        if abs(count - val_fraction * total) > max(1, 0.1 * total):
+            print(
+                f"WARNING: {count} of {total} videos of {name!r} are in val, since groups stay "
+                f"whole; correct the groups in {GROUPS_FILE}, and give them as groups_file"
+            )
 
 
 def open_videos(
@@ -92,18 +124,23 @@ def open_videos(
     """Inspect every video; return the readable ones with the columns of `VideoInfo`.
 
     Args:
-        videos: At least the column path, relative to `root`.
+        videos: At least the column path, relative to `root`; a segment also has start_s and end_s.
         root: The folder of the videos.
         folder: The prepared folder; gets `broken.csv` and the progress of the inspection.
         num_processes: Worker processes; 0 for one per core.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [root / path for path in videos["path"]]
-    infos = inspect_videos(paths, num_processes, progress_file=folder / "opened.jsonl")
-    index = pd.concat([videos.reset_index(drop=True), infos], axis=1)
-    index["is_kept"] = infos["error"].isna()
-    index["reason"] = infos["error"].fillna(infos["note"])
-    report = index.loc[index["reason"].notna(), ["path", "is_kept", "reason"]]
+    paths = videos["path"].drop_duplicates()
+    progress_file = folder / "opened.jsonl"
+    infos = inspect_videos(
+        [root / path for path in paths], num_processes, progress_file=progress_file
+    )
+    index = videos.merge(infos.assign(path=paths.to_numpy()), on="path")
+    if "start_s" in index:
+        _cut_segments(index)
+    index["is_kept"] = index["error"].isna()
+    index["reason"] = index["error"].fillna(index["note"])
+    report = index.loc[index["reason"].notna(), ["path", "is_kept", "reason"]].drop_duplicates()
     write_text(folder / BROKEN_FILE, report.to_csv(index=False))
     for is_kept, rows in report.groupby("is_kept"):
         text = "are damaged, and are kept" if is_kept else "cannot be read and are left out"
@@ -118,67 +155,21 @@ def open_videos(
     return index.reset_index(drop=True)
 
 
-def find_videos(root: Path) -> pd.DataFrame:
-    """Return columns part, class, name, path of the videos below `root`, sorted by path."""
-    if not root.is_dir():
-        raise ValueError(f"videos_dir: {root} is not a folder")
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    if parts not in ([], PARTS):
-        raise ValueError(f"{root}: has {parts[0]!r} but not both of {PARTS}; create the other one")
-    rows = [
-        (part, name.split("/")[0], name, (Path(part) / path).as_posix())
-        for part in parts or [""]
-        for name, path in walk_videos(root / part, depth=1)
-        if name[0] != "/"
+def _cut_segments(index: pd.DataFrame) -> None:
+    """Set the first frame and the number of frames of segments from their times, in place."""
+    rates = index["fps"].where(index["fps"] > 0)
+    first = (index["start_s"] * rates).round()
+    last = (index["end_s"] * rates).round().clip(upper=index["frames"])
+    is_segment = index["start_s"].notna() & index["error"].isna()
+    is_outside = is_segment & ~(first < last)
+    index.loc[is_outside, "error"] = [
+        f"segment {start:g} to {end:g} s: the video has {frames} frames, {fps:g} a second"
+        for start, end, frames, fps in index.loc[
+            is_outside, ["start_s", "end_s", "frames", "fps"]
+        ].itertuples(index=False)
     ]
-    if not rows:
-        raise ValueError(
-            f"{root}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) in class folders; expected "
-            "<class>/<video> or {train,val}/<class>/<video>"
-        )
-    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
-    _check_names(videos, root)
-    return videos
-
-
-def _check_names(videos: pd.DataFrame, root: Path) -> None:
-    duplicates = videos[videos["name"].duplicated(keep=False)].sort_values(["name", "path"])
-    if len(duplicates):
-        raise ValueError(
-            f"{root}: {duplicates['name'].nunique()} names are used by more than one video, the "
-            f"first: {' and '.join(duplicates['path'].iloc[:2])}; rename or remove one of each"
-        )
-    for name, path in zip(videos["name"], videos["path"], strict=True):
-        if not name.isprintable() or any(part != part.strip() for part in name.split("/", 1)):
-            raise ValueError(
-                f"{root}: the name {path!r} begins or ends with a space, or has characters that "
-                "cannot be printed, which a split file cannot hold; rename it"
-            )
-
-
-def walk_videos(
-    folder: Path, depth: int = MAX_DEPTH, inside: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Yield name and path below `folder` of the videos in it: files and folders of frames.
-
-    A name is `<its folder>/<stem>`. The search starts at the relative path `inside` and goes
-    `depth` levels of folders down.
-    """
-    for entry in sorted(os.scandir(folder / inside), key=lambda entry: entry.name):
-        path = f"{inside}/{entry.name}".lstrip("/")
-        if _is_video(entry):
-            stem = entry.name if entry.is_dir() else Path(entry.name).stem
-            yield f"{Path(inside).name}/{stem}", path
-        elif entry.is_dir() and not entry.name.startswith(".") and path.count("/") < depth:
-            yield from walk_videos(folder, depth, path)
-
-
-def _is_video(entry: os.DirEntry) -> bool:
-    if entry.name.startswith("."):
-        return False
-    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
-        return entry.is_file() or entry.is_symlink()  # a dead link is reported when it is opened
-    return entry.is_dir() and os.path.exists(os.path.join(entry.path, FRAME_FILE.format(1)))
+    index["first_frame"] = first.where(is_segment, 0).fillna(0).astype(np.int64)
+    index["frames"] = (last - first).where(is_segment, index["frames"]).fillna(0).astype(np.int64)
 
 
 # --- Groups ---------------------------------------------------------------------------------------
@@ -188,13 +179,20 @@ def groups_by_name(names: pd.Series, classes: pd.Series) -> pd.Series:
     """Return the source of each video, derived from its name `class/stem`.
 
     The source is the name without the numbers at its end: `v_Diving_g01_c02` is of `v_Diving_g01`.
-    If that leaves one source for a whole class (`walk_01`, `walk_02`), the numbers only count
-    videos, and each video is its own source.
+    If that leaves one source for a whole class (`walk_01`, `walk_02`), or the words of a camera's
+    names (`VID_1001`), the numbers only count videos, and each video is its own source.
     """
     stems = names.str.rsplit("/", n=1).str[-1]
     sources = stems.str.replace(_CLIP_NUMBER, "", regex=True)
     is_counting = (sources.groupby(classes).transform("nunique") == 1) | (sources == "")
+    is_counting |= sources.map(_is_camera_name)
     return sources.where(~is_counting, names)
+
+
+def _is_camera_name(source: str) -> bool:
+    """Return True if a name has only words of cameras and recorders, numbers and dates."""
+    words = re.findall(r"[a-z]+", source.lower())
+    return all(word in _CAMERA_WORDS or len(word) == 1 for word in words)
 
 
 def groups_from_file(path: Path, names: pd.Series) -> pd.Series:
@@ -202,14 +200,10 @@ def groups_from_file(path: Path, names: pd.Series) -> pd.Series:
 
     A name is `class/stem`, with or without suffix.
     """
-    with reading(f"groups_file: {path}", f"give a CSV table with the columns {GROUP_COLUMNS}"):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if missing := [column for column in GROUP_COLUMNS if column not in table]:
-            raise ValueError(f"no column {missing}")
-        is_name = table["name"].isin(names)
-        keys = table["name"].where(is_name, table["name"].str.replace(r"\.[^./]+$", "", regex=True))
-        if keys.duplicated().any():
-            raise ValueError(f"{keys[keys.duplicated()].iloc[0]!r} is listed more than once")
+    table = read_table(path, GROUP_COLUMNS)
+    keys = table["name"].where(table["name"].isin(names), table["name"].map(without_suffix))
+    if keys.duplicated().any():
+        raise ValueError(f"{path}: {keys[keys.duplicated()].iloc[0]!r} is listed more than once")
     groups = names.map(dict(zip(keys, table["group"], strict=True)))
     if groups.isna().any():
         raise ValueError(

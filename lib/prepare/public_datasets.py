@@ -12,6 +12,7 @@ from lib.config import PrepareSettings, project_path
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedSplit, RemoteFile
 from lib.prepare.download import UnavailableError, download, extract, extract_nested
+from lib.prepare.find_videos import video_paths, without_suffix
 from lib.prepare.match_names import (
     find_entries,
     has_youtube_ids,
@@ -21,7 +22,7 @@ from lib.prepare.match_names import (
     stem_of,
     youtube_id,
 )
-from lib.prepare.own_folder import open_videos, walk_videos
+from lib.prepare.own_folder import open_videos
 from lib.prepare.split_formats import (
     SplitEntry,
     read_categories,
@@ -191,15 +192,16 @@ def match_listed_videos(
     listed = list(dict.fromkeys(e.name for entries in splits.values() for e in entries))
     keys = [(normalize_name, normalize_name), (stem_of, stem_of)]
     keys += [(youtube_id, youtube_id)] if is_kinetics else []
-    videos = pd.DataFrame(walk_videos(root), columns=["name", "path"])
-    rows = match_names(videos["name"].tolist(), listed, keys)
-    paths = videos["path"].set_axis(rows)[rows >= 0].sort_index(kind="stable")
+    found = video_paths(root)
+    names = ["/".join(without_suffix(path).split("/")[-2:]) for path in found]
+    rows = match_names(names, listed, keys)
+    paths = pd.Series(found, dtype=str).set_axis(rows)[rows >= 0].sort_index(kind="stable")
     if paths.index.has_duplicates:
         first, second = paths[paths.index.duplicated(keep=False)].iloc[:2]
         raise ValueError(f"{root}: a video is there twice, as {first} and {second}; remove one")
     names = pd.Series([listed[row] for row in paths.index], dtype=str)
     table = pd.DataFrame({"class": names.str.rsplit("/", n=1).str[0], "name": names})
-    return table.assign(path=paths.to_numpy()), len(videos) - len(paths)
+    return table.assign(path=paths.to_numpy()), len(found) - len(paths)
 
 
 # --- Steps ----------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def public_steps(settings: PrepareSettings, folder: Path) -> tuple[list[Step], i
     run = partial(index_public_dataset, settings.dataset, root, files, settings.num_processes)
     videos = Step("videos", TO_DO, f"{count:,} to open", lambda _: run())
     if root is not None and root.is_dir():
-        count = sum(1 for _ in walk_videos(root))
+        count = len(video_paths(root))
         videos = replace(videos, details=f"{count:,} below {root} to open")
     elif root is not None:
         videos = Step("videos", MISSING, f"videos_dir: {root} is not a folder", blocks=True)

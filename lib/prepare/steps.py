@@ -31,10 +31,11 @@ from lib.data.frame_tables import (
 from lib.fileio import check_writable
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.download import UnavailableError, download, sha256_of
+from lib.prepare.find_videos import count_text, find_videos
 from lib.prepare.import_reference import import_detections, import_made_with, import_scores
 from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
 from lib.prepare.match_names import import_split
-from lib.prepare.own_folder import BROKEN_FILE, find_videos, index_folder
+from lib.prepare.own_folder import BROKEN_FILE, index_folder
 from lib.prepare.parallel import num_cores
 from lib.prepare.person_boxes import (
     detect_motion,
@@ -169,15 +170,15 @@ def _synthetic(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int
 
 def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
     root = project_path(settings.videos_dir)
-    videos = find_videos(root)
+    videos, ignored = find_videos(root)
     groups = settings.groups_file and _required_file(settings, "groups_file")
 
     def run(_: None) -> None:
         share, seed = settings.val_fraction, settings.seed
         index_folder(root, folder, share, seed, settings.num_processes, groups)
 
-    details = f"{len(videos):,} in {videos['class'].nunique()} classes to open"
-    return [Step("videos", TO_DO, details, run)], len(videos)
+    steps = [Step("videos", TO_DO, f"{count_text(videos)}, to open", run)]
+    return steps + [Step("left out", THERE, text) for text in ignored], len(videos)
 
 
 def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) -> Step:
@@ -188,7 +189,10 @@ def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) 
             f"videos_dir: {dataset.folder} was made from {source}, not from {root}; omit "
             f"videos_dir, or delete {dataset.folder / 'dataset.json'} to prepare it again"
         )
-    return Step(part, THERE, f"{len(dataset.index):,}, root {dataset.root}")
+    text = f"{len(dataset.index):,}"
+    if num_unlabeled := int((dataset.index["label"] < 0).sum()):
+        text += f", {num_unlabeled:,} of them unlabeled"
+    return Step(part, THERE, f"{text}, root {dataset.root}")
 
 
 def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
@@ -198,8 +202,9 @@ def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterat
     if slow := int((files["seek"] == "").sum()):
         details = f"{slow:,} of {len(files):,} videos are decoded from their start: slower"
         yield Step("seeking", THERE, details)
-    report = dataset.folder / BROKEN_FILE
-    num_broken = int((~pd.read_csv(report)["is_kept"]).sum()) if report.is_file() else 0
+    report, num_broken = dataset.folder / BROKEN_FILE, 0
+    if report.is_file():
+        num_broken = int((~pd.read_csv(report)["is_kept"]).sum())
     if num_broken:
         yield Step("unreadable videos", MISSING, f"{num_broken}, reasons in {report}")
     expected, num_videos = CATALOG[settings.dataset].num_videos, len(dataset.index) + num_broken
@@ -207,21 +212,39 @@ def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterat
         details = f"{num_absent:,} of {expected:,}, named in splits/*.problems.csv; to add them, "
         yield Step("absent videos", MISSING, f"{details}delete {dataset.folder / 'dataset.json'}")
     if settings.dataset == "folder":
-        for change in _changes(settings, dataset, num_videos):
+        root = project_path(settings.videos_dir)
+        found = find_videos(root) if root.is_dir() else None
+        for text in found.ignored if found else []:
+            yield Step("left out", THERE, text)
+        for change in _changes(settings, dataset, found and found.videos):
             yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
 
 
-def _changes(settings: PrepareSettings, dataset: VideoDataset, num_videos: int) -> Iterator[str]:
-    """Yield the differences between a prepared folder of own videos and the settings."""
+def _changes(
+    settings: PrepareSettings, dataset: VideoDataset, videos: pd.DataFrame | None
+) -> Iterator[str]:
+    """Yield the differences between a prepared folder of own videos and what is there now."""
     source = read_description(dataset.folder)["source"]
     groups = settings.groups_file and str(project_path(settings.groups_file))
     values = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
     for name, value in values.items():
         if name in source and source[name] != value:
             yield f"val was drawn with {name} {source[name]}, not {value}"
-    root = project_path(settings.videos_dir)
-    if root.is_dir() and (count := len(find_videos(root))) != num_videos:
-        yield f"{root} has {count} videos, it had {num_videos} when it was prepared"
+    if videos is None:
+        return
+    broken = pd.read_csv(dataset.folder / BROKEN_FILE)
+    left_out = set(broken["path"][~broken["is_kept"]])
+    now = dict(zip(videos["name"], videos["class"], strict=True))
+    before = dict(zip(dataset.index["name"], dataset.index["class"], strict=True))
+    new = [n for n, path in zip(now, videos["path"], strict=True) if path not in left_out]
+    changes = {
+        "are new": [name for name in new if name not in before],
+        "are gone": [name for name in before if name not in now],
+        "have another class": [n for n in new if n in before and now[n] != before[n]],
+    }
+    for text, names in changes.items():
+        if names:
+            yield f"{len(names)} videos {text}, the first: {names[0]}"
 
 
 def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: np.ndarray) -> Step:

@@ -95,7 +95,7 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
         check_tensorboard()
     data = load_data(settings)
     for split_name in settings.test_splits:
-        data.labeled.read_split(split_name)
+        data.labeled.read_labeled_split(split_name)
     make_streams(settings, data)
     load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):

@@ -86,7 +86,9 @@ def load_data(settings: TrainSettings) -> RunData:
     labeled_rows = draw_labeled_rows(
         labels, split_rows, settings.labeled_fraction, settings.labeled_seed
     )
-    val_rows = dataset.read_split(settings.val_split)
+    if not len(labeled_rows):
+        raise ValueError(f"labeled_split: {settings.labeled_split!r} has no video with a label")
+    val_rows = dataset.read_labeled_split(settings.val_split)
     _check_disjoint(dataset, split_rows, settings.labeled_split, val_rows, settings.val_split)
     _warn_of_missing_classes(labeled, labeled_rows, settings.labeled_split)
     unlabeled = unlabeled_rows = None

@@ -156,7 +156,7 @@ def test_lines_may_hold_spaces_blank_lines_and_a_byte_order_mark(tmp_path):
     ("text", "message"),
     [
         ("a/b 4 0\na/c 4\n", "line 2: 'a/c 4' is not"),
-        ("a/b 4 -1\n", "line 1: 'a/b 4 -1' is not"),
+        ("a/b 4 -2\n", "line 1: 'a/b 4 -2' is not"),
         ("a/b 4.5 1\n", "line 1"),
         ("\n\n", "the split is empty"),
         ("a/b 4 0\na/c 4 0\na/b 4 0\n", "'a/b' is listed more than once"),

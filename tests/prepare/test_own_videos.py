@@ -1,6 +1,8 @@
 """Own videos: `auto` settings, and splits that keep clips of one source together."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import av
@@ -12,12 +14,16 @@ from lib.batch.plan import (
     COMPLETE,
     REFUSED,
     TO_EVALUATE,
+    count_videos,
+    expand,
     notes_of,
+    plan_text,
     read_plan,
     state_of,
 )
 from lib.config import PROJECT_ROOT, PrepareSettings
 from lib.data.dataset import read_dataset
+from lib.data.video_reader import FrameReader
 from lib.prepare.auto_settings import (
     Hardware,
     VideoStats,
@@ -25,10 +31,12 @@ from lib.prepare.auto_settings import (
     fill_auto,
     video_stats,
 )
-from lib.prepare.own_folder import find_videos, groups_by_name, groups_from_file, split_groups
-from lib.prepare.steps import prepare
+from lib.prepare.find_videos import find_videos
+from lib.prepare.own_folder import groups_by_name, groups_from_file, split_groups
+from lib.prepare.steps import open_dataset, prepare
 from lib.prepare.synthetic import write_video
 from lib.runs.run_dir import RunDir
+from lib.train.run_data import load_data
 
 RECIPE = dict.fromkeys(
     ("model", "pretrained", "clip_len", "frame_interval", "short_side", "crop_size",
@@ -79,7 +87,8 @@ def videos_of(counts: dict[str, int], part: str = "") -> pd.DataFrame:
         for name in counts
         for i in range(counts[name])
     ]
-    return pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+    videos = pd.DataFrame(rows, columns=["part", "class", "name", "path"])
+    return videos.assign(start_s=np.nan, end_s=np.nan)
 
 
 def test_video_stats_ignore_metadata_that_is_not_text(tmp_path):
@@ -92,7 +101,8 @@ def test_video_stats_ignore_metadata_that_is_not_text(tmp_path):
             container.mux(stream.encode(av.VideoFrame(64, 48, "bgr0")))
         container.mux(stream.encode())
     path.write_bytes(path.read_bytes().replace(comment.encode(), b"\xff" * len(comment)))
-    stats = video_stats(pd.DataFrame({"path": ["a.mkv"], "part": [""]}), tmp_path)
+    videos = videos_of({"a": 1}).assign(path="a.mkv")
+    stats = video_stats(videos, tmp_path)
     assert (stats.frames, stats.fps, stats.short_side) == (6, 10.0, 48)
 
 
@@ -117,8 +127,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def test_video_stats_from_headers(root):
-    stats = video_stats(find_videos(root), root)
-    assert stats.frames == 6 and stats.num_train == round(0.8 * 6)
+    stats = video_stats(find_videos(root).videos, root)
+    assert stats.frames == 6 and stats.num_train == 4
 
 
 def test_plan_resolves_auto_values(root, tmp_path):
@@ -161,6 +171,10 @@ def test_linear_probe_ignores_epochs_of_the_study(root, tmp_path):
         (["walk_01", "walk_02", "walk_03"], 3),  # the numbers only count videos
         (["one", "two", "three"], 3),
         (["1", "2", "3"], 3),
+        (["VID_1001", "VID_1002", "IMG_1003"], 3),  # words of a camera are no source
+        (["PXL_20230101_120000", "20230102_130000", "MVI_0001"], 3),
+        (["WhatsApp Video 2023-01-01 at 10.11.12", "GOPR0001", "DSC_0002"], 3),
+        (["Alien_1", "Alien_2", "Heat_1"], 2),
     ],
 )
 def test_groups_by_name(stems, sources):
@@ -240,3 +254,82 @@ def test_test_protocol_may_change_after_training(tmp_path):
     run.start(other.settings)
     assert run.settings() == other.settings
     assert state_of(read_plan([file], grid | {"lr": [9.0]})[0])[0] == REFUSED
+
+
+@pytest.fixture(scope="module")
+def long_videos(tmp_path_factory) -> Path:
+    """Two videos of 40 frames, 10 a second, whose gray value is 5 times the frame number."""
+    folder = tmp_path_factory.mktemp("long") / "videos"
+    folder.mkdir()
+    gray = 5 * np.arange(40, dtype=np.uint8)
+    frames = np.broadcast_to(gray[:, None, None, None], (40, 48, 64, 3))
+    for name in ("day1", "day2"):
+        write_video(folder / f"{name}.avi", np.ascontiguousarray(frames), fps=10)
+    rows = [f"{day},{k},{k + 0.8},{'ab'[k % 2]}" for day in ("day1", "day2") for k in range(3)]
+    rows += ["day1,3,4,", "day2,3,9,", "day1,7,8,a"]
+    (folder / "segments.csv").write_text("\n".join(["video,start_s,end_s,class", *rows]))
+    return folder
+
+
+def test_segments_are_units_of_their_own_frames(long_videos, tmp_path, capsys):
+    settings = PrepareSettings(
+        dataset="folder", videos_dir=str(long_videos), prepared_dir=str(tmp_path / "data"),
+        num_processes=1,
+    )  # fmt: skip
+    dataset = prepare(settings)
+    assert "segment 7 to 8 s: the video has 40 frames, 10 a second" in capsys.readouterr().out
+    index = dataset.index.set_index("name")
+    assert index.loc["day1@2.00-2.80", ["first_frame", "frames", "class"]].tolist() == [20, 8, "a"]
+    assert index.loc["day2@3.00-9.00", ["first_frame", "frames", "label"]].tolist() == [30, 10, -1]
+    record = dataset.record(dataset.index["name"].tolist().index("day1@2.00-2.80"))
+    for reader in (FrameReader(), FrameReader(dataset, 100)):
+        frames = reader.read(record, np.array([0, 3, 7]))
+        assert np.abs(frames.mean((1, 2, 3)) - [100, 115, 135]).max() < 3
+    train, val = (set(dataset.index["name"].iloc[dataset.read_split(s)]) for s in ("train", "val"))
+    sources = [{name.split("@")[0] for name in names} for names in (train, val)]
+    assert not sources[0] & sources[1], "segments of one video stay on one side"
+    assert not any(name.endswith("@3.00-9.00") or "@3.00-4.00" in name for name in val)
+
+
+def test_a_run_uses_all_labels_and_the_unlabeled_videos(root, tmp_path):
+    folder = tmp_path / "videos"
+    shutil.copytree(root, folder)
+    (folder / "unlabeled").mkdir()
+    for name in ("x", "y", "z"):
+        shutil.copy(root / "a/s1_c1.avi", folder / "unlabeled" / f"{name}.avi")
+    grid = {
+        "videos_dir": [str(folder)],
+        "prepared_dir": [str(tmp_path / "data")],
+        "model": ["r3d_small"],
+        "pretrained": [False],
+    }
+    (planned,) = read_plan([PROJECT_ROOT / "params/folder/semi.yaml"], grid)
+    assert planned.settings.run_dir == "outputs/videos/semi_seed0"
+    before = count_videos(planned.settings)
+    assert before == (4, 3, 2) and "4 labeled, 3 unlabeled, 2 for val" in plan_text([planned])
+    dataset = open_dataset("folder", str(folder), str(tmp_path / "data"))
+    labels = dataset.index["label"].to_numpy()
+    data = load_data(planned.settings)
+    assert sum(count_videos(planned.settings)) == 9
+    assert (labels[data.labeled_rows] >= 0).all() and (labels[data.val_rows] >= 0).all()
+    assert (labels[data.other_rows] == -1).all() and len(data.other_rows) == 3
+    assert set(data.labeled_rows) | set(data.other_rows) == set(data.unlabeled_rows)
+    with pytest.raises(ValueError, match="3 of its videos have no label"):
+        dataset.read_labeled_split("train")
+
+
+def test_a_second_folder_of_the_same_name_gets_outputs_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.config.PROJECT_ROOT", tmp_path)
+    first, second = tmp_path / "one/videos", tmp_path / "two/videos"
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    values = {"run_dir": "outputs/folder/semi", "dataset": "folder"}
+    (run,) = expand(values | {"videos_dir": str(first)}, {})
+    assert run["run_dir"] == "outputs/videos/semi"
+    folder = tmp_path / run["run_dir"]
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text(f"videos_dir: {first}\n")
+    (again,) = expand(values | {"videos_dir": str(first)}, {})
+    (other,) = expand(values | {"videos_dir": str(second)}, {})
+    assert again["run_dir"] == run["run_dir"]
+    assert re.fullmatch(r"outputs/videos-[0-9a-f]{6}/semi", other["run_dir"])
