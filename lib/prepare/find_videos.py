@@ -48,11 +48,7 @@ def find_videos(root: Path) -> FoundVideos:
     Raises:
         ValueError: If there are no videos, the layout is ambiguous, or a table cannot be used.
     """
-    if not root.is_dir():
-        raise ValueError(f"videos_dir: {root} is not a folder")
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    if parts not in ([], PARTS):
-        raise ValueError(f"{root}: has {parts[0]!r} but not both of {PARTS}; create the other one")
+    parts = _parts(root)
     files = list(walk_files(root))
     videos = pd.DataFrame({"path": [path for path, is_video in files if is_video]}, dtype=object)
     if videos.empty:
@@ -60,22 +56,13 @@ def find_videos(root: Path) -> FoundVideos:
     places = [_place(path, bool(parts)) for path in videos["path"]]
     videos[["part", "class", "video"]] = pd.DataFrame(places, dtype=object)
     is_beside = videos["part"].eq("-")
-    ignored = _foreign(files, set(videos["path"]))
-    ignored += _beside(videos[is_beside])
+    ignored = _foreign(files) + _beside(videos[is_beside])
     videos = _named(videos[~is_beside].reset_index(drop=True), root)
-    if (root / LABELS_FILE).is_file():
-        videos["class"] = _classes_from_file(root / LABELS_FILE, videos["video"])
-    elif (root / SEGMENTS_FILE).is_file():
-        videos["class"] = ""
-    else:
+    if not {LABELS_FILE, SEGMENTS_FILE} & set(os.listdir(root)):
         ignored += _empty_classes(root, parts, set(videos["class"]))
-    videos = videos.assign(name=videos["video"], start_s=np.nan, end_s=np.nan)
-    if (root / SEGMENTS_FILE).is_file():
-        videos = _with_segments(videos, root / SEGMENTS_FILE)
+    videos = _with_tables(videos.assign(name=videos["video"], start_s=np.nan, end_s=np.nan), root)
     is_useless = videos["part"].eq("val") & videos["class"].eq("")
-    if is_useless.any():
-        first = videos["path"][is_useless].iloc[0]
-        ignored.append(f"{is_useless.sum()} videos in val/ without a class, the first: {first}")
+    ignored += _useless(videos[is_useless])
     videos = videos[~is_useless].reset_index(drop=True)
     if not videos["class"].any():
         raise ValueError(
@@ -151,6 +138,16 @@ def _is_video(entry: os.DirEntry) -> bool:
     return entry.is_dir() and os.path.exists(os.path.join(entry.path, FRAME_FILE.format(1)))
 
 
+def _parts(root: Path) -> list[str]:
+    """Return the folders `train` and `val`, or none."""
+    if not root.is_dir():
+        raise ValueError(f"videos_dir: {root} is not a folder")
+    parts = [part for part in PARTS if (root / part).is_dir()]
+    if parts not in ([], PARTS):
+        raise ValueError(f"{root}: has {parts[0]!r} but not both of {PARTS}; create the other one")
+    return parts
+
+
 def _place(path: str, has_parts: bool) -> tuple[str, str, str]:
     """Return part ("-": beside train/ and val/), class and name of a video from its path."""
     *folders, _ = path.split("/")
@@ -181,7 +178,7 @@ def _named(videos: pd.DataFrame, root: Path) -> pd.DataFrame:
     return videos
 
 
-def _foreign(files: Sequence[tuple[str, bool]], videos: set[str]) -> list[str]:
+def _foreign(files: Sequence[tuple[str, bool]]) -> list[str]:
     tables = (LABELS_FILE, SEGMENTS_FILE)
     foreign = [p for p, is_video in files if not is_video and p[-1] != "/" and p not in tables]
     if not foreign:
@@ -198,6 +195,12 @@ def _beside(videos: pd.DataFrame) -> list[str]:
         f"set of its own, videos without a class belong into {UNLABELED_DIR}/"
         for name, count in folders.items()
     ]
+
+
+def _useless(videos: pd.DataFrame) -> list[str]:
+    if videos.empty:
+        return []
+    return [f"{len(videos)} videos in val/ without a class, the first: {videos['path'].iloc[0]}"]
 
 
 def _empty_classes(root: Path, parts: Sequence[str], classes: set[str]) -> list[str]:
@@ -237,6 +240,16 @@ def _rows_of(table: pd.DataFrame, path: Path, column: str, names: pd.Series) -> 
             )
         rows.append(row)
     return np.array(rows, dtype=np.int64)
+
+
+def _with_tables(videos: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Return the videos with the classes and the segments of the tables in `root`."""
+    labels, segments = root / LABELS_FILE, root / SEGMENTS_FILE
+    if labels.is_file():
+        videos["class"] = _classes_from_file(labels, videos["video"])
+    elif segments.is_file():
+        videos["class"] = ""
+    return _with_segments(videos, segments) if segments.is_file() else videos
 
 
 def _classes_from_file(path: Path, names: pd.Series) -> np.ndarray:

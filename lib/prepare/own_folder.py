@@ -65,7 +65,6 @@ def index_folder(
     index = open_videos(videos, root, folder, num_processes)
     classes = sorted(set(index["class"]) - {""})
     index["label"] = index["class"].map({name: k for k, name in enumerate(classes)} | {"": -1})
-    is_labeled = (index["label"] >= 0).to_numpy()
     names = index["name"].where(index["start_s"].isna(), index["video"])
     if groups_file is None:
         groups = groups_by_name(names, index["class"])
@@ -79,43 +78,47 @@ def index_folder(
     if has_own_split(videos):
         is_val = (index["part"] == "val").to_numpy()
     else:
-        is_val = np.zeros(len(index), dtype=bool)
-        labels = index["label"].to_numpy()[is_labeled]
-        is_val[is_labeled] = split_groups(labels, groups.to_numpy()[is_labeled], val_fraction, seed)
+        is_val = _draw_val(index, groups, val_fraction, seed)
         source |= {"val_fraction": val_fraction, "seed": seed, "groups": int(groups.nunique())}
         source["groups_file"] = groups_file and str(groups_file)
-    is_close = ~is_labeled & groups.isin(groups[is_val]).to_numpy()
-    if is_close.any():
-        print(f"{is_close.sum()} unlabeled videos are of sources in val and are not trained on")
-    splits = {"train": ~is_val & ~is_close, "val": is_val}
-    for part, is_in in splits.items():
-        if missing := sorted(set(classes) - set(index["class"][is_in])):
+    splits = {"train": _train_rows(index, groups, is_val), "val": np.flatnonzero(is_val)}
+    for part, rows in splits.items():
+        if missing := sorted(set(classes) - set(index["class"].iloc[rows])):
             raise ValueError(
                 f"{root}: no readable video of {missing} in {part!r}: a class needs two videos, of "
                 f"two sources ({GROUPS_FILE}); add videos, remove the class, or give train/ and "
                 "val/ or a groups_file yourself"
             )
-    if not has_own_split(videos):
-        _warn_of_shares(index, is_val, is_labeled, val_fraction)
-    if leaked := set(groups[is_val]) & set(groups[splits["train"]]):
-        print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
     draft = VideoDataset("folder", folder, tuple(classes), root, index)
-    for part, is_in in splits.items():
-        write_split(draft, part, np.flatnonzero(is_in))
+    for part, rows in splits.items():
+        write_split(draft, part, rows)
     return write_dataset(folder, "folder", classes, root, index, source)
 
 
-def _warn_of_shares(
-    index: pd.DataFrame, is_val: np.ndarray, is_labeled: np.ndarray, val_fraction: float
-) -> None:
-    """Print the classes of which whole groups put far more or fewer videos into val than asked."""
-    counts = pd.DataFrame({"class": index["class"], "val": is_val})[is_labeled].groupby("class")
+def _draw_val(index: pd.DataFrame, groups: pd.Series, fraction: float, seed: int) -> np.ndarray:
+    """Return True for the labeled videos that are drawn for validation."""
+    is_val, rows = np.zeros(len(index), dtype=bool), np.flatnonzero(index["label"] >= 0)
+    labels = index["label"].to_numpy()[rows]
+    is_val[rows] = split_groups(labels, groups.to_numpy()[rows], fraction, seed)
+    counts = pd.DataFrame({"class": index["class"], "val": is_val}).iloc[rows].groupby("class")
     for name, (count, total) in counts["val"].agg(["sum", "count"]).iterrows():
-        if abs(count - val_fraction * total) > max(1, 0.1 * total):
+        if abs(count - fraction * total) > max(1, 0.1 * total):
             print(
                 f"WARNING: {count} of {total} videos of {name!r} are in val, since groups stay "
                 f"whole; correct the groups in {GROUPS_FILE}, and give them as groups_file"
             )
+    return is_val
+
+
+def _train_rows(index: pd.DataFrame, groups: pd.Series, is_val: np.ndarray) -> np.ndarray:
+    """Return the training videos: all others but unlabeled ones of the sources in `val`."""
+    is_close = ~is_val & groups.isin(groups[is_val]).to_numpy()
+    is_left_out = is_close & (index["label"] < 0).to_numpy()
+    if is_left_out.any():
+        print(f"{is_left_out.sum()} unlabeled videos are of sources in val and not trained on")
+    if leaked := set(groups[is_close & ~is_left_out]):
+        print(f"WARNING: {len(leaked)} groups are in train and in val, the first: {min(leaked)!r}")
+    return np.flatnonzero(~is_val & ~is_left_out)
 
 
 def open_videos(

@@ -212,12 +212,17 @@ def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterat
         details = f"{num_absent:,} of {expected:,}, named in splits/*.problems.csv; to add them, "
         yield Step("absent videos", MISSING, f"{details}delete {dataset.folder / 'dataset.json'}")
     if settings.dataset == "folder":
-        root = project_path(settings.videos_dir)
-        found = find_videos(root) if root.is_dir() else None
-        for text in found.ignored if found else []:
-            yield Step("left out", THERE, text)
-        for change in _changes(settings, dataset, found and found.videos):
-            yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
+        yield from _own_changes(settings, dataset)
+
+
+def _own_changes(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
+    """Yield what is left out of a folder of own videos, and what differs from its preparation."""
+    root = project_path(settings.videos_dir)
+    found = find_videos(root) if root.is_dir() else None
+    for text in found.ignored if found else []:
+        yield Step("left out", THERE, text)
+    for change in _changes(settings, dataset, found and found.videos):
+        yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
 
 
 def _changes(
@@ -230,20 +235,23 @@ def _changes(
     for name, value in values.items():
         if name in source and source[name] != value:
             yield f"val was drawn with {name} {source[name]}, not {value}"
-    if videos is None:
-        return
+    if videos is not None:
+        yield from _changed_videos(dataset, videos)
+
+
+def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> Iterator[str]:
     broken = pd.read_csv(dataset.folder / BROKEN_FILE)
-    left_out = set(broken["path"][~broken["is_kept"]])
-    now = dict(zip(videos["name"], videos["class"], strict=True))
-    before = dict(zip(dataset.index["name"], dataset.index["class"], strict=True))
-    new = [n for n, path in zip(now, videos["path"], strict=True) if path not in left_out]
+    is_broken = videos["path"].isin(broken["path"][~broken["is_kept"]])
+    now = videos.set_index("name")["class"]
+    before = dataset.index.set_index("name")["class"]
+    both = now.index.intersection(before.index)
     changes = {
-        "are new": [name for name in new if name not in before],
-        "are gone": [name for name in before if name not in now],
-        "have another class": [n for n in new if n in before and now[n] != before[n]],
+        "are new": now.index[~is_broken.to_numpy()].difference(before.index),
+        "are gone": before.index.difference(now.index),
+        "have another class": both[now[both] != before[both]],
     }
     for text, names in changes.items():
-        if names:
+        if len(names):
             yield f"{len(names)} videos {text}, the first: {names[0]}"
 
 
