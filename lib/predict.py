@@ -2,9 +2,11 @@
 
 python -m lib.predict outputs/folder/semi_seed0 /some/videos new.mp4
 
-Writes `videos.csv` (a row per video), `clips.csv` (a row per clip, over time), a timeline and the
-deciding clips of each video, and `reliability.png` (accuracy over confidence). The tables are also
-written when the command is interrupted.
+Writes `videos.csv` (a row per video), `clips.csv` (a row per clip, over time), `segments.csv` (a
+row per stretch of one class), a timeline and the deciding clips of each video, and
+`reliability.png` (accuracy over confidence). The tables are also written when the command is
+interrupted.
+`segments.csv`, corrected and put next to the videos, makes training data of them.
 """
 
 import argparse
@@ -23,11 +25,13 @@ from lib.evaluate.new_videos import (
     open_videos,
     predict_video,
     remarks,
+    segment_table,
     video_table,
 )
 from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
 from lib.fileio import check_writable, write_text
 from lib.plots.evaluation import deciding_figure, reliability_figure, save_figure, timeline
+from lib.prepare.find_videos import SEGMENTS_FILE
 from lib.runs.run_dir import RunDir
 
 FEW_VIDEOS = 50  # a temperature fitted on fewer is uncertain
@@ -98,6 +102,8 @@ def _write_tables(
     table, clips = video_table(predictions, classes, regions), clip_table(predictions, classes)
     write_text(out / "videos.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "clips.csv", clips.to_csv(index=False, float_format="%.4f"))
+    segments = segment_table(predictions, classes)
+    write_text(out / SEGMENTS_FILE, segments.to_csv(index=False, float_format="%.3f"))
     print(table.filter(SHOWN).round(2).to_string(index=False))
     for prediction in predictions:
         if note := prediction.deciding[prediction.label].note:

@@ -139,8 +139,8 @@ class VideoDataset:
     def read_labels(self, split_name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the index rows of the videos of a split and their labels there, int64.
 
-        The labels may differ from the index (`lib.evaluate.pseudo_labels` writes such splits); that
-        gives a warning.
+        The labels may differ from the index (`lib.evaluate.pseudo_labels` writes such splits);
+        where the index has one, that gives a warning.
 
         Raises:
             ValueError: If there is no such split, it is malformed, a video is not in the index or a
@@ -164,7 +164,8 @@ class VideoDataset:
                 f"{path}: label {labels.max()} of {names[labels.argmax()]} is not one of "
                 f"{len(self.classes)} classes; labels are positions in the classes of dataset.json"
             )
-        differs = self.index["label"].to_numpy()[rows] != labels
+        indexed = self.index["label"].to_numpy()[rows]
+        differs = (indexed != labels) & (indexed >= 0)
         if differs.any():
             line = int(differs.argmax())
             warnings.warn(

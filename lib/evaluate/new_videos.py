@@ -4,6 +4,7 @@ A new video has no person boxes. Its moving region is the difference from the fr
 clip, so that no detector is downloaded.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
 from lib.evaluate.invariance import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
 from lib.evaluate.trained_model import TrainedModel
-from lib.prepare.find_videos import VIDEO_SUFFIXES
+from lib.prepare.find_videos import SEGMENT_COLUMNS, foreign_files, walk_files
 from lib.prepare.inspect_videos import VideoInfo, inspect_video, inspect_videos
 from lib.prepare.person_boxes import moving_boxes
 
@@ -59,16 +60,20 @@ class Prediction:
 
 
 def find_new_videos(places: list[Path]) -> list[Path]:
-    """Return the videos among files and below folders; ValueError if a place has none."""
+    """Return the files among places and the videos below folders; print what is left out.
+
+    Raises:
+        ValueError: If a place has no video.
+    """
     videos: list[Path] = []
     for place in places:
-        files = [place] if place.is_file() else sorted(place.rglob("*"))
-        files = [p for p in files if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
-        if not files:
+        files = list(walk_files(place)) if place.is_dir() else []
+        found = [place] if place.is_file() else [place / path for path, is_it in files if is_it]
+        if not found:
             reason = "holds no video" if place.exists() else "is missing"
-            suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-            raise ValueError(f"{place}: {reason}; name a folder or file of {suffixes}")
-        videos += files
+            raise ValueError(f"{place}: {reason}; name a video file or a folder of videos")
+        print("".join(f"{place}: left out: {text}\n" for text in foreign_files(files)), end="")
+        videos += found
     return list(dict.fromkeys(videos))
 
 
@@ -215,6 +220,28 @@ def video_table(
             row["regions_note"] = regions.note
         rows.append(row | {f"p({name})": p for name, p in zip(classes, video, strict=True)})
     return pd.DataFrame(rows)
+
+
+def segment_table(predictions: Sequence[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return a row per stretch of clips of one class, in the form of `segments.csv`.
+
+    Columns video (relative to the folder of all videos), start_s, end_s, class and confidence (the
+    mean of its clips). Neighboring stretches meet halfway between the centers of their clips.
+    """
+    folder = os.path.commonpath([prediction.record.path.parent for prediction in predictions])
+    rows = []
+    for prediction in predictions:
+        rate = prediction.fps or 1
+        labels, centers = prediction.clips.argmax(axis=1), prediction.starts + prediction.span / 2
+        changes = np.flatnonzero(np.diff(labels)) + 1
+        bounds = [0, *((centers[k - 1] + centers[k]) / 2 for k in changes)]
+        bounds.append(prediction.record.num_frames)
+        name = Path(os.path.relpath(prediction.record.path, folder)).as_posix()
+        for number, clips in enumerate(np.split(np.arange(len(labels)), changes)):
+            label, (start, end) = labels[clips[0]], bounds[number : number + 2]
+            confidence = prediction.clips[clips, label].mean()
+            rows.append((name, start / rate, end / rate, classes[label], confidence))
+    return pd.DataFrame(rows, columns=[*SEGMENT_COLUMNS, "confidence"])
 
 
 def clip_table(predictions: list[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def find_videos(root: Path) -> FoundVideos:
     places = [_place(path, bool(parts)) for path in videos["path"]]
     videos[["part", "class", "video"]] = pd.DataFrame(places, dtype=object)
     is_beside = videos["part"].eq("-")
-    ignored = _foreign(files) + _beside(videos[is_beside])
+    ignored = foreign_files(files) + _beside(videos[is_beside])
     videos = _named(videos[~is_beside].reset_index(drop=True), root)
     if not {LABELS_FILE, SEGMENTS_FILE} & set(os.listdir(root)):
         ignored += _empty_classes(root, parts, set(videos["class"]))
@@ -178,7 +178,8 @@ def _named(videos: pd.DataFrame, root: Path) -> pd.DataFrame:
     return videos
 
 
-def _foreign(files: Sequence[tuple[str, bool]]) -> list[str]:
+def foreign_files(files: Sequence[tuple[str, bool]]) -> list[str]:
+    """Return a line about the files of `walk_files` that are not videos, if there are any."""
     tables = (LABELS_FILE, SEGMENTS_FILE)
     foreign = [p for p, is_video in files if not is_video and p[-1] != "/" and p not in tables]
     if not foreign:

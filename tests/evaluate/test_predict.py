@@ -1,5 +1,6 @@
 """New videos: clips slide over all of them, and confidence is calibrated."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lib.evaluate.new_videos import (
     open_videos,
     predict_video,
     remarks,
+    segment_table,
     video_table,
 )
 from lib.evaluate.pseudo_labels import pseudo_label
@@ -34,6 +36,7 @@ from lib.evaluate.run_results import (
 from lib.evaluate.trained_model import TrainedModel
 from lib.plots.evaluation import deciding_figure, timeline
 from lib.predict import main
+from lib.prepare.find_videos import find_videos
 from lib.prepare.synthetic import write_video
 from lib.train.scoring import fuse
 
@@ -127,6 +130,18 @@ def test_tables_and_figures(classifier, video):
     assert [len(line.get_xdata()) for line in lines] == [len(found.starts)] * 2
     (axes,) = deciding_figure(found, classifier.classes).axes
     assert len(axes.images) == 2 * 4
+
+
+def test_segments_of_a_prediction_are_training_data(classifier, video, tmp_path):
+    found = predict_video(classifier, open_video(video))
+    table = segment_table([found], classifier.classes)
+    assert table["class"].tolist() == ["dark", "bright"] and set(table["video"]) == {video.name}
+    first, second = table[["start_s", "end_s"]].to_numpy()
+    assert first[0] == 0 and first[1] == second[0] and second[1] == found.record.num_frames / 10
+    assert abs(first[1] - 4.0) < 0.5  # the video turns bright at frame 40, 10 a second
+    shutil.copy(video, tmp_path)
+    table.to_csv(tmp_path / "segments.csv", index=False)
+    assert find_videos(tmp_path).videos["class"].tolist() == ["dark", "bright"]
 
 
 @pytest.fixture(scope="module")
