@@ -5,13 +5,12 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from lib.config import PROJECT_ROOT
 
-PACKAGES = ("torch", "torchvision", "numpy", "av", "simplejpeg", "papermill", "pydantic")
 # Variables that make PyTorch, oneDNN, MKL or OpenMP choose other kernels
 VARIABLES = (
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
@@ -21,7 +20,7 @@ VARIABLES = (
 
 
 def environment(num_processes: int = 1) -> dict[str, Any]:
-    """Return versions, devices, git commit and everything that affects numerical results."""
+    """Return all installed packages, devices, git commit and what else affects the results."""
     import torch
 
     from lib.runs.distributed import num_threads
@@ -35,7 +34,7 @@ def environment(num_processes: int = 1) -> dict[str, Any]:
         "num_processes": num_processes,
         "threads_per_process": num_threads(num_processes),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(sorted((d.name.lower(), d.version) for d in distributions())),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch_config": torch.__config__.show(),
         "commit": _commit(),

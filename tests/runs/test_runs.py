@@ -466,9 +466,8 @@ def test_files_of_a_run_folder(tiny_settings):
     run = fit(tiny_settings(epochs=1))
     assert run.settings() == tiny_settings(epochs=1)
     environment = json.loads((run.folder / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or (
-        environment["packages"]["torch"] == torch.__version__
-    )
+    installed = {name: version(name) for name in ("torch", "numpy", "jupyterlab", "pytest")}
+    assert installed.items() <= environment["packages"].items()
     assert {"python", "system", "cpu_count", "gpus", "commit"} <= set(environment)
     assert run.name == run.folder.name
     names = {path.name for path in run.folder.glob("[!.]*")}
