@@ -1,6 +1,6 @@
 """Predict the classes of new videos with a trained run.
 
-python -m lib.predict outputs/folder/semi_seed0 /some/videos new.mp4
+python -m lib.predict outputs/videos/semi_seed0 /some/videos new.mp4
 
 Writes `videos.csv` (a row per video), `clips.csv` (a row per clip, over time), `segments.csv` (a
 row per stretch of one class), a timeline and the deciding clips of each video, and

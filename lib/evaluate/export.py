@@ -1,6 +1,6 @@
 """Export of a trained network as a folder that can be used without this project.
 
-    python -m lib.evaluate.export outputs/folder/semi_seed0 exported/
+    python -m lib.evaluate.export outputs/videos/semi_seed0 exported/
 
 weights.safetensors  the network's tensors
 model.onnx           uint8 clips (N, T, 3, H, W) -> logits (N, K), normalization included
@@ -65,9 +65,9 @@ def export(run: RunDir, out: Path) -> Path:
     }
     write_text(out / "preprocessing.json", json.dumps(preprocessing, indent=1) + "\n")
     write_text(out / "params.yaml", s.as_yaml())
-    splits = read_result(run)["splits"] if run.metrics_path.is_file() else {}
+    result = read_result(run) if run.metrics_path.is_file() else {}
     template = jinja2.Template(Path(__file__).with_name("model_card.md.j2").read_text("utf-8"))
-    card = template.render(name=run.name, splits=splits, model=model, s=s)
+    card = template.render(name=run.name, result=result, model=model, s=s)
     write_text(out / "README.md", card)
     return out
 

@@ -1,7 +1,7 @@
 """Pseudo-labels of a run's unlabeled videos, decisions about them, and the split that results.
 
-    python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0
-    python -m lib.evaluate.pseudo_labels outputs/folder/semi_seed0 --split checked
+    python -m lib.evaluate.pseudo_labels outputs/videos/semi_seed0
+    python -m lib.evaluate.pseudo_labels outputs/videos/semi_seed0 --split checked
 
 The first command writes `pseudo_labels.csv` to the run's folder: a row for each video of its
 unlabeled split that has no label in the run, the least confident first. The browser of notebook 4

@@ -50,6 +50,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
         "checkpoint": settings.checkpoint,
         "protocol": {k: v for k, v in trained.model_dump().items() if k.startswith("test_")},
         "labels": len(data.labeled_rows),
+        "unlabeled": len(data.other_rows),
         "splits": {k: r.metrics | {"videos": len(r.rows)} for k, r in results.items()},
     }
     write_text(run.metrics_path, json.dumps(summary, indent=1) + "\n")

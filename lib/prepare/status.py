@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.data.dataset import VideoDataset, gigabytes
 
-THERE, TO_DO, MISSING = "there", "to do", "missing"
+THERE, TO_DO, MISSING, OPTIONAL = "there", "to do", "missing", "optional"
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Step:
     """A part of a prepared data set."""
 
     part: str
-    state: str  # "there", "to do" or "missing"
+    state: str  # "there", "to do", "missing" or "optional"
     details: str  # for the user
     # Creates or updates the part, given the data set (None before its videos are opened); None if
     # there is nothing to do, or another step does it.

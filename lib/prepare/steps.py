@@ -45,7 +45,7 @@ from lib.prepare.person_boxes import (
 )
 from lib.prepare.public_datasets import REQUIRED, public_steps
 from lib.prepare.split_formats import read_split_file
-from lib.prepare.status import MISSING, THERE, TO_DO, Step, status_table
+from lib.prepare.status import MISSING, OPTIONAL, THERE, TO_DO, Step, status_table
 from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
 from lib.prepare.teacher import load_teacher, published_weights, score_frames
 from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
@@ -178,7 +178,7 @@ def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], in
         index_folder(root, folder, share, seed, settings.num_processes, groups)
 
     steps = [Step("videos", TO_DO, f"{count_text(videos)}, to open", run)]
-    return steps + [Step("left out", THERE, text) for text in ignored], len(videos)
+    return steps + [Step("left out", OPTIONAL, text) for text in ignored], len(videos)
 
 
 def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) -> Step:
@@ -220,7 +220,7 @@ def _own_changes(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[S
     root = project_path(settings.videos_dir)
     found = find_videos(root) if root.is_dir() else None
     for text in found.ignored if found else []:
-        yield Step("left out", THERE, text)
+        yield Step("left out", OPTIONAL, text)
     for change in _changes(settings, dataset, found and found.videos):
         yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
 
@@ -352,7 +352,7 @@ def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.n
             return Step(part, THERE, now)
         if settings.dataset == "synthetic":
             return Step(part, TO_DO, "exact, written with the videos")
-        return Step(part, MISSING, "none yet; ActorCutMix needs them: set person_boxes")
+        return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
     if settings.person_boxes == "yolox":
         weights = _if_there(settings, detector_file)
         score = settings.detector_min_score
@@ -387,8 +387,9 @@ def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.
     made_with, stride = read_made_with(folder / TEACHER_FILE), settings.teacher_stride
     now = _describe(made_with)
     if settings.teacher_scores == "keep":
-        hint = "; only distillation needs them" if made_with is None else ""
-        return Step(part, THERE, now + hint)
+        if made_with is not None:
+            return Step(part, THERE, now)
+        return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
     if settings.teacher_scores == "import":
         path = _required_file(settings, "teacher_file")
         expected, details, size = import_made_with(path), f"import {path}", 0

@@ -56,6 +56,11 @@ class RunData:
         labeled = self.labeled_rows if self.unlabeled.folder == self.labeled.folder else []
         return self.unlabeled_rows[~np.isin(self.unlabeled_rows, labeled)]
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Numbers of labeled, of other (unlabeled) and of validation videos."""
+        return len(self.labeled_rows), len(self.other_rows), len(self.val_rows)
+
     @cached_property
     def digest(self) -> str:
         """Digest of the videos and labels, independent of their location."""
