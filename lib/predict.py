@@ -1,6 +1,6 @@
-"""Predict the classes of new videos with a trained run.
+"""Predict the classes of new videos with a trained run, or with the recommended run of a study.
 
-python -m lib.predict outputs/videos/semi_seed0 /some/videos new.mp4
+python -m lib.predict outputs/videos /some/videos new.mp4
 
 Writes `videos.csv` (a row per video), `clips.csv` (a row per clip, over time), `segments.csv` (a
 row per stretch of one class), a timeline and the deciding clips of each video, and
@@ -28,6 +28,7 @@ from lib.evaluate.new_videos import (
     segment_table,
     video_table,
 )
+from lib.evaluate.run_results import recommended_run
 from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
 from lib.fileio import check_writable, write_text
 from lib.plots.evaluation import deciding_figure, reliability_figure, save_figure, timeline
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.predict", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("run", help="folder of a finished run, or of runs: the best in validation")
     parser.add_argument("videos", nargs="+", type=Path, help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighboring clips (0.5)")
@@ -127,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--overlap must be in [0, 1)")
     try:
         run = RunDir(options.run)
+        if not run.params_path.is_file():
+            run = recommended_run(run.folder)
+            print(f"{run.folder}: the best of these runs in validation")
         out = run.folder / "predictions" if options.out is None else project_path(options.out)
         videos = find_new_videos(options.videos)
         predict_all(run, videos, out, options.overlap, options.regions)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lib.batch.plan import (
     state_of,
 )
 from lib.config import PROJECT_ROOT
+from lib.evaluate.run_results import recommended_run
 from lib.fileio import check_writable, file_lock
 from lib.prepare.requirements import DataRequirement, data_requirements, missing_data
 from lib.runs.run_dir import RunDir, read_result
@@ -184,7 +186,11 @@ class ReportJob(Job):
         with file_lock(self.folder / ".report.lock", wait_s=REPORT_WAIT_S):
             self.execute("5_report.ipynb", parameters, environment)
             export_html(self.folder / "5_report.ipynb", self.folder / "report.html")
-        return str(self.folder / "report.html")
+        text = str(self.folder / "report.html")
+        with suppress(ValueError):  # no run is tested on its validation split
+            best = recommended_run(self.folder).folder
+            text += f"; best in validation: python -m lib.predict {best} <videos>"
+        return text
 
 
 # --- Batch ----------------------------------------------------------------------------------------

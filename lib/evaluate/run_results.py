@@ -10,9 +10,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from torch import Tensor
 
+from lib.config import project_path
 from lib.data.dataset import VideoDataset
 from lib.fileio import reading
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, read_result
 from lib.train.run_data import load_data
 from lib.train.scoring import metrics
 
@@ -146,6 +147,30 @@ def read_results(run: RunDir) -> dict[str, SplitResult]:
             raise ValueError(f"{path}: split {name!r} has changed since; test the run again")
         results[name] = SplitResult(dataset, rows, *saved, settings.test_average, temperature)
     return results
+
+
+def recommended_run(study_dir: str | Path) -> RunDir:
+    """Return the tested run of a study with the best validation accuracy, to predict with.
+
+    Of equal ones a linear probe comes first, then more rounds of self-training, then the name.
+
+    Raises:
+        ValueError: If no run of the study is tested on its validation split.
+    """
+    folder = project_path(study_dir)
+    ranks = {}
+    for path in sorted(folder.glob("*/metrics.json")):
+        run = RunDir(path.parent)
+        settings, splits = run.settings(), read_result(run)["splits"]
+        if settings.val_split in splits:
+            is_probe, rounds = settings.objective == "linear_probe", settings.self_training_rounds
+            ranks[run] = (splits[settings.val_split]["top1"], is_probe, rounds)
+    if not ranks:
+        raise ValueError(
+            f"{folder}: neither a run nor a folder of runs that are tested on their validation "
+            "split; give a finished run"
+        )
+    return max(ranks, key=ranks.get)
 
 
 def paired_results(

@@ -1,5 +1,6 @@
 """New videos: clips slide over all of them, and confidence is calibrated."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from lib.evaluate.run_results import (
     calibrate,
     fit_temperature,
     fused_probabilities,
+    recommended_run,
     reliability,
 )
 from lib.evaluate.trained_model import TrainedModel
@@ -38,6 +40,7 @@ from lib.plots.evaluation import deciding_figure, timeline
 from lib.predict import main
 from lib.prepare.find_videos import find_videos
 from lib.prepare.synthetic import write_video
+from lib.runs.run_dir import RunDir
 from lib.train.scoring import fuse
 
 
@@ -322,3 +325,20 @@ def test_regions_of_a_clip_cover_every_place_of_the_actor(classifier):
     assert "no person was found" in boxes_note(mask * 0)
     assert "cover the whole clip" in boxes_note(mask * 0 + 1)
     assert "no person boxes" in boxes_note(None) and boxes_note(mask) == ""
+
+
+def test_best_run_in_validation_is_recommended_and_a_probe_of_equal_ones(tmp_path, tiny_settings):
+    with pytest.raises(ValueError, match="neither a run nor a folder of runs"):
+        recommended_run(tmp_path)
+    probe = {"objective": "linear_probe", "epochs": 1}
+    for name, top1, changes in (
+        ("a_semi", 80.0, {}),
+        ("b_probe", 80.0, probe),
+        ("c_self_trained", 80.0, probe | {"self_training_rounds": 8}),
+        ("d_supervised", 70.0, {"objective": "supervised"}),
+    ):
+        run = RunDir(tmp_path / name)
+        run.start(tiny_settings(**changes))
+        values = {"top1": top1, "top5": 90.0, "mean_class_accuracy": top1, "videos": 8}
+        run.metrics_path.write_text(json.dumps({"labels": 4, "splits": {"val": values}}))
+    assert recommended_run(tmp_path).name == "c_self_trained"
