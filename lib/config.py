@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib import registry
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = registry.PROJECT_ROOT
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -220,7 +220,9 @@ class TrainSettings(ClipSettings):
     """Split for validation."""
 
     objective: registry.ObjectiveName = "fixmatch"
-    """`linear_probe`, `supervised`, or a semi-supervised objective (`lib.train.objectives`)."""
+    """`linear_probe`, `supervised`, or a semi-supervised objective (`lib.train.objectives`).
+    As `model`, `temporal_ops` and `scene_augmentation` it may be of your own: `my_idea.py:Name`, a
+    file in the project's root or next to the notebooks (docs/change_one_idea.md)."""
     labeled_view: Literal["weak", "strong"] = "weak"
     """View of the labeled clips that is learned from."""
     labeled_scene_p: Probability = 0.0
@@ -251,7 +253,7 @@ class TrainSettings(ClipSettings):
     """Forward weak, labeled and strong clips together. If False, weak clips get their own pass
     without gradients: faster, but another method, because batch norm then sees them separately."""
 
-    model: str = "r3d_small"
+    model: registry.ModelName = "r3d_small"
     """Network, by name (`lib.models`)."""
     pretrained: bool = False
     """Start from the network's published weights (Kinetics or ImageNet)."""
@@ -311,6 +313,10 @@ class TrainSettings(ClipSettings):
     """Side of these crops, pixels."""
     test_average: Literal["logits", "probabilities"] = "logits"
     """Scores that are averaged over the views of a video."""
+    test_checkpoint: Literal["last", "best"] = "last"
+    """Checkpoint that is tested, and that predicts: the last one, or that of the best validation,
+    which is optimistic on the validation split. A run that starts from a linear probe may be best
+    at its start."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; `auto` takes GPUs if there are any."""
@@ -376,8 +382,6 @@ class EvaluateSettings(Settings):
 
     run_dir: PathText = "outputs/quickstart/semi"
     """Folder of the run."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Checkpoint to test; `best` on the validation split is optimistic there."""
     batch_clips: Count = 32
     """Views in one forward pass: bounds the memory of testing."""
     invariance_videos: Count = 60

@@ -201,6 +201,7 @@ def _injected_names(namespace: Mapping[str, Any]) -> set[str]:
 
 
 def summary(settings: Settings) -> str:
-    """Return settings as a few wrapped lines `name=value`."""
-    pairs = [f"{name}={value!r}".replace(" ", "") for name, value in settings.model_dump().items()]
+    """Return the settings that differ from their defaults, as a few wrapped lines `name=value`."""
+    values, defaults = settings.model_dump(), type(settings)().model_dump()
+    pairs = [f"{k}={v!r}".replace(" ", "") for k, v in values.items() if v != defaults[k]]
     return textwrap.fill("  ".join(pairs), 110, break_long_words=False, break_on_hyphens=False)

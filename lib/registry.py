@@ -1,18 +1,100 @@
-"""Names in settings, checked against the tables of augmentations and objectives.
+"""Tables of what settings name: augmentations, objectives and networks, also in a user's own files.
 
-The modules of the tables import the settings, so a table is imported when a name is looked up.
+`my_idea.py:Name` in such a setting is the object `Name` of that file, in the project's root or in
+`notebooks/`. The modules of the tables import the settings, so a table is imported when a name is
+looked up.
 """
 
 import difflib
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Annotated
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 if TYPE_CHECKING:
-    from lib.augment.scene import SceneAugmentation
-    from lib.augment.temporal import TemporalOperation
     from lib.train.objectives import SupervisedObjective
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+OWN_NAME = re.compile(r"(.+\.py):(\w+)")
+OWN_FIELDS = ("objective", "model", "scene_augmentation", "temporal_ops")  # settings
+
+
+class Table(dict):
+    """Rows of one kind by name: those of the library, and `my_idea.py:Name` once it is looked up.
+
+    Args:
+        kind: Class of the rows; base class if the rows are classes.
+        rows: Those of the library.
+    """
+
+    def __init__(self, kind: type, rows: Mapping[str, Any]):
+        super().__init__(rows)
+        self.kind = kind
+
+    def __contains__(self, name: object) -> bool:
+        """Return True for a row of the library and for any name in a file."""
+        return super().__contains__(name) or OWN_NAME.fullmatch(str(name)) is not None
+
+    def __missing__(self, name: str) -> Any:
+        """Import a row from its file."""
+        file, attribute = OWN_NAME.fullmatch(name).groups()
+        row = getattr(import_file(find_file(file)), attribute, None)
+        if not issubclass(row if isinstance(row, type) else type(row), self.kind):
+            raise ValueError(f"{file} has no {self.kind.__name__} of the name {attribute!r}")
+        self[name] = row
+        return row
+
+    def check(self, name: str) -> None:
+        """Import a name in a file again, which may have changed; ValueError if that fails."""
+        if OWN_NAME.fullmatch(name):
+            self.pop(name, None)
+            self[name]
+
+
+def find_file(file: str) -> Path:
+    """Return the path of a user's file; ValueError if there is none."""
+    places = [PROJECT_ROOT, PROJECT_ROOT / "notebooks"]
+    paths = [folder / Path(file).expanduser() for folder in places]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, paths)))}")
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a user's file; ValueError if it fails. A changed file is another module."""
+    source = path.read_bytes()
+    name = f"{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)  # dataclasses and pickle look it up there
+        module.__file__ = str(path)
+        try:
+            exec(compile(source, str(path), "exec"), vars(module))
+        except Exception as error:
+            del sys.modules[name]
+            raise ValueError(f"{path} cannot be imported ({error!r})") from error
+    return sys.modules[name]
+
+
+def map_own_names(values: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+    """Return settings in which `change(file, name)` replaces each name in a user's file."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [changed(item) for item in value]
+        match = OWN_NAME.fullmatch(value) if isinstance(value, str) else None
+        return change(*match.groups()) if match else value
+
+    own = {name: changed(values[name]) for name in OWN_FIELDS if name in values}
+    return {name: own.get(name, value) for name, value in values.items()}
+
+
+# --- Tables ---------------------------------------------------------------------------------------
 
 
 def operations() -> list[str]:
@@ -23,14 +105,14 @@ def operations() -> list[str]:
     return [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
 
 
-def temporal_ops() -> "dict[str, TemporalOperation]":
+def temporal_ops() -> Table:
     """Return the table of temporal operations."""
     from lib.augment.temporal import TEMPORAL_OPS
 
     return TEMPORAL_OPS
 
 
-def scene_augmentations() -> "dict[str, SceneAugmentation]":
+def scene_augmentations() -> Table:
     """Return the table of scene augmentations."""
     from lib.augment.scene import SCENE_AUGMENTATIONS
 
@@ -39,10 +121,13 @@ def scene_augmentations() -> "dict[str, SceneAugmentation]":
 
 def objectives() -> "dict[str, type[SupervisedObjective]]":
     """Return the table of objectives."""
-    from lib.train.adaptive import ADAPTIVE_OBJECTIVES
+    from lib.train import adaptive  # noqa: F401 (adds its rows)
     from lib.train.objectives import OBJECTIVES
 
-    return OBJECTIVES | ADAPTIVE_OBJECTIVES
+    return OBJECTIVES
+
+
+# --- Names in settings ----------------------------------------------------------------------------
 
 
 def did_you_mean(name: str, names: Collection[str]) -> str:
@@ -53,16 +138,27 @@ def did_you_mean(name: str, names: Collection[str]) -> str:
 
 def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
     def check(name: str) -> str:
-        names = list(table())
+        names = table()
         if name not in names:
             hint = did_you_mean(name, names) or ";"
             raise ValueError(f"no such name{hint} There are {', '.join(names)}")
+        if isinstance(names, Table):
+            names.check(name)
         return name
 
     return AfterValidator(check)
+
+
+def _check_model(name: str) -> str:
+    if OWN_NAME.fullmatch(name):  # others are checked when the network is built
+        from lib.models.networks import NETWORKS
+
+        NETWORKS.check(name)
+    return name
 
 
 OperationNames = list[Annotated[str, _in(operations)]]
 TemporalNames = Annotated[list[Annotated[str, _in(temporal_ops)]], Field(min_length=1)]
 SceneName = Annotated[str, _in(scene_augmentations)]
 ObjectiveName = Annotated[str, _in(objectives)]
+ModelName = Annotated[str, AfterValidator(_check_model)]

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -13,12 +13,17 @@ import torch
 from safetensors.numpy import save_file
 from tiny import build_tiny, tiny_worker
 
+from lib import registry
+from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data import video_reader as video_module
 from lib.data.dataset import VideoDataset, write_dataset, write_split
 from lib.data.frame_tables import FrameRows, PersonBoxes
+from lib.models.networks import NETWORKS
 from lib.prepare.synthetic import NUM_FRAMES, make_synthetic
 from lib.train import fit, run_model
+from lib.train.objectives import OBJECTIVES
 
 SHARED = PROJECT_ROOT.parent / "shared"
 _decoded: dict[Path, np.ndarray] = {}
@@ -114,6 +119,21 @@ def tiny_settings(prepared_dir, tmp_path) -> Callable[..., TrainSettings]:
     """Make such settings, of a run in a folder of the test's own."""
     here = {"prepared_dir": prepared_dir, "run_dir": tmp_path / "run"}
     return lambda **changes: make_tiny_settings(**here | changes)
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch) -> Iterator[Callable[[str, str], Path]]:
+    """Write a user's file, found by its name; what settings name in it is forgotten at the end."""
+    monkeypatch.setattr(registry, "PROJECT_ROOT", tmp_path)
+
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    yield write
+    for table in (TEMPORAL_OPS, SCENE_AUGMENTATIONS, OBJECTIVES, NETWORKS):
+        for name in [name for name in table if ".py:" in name]:
+            del table[name]
 
 
 def write_teacher_scores(dataset: VideoDataset) -> None:

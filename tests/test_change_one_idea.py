@@ -1,4 +1,4 @@
-"""docs/change_one_idea.md is carried out, in a copy of the library."""
+"""docs/change_one_idea.md is carried out: in a copy of the library, and in a user's file."""
 
 import os
 import re
@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.evaluate.test import evaluate
+from lib.params import make_settings
+from lib.train.fit import fit
 
 PAGE = (PROJECT_ROOT / "docs" / "change_one_idea.md").read_text(encoding="utf-8")
-CHANGES = re.findall(r"^`(lib/[\w/]+\.py)`:\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+CHANGES = re.findall(
+    r"^`(lib/[\w/]+\.py)`:\n\n```python\n(.*?)```\n\nRow: `(.*?)`$", PAGE, re.MULTILINE | re.DOTALL
+)
+IMPORTS = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
 
 USE = """
 import sys
@@ -91,13 +98,13 @@ print("used")
 
 
 def test_four_changes_are_short_and_each_is_in_one_file():
-    assert [file for file, _ in CHANGES] == [
+    assert [file for file, _, _ in CHANGES] == [
         "lib/augment/temporal.py",
         "lib/augment/scene.py",
         "lib/train/objectives.py",
         "lib/models/networks.py",
     ]
-    assert all(len(code.splitlines()) <= 25 for _, code in CHANGES)
+    assert all(len(code.splitlines()) <= 25 for _, code, _ in CHANGES)
 
 
 @pytest.fixture
@@ -106,9 +113,9 @@ def changed(tmp_path) -> Path:
     for folder in ("lib", "notebooks", "params"):
         ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(PROJECT_ROOT / folder, tmp_path / folder, ignore=ignored)
-    for file, code in CHANGES:
+    for file, code, row in CHANGES:
         with open(tmp_path / file, "a", encoding="utf-8") as module:
-            module.write("\n\n" + code)
+            module.write(f"\n\n{code}\n{row}\n")
     return tmp_path
 
 
@@ -125,9 +132,6 @@ def test_what_was_added_is_known_everywhere(changed, prepared_dir, tmp_path_fact
 
 
 def test_without_the_changes_the_names_are_refused(tmp_path):
-    from lib.config import TrainSettings
-    from lib.params import make_settings
-
     for name, value in (
         ("temporal_ops", ["boomerang"]),
         ("scene_augmentation", "background_fade"),
@@ -135,3 +139,52 @@ def test_without_the_changes_the_names_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=f"{name}: no such name"):
             make_settings(TrainSettings, {name: value}, "here")
+
+
+@pytest.mark.slow
+def test_what_is_in_a_file_is_used_by_all_processes_and_kept_by_the_run(tiny_settings, own_file):
+    path = own_file("my_idea.py", "\n\n".join([IMPORTS, *(code for _, code, _ in CHANGES)]))
+    settings = tiny_settings(
+        temporal_ops=["none", "my_idea.py:boomerang"],
+        scene_augmentation="my_idea.py:background_fade",
+        objective="my_idea.py:MeanConfidence",
+        model="my_idea.py:r2plus1d_10",
+        num_processes=2,
+        epochs=1,
+    )
+    assert settings.is_semi_supervised and settings.scene_needs_person_mask
+    run = fit(settings)
+    assert run.is_finished() and 0 < run.load()["ranks"][1]["objective"]["mean"] < 1
+    assert (run.folder / "my_idea.py").read_text() == path.read_text()
+    assert yaml.safe_load(run.params_path.read_text())["model"] == "my_idea.py:r2plus1d_10"
+    fit(settings)  # finished
+    path.write_text(path.read_text() + "# changed\n")
+    with pytest.raises(ValueError, match="objective: 'my_idea.py:MeanConfidence .SHA-256 .* there"):
+        fit(settings)
+    path.unlink()
+    assert "boomerang" in run.settings().temporal_ops[1]
+    results = evaluate(EvaluateSettings(run_dir=str(run.folder), num_processes=2))
+    assert results["val"].scores.shape == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("gone.py:Idea", "", "there is no file .*gone.py"),
+        ("my_idea.py:Idea", "1 / 0", r"my_idea.py cannot be imported \(ZeroDivisionError"),
+        ("my_idea.py:Idea", "Idea = 3", "no SupervisedObjective of the name 'Idea'"),
+        ("my_idea.py:Gone", "", "no SupervisedObjective of the name 'Gone'"),
+    ],
+)
+def test_file_that_cannot_be_used_is_refused_with_the_setting(own_file, name, text, problem):
+    own_file("my_idea.py", text)
+    with pytest.raises(ValueError, match=f"objective: .*{problem}"):
+        make_settings(TrainSettings, {"objective": name}, "here")
+
+
+def test_file_that_has_changed_is_imported_again(own_file):
+    text = "from lib.train.objectives import {0} as base\nclass Idea(base): pass"
+    for base, expected in (("SupervisedObjective", False), ("FixMatchObjective", True)):
+        own_file("my_idea.py", text.format(base))
+        settings = make_settings(TrainSettings, {"objective": "my_idea.py:Idea"}, "here")
+        assert settings.is_semi_supervised == expected

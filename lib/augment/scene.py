@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lib.registry import Table
+
 
 class MixedClips(NamedTuple):
     """A batch after a scene augmentation.
@@ -175,9 +177,12 @@ class SceneAugmentation:
         return self.function(weak, strong, person_mask, *numbers)
 
 
-SCENE_AUGMENTATIONS = {
-    "actor_cutmix": SceneAugmentation("ActorCutMix", actor_cutmix, needs_person_mask=True),
-    "scene_cutout": SceneAugmentation("Scene cutout", scene_cutout, needs_person_mask=True),
-    "cutmix": SceneAugmentation("CutMix", cutmix, num_numbers=3),
-    "mixup": SceneAugmentation("MixUp", mixup, num_numbers=1),
-}
+SCENE_AUGMENTATIONS = Table(
+    SceneAugmentation,
+    {
+        "actor_cutmix": SceneAugmentation("ActorCutMix", actor_cutmix, needs_person_mask=True),
+        "scene_cutout": SceneAugmentation("Scene cutout", scene_cutout, needs_person_mask=True),
+        "cutmix": SceneAugmentation("CutMix", cutmix, num_numbers=3),
+        "mixup": SceneAugmentation("MixUp", mixup, num_numbers=1),
+    },
+)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lib.registry import Table
+
 
 def temporal_half(clip: Tensor, first: bool) -> Tensor:
     """Show one half of the clip twice, in its own order.
@@ -83,19 +85,24 @@ class TemporalOperation:
     needs_even: bool = False
 
 
-TEMPORAL_OPS = {
-    "none": TemporalOperation("none", lambda clip, number, frames: clip),
-    "half": TemporalOperation(
-        "T-Half",
-        lambda clip, number, frames: temporal_half(clip, number < 0.5),
-        variants=("first", "second"),
-        needs_even=True,
-    ),
-    "reverse": TemporalOperation("T-Reverse", lambda clip, number, frames: temporal_reverse(clip)),
-    "drop": TemporalOperation(
-        "T-Drop", lambda clip, number, frames: temporal_drop(clip, frames < 0.5)
-    ),
-}
+TEMPORAL_OPS = Table(
+    TemporalOperation,
+    {
+        "none": TemporalOperation("none", lambda clip, number, frames: clip),
+        "half": TemporalOperation(
+            "T-Half",
+            lambda clip, number, frames: temporal_half(clip, number < 0.5),
+            variants=("first", "second"),
+            needs_even=True,
+        ),
+        "reverse": TemporalOperation(
+            "T-Reverse", lambda clip, number, frames: temporal_reverse(clip)
+        ),
+        "drop": TemporalOperation(
+            "T-Drop", lambda clip, number, frames: temporal_drop(clip, frames < 0.5)
+        ),
+    },
+)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ import yaml
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
+from papermill.iorw import load_notebook_node
 
 from lib.config import PROJECT_ROOT
 from lib.runs.signals import end_with_parent, signal_name
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
+INTERACTIVE = "interactive"  # tag of a cell that writes a user's file
 
 
 def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
@@ -37,7 +39,11 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{private}/at")
         options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
         try:
-            papermill.execute_notebook(NOTEBOOKS / notebook, output, dict(parameters), **options)
+            content = load_notebook_node(str(NOTEBOOKS / notebook))
+            content.cells = [
+                cell for cell in content.cells if INTERACTIVE not in cell.metadata.tags
+            ]
+            papermill.execute_notebook(content, output, dict(parameters), **options)
         except DeadKernelError as error:
             status = kernel.provisioner.process.returncode
             cause = signal_name(-status) if status < 0 else f"exit status {status}"

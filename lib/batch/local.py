@@ -209,11 +209,9 @@ def difference(first: RunDir, second: RunDir) -> str:
     """Return where the mean losses of the epochs, at most the first hundred, first differ."""
     pairs = list(zip(first.log_entries(), second.log_entries(), strict=False))[:MAX_LOSSES]
     for before, now in pairs:
-        if before["loss/total"] != now["loss/total"]:
-            text = (
-                f"epoch {before['epoch']}: the loss was {before['loss/total']!r} and is "
-                f"{now['loss/total']!r}"
-            )
+        old, new = before.get("loss/total"), now.get("loss/total")
+        if old != new:
+            text = f"epoch {before['epoch']}: the loss was {old!r} and is {new!r}"
             computed = [numerics_summary(run.environment()) for run in (first, second)]
             if computed[0] == computed[1]:
                 return f"{text}, on machines that compute alike: code or data have changed"

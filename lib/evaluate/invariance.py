@@ -124,7 +124,7 @@ def invariance_of(settings: EvaluateSettings, result: SplitResult) -> Invariance
     Writes `invariance_families.csv` and `invariance_inputs.csv` to the run's folder.
     """
     run, dataset = RunDir(settings.run_dir), result.dataset
-    model = TrainedModel.load(run, settings.checkpoint, classes=dataset.classes)
+    model = TrainedModel.load(run, classes=dataset.classes)
     order = np.random.default_rng(0).permutation(len(result.rows))
     rows = result.rows[np.sort(order[: settings.invariance_videos])]
     scores = measure_invariance(model, dataset, rows)

@@ -27,7 +27,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     trained = run.settings()
     data = load_data(trained)
     device = resolve_test_device(trained.device)
-    _load(run, settings.checkpoint, data.labeled.classes, "cpu")  # raises before processes start
+    _load(run, data.labeled.classes, "cpu")  # raises before processes start
     num_videos = sum(len(data.labeled.read_labeled_split(name)) for name in trained.test_splits)
     counter = run.folder / ".evaluated"
     with tqdm(total=num_videos, desc="testing", unit="video") as progress:
@@ -47,7 +47,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
         table["is_correct"] = predicted == result.labels
         write_text(split_file(run, "predictions", name, ".csv"), table.to_csv(index=False))
     summary = {
-        "checkpoint": settings.checkpoint,
         "protocol": {k: v for k, v in trained.model_dump().items() if k.startswith("test_")},
         "labels": len(data.labeled_rows),
         "unlabeled": len(data.other_rows),
@@ -61,7 +60,7 @@ def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Pat
     """Score the videos of one process; rank 0 writes all scores, and their number to `counter`."""
     run = RunDir(settings.run_dir)
     dataset = load_data(run.settings()).labeled
-    model = _load(run, settings.checkpoint, dataset.classes, world.device)
+    model = _load(run, dataset.classes, world.device)
     done = 0
 
     def count(videos: int) -> None:
@@ -88,6 +87,6 @@ def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Pat
             write_atomic(path, lambda temporary, a=arrays: np.savez(temporary, **a))
 
 
-def _load(run: RunDir, checkpoint: str, classes: tuple[str, ...], device: object) -> TrainedModel:
+def _load(run: RunDir, classes: tuple[str, ...], device: object) -> TrainedModel:
     """Load a network without the calibration that an earlier test may have left."""
-    return TrainedModel.load(run, checkpoint, classes=classes, device=device, is_calibrated=False)
+    return TrainedModel.load(run, classes=classes, device=device, is_calibrated=False)

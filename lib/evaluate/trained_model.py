@@ -31,25 +31,24 @@ class TrainedModel:
     def load(
         cls,
         run: RunDir,
-        checkpoint: str = "last",
         *,
         classes: tuple[str, ...] | None = None,
         device: str | torch.device | None = None,
         is_calibrated: bool = True,
     ) -> Self:
-        """Load the network of a run, with EMA weights where the checkpoint has them.
+        """Load the network of a run (`test_checkpoint`), with EMA weights where there are some.
 
         Neither the data set nor the first weights of the run are needed. `classes` are those of
         the data set to test on, None to skip their check. The default device is that of the
         settings, a GPU if there is one.
         """
-        state = run.load(checkpoint)
+        settings = run.settings()
+        state = run.load(settings.test_checkpoint)
         trained = tuple(state["classes"])
         if classes is not None and trained != tuple(classes):
             theirs, ours = (f"{len(c)} ({', '.join(c[:3])}, …)" for c in (trained, classes))
             problem = f"trained on classes {theirs}, the data set has {ours}; test on the same data"
-            raise ValueError(f"{run.checkpoint_path(checkpoint)}: {problem}")
-        settings = run.settings()
+            raise ValueError(f"{run.checkpoint_path(settings.test_checkpoint)}: {problem}")
         device = torch.device(device or resolve_test_device(settings.device))
         unset = settings.model_copy(update={"pretrained": False, "weights": None})
         network = build_run_model(unset, len(trained))

@@ -139,7 +139,6 @@ class EvaluationBrowser:
     Args:
         run: The tested run.
         results: Split -> result, as `evaluate` returns.
-        checkpoint: Weights that predict the regions of a clip, `last` or `best`.
         second_run_dir: A second run, tested on the same splits, to compare with at first.
     """
 
@@ -147,10 +146,9 @@ class EvaluationBrowser:
         self,
         run: RunDir,
         results: Mapping[str, SplitResult],
-        checkpoint: str = "last",
         second_run_dir: RunDir | None = None,
     ):
-        self.run, self.results, self.checkpoint = run, results, checkpoint
+        self.run, self.results = run, results
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
         self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
@@ -309,9 +307,7 @@ class EvaluationBrowser:
     def _regions(self, row: int, label: int) -> tuple[str, str, dict[str, np.ndarray]]:
         """Return HTML of the clip, its actor and its background, or a problem; and predictions."""
         try:
-            if self._model is None:
-                load = TrainedModel.load
-                self._model = load(self.run, self.checkpoint, classes=self.classes)
+            self._model = self._model or TrainedModel.load(self.run, classes=self.classes)
             clip, mask = self.clips(row)
             regions = predict_regions(self._model, clip, mask, boxes_note(mask))
         except ERRORS as error:

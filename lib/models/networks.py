@@ -30,7 +30,7 @@ from lib.models.video_resnet import (
     group_norm,
 )
 from lib.models.weights import load_reference_weights
-from lib.registry import did_you_mean
+from lib.registry import Table, did_you_mean
 
 
 def _reference_resnet(
@@ -83,15 +83,18 @@ class Network(NamedTuple):
 # halves the frames by max-pooling after its first stage. Sources, in the reference's configs/semi:
 # r2plus1d_r34_8x8x1_360e_ucf101_rgb_all_5percent_vidssl.py,
 # r3d_r18_8x8x1_360e_ucf101_rgb_all_kd_5percent_vidssl.py.
-NETWORKS = {
-    "r2plus1d_34": Network(partial(_reference_resnet, Conv2Plus1d, (3, 4, 6, 3)), 512),
-    "r3d_18": Network(
-        partial(_reference_resnet, conv3d, (2, 2, 2, 2), pool_time=True),
-        512,
-        InputSpec(min_clip_len=2),
-    ),
-    "r3d_small": Network(r3d_small, 64, dropout=0.2),
-}
+NETWORKS = Table(
+    Network,
+    {
+        "r2plus1d_34": Network(partial(_reference_resnet, Conv2Plus1d, (3, 4, 6, 3)), 512),
+        "r3d_18": Network(
+            partial(_reference_resnet, conv3d, (2, 2, 2, 2), pool_time=True),
+            512,
+            InputSpec(min_clip_len=2),
+        ),
+        "r3d_small": Network(r3d_small, 64, dropout=0.2),
+    },
+)
 
 
 def model_names() -> list[str]:

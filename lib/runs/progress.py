@@ -104,11 +104,12 @@ class LogPrinter:
             print("stopping: saving a checkpoint (interrupt again to end at once)", flush=True)
 
     def _line(self, entry: dict[str, Any]) -> str:
-        elapsed = time.perf_counter() - self.started
-        left = elapsed / max(1, entry["epoch"] - self.first_epoch) * (self.epochs - entry["epoch"])
         columns = [LOG_COLUMNS[key].labeled(entry[key]) for key in PRINTED if key in entry]
-        first = f"epoch {entry['epoch']}/{self.epochs}"
-        return " | ".join([first, *columns, f"{format_duration(left)} left"])
+        if num_trained := entry["epoch"] - self.first_epoch:
+            elapsed = time.perf_counter() - self.started
+            left = elapsed / num_trained * (self.epochs - entry["epoch"])
+            columns.append(f"{format_duration(left)} left")
+        return " | ".join([f"epoch {entry['epoch']}/{self.epochs}", *columns])
 
 
 def check_tensorboard() -> None:

@@ -1,6 +1,6 @@
 """A run on disk: its folder, settings, log, checkpoints and status.
 
-params.yaml       all settings
+params.yaml       all settings; next to it copies of the user's files that they name
 environment.json  versions, devices, commit and everything that affects numerical results
 log.jsonl         one JSON object per epoch; with `tensorboard`, also as events in tensorboard/
 progress.json     during training: the position within the epoch
@@ -10,6 +10,7 @@ error.txt         the traceback of the process that failed first
 metrics.json      the test result (notebook 4)
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from lib.config import TrainSettings, project_path
 from lib.fileio import lock_owner, parse_json_object, read_json, reading, write_text
 from lib.params import make_settings, read_yaml
+from lib.registry import find_file, map_own_names
 from lib.runs import checkpoint
 from lib.runs.environment import environment
 
@@ -65,7 +67,7 @@ class RunDir:
             problems = differences(self.settings(), settings)
         state = None if problems else checkpoint.restore_newest(self.checkpoint_dir)
         if state is not None:
-            before = make_settings(TrainSettings, state["settings"], str(self.checkpoint_dir))
+            before = self._make_settings(state["settings"], self.checkpoint_dir)
             problems = differences(before, settings)
             if data_digest not in (None, state["data"]):
                 problems.append("videos_dir has other videos, splits or labels than before")
@@ -77,7 +79,8 @@ class RunDir:
     def start(self, settings: TrainSettings, num_processes: int = 1) -> None:
         """Write the settings and the environment of a run that begins or continues.
 
-        Deletes what earlier processes left. If a run is extended, its test result is renamed.
+        Deletes what earlier processes left. If a run is extended, its test result is renamed. Files
+        of the user that the settings name are copied into the folder.
         """
         for path in self.checkpoint_dir.glob(".*.pt"):  # half-written by a killed process
             path.unlink()
@@ -85,6 +88,8 @@ class RunDir:
             epochs = self.settings().epochs
             if epochs != settings.epochs:
                 self.metrics_path.rename(self.folder / f"metrics_{epochs}_epochs.json")
+        for path in own_files(settings):
+            write_text(self.folder / path.name, path.read_text(encoding="utf-8"))
         write_text(self.params_path, settings.as_yaml())
         if not self.is_finished():
             write_text(self.environment_path, json.dumps(environment(num_processes), indent=1))
@@ -109,7 +114,16 @@ class RunDir:
                 f"{self.folder}: no run here (no params.yaml); train it with "
                 f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
             )
-        return make_settings(TrainSettings, read_yaml(self.params_path), str(self.params_path))
+        return self._make_settings(read_yaml(self.params_path), self.params_path)
+
+    def _make_settings(self, values: Mapping[str, Any], source: Path) -> TrainSettings:
+        """Return settings whose names in files of the user are of this folder's copies."""
+
+        def copied(file: str, name: str) -> str:
+            copy = self.folder / Path(file).name
+            return f"{copy if copy.is_file() else file}:{name}"
+
+        return make_settings(TrainSettings, map_own_names(values, copied), str(source))
 
     def environment(self) -> dict[str, Any]:
         """Return the environment in which the run was trained; empty if the file is missing."""
@@ -177,7 +191,7 @@ def differences(before: TrainSettings, settings: TrainSettings) -> list[str]:
     A run may be extended: its old `epochs` becomes another entry of `lr_restart_epochs`, so that
     the trained part stays valid.
     """
-    old, new = before.model_dump(), settings.model_dump()
+    old, new = (map_own_names(s.model_dump(), _with_digest) for s in (before, settings))
     ends = [*before.lr_restart_epochs, before.epochs]
     if settings.lr_restart_epochs[: len(ends)] == ends:
         old |= {"lr_restart_epochs": settings.lr_restart_epochs, "epochs": settings.epochs}
@@ -191,6 +205,18 @@ def differences(before: TrainSettings, settings: TrainSettings) -> list[str]:
     if new["epochs"] > old["epochs"]:
         lines.append(f"to train it longer, set lr_restart_epochs to {ends} as well")
     return lines
+
+
+def _with_digest(file: str, name: str) -> str:
+    path = find_file(file)
+    return f"{path.name}:{name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
+
+
+def own_files(settings: TrainSettings) -> list[Path]:
+    """Return the files of the user that settings name."""
+    files: list[str] = []
+    map_own_names(settings.model_dump(), lambda file, name: files.append(file) or file)
+    return [find_file(file) for file in dict.fromkeys(files)]
 
 
 def is_gone(root: str | None) -> bool:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.train.objectives import FixMatchObjective
+from lib.train.objectives import OBJECTIVES, FixMatchObjective
 
 UNSEEN, NOT_LISTED = -1, -2
 
@@ -150,11 +150,9 @@ class SoftMatchObjective(FixMatchObjective):
         return torch.exp(-below.square() / (2 * self.variance)).to(logits.dtype)
 
 
-ADAPTIVE_OBJECTIVES = {
-    "flexmatch": FlexMatchObjective,
-    "freematch": FreeMatchObjective,
-    "softmatch": SoftMatchObjective,
-}
+OBJECTIVES.update(
+    flexmatch=FlexMatchObjective, freematch=FreeMatchObjective, softmatch=SoftMatchObjective
+)
 
 
 def _average(mean: Tensor, value: Tensor, momentum: float) -> Tensor:

@@ -62,6 +62,7 @@ def fit(settings: TrainSettings) -> RunDir:
         if is_first:
             run.check_compatible(settings, data_digest)
             run.start(settings, num_processes)
+            settings = run.settings()  # names in files of the user are now those of the copies
         step, epoch = run.saved_progress() or (0, 0)
         if epoch >= settings.epochs:
             print(f"{run.folder} is finished ({settings.epochs} epochs): nothing is trained")

@@ -132,8 +132,7 @@ class SupervisedObjective(nn.Module):
         x_l = self.mix_labeled(labeled, generator)
         logits = model(x_l.clips)
         loss = _labeled_loss(logits, labeled.targets, x_l)
-        stats = {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, labeled.targets)
-        return ObjectiveOutput(loss, stats)
+        return ObjectiveOutput(loss, labeled_stats(loss, logits, labeled.targets))
 
 
 @dataclass(eq=False)
@@ -211,10 +210,8 @@ class FixMatchObjective(SupervisedObjective):
     ) -> ObjectiveOutput:
         """Return the loss of one labeled and one unlabeled batch; arguments as above."""
         x_l = self.mix_labeled(labeled, generator)
-        x_s = self.mix_unlabeled(unlabeled, generator)
-        inputs = [x_l.clips, x_s.clips]
-        if self.joint_forward:
-            inputs.insert(1, unlabeled.weak)
+        u_w, u_s = unlabeled.weak, self.mix_unlabeled(unlabeled, generator)
+        inputs = [x_l.clips, u_w, u_s.clips] if self.joint_forward else [x_l.clips, u_s.clips]
         sizes = [len(clips) for clips in inputs]
         if self.distillation_weight:
             logits, imagenet_logits = model(torch.cat(inputs), with_teacher=True)
@@ -226,24 +223,24 @@ class FixMatchObjective(SupervisedObjective):
             if self.joint_forward and teacher is None:
                 logits_w = logits_w[0]
             else:
-                logits_w = (model if teacher is None else teacher)(unlabeled.weak)
+                logits_w = (model if teacher is None else teacher)(u_w)
             mask = self.confidence_mask(logits_w, unlabeled.row)
-            targets = self.pseudo_labels(logits_w)
+            q_hat = self.pseudo_labels(logits_w)
             if unlabeled.soft_targets is not None:
-                targets = targets.lerp(unlabeled.soft_targets.to(targets), self.soft_target_weight)
-            targets = mix_targets(targets, x_s.partner, x_s.label_weight)
+                q_hat = q_hat.lerp(unlabeled.soft_targets.to(q_hat), self.soft_target_weight)
+            q_hat = mix_targets(q_hat, u_s.partner, u_s.label_weight)
 
         labeled_loss = _labeled_loss(logits_l, labeled.targets, x_l)
-        unlabeled_loss = self.unlabeled_loss(logits_s, targets, mask)
+        unlabeled_loss = self.unlabeled_loss(logits_s, q_hat, mask)
         loss = labeled_loss + unlabeled_weight * unlabeled_loss
         stats = labeled_stats(labeled_loss, logits_l, labeled.targets)
-        stats |= _unlabeled_stats(unlabeled_loss, logits_w, mask, unlabeled.targets)
+        stats |= unlabeled_stats(unlabeled_loss, logits_w, mask, unlabeled.targets)
         if self.distillation_weight:
             imagenet_logits_w = imagenet_logits.split(sizes)[1]
             distillation = soft_cross_entropy(imagenet_logits_w, unlabeled.imagenet_targets).mean()
             loss = loss + self.distillation_weight * distillation
             stats["loss/distillation"] = mean_of(distillation)
-        return ObjectiveOutput(loss, {"loss/total": mean_of(loss)} | stats)
+        return ObjectiveOutput(loss, stats)
 
 
 @dataclass(eq=False)
@@ -275,12 +272,15 @@ class UDAObjective(FixMatchObjective):
         return losses.sum() / torch.clamp(mask.sum(), min=1)
 
 
-OBJECTIVES: dict[str, type[SupervisedObjective]] = {
-    "linear_probe": SupervisedObjective,  # minimized over the head alone (lib.train.linear_probe)
-    "supervised": SupervisedObjective,
-    "fixmatch": FixMatchObjective,
-    "uda": UDAObjective,
-}
+OBJECTIVES = registry.Table(
+    SupervisedObjective,
+    {
+        "linear_probe": SupervisedObjective,  # minimized over the head alone
+        "supervised": SupervisedObjective,
+        "fixmatch": FixMatchObjective,
+        "uda": UDAObjective,
+    },
+)
 
 
 def make_objective(settings: TrainSettings) -> SupervisedObjective:
@@ -311,7 +311,7 @@ def labeled_stats(loss: Tensor, logits: Tensor, targets: Tensor) -> Stats:
     return {"loss/labeled": mean_of(loss), "train/top1_clip": (correct.sum(), count)}
 
 
-def _unlabeled_stats(loss: Tensor, logits_w: Tensor, mask: Tensor, targets: Tensor) -> Stats:
+def unlabeled_stats(loss: Tensor, logits_w: Tensor, mask: Tensor, targets: Tensor) -> Stats:
     """Return loss, mask rate and accuracy, the latter over the clips of a known class."""
     known = targets.sum(dim=1) * mask
     correct = (logits_w.argmax(dim=1) == targets.argmax(dim=1)).to(mask.dtype)

@@ -36,6 +36,7 @@ class RunData:
         val_rows: Index rows of its validation videos.
         unlabeled: Data set of the unlabeled videos; None if none are used.
         unlabeled_rows: Index rows of its videos.
+        epoch_rows: The rows whose pass is an epoch: the unlabeled ones if they are trained on.
     """
 
     labeled: VideoDataset
@@ -43,10 +44,7 @@ class RunData:
     val_rows: np.ndarray
     unlabeled: VideoDataset | None
     unlabeled_rows: np.ndarray | None
-
-    def epoch_rows(self, settings: TrainSettings) -> np.ndarray:
-        """Return the rows whose pass is an epoch: the unlabeled ones if they are trained on."""
-        return self.unlabeled_rows if settings.is_semi_supervised else self.labeled_rows
+    epoch_rows: np.ndarray
 
     @property
     def other_rows(self) -> np.ndarray:
@@ -112,7 +110,8 @@ def load_data(settings: TrainSettings) -> RunData:
             _check_disjoint(
                 dataset, unlabeled_rows, settings.unlabeled_split, val_rows, settings.val_split
             )
-    return RunData(labeled, labeled_rows, val_rows, unlabeled, unlabeled_rows)
+    epoch_rows = unlabeled_rows if settings.is_semi_supervised else labeled_rows
+    return RunData(labeled, labeled_rows, val_rows, unlabeled, unlabeled_rows, epoch_rows)
 
 
 def _check_disjoint(

@@ -26,7 +26,13 @@ from lib.runs.run_dir import RunDir
 from lib.train import run_model
 from lib.train.linear_probe import fit_head
 from lib.train.meter import Meter, peak_memory_mb
-from lib.train.objectives import ObjectiveOutput, Stats, SupervisedObjective, make_objective
+from lib.train.objectives import (
+    ObjectiveOutput,
+    Stats,
+    SupervisedObjective,
+    make_objective,
+    mean_of,
+)
 from lib.train.run_data import (
     DROPOUT,
     MIXING,
@@ -147,7 +153,7 @@ class Trainer:
         self.labeled, self.unlabeled = make_streams(settings, self.data)
         self.soft_targets = load_soft_targets(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
-        epoch_rows = self.data.epoch_rows(settings)
+        epoch_rows = self.data.epoch_rows
         self.steps_per_epoch = count_steps(len(epoch_rows), settings)
         self.num_micro = num_micro_batches(settings, world.world_size)
         self.normalize = run_model.run_normalize(settings).to(world.device)
@@ -184,9 +190,13 @@ class Trainer:
         """
         state = self.state
         if not self._resume():
-            if self.settings.head_init == "linear_probe":
+            is_probe = self.settings.head_init == "linear_probe"
+            if is_probe:
                 self._fit_head()
             state.update_ema()
+            if is_probe:  # which training may make worse
+                seconds = round(state.meter.seconds(), 3)
+                self._record({"epoch": 0, "step": 0, "seconds": seconds}, is_validated=True)
         last_step = self.settings.epochs * self.steps_per_epoch
         pairs = self.load_pairs(state.step, last_step)
         progress = ProgressFile(self.run, state.step, last_step, self.steps_per_epoch)
@@ -249,7 +259,7 @@ class Trainer:
                 output = self.compute_loss(batches[-1], number, weight)
                 state.scaler.scale(output.loss / self.num_micro).backward()
             losses.append(output.loss.detach())
-            stats.append(output.stats)
+            stats.append({"loss/total": mean_of(output.loss)} | output.stats)
         state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
         is_finite = self._check_finite(torch.stack(losses), grad_norm, batches)
@@ -322,27 +332,31 @@ class Trainer:
     def end_epoch(self) -> None:
         """Log the epoch; every `val_every_epochs` epochs and at each end, validate and save."""
         settings, state, epoch = self.settings, self.state, self.state.epoch + 1
-        seconds = state.seconds + state.meter.seconds()
         entry = {
             "epoch": epoch,
             "step": state.step,
-            "seconds": round(seconds, 3),
+            "seconds": round(state.seconds + state.meter.seconds(), 3),
             "lr": learning_rate(state.step - 1, self.steps_per_epoch, settings),
             **state.meter.means(self.world),
             "samples_per_s": round(state.meter.clips / state.meter.seconds(), 1),
             "memory_mb": max(self.world.all_gather(peak_memory_mb(self.world.device))),
         }
         is_end = epoch in (*settings.lr_restart_epochs, settings.epochs)
-        is_validated = is_end or epoch % settings.val_every_epochs == 0
+        self._record(entry, is_end or epoch % settings.val_every_epochs == 0)
+
+    def _record(self, entry: dict[str, Any], is_validated: bool) -> None:
+        """Log the epoch of an entry, 0 for a run's start; validate and save if asked for."""
+        state = self.state
         if is_validated:
-            if self.world.broadcast(time.perf_counter() - self.saved_at > MAX_UNSAVED_S):
+            is_old = time.perf_counter() - self.saved_at > MAX_UNSAVED_S
+            if self.world.broadcast(is_old and self.saved_step != state.step):
                 self._save()
             entry |= self.validate()
         if self.world.rank == 0:
             self.run.append_log(entry)
             if self.events is not None:
                 self.events.add(entry)
-        state.epoch, state.seconds, state.meter = epoch, seconds, Meter()
+        state.epoch, state.seconds, state.meter = entry["epoch"], entry["seconds"], Meter()
         if is_validated:
             if entry["eval/top1_video"] > state.best_top1:
                 state.best_top1 = entry["eval/top1_video"]
@@ -436,7 +450,7 @@ class Trainer:
                 f"{steps}; put run_dir on a disk that all machines share"
             )
         if self.world.rank == 0:
-            self.run.truncate_log(self.state.epoch)
+            self.run.truncate_log(self.state.epoch if has_checkpoint else -1)
             if self.settings.tensorboard:
                 self.events = EventWriter(self.run)
         return has_checkpoint

@@ -368,17 +368,20 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
         names = data.labeled.index["name"].to_numpy()[rows].tolist()
         assert table["name"].tolist() == names
         assert table["is_correct"].mean() * 100 == pytest.approx(result.metrics["top1"])
-    assert written["checkpoint"] == "last"
+    assert written["protocol"]["test_checkpoint"] == "last"
     assert written["protocol"]["test_num_clips"] == settings.test_num_clips
 
 
-def test_the_best_checkpoint_can_be_tested(trained):
-    state = trained.load("best")
+def test_the_best_checkpoint_can_be_tested(trained, tmp_path):
+    run = RunDir(shutil.copytree(trained.folder, tmp_path / "copy"))
+    state = run.load("best")
     state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0])  # always class 2
-    trained.save(state, "best")
-    results = evaluate(EvaluateSettings(run_dir=str(trained.folder), checkpoint="best"))
+    run.save(state, "best")
+    settings = run.settings().model_copy(update={"test_checkpoint": "best"})
+    run.check_compatible(settings)
+    run.start(settings)
+    results = evaluate(EvaluateSettings(run_dir=str(run.folder)))
     assert (results["val"].scores.argmax(axis=1) == 2).all()
-    assert json.loads(trained.metrics_path.read_text())["checkpoint"] == "best"
 
 
 def test_a_checkpoint_of_other_classes_is_refused(trained, tmp_path):

@@ -258,7 +258,7 @@ def test_a_half_written_settings_file_is_a_missing_run(tmp_path):
 @pytest.mark.parametrize("objective", ["fixmatch", "supervised"])
 def test_the_plan_ends_at_zero(objective, tiny_settings):
     settings = tiny_settings(objective=objective, epochs=10, warmup_epochs=2.0)
-    steps = count_steps(len(load_data(settings).epoch_rows(settings)), settings)
+    steps = count_steps(len(load_data(settings).epoch_rows), settings)
     figure = plot_schedule(settings, steps)
     rates = figure.axes[0].get_lines()[0].get_ydata()
     assert len(figure.axes) == (2 if objective == "fixmatch" else 1)

@@ -93,6 +93,41 @@ def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):
     assert trained["head.weight"].abs().max() > 1e-3
 
 
+def test_start_from_a_probe_is_validated_and_may_be_the_best(tiny_settings, at_forward):
+    settings = tiny_settings(head_init="linear_probe", lr=1e-9)
+    whole = fit(settings)
+    start, *_ = log = whole.log_entries()
+    assert [entry["epoch"] for entry in log] == [0, 1, 2] and start["step"] == 0
+    probe = fit(
+        tiny_settings(objective="linear_probe", epochs=1, run_dir=settings.run_dir + "_probe")
+    )
+    assert start["eval/top1_video"] == probe.log_entries()[0]["eval/top1_video"]
+    assert {entry["eval/top1_video"] for entry in log} == {start["eval/top1_video"]}
+    assert whole.load("best")["step"] == 0  # the earliest of equal ones
+
+    stopped = settings.model_copy(update={"run_dir": settings.run_dir + "_stopped"})
+    at_forward(1, RunDir(stopped.run_dir).stop_path.touch)
+    fit(stopped)
+    run = fit(stopped)
+    assert [entry["epoch"] for entry in run.log_entries()] == [0, 1, 2]
+    for which in ("last", "best"):
+        ours, theirs = run.load(which), whole.load(which)
+        assert ours["step"] == theirs["step"]
+        assert all(
+            torch.equal(ours["model"][name], theirs["model"][name]) for name in ours["model"]
+        )
+
+
+def test_start_that_was_not_saved_is_logged_once(tiny_settings, monkeypatch):
+    settings = tiny_settings(head_init="linear_probe", epochs=1)
+    real = RunDir.save
+    monkeypatch.setattr(RunDir, "save", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(settings)
+    monkeypatch.setattr(RunDir, "save", real)
+    assert [entry["epoch"] for entry in fit(settings).log_entries()] == [0, 1]
+
+
 def test_frozen_layers_keep_their_weights_and_their_batch_norms():
     torch.manual_seed(0)
     model = build_model("resnet18", 3)
@@ -346,7 +381,7 @@ def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxe
     assert "x" not in need.splits
     data = load_data(settings)
     assert make_streams(settings, data)[1] is None
-    assert len(data.epoch_rows(settings)) == len(data.labeled_rows) < len(data.unlabeled_rows)
+    assert len(data.epoch_rows) == len(data.labeled_rows) < len(data.unlabeled_rows)
     nowhere = settings.model_copy(update={"soft_targets": "nowhere.csv"})
     assert load_soft_targets(nowhere, data) is None
     start = settings.model_copy(update={"objective": "supervised", "head_init": "linear_probe"})

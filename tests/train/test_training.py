@@ -434,6 +434,7 @@ ELSEWHERE = {
     "test_num_crops": "test_evaluation.py",
     "test_crop_size": "test_evaluation.py",
     "test_average": "test_evaluation.py",
+    "test_checkpoint": "test_evaluation.py",
     "device": "test_what_must_not_matter_does_not",
     "precision": "test_precision",
     "tf32": "test_devices.py",
@@ -537,7 +538,7 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     data = load_data(settings)
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
     assert np.bincount(labels).tolist() == [2, 2, 1, 1]
-    assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows(settings)) == 18
+    assert len(data.unlabeled_rows) == 18 and len(data.epoch_rows) == 18
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
 
