@@ -25,6 +25,9 @@ from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir, format_duration, read_status
 
 LOCKED_POLL_S = 5.0
+# glibc keeps freed memory for the next step instead of returning it to the kernel: a tenth less
+# time of a demo run on a CPU, with the same results.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 def run_here(batch: Batch, jobs: int = 1) -> int:
@@ -165,7 +168,7 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::jobs])} for i in range(jobs)]
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    return [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
+    return [{"OMP_NUM_THREADS": threads} | KEEP_MEMORY for _ in range(jobs)]
 
 
 MAX_LOSSES = 100

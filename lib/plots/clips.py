@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
 from lib.augment.ops import RANDAUGMENT_OPS
 from lib.augment.randaugment import FILL, RandAugment
@@ -73,6 +72,8 @@ def with_boxes(frames: np.ndarray, boxes: Sequence[np.ndarray] | None) -> Tensor
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if boxes is None:
         return clip
+    from torchvision.utils import draw_bounding_boxes  # imports PyTorch's compiler: seconds
+
     width, drawn = max(1, round(min(clip.shape[-2:]) / 100)), clip.clone()
     for index, corners in enumerate(boxes):
         if len(corners):
