@@ -2,15 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from lib.config import PrepareSettings, project_path
 from lib.data.dataset import VideoDataset, write_dataset
-from lib.prepare.catalog import CATALOG, CatalogEntry, PublishedSplit, RemoteFile
+from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile
 from lib.prepare.download import UnavailableError, download, extract, extract_nested
 from lib.prepare.find_videos import video_paths, without_suffix
 from lib.prepare.match_names import (
@@ -33,7 +33,6 @@ from lib.prepare.split_formats import (
 from lib.prepare.status import MISSING, THERE, TO_DO, Step
 
 REQUIRED = ("train", "val")
-OFFICIAL_SPLITS = (1, 2, 3)
 # Reader of the official splits, and a file that is only in their folder.
 SPLIT_READERS = {
     "ucf101": (read_ucf_split, "trainlist01.txt"),
@@ -80,7 +79,9 @@ def index_public_dataset(
     entry, folder = CATALOG[name], files.folder
     splits = read_splits(name, files)
     if root is None:
-        root = _extract_videos(name, files)
+        root = folder / "videos"
+        for file in entry.archives:
+            (extract_nested if name == "hmdb51" else extract)(files.get(file), root)
     videos, num_unlisted = match_listed_videos(root, splits, has_youtube_ids(name))
     if videos.empty:
         raise ValueError(f"{root}: has no video of {entry.title}; see {entry.homepage}")
@@ -105,33 +106,27 @@ def read_splits(name: str, files: PublishedFiles) -> Splits:
     Raises:
         ValueError: If `train` or `val` is not available, or a file is damaged.
     """
-    entry = CATALOG[name]
-    readers = {s.name: partial(_read_published, s, entry.categories, files) for s in entry.splits}
+    entry, splits = CATALOG[name], {}
     if entry.official_splits is not None:
-        readers = {"official splits": partial(_read_official_splits, name, files)} | readers
-    splits: Splits = {}
-    unavailable: dict[str, UnavailableError] = {}
-    for split_name, read in readers.items():
-        try:
-            splits |= read()
-        except UnavailableError as error:
-            unavailable[split_name] = error
-    for split_name in unavailable.keys() - splits.keys():
-        print(f"split {split_name} is left out: {unavailable[split_name]}")
-    if missing := [part for part in REQUIRED if part not in splits]:
-        reasons = "\n  ".join(str(unavailable[part]) for part in missing)
-        raise ValueError(f"{entry.title}: its splits {missing} are not available:\n  {reasons}")
+        with _printed_if_unavailable("official splits"):
+            splits |= _read_official_splits(name, files)
+    for split_name, file, _ in entry.splits:
+        is_required = split_name in REQUIRED and split_name not in splits
+        with nullcontext() if is_required else _printed_if_unavailable(f"split {split_name}"):
+            entries = read_split_file(files.get(file))
+            if entry.categories is not None:
+                classes = read_categories(files.get(entry.categories))
+                entries = [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
+            splits[split_name] = entries
     return splits
 
 
-def _read_published(
-    published: PublishedSplit, categories: RemoteFile | None, files: PublishedFiles
-) -> Splits:
-    entries = read_split_file(files.get(published.file))
-    if categories is not None:
-        classes = read_categories(files.get(categories))
-        entries = [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
-    return {published.name: entries}
+@contextmanager
+def _printed_if_unavailable(part: str) -> Iterator[None]:
+    try:
+        yield
+    except UnavailableError as error:
+        print(f"{part}: left out: {error}")
 
 
 def _read_official_splits(name: str, files: PublishedFiles) -> Splits:
@@ -143,18 +138,12 @@ def _read_official_splits(name: str, files: PublishedFiles) -> Splits:
         folder = files.folder / "published" / "splits"
         extract(files.get(CATALOG[name].official_splits), folder)
     splits: Splits = {}
-    for number in OFFICIAL_SPLITS:
+    for number in (1, 2, 3):
         parts = read_split(folder, number)
         if number == 1:  # the paper also trains on the clips that HMDB-51's split leaves out
             splits = {"train": parts["train"] + parts.get("unused", []), "val": parts["test"]}
         splits |= {f"split{number}_{part}": parts[part] for part in ("train", "test")}
     return splits
-
-
-def _extract_videos(name: str, files: PublishedFiles) -> Path:
-    for file in CATALOG[name].archives:
-        (extract_nested if name == "hmdb51" else extract)(files.get(file), files.folder / "videos")
-    return files.folder / "videos"
 
 
 def class_order(splits: Mapping[str, Sequence[SplitEntry]]) -> list[str]:
@@ -214,20 +203,22 @@ def public_steps(settings: PrepareSettings, folder: Path) -> tuple[list[Step], i
     files = PublishedFiles(folder, own, settings.download)
     steps = list(_split_steps(settings.dataset, files))
     root = settings.videos_dir and project_path(settings.videos_dir)
-    count = entry.num_videos or 0
-    run = partial(index_public_dataset, settings.dataset, root, files, settings.num_processes)
-    videos = Step("videos", TO_DO, f"{count:,} to open", lambda _: run())
-    if root is not None and root.is_dir():
-        count = len(video_paths(root))
-        videos = replace(videos, details=f"{count:,} below {root} to open")
-    elif root is not None:
-        videos = Step("videos", MISSING, f"videos_dir: {root} is not a folder", blocks=True)
-    elif entry.archives:
+    count, place, problem = entry.num_videos or 0, "", ""
+    if root is None and entry.archives:
         steps += _archive_steps(entry, files)
+    elif root is None:
+        problem = f"{entry.title} needs the folder of its videos, from {entry.homepage}"
+    elif root.is_dir():
+        count, place = len(video_paths(root)), f" below {root}"
     else:
-        details = f"videos_dir: {entry.title} needs the folder of its videos, from {entry.homepage}"
-        videos = Step("videos", MISSING, details, blocks=True)
-    return [*steps, videos], count
+        problem = f"{root} is not a folder"
+    if problem:
+        return [*steps, Step("videos", MISSING, f"videos_dir: {problem}", blocks=True)], count
+
+    def run(_: None) -> None:
+        index_public_dataset(settings.dataset, root, files, settings.num_processes)
+
+    return [*steps, Step("videos", TO_DO, f"{count:,}{place} to open", run)], count
 
 
 def _archive_steps(entry: CatalogEntry, files: PublishedFiles) -> Iterator[Step]:
