@@ -225,12 +225,6 @@ def read_made_with(path: Path) -> dict | None:
         return json.loads((file.metadata() or {}).get("made_with", "{}"))
 
 
-def is_made_with(folder: Path, made_with: Mapping) -> bool:
-    """Return True if the boxes of a folder have these settings, ignoring a later rescaling."""
-    stored = read_made_with(folder / PERSON_BOXES_FILE)
-    return stored is not None and {k: v for k, v in stored.items() if k != SCALED_TO} == made_with
-
-
 def open_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
     """Open the person boxes of a data set; None if it has none."""
     return PersonBoxes(dataset) if has_person_boxes(dataset) else None

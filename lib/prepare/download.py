@@ -23,19 +23,16 @@ class UnavailableError(ValueError):
     """A file that is not there and cannot be downloaded."""
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+def sha256_of(path: Path, algorithm: str = "sha256") -> str:
+    """Return the SHA-256, or another checksum, of a file, in hexadecimal."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def matches(path: Path, checksum: str | None) -> bool:
-    """Return True if a file has a checksum: SHA-256 in hexadecimal, `md5:…`, or None for any."""
-    if checksum is None:
-        return True
-    kind, _, digits = checksum.rpartition(":")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind or "sha256").hexdigest() == digits
+    """Return True if a file has a checksum: the beginning of its SHA-256, `md5:…`, None for any."""
+    algorithm, _, digits = (checksum or "").rpartition(":")
+    return not digits or sha256_of(path, algorithm or "sha256").startswith(digits)
 
 
 def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
@@ -84,12 +81,8 @@ def _fetch(url: str, part: Path) -> None:
         response.raise_for_status()
         done = done if response.status_code == 206 else 0
         total = done + int(response.headers.get("Content-Length", 0))
-        with (
-            open(part, "ab" if done else "wb") as file,
-            tqdm(
-                total=total or None, initial=done, desc=part.stem, unit="B", unit_scale=True
-            ) as bar,
-        ):
+        bar = tqdm(total=total or None, initial=done, desc=part.stem, unit="B", unit_scale=True)
+        with bar, open(part, "ab" if done else "wb") as file:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -152,8 +145,8 @@ def _target(folder: Path, member: zipfile.ZipInfo | rarfile.RarInfo) -> Path:
     """Return the path of a member; ValueError if it is a link or outside of `folder`."""
     name = member.filename.replace("\\", "/")
     parts = PurePosixPath(name).parts
-    is_zip_link = isinstance(member, zipfile.ZipInfo) and stat.S_ISLNK(member.external_attr >> 16)
-    if is_zip_link or (isinstance(member, rarfile.RarInfo) and not member.is_file()):
+    is_of_zip = isinstance(member, zipfile.ZipInfo)
+    if stat.S_ISLNK(member.external_attr >> 16) if is_of_zip else not member.is_file():
         raise ValueError(f"{name!r} is a link or a device")
     if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
         raise ValueError(f"{name!r} is outside of the folder")

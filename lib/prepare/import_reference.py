@@ -13,19 +13,12 @@ from typing import Any
 import numpy as np
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import (
-    PERSON_BOXES_FILE,
-    TEACHER_FILE,
-    FrameRows,
-    PersonBoxes,
-    TeacherScores,
-    is_made_with,
-    read_made_with,
-)
+from lib.data.frame_tables import FrameRows, PersonBoxes, TeacherScores
 from lib.fileio import reading
 from lib.prepare.download import sha256_of
 from lib.prepare.match_names import has_youtube_ids, stem_of, youtube_id
 
+REMEDY = "use a file of the reference, or compute the boxes and scores"
 DTYPES = {"b1", "f2", "f4", "f8", "O8"} | {kind + size for kind in "iu" for size in "1248"}
 
 
@@ -53,33 +46,23 @@ class _Array(np.ndarray):
         super().__setstate__((1, shape, kind.dtype, is_fortran, data))
 
 
-def _reconstruct(*_: object) -> _Array:
-    return np.ndarray.__new__(_Array, (0,))
-
-
 def _from_buffer(data: bytes, kind: _Dtype, shape: tuple, order: str = "C") -> np.ndarray:
     return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
-
-
-def _scalar(kind: _Dtype, data: bytes) -> np.generic:
-    return _from_buffer(data, kind, (1,))[0]
-
-
-def _empty_bytes() -> bytes:
-    return b""
 
 
 _ALLOWED: dict[str, Any] = {
     "numpy.ndarray": None,  # an argument of `_reconstruct`, never called
     "numpy.dtype": _Dtype,
     "_codecs.encode": str.encode,  # older pickles create bytes with it
-    "builtins.bytes": _empty_bytes,
-    "__builtin__.bytes": _empty_bytes,
+    "builtins.bytes": lambda: b"",
+    "__builtin__.bytes": lambda: b"",
 }
 for _package in ("numpy.core", "numpy._core"):  # NumPy 1, NumPy 2
-    _ALLOWED[f"{_package}.multiarray._reconstruct"] = _reconstruct
-    _ALLOWED[f"{_package}.multiarray.scalar"] = _scalar
-    _ALLOWED[f"{_package}.numeric._frombuffer"] = _from_buffer
+    _ALLOWED |= {
+        f"{_package}.multiarray._reconstruct": lambda *_: np.ndarray.__new__(_Array, (0,)),
+        f"{_package}.multiarray.scalar": lambda kind, data: _from_buffer(data, kind, (1,))[0],
+        f"{_package}.numeric._frombuffer": _from_buffer,
+    }
 
 
 class _SafeUnpickler(pickle.Unpickler):
@@ -89,34 +72,24 @@ class _SafeUnpickler(pickle.Unpickler):
         return _ALLOWED[f"{module}.{name}"]
 
 
-def load_arrays(path: Path, remedy: str) -> Any:
+def load_arrays(path: Path) -> Any:
     """Read a pickle, or a `.npy` file that contains one, of arrays and built-in containers.
 
     Raises:
-        ValueError: If it cannot be read or asks for anything else; the message ends in `remedy`.
+        ValueError: If it cannot be read or asks for anything else.
     """
-    try:
-        with open(path, "rb") as file:
-            is_npy = file.read(6) == b"\x93NUMPY"
-            file.seek(0)
-            if is_npy:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
-            value = _SafeUnpickler(file).load()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a damaged pickle fails in many ways
-        raise ValueError(
-            f"{path}: not a pickle of arrays and containers ({error or type(error)}); {remedy}"
-        ) from error
+    with reading(path, REMEDY), open(path, "rb") as file:
+        is_npy = file.read(6) == b"\x93NUMPY"
+        file.seek(0)
+        if is_npy:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+        value = _SafeUnpickler(file).load()
     is_wrapped = isinstance(value, _Array) and value.dtype == object
     return value.item() if is_wrapped else value
 
 
-REMEDY = "use a file of the reference, or compute the boxes and scores"
-
-
-def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
+def import_detections(dataset: VideoDataset, path: Path) -> Path:
     """Convert the reference's `detections.npy` to `person_boxes.safetensors`; return its path.
 
     Videos and frames that the file lacks get no boxes; their number is printed.
@@ -125,8 +98,6 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
         ValueError: If the file has another format or size of frames, or none of the videos.
     """
     made_with = import_made_with(path)
-    if is_made_with(dataset.folder, made_with):
-        return dataset.folder / PERSON_BOXES_FILE
     results = _rows_of(dataset, path, _boxes_of, PersonBoxes.no_rows)
     sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
     for (name, width, height), result in zip(sizes, results, strict=True):
@@ -141,15 +112,13 @@ def import_detections(dataset: VideoDataset, path: str | Path) -> Path:
     return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
 
 
-def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
+def import_scores(dataset: VideoDataset, path: Path) -> Path:
     """Convert the reference's file of ImageNet scores to `teacher.safetensors`; return its path.
 
     Raises:
         ValueError: If the file has another format, or lacks a video.
     """
     made_with = import_made_with(path)
-    if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
-        return dataset.folder / TEACHER_FILE
     results = _rows_of(dataset, path, _scores_of, TeacherScores.no_rows)
     names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
     missing = [name for name, rows in zip(names, results, strict=True) if not len(rows.rows)]
@@ -161,10 +130,10 @@ def import_scores(dataset: VideoDataset, path: str | Path) -> Path:
     return TeacherScores.write(dataset.folder, names, frames, results, made_with)
 
 
-def import_made_with(path: str | Path) -> dict:
+def import_made_with(path: Path) -> dict:
     """Return the provenance of an imported file, as plain JSON; ValueError if it is unreadable."""
     with reading(path, REMEDY):
-        return {"method": "import", "file_sha256": sha256_of(Path(path))}
+        return {"method": "import", "file_sha256": sha256_of(path)}
 
 
 def _boxes_of(frame: int, value: Any) -> np.ndarray:
@@ -190,7 +159,7 @@ def _numbers(value: Any) -> np.ndarray:
 
 def _rows_of(
     dataset: VideoDataset,
-    path: str | Path,
+    path: Path,
     convert: Callable[[int, Any], np.ndarray],
     no_rows: np.ndarray,
 ) -> list[FrameRows]:
@@ -215,8 +184,8 @@ def _rows_of(
     return results
 
 
-def _read_table(path: str | Path, keys: list[str]) -> dict:
-    table = load_arrays(Path(path), REMEDY)
+def _read_table(path: Path, keys: list[str]) -> dict:
+    table = load_arrays(path)
     if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
         raise ValueError(f"{path}: expected a dictionary {{video: {{frame: …}}}}")
     missing = [key for key in keys if key not in table]

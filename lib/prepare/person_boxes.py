@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import PERSON_BOXES_FILE, FrameRows, PersonBoxes, is_made_with
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import iterate_frames
 from lib.prepare.download import sha256_of
 from lib.prepare.parallel import compute_table, num_cores
@@ -113,25 +113,17 @@ def detect_persons(
     processes = num_processes or num_cores()
     threads = max(1, num_cores() // processes)
     detector = YoloxDetector(weights, min_score, batch, threads)
+    _ = detector.session  # so that a wrong file is reported here, once
+    work = partial(boxes_of_video, detect=detector.detect, stride=stride)
     made_with = yolox_made_with(weights, stride, min_score)
-    if not is_made_with(dataset.folder, made_with):
-        _ = detector.session  # so that a wrong file is reported here, once
-    return _write_boxes(dataset, detector.detect, made_with, processes, "detecting people")
+    return compute_table(dataset, PersonBoxes, work, made_with, "detecting people", processes)
 
 
 def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0) -> Path:
     """Box the moving region in every `stride`-th frame of all videos, as `detect_persons`."""
+    work = partial(boxes_of_video, detect=moving_boxes, stride=stride)
     made_with = motion_made_with(stride)
-    return _write_boxes(dataset, moving_boxes, made_with, num_processes, "detecting motion")
-
-
-def _write_boxes(
-    dataset: VideoDataset, detect: Detect, made_with: dict, num_processes: int, title: str
-) -> Path:
-    if is_made_with(dataset.folder, made_with):
-        return dataset.folder / PERSON_BOXES_FILE
-    work = partial(boxes_of_video, detect=detect, stride=made_with["stride"])
-    return compute_table(dataset, PersonBoxes, work, made_with, title, num_processes)
+    return compute_table(dataset, PersonBoxes, work, made_with, "detecting motion", num_processes)
 
 
 # --- Between key frames ---------------------------------------------------------------------------
@@ -209,23 +201,21 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
     for record in map(dataset.record, rows.tolist()):
         scored = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
         boxes = [frame[frame[:, 4] > min_score] for frame in scored]
-        table.append({"name": record.name} | _video_statistics(boxes, record))
-    statistics = pd.DataFrame(table)
-    statistics.insert(1, "class", dataset.index["class"].to_numpy()[rows])
-    return statistics
-
-
-def _video_statistics(boxes: list[np.ndarray], record: VideoRecord) -> dict[str, float | bool]:
-    counts = np.array([len(frame) for frame in boxes])
-    areas = [_covered_area(frame, record.height, record.width) for frame in boxes if len(frame)]
-    return {
-        "frames_with_person": (counts > 0).mean(),
-        "boxes_per_frame": counts.mean(),
-        "box_area": float(np.mean(areas)) if areas else 0.0,
-        "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
-        "vanishes": bool((np.diff(np.flatnonzero(counts)) > 1).any()),
-        "several": bool(counts.max() > 1),
-    }
+        counts = np.array([len(frame) for frame in boxes])
+        areas = [_covered_area(frame, record.height, record.width) for frame in boxes if len(frame)]
+        table.append(
+            {
+                "name": record.name,
+                "class": dataset.index["class"].iloc[record.row],
+                "frames_with_person": (counts > 0).mean(),
+                "boxes_per_frame": counts.mean(),
+                "box_area": float(np.mean(areas)) if areas else 0.0,
+                "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
+                "vanishes": bool((np.diff(np.flatnonzero(counts)) > 1).any()),
+                "several": bool(counts.max() > 1),
+            }
+        )
+    return pd.DataFrame(table)
 
 
 def _covered_area(boxes: np.ndarray, height: int, width: int) -> float:

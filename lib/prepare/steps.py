@@ -1,6 +1,7 @@
 """Steps of preparing a data set: `prepare` runs them, and the status prints them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +25,13 @@ from lib.data.dataset import (
 from lib.data.frame_tables import (
     NUM_CLASSES,
     PERSON_BOXES_FILE,
+    SCALED_TO,
     TEACHER_FILE,
-    is_made_with,
     read_made_with,
 )
 from lib.fileio import check_writable
 from lib.prepare.catalog import CATALOG, dataset_folder
-from lib.prepare.download import UnavailableError, download, sha256_of
+from lib.prepare.download import UnavailableError, download
 from lib.prepare.find_videos import count_text, find_videos
 from lib.prepare.import_reference import import_detections, import_made_with, import_scores
 from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
@@ -47,7 +48,12 @@ from lib.prepare.public_datasets import REQUIRED, public_steps
 from lib.prepare.split_formats import read_split_file
 from lib.prepare.status import MISSING, OPTIONAL, THERE, TO_DO, Step, status_table
 from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
-from lib.prepare.teacher import load_teacher, published_weights, score_frames
+from lib.prepare.teacher import (
+    load_teacher,
+    published_weights,
+    score_frames,
+    teacher_made_with,
+)
 from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 from lib.runs.run_dir import format_duration
 
@@ -118,9 +124,9 @@ def list_steps(settings: PrepareSettings) -> Iterator[Step]:
         yield Step("data set", THERE, details)
     yield Step("folder", THERE if folder.is_dir() else TO_DO, str(folder))
     if settings.person_boxes == "yolox":  # weights come first: downloads may fail
-        yield _or_missing("detector", _weights_step, settings, detector_file)
+        yield _or_missing("detector", _weights_step, settings, "detector")
     if settings.teacher_scores == "compute":
-        yield _or_missing("classifier", _weights_step, settings, teacher_file)
+        yield _or_missing("classifier", _weights_step, settings, "teacher")
     dataset = read_dataset(folder) if is_prepared(folder) else None
     if dataset is not None:
         yield from _prepared_videos(settings, dataset)
@@ -217,29 +223,23 @@ def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterat
 
 def _own_changes(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
     """Yield what is left out of a folder of own videos, and what differs from its preparation."""
-    root = project_path(settings.videos_dir)
-    found = find_videos(root) if root.is_dir() else None
-    for text in found.ignored if found else []:
-        yield Step("left out", OPTIONAL, text)
-    for change in _changes(settings, dataset, found and found.videos):
-        yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
-
-
-def _changes(
-    settings: PrepareSettings, dataset: VideoDataset, videos: pd.DataFrame | None
-) -> Iterator[str]:
-    """Yield the differences between a prepared folder of own videos and what is there now."""
     source = read_description(dataset.folder)["source"]
     groups = settings.groups_file and str(project_path(settings.groups_file))
     values = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
-    for name, value in values.items():
-        if name in source and source[name] != value:
-            yield f"val was drawn with {name} {source[name]}, not {value}"
-    if videos is not None:
-        yield from _changed_videos(dataset, videos)
+    changes = [
+        f"val was drawn with {name} {source[name]}, not {value}"
+        for name, value in values.items()
+        if name in source and source[name] != value
+    ]
+    if (root := project_path(settings.videos_dir)).is_dir():
+        videos, ignored = find_videos(root)
+        yield from (Step("left out", OPTIONAL, text) for text in ignored)
+        changes += _changed_videos(dataset, videos)
+    for change in changes:
+        yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
 
 
-def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> Iterator[str]:
+def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> list[str]:
     broken = pd.read_csv(dataset.folder / BROKEN_FILE)
     is_broken = videos["path"].isin(broken["path"][~broken["is_kept"]])
     now = videos.set_index("name")["class"]
@@ -250,9 +250,11 @@ def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> Iterator[str
         "are gone": before.index.difference(now.index),
         "have another class": both[now[both] != before[both]],
     }
-    for text, names in changes.items():
-        if len(names):
-            yield f"{len(names)} videos {text}, the first: {names[0]}"
+    return [
+        f"{len(names)} videos {text}, the first: {names[0]}"
+        for text, names in changes.items()
+        if len(names)
+    ]
 
 
 def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: np.ndarray) -> Step:
@@ -312,51 +314,44 @@ def _split_steps(settings: PrepareSettings, folder: Path) -> Iterator[Step]:
 # --- Person boxes and ImageNet scores -------------------------------------------------------------
 
 
-def detector_file(settings: PrepareSettings, allowed: bool) -> Path:
-    """Return the weights of the detector; download YOLOX-Nano if allowed and needed."""
-    if settings.detector_weights is not None:
-        return _required_file(settings, "detector_weights")
-    path = project_path(settings.prepared_dir) / "weights" / Path(YOLOX_NANO_URL).name
+def weights_file(settings: PrepareSettings, network: str, allowed: bool) -> Path:
+    """Return the weights of the "detector" or the "teacher"; download them if allowed and needed.
+
+    Raises:
+        UnavailableError: If they are neither set nor there, and may not or cannot be downloaded.
+        ValueError: If a file is damaged, or the one that is set is missing.
+    """
+    if getattr(settings, f"{network}_weights") is not None:
+        return _required_file(settings, f"{network}_weights")
+    folder = project_path(settings.prepared_dir) / "weights"
+    if network == "teacher":
+        return published_weights(settings.teacher_model, folder, allowed)
+    path = folder / Path(YOLOX_NANO_URL).name
     return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, allowed)
 
 
-def teacher_file(settings: PrepareSettings, allowed: bool) -> Path:
-    """Return the weights of the classifier; download published ones if allowed and needed."""
-    if settings.teacher_weights is not None:
-        return _required_file(settings, "teacher_weights")
-    folder = project_path(settings.prepared_dir) / "weights"
-    return published_weights(settings.teacher_model, folder, allowed)
-
-
-def _weights_step(part: str, settings: PrepareSettings, get: Callable[..., Path]) -> Step:
+def _weights_step(part: str, settings: PrepareSettings, network: str) -> Step:
     try:
-        return Step(part, THERE, str(get(settings, allowed=False)))
+        return Step(part, THERE, str(weights_file(settings, network, allowed=False)))
     except UnavailableError:
         if not settings.download:
             raise
-        return Step(part, TO_DO, "to download", lambda _: get(settings, allowed=True))
-
-
-def _if_there(settings: PrepareSettings, get: Callable[..., Path]) -> Path | None:
-    try:
-        return get(settings, allowed=False)
-    except ValueError:
-        return None
+        return Step(part, TO_DO, "to download", lambda _: weights_file(settings, network, True))
 
 
 def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
     made_with, stride = read_made_with(folder / PERSON_BOXES_FILE), settings.detector_stride
-    now, processes = _describe(made_with), settings.num_processes
+    processes, expected = settings.num_processes, None
     if settings.person_boxes == "keep":
         if made_with is not None:
-            return Step(part, THERE, now)
+            return Step(part, THERE, _describe(made_with))
         if settings.dataset == "synthetic":
             return Step(part, TO_DO, "exact, written with the videos")
         return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
     if settings.person_boxes == "yolox":
-        weights = _if_there(settings, detector_file)
-        score = settings.detector_min_score
-        expected = weights and yolox_made_with(weights, stride, score)
+        with suppress(ValueError):  # the step of the detector has the reason
+            weights = weights_file(settings, "detector", allowed=False)
+            expected = yolox_made_with(weights, stride, settings.detector_min_score)
         cores = processes or num_cores()
         work = _work(frames, stride, SECONDS_PER_DETECTION / cores)
         details, run = f"yolox: {work} with YOLOX-Nano on {cores} cores", partial(_detect, settings)
@@ -367,49 +362,52 @@ def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.n
         path = _required_file(settings, "detections_file")
         expected, details = import_made_with(path), f"import {path}"
         run = partial(import_detections, path=path)
-    if expected and is_made_with(folder, expected):
-        return Step(part, THERE, now)
-    return Step(part, TO_DO, f"{details}; {now}", run, BYTES_OF_BOXES * frames.sum())
+    if _is_made_with(made_with, expected):
+        return Step(part, THERE, _describe(made_with))
+    details = f"{details}; {_describe(made_with)}"
+    return Step(part, TO_DO, details, run, BYTES_OF_BOXES * frames.sum())
+
+
+def _is_made_with(made_with: dict | None, expected: dict | None) -> bool:
+    """Return True if a table has the expected settings, ignoring a later rescaling of boxes."""
+    stored = {key: value for key, value in (made_with or {}).items() if key != SCALED_TO}
+    return expected is not None and expected == stored
 
 
 def _detect(settings: PrepareSettings, dataset: VideoDataset) -> None:
-    detect_persons(
-        dataset,
-        detector_file(settings, allowed=False),
-        settings.detector_stride,
-        settings.detector_min_score,
-        settings.detector_batch,
-        settings.num_processes,
-    )
+    weights, processes = weights_file(settings, "detector", allowed=False), settings.num_processes
+    stride, min_score = settings.detector_stride, settings.detector_min_score
+    detect_persons(dataset, weights, stride, min_score, settings.detector_batch, processes)
 
 
 def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
-    made_with, stride = read_made_with(folder / TEACHER_FILE), settings.teacher_stride
-    now = _describe(made_with)
+    made_with, expected = read_made_with(folder / TEACHER_FILE), None
     if settings.teacher_scores == "keep":
         if made_with is not None:
-            return Step(part, THERE, now)
+            return Step(part, THERE, _describe(made_with))
         return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
     if settings.teacher_scores == "import":
         path = _required_file(settings, "teacher_file")
         expected, details, size = import_made_with(path), f"import {path}", 0
         run = partial(import_scores, path=path)
     else:
-        weights = _if_there(settings, teacher_file)
-        checksum = weights and sha256_of(weights)
-        expected = {"model": settings.teacher_model, "weights_sha256": checksum, "stride": stride}
+        model, stride = settings.teacher_model, settings.teacher_stride
+        with suppress(ValueError):  # the step of the classifier has the reason
+            weights = weights_file(settings, "teacher", allowed=False)
+            expected = teacher_made_with(model, weights) | {"stride": stride}
         size = _num_keys(frames, stride) * 2 * NUM_CLASSES
         work = _work(frames, stride, SECONDS_PER_SCORE / num_cores())
         details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
         run = partial(compute_scores, settings)
-    if made_with == expected:
-        return Step(part, THERE, now)
-    return Step(part, TO_DO, f"{details}; {now}", run, size)
+    if _is_made_with(made_with, expected):
+        return Step(part, THERE, _describe(made_with))
+    return Step(part, TO_DO, f"{details}; {_describe(made_with)}", run, size)
 
 
 def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
-    """Compute the ImageNet scores of a data set; those of the same settings are kept."""
-    teacher = load_teacher(settings.teacher_model, teacher_file(settings, allowed=False))
+    """Compute the ImageNet scores of a data set."""
+    weights = weights_file(settings, "teacher", allowed=False)
+    teacher = load_teacher(settings.teacher_model, weights)
     has_gpu = settings.device == "auto" and torch.cuda.is_available()
     device = "cuda" if has_gpu else settings.device.replace("auto", "cpu")
     stride, batch = settings.teacher_stride, settings.teacher_batch

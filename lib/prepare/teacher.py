@@ -11,13 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.data.dataset import VideoDataset, VideoRecord
-from lib.data.frame_tables import (
-    NUM_CLASSES,
-    TEACHER_FILE,
-    FrameRows,
-    TeacherScores,
-    read_made_with,
-)
+from lib.data.frame_tables import NUM_CLASSES, FrameRows, TeacherScores
 from lib.data.video_reader import iterate_frames
 from lib.models.classifier import InputSpec
 from lib.models.hub import (
@@ -69,8 +63,12 @@ def load_teacher(model: str, weights: Path) -> Teacher:
         load_classifier(network, Path(weights), model)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"teacher_{error}") from error
-    made_with = {"model": model, "weights_sha256": sha256_of(weights)}
-    return Teacher(network, classifier_spec(model), made_with)
+    return Teacher(network, classifier_spec(model), teacher_made_with(model, weights))
+
+
+def teacher_made_with(model: str, weights: Path) -> dict:
+    """Return the provenance of a classifier, as plain JSON."""
+    return {"model": model, "weights_sha256": sha256_of(weights)}
 
 
 def _check_classifier(model: str) -> None:
@@ -94,11 +92,8 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
     if model.startswith("timm/"):
         raise ValueError(f"teacher_weights: not set; give the file of {model}'s ImageNet weights")
     url = torchvision_models().get_model_weights(model.removeprefix("torchvision/")).DEFAULT.url
-    path = download(url, folder / Path(url).name, None, allowed)
-    digits = re.search(r"-([0-9a-f]{8})\.", path.name)  # the beginning of the SHA-256
-    if digits and not sha256_of(path).startswith(digits[1]):
-        raise ValueError(f"{path}: damaged (its SHA-256 is not {digits[1]}…); delete it, try again")
-    return path
+    digits = re.search(r"-([0-9a-f]{8})\.", url)  # the beginning of the SHA-256
+    return download(url, folder / Path(url).name, digits and digits[1], allowed)
 
 
 def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) -> np.ndarray:
@@ -107,14 +102,12 @@ def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) ->
     Returns:
         RGB images, shape (n, crop, crop, 3), uint8.
     """
+    from torchvision.transforms import functional  # late, because it takes seconds
+
     images = []
     for frame in iterate_frames(record, np.arange(0, record.num_frames, stride)):
-        height, width = frame.shape[:2]
-        scale = resize / min(height, width)
-        size = (max(crop, round(width * scale)), max(crop, round(height * scale)))
-        left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
-        image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
-        images.append(np.asarray(image.crop((left, top, left + crop, top + crop))))
+        image = functional.center_crop(functional.resize(Image.fromarray(frame), resize), crop)
+        images.append(np.asarray(image))
     return np.stack(images)
 
 
@@ -135,8 +128,6 @@ def score_frames(
         ValueError: If a video cannot be read, or the network does not have ImageNet's classes.
     """
     made_with = {**teacher.made_with, "stride": stride}
-    if read_made_with(dataset.folder / TEACHER_FILE) == made_with:
-        return dataset.folder / TEACHER_FILE
     teacher.network.eval().to(device)
 
     def score(images: np.ndarray) -> FrameRows:

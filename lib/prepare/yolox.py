@@ -42,10 +42,8 @@ class YoloxDetector:
     def __init__(
         self, weights: Path, min_score: float = MIN_SCORE, batch: int = 1, num_threads: int = 1
     ):
-        self.weights, self.min_score = Path(weights), min_score
+        self.weights, self.min_score = weights, min_score
         self.batch, self.num_threads = batch, num_threads
-        if not self.weights.is_file():
-            raise ValueError(f"detector_weights: {self.weights} does not exist; check the path")
 
     def __getstate__(self) -> dict:
         """Leave out the session."""

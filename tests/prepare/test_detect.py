@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 from lib.config import PROJECT_ROOT, PrepareSettings
-from lib.data.dataset import VideoDataset, write_dataset
+from lib.data.dataset import VideoDataset, write_dataset, write_split
 from lib.data.frame_tables import (
     PERSON_BOXES_FILE,
     FrameRows,
@@ -19,7 +19,6 @@ from lib.data.frame_tables import (
 )
 from lib.data.video_reader import read_frames
 from lib.prepare import parallel
-from lib.prepare import person_boxes as detect
 from lib.prepare.import_reference import import_detections
 from lib.prepare.own_folder import index_folder
 from lib.prepare.person_boxes import (
@@ -31,8 +30,9 @@ from lib.prepare.person_boxes import (
     key_frames,
     match_boxes,
     moving_boxes,
+    yolox_made_with,
 )
-from lib.prepare.steps import detector_file
+from lib.prepare.steps import prepare, weights_file
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.yolox import YoloxDetector, grid_cells, letterbox
 
@@ -88,11 +88,10 @@ def test_overlapping_detections_are_suppressed(tmp_path):
 
 
 def test_missing_or_malformed_detector_weights(tmp_path):
-    with pytest.raises(ValueError, match="detector_weights: .*none.onnx does not exist"):
-        YoloxDetector(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no network")
-    with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
-        _ = YoloxDetector(tmp_path / "bad.onnx").session
+    for name in ("none.onnx", "bad.onnx"):
+        with pytest.raises(ValueError, match=f"{name}: not an ONNX network"):
+            _ = YoloxDetector(tmp_path / name).session
 
 
 @needs_weights
@@ -111,7 +110,7 @@ def test_settings_of_boxes_that_exclude_each_other(tmp_path):
         PrepareSettings(teacher_file="x.npy")
     settings = PrepareSettings(person_boxes="yolox", prepared_dir=str(tmp_path))
     with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there; set download"):
-        detector_file(settings, False)
+        weights_file(settings, "detector", allowed=False)
 
 
 # --- Motion ---------------------------------------------------------------------------------------
@@ -169,15 +168,10 @@ def moving_dataset(tmp_path) -> VideoDataset:
     return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
 
 
-def test_motion_boxes_are_computed_once_and_continue_after_interruption(
-    moving_dataset, monkeypatch
-):
-    path = detect_motion(moving_dataset, stride=4, num_processes=2)
+def test_motion_boxes_continue_after_interruption(moving_dataset, monkeypatch):
+    detect_motion(moving_dataset, stride=4, num_processes=2)
     boxes = PersonBoxes(moving_dataset)
     assert len(boxes.lookup(0, np.arange(32))) == 32
-    written = path.stat().st_mtime_ns
-    detect_motion(moving_dataset, stride=4)
-    assert path.stat().st_mtime_ns == written
     assert read_made_with(moving_dataset.folder / PERSON_BOXES_FILE) == {
         "method": "motion",
         "stride": 4,
@@ -272,9 +266,9 @@ class Attack:
     ("make", "message"),
     [
         (lambda: pickle.dumps(Attack()), r"asks for builtins.print\); use a file of the ref"),
-        (lambda: pickle.dumps({"a": Attack()})[:-4], "not a pickle of arrays"),
-        (lambda: b"\x93NUMPY\x01", "not a pickle of arrays"),
-        (lambda: b"", "not a pickle of arrays"),
+        (lambda: pickle.dumps({"a": Attack()})[:-4], "detections.npy: damaged"),
+        (lambda: b"\x93NUMPY\x01", "detections.npy: damaged"),
+        (lambda: b"", "detections.npy: damaged"),
         (lambda: pickle.dumps([1, 2]), "expected a dictionary"),
         (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos.* 'one'"),
         (lambda: pickle.dumps({"one": {1: np.ones((2, 4))}}), r"a/one: frame 1 has shape \(2, 4\)"),
@@ -292,14 +286,23 @@ def test_malformed_detections_are_refused(tmp_path, capsys, make, message):
     assert "code from a pickle" not in capsys.readouterr().out
 
 
-def test_existing_boxes_need_no_detector(tmp_path, monkeypatch):
-    weights = tmp_path / "bad.onnx"
-    weights.write_bytes(b"no network")
-    dataset = dataset_of(tmp_path / "data")
+def test_existing_boxes_need_no_detector(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"no network")
+    settings = PrepareSettings(
+        person_boxes="yolox",
+        detector_weights=str(tmp_path / "bad.onnx"),
+        prepared_dir=str(tmp_path),
+        labeled_fractions=[],
+    )
+    dataset = dataset_of(tmp_path / "synthetic")
+    for name in ("train", "val"):
+        write_split(dataset, name, [0])
     with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
-        detect_persons(dataset, weights)
-    monkeypatch.setattr(detect, "is_made_with", lambda *_: True)
-    assert detect_persons(dataset, weights) == dataset.folder / PERSON_BOXES_FILE
+        prepare(settings)
+    names, rows = dataset.index["name"].tolist(), [FrameRows.stack([np.zeros((0, 5))])] * 2
+    made_with = yolox_made_with(tmp_path / "bad.onnx", 4, 0.1)
+    PersonBoxes.write(dataset.folder, names, [4, 3], rows, made_with)
+    prepare(settings)
 
 
 # --- Real people ----------------------------------------------------------------------------------
