@@ -59,13 +59,7 @@ def import_split(
     """Write a published split as a split of this data set, and print a summary.
 
     Videos that are not in the index are left out, and labels are those of the index; both are
-    reported in `splits/<split_name>.problems.csv`.
-
-    Args:
-        dataset: The prepared data set.
-        split_name: Name of the split to write.
-        entries: The published split.
-        source: Its file, for messages.
+    reported in `splits/<split_name>.problems.csv`. The messages name `source`.
 
     Returns:
         Columns name, problem, in_list, here; one row for each video that is missing or of an
@@ -137,11 +131,8 @@ def match_names(
 ) -> np.ndarray:
     """Match names with candidates; both are `class/stem` or the stem alone.
 
-    Args:
-        names: Names to look up.
-        candidates: Names to match with.
-        keys: Pairs (key of a name, key of a candidate), tried in order; a key that several
-            candidates share matches none of them.
+    The pairs (key of a name, key of a candidate) are tried in order; a key that several candidates
+    share matches none of them.
 
     Returns:
         Positions in `candidates`, -1 without a match, shape (len(names),), int64.

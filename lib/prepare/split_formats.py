@@ -97,15 +97,12 @@ def read_kinetics_csv(path: Path) -> list[SplitEntry]:
 def read_something_json(path: Path, labels_path: Path) -> list[SplitEntry]:
     """Read Something-Something v2's records with `id` and `template`, and {template: label}."""
     with reading(labels_path, "get the file that came with the split"):
-        labels = {_plain(n): int(i) for n, i in json.loads(labels_path.read_bytes()).items()}
+        labels = {name: int(label) for name, label in json.loads(labels_path.read_bytes()).items()}
     with reading(path, "it must be a JSON list of records with `id` and a known `template`"):
         records = json.loads(path.read_bytes())
-        entries = [SplitEntry(str(r["id"]), labels[_plain(r["template"])]) for r in records]
-    return entries
-
-
-def _plain(template: str) -> str:
-    return template.replace("[", "").replace("]", "")
+        templates = [re.sub(r"[\[\]]", "", record["template"]) for record in records]
+        pairs = zip(records, templates, strict=True)
+        return [SplitEntry(str(record["id"]), labels[template]) for record, template in pairs]
 
 
 def read_categories(path: Path) -> list[str]:
