@@ -7,6 +7,7 @@ goes to `outputs/paper/ucf101/semi`. A run file with `seeds: [0, 1, 2]` is one r
 """
 
 import ast
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,13 +25,17 @@ SEEDS = "seeds"
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def make_settings(model: type[AnySettings], values: Mapping[str, Any], source: str) -> AnySettings:
+def make_settings(
+    model: type[AnySettings], values: Mapping[str, Any], source: str, *, are_texts: bool = False
+) -> AnySettings:
     """Check values and return them as settings; a field without a value has its default.
 
-    ValueError with their `source` (a file or a notebook) and the problem of every wrong field.
+    Values of a command line (`are_texts`) are text, or lists of text, that is converted to the
+    type of the field. ValueError with the `source` of the values (a file or a notebook) and the
+    problem of every wrong field.
     """
     try:
-        return model(**values)
+        return model.model_validate(values, strict=not are_texts)
     except ValidationError as error:
         lines = [_explain(problem, model) for problem in error.errors()]
         raise ValueError("\n  ".join([f"{source}: settings that cannot be used", *lines])) from None
@@ -43,13 +48,21 @@ def _explain(problem: Any, model: type[Settings]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not name:
         return message
-    hint = ""
-    if problem["type"] in ("float_type", "int_type") and isinstance(problem["input"], str):
-        has_e = "e" in problem["input"].lower()
-        hint = " (YAML reads 1e-4 as text: write 1.0e-4)" if has_e else " (write it without quotes)"
-    if problem["input"] == AUTO:
-        hint = " (only lib.batch fills in 'auto'; copy the value from params.yaml of such a run)"
-    return f"{name}: {message}, got {problem['input']!r}{hint}"
+    return f"{name}: {message}, got {problem['input']!r}{_hint(problem, model, name)}"
+
+
+def _hint(problem: Any, model: type[Settings], name: str) -> str:
+    value = problem["input"]
+    if value == AUTO:
+        return " (only lib.batch fills in 'auto'; copy the value from params.yaml of such a run)"
+    if problem["type"] in ("float_type", "int_type") and isinstance(value, str):
+        if re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
+            return " (YAML reads 1e-4 as text: write 1.0e-4)"
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", value):
+            return " (write it without quotes)"
+    if problem["type"] == "less_than_equal" and 1 < value <= 100 and problem["ctx"]["le"] == 1:
+        return f" ({value} % is {value / 100:g})"
+    return ""
 
 
 def _unknown(name: str, model: type[Settings]) -> str:

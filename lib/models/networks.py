@@ -175,6 +175,5 @@ def _check_name(name: str, pretrained: bool) -> bool:
         return False
     if is_image_network(name):
         return True
-    names = model_names()
-    hint = did_you_mean(name, names) or "."
-    raise ValueError(f"there is no network {name!r}{hint} Choose one of {', '.join(names)}")
+    others = f"; choose one of {', '.join(NETWORKS)}, a network of torchvision, or timm/<name>"
+    raise ValueError(f"there is no network {name!r}{did_you_mean(name, model_names()) or others}")

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import get_origin
 
-import yaml
-
 from lib.config import PrepareSettings
 from lib.params import make_settings
 from lib.prepare.status import status_text
@@ -23,24 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--status", action="store_true", help="print the status only")
     for name, field in PrepareSettings.model_fields.items():
-        # Numbers, booleans and lists are read as in YAML, text literally.
-        is_yaml = field.annotation in (bool, int, float) or get_origin(field.annotation) is list
-        parser.add_argument(
-            f"--{name}",
-            metavar="VALUE",
-            type=yaml.safe_load if is_yaml else str,
-            help=f"default: {field.default!r}",
-        )
+        nargs = "*" if get_origin(field.annotation) is list else None
+        help_text = f"default: {field.default!r}"
+        parser.add_argument(f"--{name}", metavar="VALUE", nargs=nargs, help=help_text)
     try:
         values = vars(parser.parse_args(arguments))
         only_status = values.pop("status")
         values = {name: value for name, value in values.items() if value is not None}
-        settings = make_settings(PrepareSettings, values, "command line")
+        settings = make_settings(PrepareSettings, values, "command line", are_texts=True)
         print(status_text(status_of(settings)))
         if not only_status:
             prepare(settings)
             print(status_text(status_of(settings)))
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

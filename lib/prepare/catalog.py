@@ -14,6 +14,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from lib.data.dataset import prepared_folder
+from lib.registry import did_you_mean
 
 
 class RemoteFile(NamedTuple):
@@ -73,5 +74,6 @@ def dataset_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path
         ValueError: If the name is not in the catalog, or `folder` has no `videos_dir`.
     """
     if name not in CATALOG:
-        raise ValueError(f"dataset: no data set {name!r}; there are {list(CATALOG)}")
+        hint = did_you_mean(name, CATALOG) or f"; choose one of {', '.join(CATALOG)}"
+        raise ValueError(f"dataset: no data set {name!r}{hint}")
     return prepared_folder(name, videos_dir, prepared_dir)

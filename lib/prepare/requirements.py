@@ -9,7 +9,9 @@ from lib.config import PrepareSettings, TrainSettings
 from lib.data.dataset import is_prepared
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.prepare.catalog import CATALOG, dataset_folder
-from lib.prepare.steps import list_steps
+from lib.prepare.steps import labeled_splits, list_steps
+from lib.prepare.synthetic import SPLIT_SIZES
+from lib.registry import did_you_mean
 
 PREPARED_BY_BATCH = ("synthetic", "folder")  # data sets that need no download
 
@@ -47,20 +49,26 @@ class DataRequirement:
             return ["videos_dir is not set"]
         if not self.is_prepared and self.dataset not in PREPARED_BY_BATCH:
             return ["not prepared"]
-        splits = [f"no split {name!r}" for name in sorted(self.splits) if self._is_absent(name)]
+        splits = [f"no split {name!r}{hint}" for name, hint in self._absent_splits().items()]
+        return splits + self._blocking_steps()
+
+    def _blocking_steps(self) -> list[str]:
         steps = list_steps(PrepareSettings(**self.parameters()))
-        return splits + [f"{step.part}: {step.details}" for step in steps if step.blocks]
+        return [f"{step.part}: {step.details}" for step in steps if step.blocks]
 
     def command(self) -> str:
-        """Return the command that prepares the missing parts."""
+        """Return the command that prepares the missing parts; empty if a name is misspelled."""
         if self.folder is None:
             return "--set videos_dir=/path/to/videos"
+        absent = self._absent_splits()
+        if any(absent.values()):
+            return ""
         options = self.parameters()
         has_videos = self.is_prepared or self.videos_dir or self.dataset == "synthetic"
         if not has_videos and not CATALOG[self.dataset].archives:
             options["videos_dir"] = "/path/to/videos"
-        if self.is_prepared and any(map(self._is_absent, self.splits)):
-            options["split_files"] = "[/path/to/split.txt]"
+        if absent:
+            options["split_files"] = "/path/to/split.txt"
         options["download"] = "true"
         texts = [f"--{name} {shlex.quote(text)}" for name, text in options.items() if text]
         return " ".join(["python -m lib.prepare", *texts])
@@ -77,13 +85,22 @@ class DataRequirement:
             parts["teacher_scores"] = "compute"
         return parts
 
-    def _is_absent(self, split: str) -> bool:
-        """Return True if a split is not there, and preparing a data set does not create it."""
-        if split.endswith(".txt"):
-            return not Path(split).is_file()
+    def _absent_splits(self) -> dict[str, str]:
+        """Return the splits that neither exist nor are created by preparing, and a near miss."""
+        absent = [
+            name for name in self.splits if name.endswith(".txt") and not Path(name).is_file()
+        ]
+        if not self.is_prepared and self.dataset not in PREPARED_BY_BATCH:
+            return dict.fromkeys(absent, "")
+        names = self._split_names()
+        absent += [name for name in self.splits if name not in names and name[-4:] != ".txt"]
+        return {name: did_you_mean(name, names) for name in sorted(absent)}
+
+    def _split_names(self) -> list[str]:
         if self.is_prepared:
-            return not (self.folder / "splits" / f"{split}.txt").is_file()
-        return self.dataset == "folder" and split not in ("train", "val")
+            return [path.stem for path in (self.folder / "splits").glob("*.txt")]
+        names = SPLIT_SIZES if self.dataset == "synthetic" else ("train", "val")
+        return [*names, *labeled_splits(PrepareSettings())]
 
 
 def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
@@ -115,7 +132,7 @@ def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
 def missing_data(runs: Iterable[TrainSettings]) -> list[str]:
     """Return one message per data set that lacks parts: the parts and the command for them."""
     return [
-        f"data set {need.dataset}: {', '.join(parts)}\n    {need.command()}"
+        f"data set {need.dataset}: {', '.join(parts)}\n    {need.command()}".rstrip()
         for need in data_requirements(runs)
         if (parts := need.missing())
     ]

@@ -270,7 +270,7 @@ def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: n
 # --- Splits ---------------------------------------------------------------------------------------
 
 
-def _labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
+def labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
     """Return the functions that draw the labeled splits from labels and index rows, by name.
 
     Both kinds of draws with one seed are nested: a smaller split is a subset of a larger one.
@@ -287,7 +287,7 @@ def _labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.nda
 
 def draw_splits(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
     """Draw the labeled splits that are not there yet; return the names of all of them."""
-    labels, splits = dataset.index["label"].to_numpy(), _labeled_splits(settings)
+    labels, splits = dataset.index["label"].to_numpy(), labeled_splits(settings)
     for name, draw in splits.items():
         if not dataset.split_path(name).is_file():
             write_split(dataset, name, draw(labels, dataset.read_split("train")))
@@ -305,7 +305,7 @@ def _split_steps(settings: PrepareSettings, folder: Path) -> Iterator[Step]:
 
     for path in map(project_path, settings.split_files):
         yield _or_missing("your split", own_split, path)
-    names = [*REQUIRED, *_labeled_splits(settings)]
+    names = [*REQUIRED, *labeled_splits(settings)]
     for state, run in ((THERE, None), (TO_DO, partial(draw_splits, settings=settings))):
         if selected := [name for name in names if state_of(name) == state]:
             yield Step("splits", state, ", ".join(selected), run)

