@@ -34,7 +34,7 @@ audit: $(READY)
 
 # LAB: further options of JupyterLab.
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks $(LAB)
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 # README, executed notebooks, the demo's report, the guides and an API page, in docs/_site.
 docs: demo

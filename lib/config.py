@@ -30,6 +30,11 @@ def project_path(path: str | Path) -> Path:
     return (PROJECT_ROOT / Path(path).expanduser()).resolve()
 
 
+def short_path(path: Path) -> str:
+    """Return a path relative to the project's root if it is in there."""
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, strict types, no unknown names."""
 
@@ -404,3 +409,20 @@ class ReportSettings(Settings):
     study, or else the supervised groups with weak views."""
     compared_groups: list[str] = []
     """Two groups of runs whose classes are compared; empty: those of the first question."""
+
+
+class PredictSettings(Settings):
+    """Settings of notebook 6: predict new videos, and label the unlabeled ones."""
+
+    run_dir: PathText = "outputs/quickstart/semi"
+    """Folder of a finished run."""
+    videos: list[PathText] = []
+    """New videos, files or folders; empty: the first validation videos of the run."""
+    overlap: Decay = 0.5
+    """Share that neighboring clips of a video have in common."""
+    regions: bool = True
+    """Also predict the moving region and the rest of the deciding clips alone."""
+    max_figures: Natural = 3
+    """Videos whose figures are shown."""
+    pseudo_labels: bool = True
+    """Score the unlabeled videos of the run, unless that has been done."""

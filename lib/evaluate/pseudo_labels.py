@@ -4,7 +4,7 @@
     python -m lib.evaluate.pseudo_labels outputs/videos/semi_seed0 --split checked
 
 The first command writes `pseudo_labels.csv` to the run's folder: a row for each video of its
-unlabeled split that has no label in the run, the least confident first. The browser of notebook 4
+unlabeled split that has no label in the run, the least confident first. The browser of notebook 6
 or a spreadsheet fills the column `decision`; a repeated first command keeps it. The second command
 writes the labeled and the decided videos with their labels as `splits/<name>.txt` of the data set,
 and prints the command that trains with them.
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lib.config import PROJECT_ROOT
+from lib.config import short_path
 from lib.data.dataset import write_split
 from lib.data.video_reader import UnreadableVideoError
 from lib.evaluate.trained_model import NOT_CALIBRATED, TrainedModel, check_finished
@@ -121,6 +121,16 @@ class PseudoLabels:
         """Save the class of a video, or `SKIPPED`."""
         table = self._read()  # another window may have written
         table.loc[table["name"] == name, "decision"] = decision
+        self._write(table)
+
+    def accept_from(self, confidence: float) -> None:
+        """Accept the undecided pseudo-labels from a confidence on, in [0, 1], and save them."""
+        table = self._read()
+        chosen = (table["decision"] == "") & (table["confidence"] >= confidence)
+        table.loc[chosen, "decision"] = table.loc[chosen, "label"]
+        self._write(table)
+
+    def _write(self, table: pd.DataFrame) -> None:
         write_text(self.run.folder / TABLE, table.to_csv(index=False))
         self.table = table
 
@@ -129,7 +139,7 @@ class PseudoLabels:
         dataset = self.data.labeled
         decided = self.table[~self.table["decision"].isin(["", SKIPPED])]
         if decided.empty:
-            problem = "no pseudo-label is accepted or corrected yet; do so in notebook 4"
+            problem = "no pseudo-label is accepted or corrected yet; do so in notebook 6"
             raise ValueError(f"{self.run.folder / TABLE}: {problem}")
         if not re.fullmatch(SPLIT_NAME, split_name):
             rule = "a word of letters, digits, '_', '.', '+' and '-' that begins with a letter"
@@ -144,7 +154,7 @@ class PseudoLabels:
     def _read(self) -> pd.DataFrame:
         """Read the table; ValueError if a name or a class does not fit the run."""
         names = self.data.labeled.index["name"].to_numpy()[unlabeled_rows(self.run, self.data)]
-        path, folder = self.run.folder / TABLE, shlex.quote(_short(self.run.folder))
+        path, folder = self.run.folder / TABLE, shlex.quote(short_path(self.run.folder))
         with reading(path, f"create it with python -m lib.evaluate.pseudo_labels {folder}"):
             table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)[list(COLUMNS)]
         classes = list(self.data.labeled.classes)
@@ -166,15 +176,11 @@ def training_command(run: RunDir, split_name: str) -> str:
     """Return the command that trains a run like this one with another labeled split."""
     base, mark, seed = run.name.rpartition("_seed")
     name = f"{base}_{split_name}{mark}{seed}" if mark else f"{run.name}_{split_name}"
-    folder = _short(run.folder.with_name(name))
-    words = ["python", "-m", "lib.batch", "--from", _short(run.folder)]
+    folder = short_path(run.folder.with_name(name))
+    words = ["python", "-m", "lib.batch", "--from", short_path(run.folder)]
     for value in (f"labeled_split={split_name}", "labeled_fraction=1.0", f"run_dir={folder}"):
         words += ["--set", value]
     return shlex.join(words)
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table.head(MAX_SHOWN).round(2).to_string(index=False))
-    print(f"{len(table)} videos: {run.folder / TABLE}; review them at the end of notebook 4")
+    print(f"{len(table)} videos: {run.folder / TABLE}; review them in notebook 6")
     return 0
 
 

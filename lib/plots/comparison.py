@@ -1,6 +1,9 @@
-"""Figures that compare groups of runs; the runs of a group differ only in the seed."""
+"""Figures that compare groups of runs; the runs of a group differ only in the seed.
 
-from collections.abc import Sequence
+`colors` is the color of each group, as of `lib.plots.style.group_colors`.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,40 +13,44 @@ from matplotlib.figure import Figure
 
 from lib.plots.evaluation import recall
 from lib.plots.style import (
-    COLORS,
-    GREEN,
     REPORT_WIDTH,
-    VERMILLION,
+    RIGHT,
+    VERDICT_COLORS,
+    WRONG,
     BarPanel,
     bar_panels,
     shorten,
     styled,
 )
 
-MAX_NAME = 40  # characters of a group name next to an axis
+MAX_NAME = 32  # characters of a group name next to an axis
 
 
-def plot_accuracy(summary: pd.DataFrame) -> Figure:
-    """Show top-1 by group and split: bars are means over seeds, dots single runs.
+def plot_accuracy(summary: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
+    """Show top-1 by group, a panel per split: bars are means over seeds, dots single runs.
 
     Args:
         summary: Columns group, split, top1 (percent); one row per run and split.
+        colors: As above.
     """
-    table = summary.pivot_table("top1", "group", "split", aggfunc="mean", sort=False)
-    named = table.set_axis([shorten(group, MAX_NAME) for group in table.index], axis=0)
-    panel = BarPanel(named, "runs", "top-1 accuracy (%); dots: single seeds", limit=102)
-    height = 1.3 + (0.3 * table.shape[1] + 0.15) * len(table)
-    figure = bar_panels([panel], (REPORT_WIDTH, height), is_horizontal=True)
-    axis = figure.axes[0]
-    runs = summary.groupby(["split", "group"])["top1"].apply(list)
-    for bars, split in zip(axis.containers, table, strict=True):
-        for bar, group in zip(bars, table.index, strict=True):
-            values = runs.get((split, group), [])
-            y = bar.get_y() + bar.get_height() / 2
+    groups, panels = list(dict.fromkeys(summary["group"])), []
+    names = [shorten(group, MAX_NAME) for group in groups]
+    of_groups = [colors[group] for group in groups]
+    for split, rows in summary.groupby("split", sort=False):
+        means = rows.groupby("group")["top1"].mean().reindex(groups)
+        table = pd.DataFrame({split: means.to_numpy()}, index=names)
+        value = "top-1 accuracy (%); dots: single seeds"
+        panels.append(BarPanel(table, "runs", value, shorten(split, 40), [of_groups], limit=112))
+    figure = bar_panels(panels, (REPORT_WIDTH, 1.3 + 0.4 * len(groups)), is_horizontal=True)
+    for axis, (_, rows) in zip(figure.axes, summary.groupby("split", sort=False), strict=True):
+        axis.set_xticks(range(0, 101, 20))
+        for y, group in enumerate(groups):
+            values = rows.loc[rows["group"] == group, "top1"].tolist()
             _dots(axis, values, y, 16)
-            if len(values):
-                text = f"{np.mean(values):.1f}"
-                axis.text(1, y, text, va="center", fontsize=9, color="white", fontweight="bold")
+            if values:
+                axis.text(103, y, f"{np.mean(values):.1f}", va="center", fontsize=9)
+    for axis in figure.axes[1:]:
+        axis.set(yticklabels=[], ylabel="")
     return figure
 
 
@@ -53,7 +60,7 @@ def _dots(axis: Axes, values: Sequence[float], y: float, size: int) -> None:
 
 @styled
 def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[float]]) -> Figure:
-    """Show paired differences of groups: a dot per seed, a bar for the interval of the mean.
+    """Show paired differences, colored by verdict: a dot per seed, a bar for the interval.
 
     Args:
         comparisons: At least one row of `lib.report.verdict.compare_groups`.
@@ -62,16 +69,16 @@ def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[f
     height = 1.3 + 0.32 * len(comparisons)
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")
     axis.use_sticky_edges = False
-    splits, labels = list(dict.fromkeys(comparisons["split"])), []
+    labels = []
     rows = zip(comparisons.to_dict("records"), differences, strict=True)
     for y, (row, values) in enumerate(rows):
-        color = COLORS[splits.index(row["split"]) % len(COLORS)]
+        color = VERDICT_COLORS[row["verdict"]]
         if row["seeds"] > 1:
             axis.barh(y, row["high"] - row["low"], 0.5, left=row["low"], color=color, alpha=0.35)
         if len(values):
             axis.plot([row["difference"]] * 2, [y - 0.25, y + 0.25], color=color, linewidth=2)
         _dots(axis, values, y, 24)
-        better, worse = (shorten(row[name], 32) for name in ("better", "worse"))
+        better, worse = (shorten(row[name], MAX_NAME) for name in ("better", "worse"))
         labels.append(f"{better} − {worse}, {shorten(row['split'], 16)}")
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(range(len(labels)), labels)
@@ -104,7 +111,7 @@ def plot_class_gains(
         f"On {split_name}, {names[1]} is better than {names[0]} in {(gains > 0).sum()} of "
         f"{len(classes)} classes and worse in {(gains < 0).sum()}"
     )
-    colors = [[GREEN if gain >= 0 else VERMILLION for gain in table["gain"]]]
+    colors = [[RIGHT if gain >= 0 else WRONG for gain in table["gain"]]]
     panel = BarPanel(table, "class", "change of recall (points)", title, colors)
     size = (REPORT_WIDTH, 1.4 + 0.2 * len(classes))
     figure = bar_panels([panel], size, is_horizontal=True)
@@ -112,17 +119,22 @@ def plot_class_gains(
     return figure
 
 
-def plot_invariance_of_groups(agreement: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+def plot_invariance_of_groups(
+    agreement: pd.DataFrame, accuracy: pd.DataFrame, colors: Mapping[str, str]
+) -> Figure:
     """Show invariance scores of groups of runs side by side.
 
     Args:
         agreement: Row per group, column per family: share of unchanged predictions, percent.
         accuracy: Row per group, column per input (clip, actor, background): top-1, percent; no
             columns without person boxes.
+        colors: As above.
     """
     title = f"{agreement.mean().idxmin()} augmentation changes the class most often"
     columns = "family of augmentations", "input of the network"
-    panels = [BarPanel(agreement.T, columns[0], "same class after it (%)", title, limit=102)]
+    of_groups = [colors[group] for group in agreement.index]
+    same, top1 = "same class after it (%)", "top-1 accuracy (%)"
+    panels = [BarPanel(agreement.T, columns[0], same, title, of_groups, limit=102)]
     if accuracy.shape[1]:
-        panels.append(BarPanel(accuracy.T, columns[1], "top-1 accuracy (%)", limit=102))
+        panels.append(BarPanel(accuracy.T, columns[1], top1, "", of_groups, limit=102))
     return bar_panels(panels, (REPORT_WIDTH, 3.6))

@@ -79,6 +79,14 @@ def select_confused_classes(
     return reduced, [*names, "(others)"], _kept_remark(kept, classes)
 
 
+def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
+    """Return the pairs of classes with the most confused videos, at most `count`."""
+    wrong = matrix - np.diag(matrix.diagonal())
+    pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")]
+    rows = [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs[:count] if wrong[i, j]]
+    return pd.DataFrame(rows, columns=["true class", "predicted as", "videos"])
+
+
 def _kept_remark(kept: np.ndarray, classes: Sequence[str]) -> str:
     return f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
 
@@ -183,7 +191,7 @@ def timeline(prediction: Prediction, classes: tuple[str, ...]) -> Figure:
     for label in order:
         name = shorten(classes[label], 30)
         axes.plot(seconds, prediction.clips[:, label], ".-", label=name)
-    title = f"{shorten(classes[prediction.label], 30)} {100 * prediction.video.max():.0f} %"
+    title = best_class(prediction.video, classes, 30)
     axes.set(ylim=(0, 1.02), ylabel="probability", title=f"{prediction.record.path.name}: {title}")
     axes.set_xlim(0, max(prediction.span, prediction.record.num_frames) / (prediction.fps or 1))
     axes.set_xlabel("middle of the clip, seconds" if prediction.fps else "frame")
@@ -200,20 +208,23 @@ def deciding_figure(prediction: Prediction, classes: tuple[str, ...]) -> Figure:
         title = f"{name} {100 * regions.probabilities[whole][label]:.0f} %"
         rows["\n".join([title, *textwrap.wrap(regions.note, 28)])] = regions.clips[whole]
         for region in others:
-            rows[f"{name}, {region}:\n{_best(regions, region, classes)}"] = regions.clips[region]
+            rows[f"{name}, {region}:\n{best_class(regions.probabilities[region], classes)}"] = (
+                regions.clips[region]
+            )
     return clip_rows(rows, f"{prediction.record.path.name}: the most confident clip of each class")
 
 
 def regions_figure(regions: ClipRegions, classes: tuple[str, ...], label: int) -> Figure:
     """Show a clip of class `label`, its actor and its background alone, with the predictions."""
-    rows = {f"{name}\n{_best(regions, name, classes)}": c for name, c in regions.clips.items()}
+    shares = regions.probabilities
+    rows = {f"{name}\n{best_class(shares[name], classes)}": c for name, c in regions.clips.items()}
     title = f"Predictions on the regions of a clip of {shorten(classes[label], 30)}"
     return clip_rows(rows, "; ".join(filter(None, [title, regions.note])))
 
 
-def _best(regions: ClipRegions, region: str, classes: tuple[str, ...]) -> str:
-    share = regions.probabilities[region]
-    return f"{shorten(classes[int(share.argmax())], 20)} {100 * share.max():.0f} %"
+def best_class(share: np.ndarray, classes: Sequence[str], length: int = 20) -> str:
+    """Return the name of the most probable class, shortened, with its probability in percent."""
+    return f"{shorten(classes[int(share.argmax())], length)} {100 * share.max():.0f} %"
 
 
 @styled

@@ -3,8 +3,9 @@
 The palette of Okabe and Ito suits color-blind readers. The background is white on dark pages too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,12 +19,16 @@ ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
 GRAY = "#6E6E6E"
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)  # of series
 
-LABELED, UNLABELED, ACCURACY, RATE = BLUE, VERMILLION, GREEN, PURPLE
+LABELED, UNLABELED, ACCURACY = BLUE, PURPLE, GREEN
 BOX = ORANGE  # person boxes and their statistics
-RIGHT, WRONG = ACCURACY, VERMILLION  # predictions
+RIGHT, WRONG = ACCURACY, VERMILLION  # predictions, and what is gained or lost
+VERDICT_COLORS = {"holds": RIGHT, "contradicted": WRONG, "not decided": GRAY}
 
 ORIGINAL, WEAK, STRONG, TEMPORAL, SCENE = GRAY, BLUE, VERMILLION, PURPLE, GREEN  # views of a clip
 FAMILY_COLORS = {"photometric": ORANGE, "geometric": SKY, "temporal": TEMPORAL, "scene": SCENE}
+
+# Runs and groups of runs; no other quantity of the report has one of these colors.
+GROUP_COLORS = (ORANGE, SKY, BLACK, "#882255", "#999933", "#332288", "#DDCC77", "#AA4499")
 
 REPORT_WIDTH = 12.5  # inches, of a figure as wide as the report
 STYLE = {
@@ -56,6 +61,11 @@ def _style() -> Iterator[None]:
 
 
 styled = _style()  # decorator
+
+
+def group_colors(names: Iterable[str]) -> dict[str, str]:
+    """Return a color for each group of runs; they repeat after eight groups."""
+    return dict(zip(names, cycle(GROUP_COLORS), strict=False))
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,7 +1,6 @@
 """Figures of training: the planned schedule and learning curves."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,9 +10,8 @@ from matplotlib.figure import Figure
 from lib.config import TrainSettings
 from lib.plots.style import (
     ACCURACY,
-    COLORS,
+    GRAY,
     LABELED,
-    RATE,
     REPORT_WIDTH,
     UNLABELED,
     Line,
@@ -29,13 +27,13 @@ CURVES = {  # title: name of the y-axis, its limits, log keys with colors, log k
     "Loss": (
         "cross-entropy (nats)",
         None,
-        {"loss/labeled": LABELED, "loss/unlabeled": UNLABELED, "loss/distillation": RATE},
+        {"loss/labeled": LABELED, "loss/unlabeled": UNLABELED, "loss/distillation": GRAY},
         ["loss/total"],
     ),
     "Pseudo-labels": (
         "fraction of clips (%)",
         PERCENT,
-        {"ssl/mask_rate": RATE, "ssl/pseudo_label_accuracy": ACCURACY},
+        {"ssl/mask_rate": UNLABELED, "ssl/pseudo_label_accuracy": ACCURACY},
         ["ssl/mask_rate", "ssl/pseudo_label_accuracy"],
     ),
     "Top-1": ("correct (%)", PERCENT, {"train/top1_clip": LABELED, TOP1: ACCURACY}, [TOP1]),
@@ -75,7 +73,7 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
     count = settings.epochs * steps_per_epoch
     steps = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
     rates = [learning_rate(step, steps_per_epoch, settings) for step in steps.tolist()]
-    curves = [("learning rate", LABELED, rates)]
+    curves = [("learning rate", GRAY, rates)]
     if settings.is_semi_supervised:
         weight = settings.unlabeled_weight
         rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
@@ -94,21 +92,29 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
 
 
 def validation_table(log: pd.DataFrame, count: int = 3) -> pd.DataFrame:
-    """Return the last `count` validated epochs of a log, one column each; may be empty."""
+    """Return the last `count` validated epochs of a log as text, one column each; may be empty."""
     if TOP1 not in log:
         return pd.DataFrame(index=pd.Index([], name="not validated yet"))
-    return log.dropna(subset=[TOP1]).tail(count).set_index("epoch").T
+    rows = log.dropna(subset=[TOP1]).tail(count).set_index("epoch")
+    columns = {
+        column.label: rows[key].astype(object).where(rows[key].notna(), None).map(column.text)
+        for key, column in LOG_COLUMNS.items()
+        if key in rows
+    }
+    return pd.DataFrame(columns).T.add_prefix("epoch ")
 
 
-def plot_validation_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Show validation accuracy over training time: logs of the runs of each group, in one color."""
+def plot_validation_curves(
+    logs: Mapping[str, Sequence[pd.DataFrame]], colors: Mapping[str, str]
+) -> Figure:
+    """Show validation accuracy over training time: logs and color of each group of runs."""
     lines = []
-    for (group, logs_of_group), color in zip(logs.items(), cycle(COLORS), strict=False):
+    for group, logs_of_group in logs.items():
         label = group
         for log in logs_of_group:
             points = log.reindex(columns=["seconds", TOP1]).dropna()
             if len(points):
-                lines.append(Line(points["seconds"] / 60, points[TOP1], color, label))
+                lines.append(Line(points["seconds"] / 60, points[TOP1], colors[group], label))
                 label = None  # once in the legend
     title = "" if lines else "No run was validated yet"
     xlabel, ylabel = "training time (minutes)", "validation top-1 (%)"

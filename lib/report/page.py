@@ -4,7 +4,10 @@ The texts are macros of `report.html.j2`, and every value in them is escaped. A 
 there is nothing to say.
 """
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,31 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from lib.config import PROJECT_ROOT, short_path
 from lib.fileio import write_text
-from lib.jupyter.html import escape
-from lib.plots.style import GRAY, GREEN, VERMILLION
-from lib.report.verdict import CONTRADICTED, HOLDS, Pair, overall
+from lib.jupyter.html import escape, is_interactive, render
+from lib.plots.style import GRAY, VERDICT_COLORS
+from lib.report.tables import means_over_seeds
+from lib.report.verdict import (
+    CONTRADICTED,
+    HOLDS,
+    UNDECIDED,
+    Pair,
+    accuracy_interval,
+    best_run,
+    compare_groups,
+    overall,
+)
 from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir
 
-VERDICT_COLORS = {HOLDS: GREEN, CONTRADICTED: VERMILLION}
-
-# Figures as wide as the page, tables that scroll instead of being cut
+DEMO = "outputs/demo"
+FIGURE = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
+# Short lines of text, figures as wide as the page, tables that scroll instead of being cut
 PAGE_CSS = """
-body { margin: 0 auto; max-width: 1860px; padding: 0 20px; }
+body { margin: 0 auto; max-width: 1400px; padding: 0 20px; }
 .jp-RenderedHTMLCommon, .jp-RenderedHTMLCommon table { font-size: 16px; }
+.jp-RenderedHTMLCommon p, .jp-RenderedHTMLCommon li { max-width: 75em; }
 .jp-OutputArea-output { overflow-x: auto; }
 .jp-OutputArea-output img { max-width: 100%; height: auto; }
 .jp-OutputArea-output td, .jp-OutputArea-output th { white-space: normal; }
@@ -32,7 +47,8 @@ body { margin: 0 auto; max-width: 1860px; padding: 0 20px; }
 
 
 def _signed(value: float) -> str:
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")  # not -0.0
+    digits = 1 if abs(value) >= 0.05 else 2  # of a value near 0 the sign counts
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # not -0.0
 
 
 ENVIRONMENT = jinja2.Environment(
@@ -46,18 +62,66 @@ ENVIRONMENT.filters["signed"] = _signed
 TEXTS: Any = ENVIRONMENT.get_template("report.html.j2").module
 
 
-def page_head(title: str, study: Path, runs: Sequence[RunDir]) -> str:
-    """Return title and origin of the page, in Markdown."""
+def page_head(
+    title: str, summary: pd.DataFrame, questions: Sequence[Pair], runs: Sequence[RunDir]
+) -> str:
+    """Return the claim or the recommendation in one sentence, and the origin of the page, as HTML.
+
+    A study of one's own videos (data set `folder`), or without a question whose groups are both
+    tested, has a recommendation.
+    """
+    is_own = set(summary["dataset"]) == {"folder"}
+    compared, splits = _first_question(summary, [] if is_own else questions)
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    origin = f"{title} · {count} · {date.today():%-d %B %Y}"
+    machines = list(dict.fromkeys(summary["machine"]))
     commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
-    return TEXTS.head(title, study.name, len(runs), list(commits))
+    best = best_run(summary)
+    folder = next(short_path(run.folder) for run in runs if run.name == best["run"])
+    interval, near = _uncertainty(summary, best)
+    return TEXTS.head(
+        compared, splits, best.to_dict(), interval, near, folder, origin, machines, list(commits)
+    )
 
 
-def verdict_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """Return the questions, the verdict and the numbers of `verdict.compare_groups`, and notes."""
+def _uncertainty(summary: pd.DataFrame, best: pd.Series) -> tuple[tuple, dict[str, float]]:
+    """Return the interval of the best run's accuracy, and the other groups within it."""
+    low, high = accuracy_interval(best["top1"], int(best["videos"]))
+    others = summary[(summary["split"] == best["split"]) & (summary["group"] != best["group"])]
+    means = others.groupby("group", sort=False)["top1"].mean()
+    return (low, high), means[means >= low].to_dict()
+
+
+def _first_question(
+    summary: pd.DataFrame, questions: Iterable[Pair]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return `_facts` of the groups of the first question that is tested, and its splits."""
+    groups = set(summary["group"])
+    tested = [pair for pair in questions if {pair.better, pair.worse} <= groups]
+    splits = [pair.split for pair in tested if pair[:2] == tested[0][:2]]
+    return [_facts(summary, group, splits) for pair in tested[:1] for group in pair[:2]], splits
+
+
+def _facts(summary: pd.DataFrame, group: str, splits: Sequence[str]) -> dict[str, Any]:
+    """Return the amounts that the runs of a group learned from, and mean top-1 on splits."""
+    rows = summary[summary["group"] == group]
+    top1 = rows.groupby("split")["top1"].mean().reindex(splits).tolist()
+    facts = {name: " or ".join(map(str, rows[name].unique())) for name in ("labels", "steps")}
+    facts |= {"unlabeled": int(rows["unlabeled"].max()), "seeds": rows["seed"].nunique()}
+    return facts | {"group": group, "top1": top1}
+
+
+def verdict_html(
+    summary: pd.DataFrame, questions: Sequence[Pair], notes: Sequence[str] = ()
+) -> str:
+    """Return the questions about a summary, the verdict, its numbers, and notes, as HTML."""
+    table = compare_groups(summary, questions)
     word = overall(table["verdict"]) if len(table) else "nothing to compare"
-    questions = table.groupby(["better", "worse"], sort=False)["split"].agg(list).to_dict()
+    asked = table.groupby(["better", "worse"], sort=False)["split"].agg(list).to_dict()
     color, notes = VERDICT_COLORS.get(word, GRAY), [Markup(note) for note in notes]
-    return TEXTS.verdict(word, color, questions, table.to_dict("records"), notes)
+    is_demo_there = (PROJECT_ROOT / DEMO / "summary.csv").is_file()
+    remedy = TEXTS.remedy(list(dict.fromkeys(summary["group"])), is_demo_there and DEMO)
+    return TEXTS.verdict(word, color, asked, table.to_dict("records"), notes, remedy)
 
 
 def range_note(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
@@ -85,24 +149,36 @@ def left_out_note(problems: Mapping[str, str]) -> str:
 
 
 def run_links(runs: Sequence[RunDir]) -> str:
-    """Return links to the runs' folders, relative to the study, as HTML."""
-    return TEXTS.links([run.name for run in runs])
+    """Return links to the runs, as HTML.
 
-
-def invariance_html(agreement: pd.DataFrame, pairs: Iterable[Pair]) -> str:
-    """Return the losses of invariance of groups against those they are compared with, as HTML.
-
-    `agreement` has the share of unchanged classes in percent, a row per group, a column per family.
+    On the page of a study they lead to the folders; in JupyterLab, which opens no folder from a
+    link, to the settings.
     """
-    compared = dict.fromkeys((pair.better, pair.worse) for pair in pairs)
-    compared = [both for both in compared if {*both} <= set(agreement.index)]
-    losses = [
-        {"group": group, "baseline": baseline, "family": family, "value": value, "before": before}
-        for group, baseline in compared
-        for family, value in agreement.loc[group].items()
-        if value < (before := agreement.loc[baseline, family])
-    ]
-    return TEXTS.invariance(bool(compared), losses)
+    if not is_interactive():
+        return TEXTS.links({run.name: f"{run.name}/" for run in runs})
+    start = PROJECT_ROOT / "notebooks"
+    return TEXTS.links({run.name: os.path.relpath(run.params_path, start) for run in runs})
+
+
+def invariance_html(families: pd.DataFrame, inputs: pd.DataFrame, questions: Iterable[Pair]) -> str:
+    """Return the differences of invariance between the groups of the first question, as HTML.
+
+    The tables are those of `tables.read_invariance`. A difference counts as `verdict.judge` decides
+    over the seeds.
+    """
+    groups, means = set(families["group"]), means_over_seeds(families)
+    pair = next((pair for pair in questions if {pair.better, pair.worse} <= groups), None)
+    if pair is None:
+        return ""
+    both = pair.better, pair.worse
+    table = compare_groups(families, [Pair(*both, family) for family in means])
+    by_word = {
+        word: {family: means.loc[list(both), family].tolist() for family in rows["split"]}
+        for word, rows in table.groupby("verdict")
+    }
+    words = [by_word.get(word, {}) for word in (HOLDS, CONTRADICTED, UNDECIDED)]
+    from_actor = inputs[inputs["split"] == "actor only"].groupby("group")["top1"].mean()
+    return TEXTS.invariance(*both, *words, from_actor.to_dict())
 
 
 def export_html(notebook: Path, page: Path) -> Path:
@@ -119,23 +195,44 @@ def export_html(notebook: Path, page: Path) -> Path:
     exporter.mermaid_js_url = exporter.jupyter_widgets_base_url = ""
     content = nbformat.read(notebook, as_version=4)
     content.cells = shown_cells(content.cells)
+    for cell in content.cells:
+        _describe_figures(cell)
     body, _ = exporter.from_notebook_node(content)
     head = f"<title>{escape(page.parent.name)}</title><style>{PAGE_CSS}</style></head>"
     body = body.replace("<title>Notebook</title>", "", 1).replace("</head>", head, 1)
     return write_text(page, body)
 
 
+def _describe_figures(cell: Any) -> None:
+    """Give the figures of a cell the description in its metadata (`alt`) for screen readers."""
+    for output in cell.get("outputs", []):
+        if picture := output.get("data", {}).pop("image/png", None):
+            output.data["text/html"] = render(
+                FIGURE, alt=cell.metadata.get("alt", ""), data=picture
+            )
+
+
 def shown_cells(cells: Sequence[Any]) -> list[Any]:
-    """Return the cells of a page: a section (`## `) whose code cells show nothing is left out."""
-    sections: list[list[Any]] = [[]]
+    """Return the cells of a page, each text only with the output below it.
+
+    Left out are printed lines, which are for the notebook, texts above code cells that show
+    nothing, and sections (`## `) that show nothing.
+    """
+    shown: list[Any] = []
+    texts: list[Any] = []  # since the last code cell
+    heading = ""  # that is not shown yet
     for cell in cells:
         if "notebook-only" in cell.metadata.get("tags", []):
             continue
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            sections.append([])
-        sections[-1].append(cell)
-    shown = []
-    for section in sections:
-        outputs = [cell.outputs for cell in section if cell.cell_type == "code"]
-        shown += section if any(outputs) or not outputs else []
+        if cell.cell_type == "markdown":
+            texts.append(cell)
+            heading = next(iter(re.findall(r"^## .*", cell.source)), heading)
+            continue
+        cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
+        if cell.outputs:
+            if texts and not texts[0].source.startswith(heading):
+                texts[0].source = f"{heading}\n\n{texts[0].source}"
+            shown += [*texts, cell]
+            heading = ""
+        texts = []
     return shown

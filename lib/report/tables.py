@@ -4,7 +4,7 @@ A summary is the table of `summarize`, comparisons are those of `verdict.compare
 baselines those of `verdict.find_baselines`. A damaged run is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,16 @@ from lib.report.verdict import Pair
 from lib.runs.run_dir import METRICS, RunDir, read_result
 from lib.train.run_data import load_data
 
-SHOWN_COLUMNS = ["run", "split", *METRICS, "labels", "epochs", "train_minutes", "clips", "crops"]
-# Columns of comparisons, and their names in summary.csv
-VERDICT_COLUMNS = {
-    "worse": "baseline",
-    "seeds": "seeds_compared",
-    "agree": "seeds_better",
-    "difference": "mean_difference",
-    "low": "interval_low",
-    "high": "interval_high",
-    "verdict": "verdict",
+SHOWN_COLUMNS = {  # of the summary, and their names in the report
+    "run": "run",
+    "split": "split",
+    "top1": "top-1 (%)",
+    "mean_class_accuracy": "mean of classes (%)",
+    "videos": "videos",
+    "steps": "steps",
+    "train_minutes": "minutes",
 }
+UNLABELED_ONLY = ("unlabeled_", "confidence_", "threshold_", "temperature")  # starts of settings
 PAPER_NUMBERS = PROJECT_ROOT / "params" / "paper.csv"
 LITERATURE = PROJECT_ROOT / "params" / "literature.csv"
 LITERATURE_COLUMNS = [
@@ -73,12 +72,15 @@ def run_rows(run: RunDir) -> list[dict[str, Any]]:
             raise ValueError(f"{run.log_path}: {problem}")
     group = group_of(run.name)
     columns = {
-        "seed": run.name.removeprefix(group).removeprefix("_seed") or str(settings.seed),
+        "seed": seed_of(run),
+        "dataset": settings.dataset,
         "objective": settings.objective,
         "model": settings.model,
-        "view": settings.labeled_view + " + scene" * (settings.labeled_scene_p > 0),
+        "view": settings.labeled_view + (" + scene" if settings.labeled_scene_p > 0 else ""),
         "labels": results["labels"],
+        "unlabeled": results.get("unlabeled", 0),
         "epochs": settings.epochs,
+        "steps": int(log["step"].iloc[-1]),
         "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
         "clips_per_s": round(log["samples_per_s"].median(), 1),
         "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
@@ -92,6 +94,12 @@ def run_rows(run: RunDir) -> list[dict[str, Any]]:
         | columns
         for name, values in results["splits"].items()
     ]
+
+
+def seed_of(run: RunDir) -> str:
+    """Return the seed of a run, from its name or else from its settings."""
+    name = run.name.removeprefix(group_of(run.name)).removeprefix("_seed")
+    return name or str(run.settings().seed)
 
 
 def machine_of(run: RunDir) -> str:
@@ -156,34 +164,44 @@ def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[P
     return next(([pair.worse, pair.better] for pair in tested), groups[:1])
 
 
-def invariance_tables(runs: list[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the invariance of groups of runs, measured by notebook 4: means over seeds, percent.
+def read_invariance(runs: Sequence[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the invariance of runs, measured by notebook 4, in percent; empty if it was not.
 
-    Two tables with a row per group, empty without measurements: the share of unchanged predictions
-    with a column per family, and the top-1 with a column per input.
+    Two tables like a summary (columns run, group, seed, split, top1): the share of unchanged
+    predictions, with the families of augmentations as splits, and the top-1, with the inputs.
     """
     tables = []
     for name, column, value in (("families", "family", "agreement"), ("inputs", "input", "top1")):
-        parts = [
-            pd.read_csv(path).assign(group=group_of(run.name))
-            for run in runs
-            if (path := run.folder / f"invariance_{name}.csv").is_file()
-        ]
-        if not parts:
-            return pd.DataFrame(), pd.DataFrame()
-        rows = pd.concat(parts)
-        table = rows.pivot_table(index="group", columns=column, values=value, sort=False)
-        tables.append(table.rename_axis(columns=None).round(1))
+        parts = [pd.DataFrame(columns=["run", "group", "seed", "split", "top1"])]
+        for run in runs:
+            if (path := run.folder / f"invariance_{name}.csv").is_file():
+                table = pd.read_csv(path).rename(columns={column: "split", value: "top1"})
+                table = table.assign(run=run.name, group=group_of(run.name), seed=seed_of(run))
+                parts.append(table[parts[0].columns])
+        tables.append(pd.concat(parts[min(1, len(parts) - 1) :]))
     return tables[0], tables[1]
 
 
-def differing_settings(runs: list[RunDir]) -> pd.DataFrame:
-    """Return the settings that are not the same in all runs: a row per group."""
-    rows = {run.name: run.settings().model_dump() for run in runs}
-    table = pd.DataFrame(rows).T.drop(columns=["run_dir", "seed", "labeled_seed"])
-    table.index = [group_of(name) for name in table.index]
-    table = table[~table.index.duplicated()]
-    return table[[column for column in table if table[column].astype(str).nunique() > 1]]
+def means_over_seeds(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return mean top-1 in percent: a row per group, a column per split."""
+    table = summary.pivot_table("top1", "group", "split", sort=False)
+    return table.rename_axis(columns=None).round(1)
+
+
+def differing_settings(runs: Sequence[RunDir]) -> pd.DataFrame:
+    """Return the settings that are not the same in all groups, as text: a column per group.
+
+    A setting of the unlabeled loss is a dash in a group without unlabeled clips.
+    """
+    groups = {group_of(run.name): run.settings() for run in runs}
+    columns = {}
+    for group, settings in groups.items():
+        values = settings.model_dump(exclude={"run_dir", "seed", "labeled_seed"})
+        if not settings.is_semi_supervised:
+            values |= {name: "–" for name in values if name.startswith(UNLABELED_ONLY)}
+        columns[group] = {name: str(value) for name, value in values.items()}
+    table = pd.DataFrame(columns).rename_axis("setting")
+    return table[table.where(table != "–").nunique(axis=1) > 1]
 
 
 def load_confusions(
@@ -243,16 +261,13 @@ def pretraining_of(settings: TrainSettings) -> str:
 # --- Files ----------------------------------------------------------------------------------------
 
 
-def export_tables(
-    summary: pd.DataFrame, study_dir: Path, comparisons: pd.DataFrame, baselines: Mapping[str, str]
-) -> None:
+def export_tables(summary: pd.DataFrame, study_dir: Path, comparisons: pd.DataFrame) -> None:
     """Write the tables of a study to its folder.
 
     `summary.csv` has a row per run and split, `verdict.csv` a row per comparison, `table.md` and
     `table.tex` a row per group.
     """
-    rows = with_verdict(summary, comparisons, baselines)
-    write_text(study_dir / "summary.csv", rows.to_csv(index=False))
+    write_text(study_dir / "summary.csv", summary.to_csv(index=False))
     write_text(study_dir / "verdict.csv", comparisons.to_csv(index=False))
     table, paper = group_table(summary), paper_table(summary, study_dir.name)
     if len(paper):
@@ -260,25 +275,6 @@ def export_tables(
         table["paper, top-1 (%)"] = numbers
     write_text(study_dir / "table.md", as_markdown(table))
     write_text(study_dir / "table.tex", as_latex(table))
-
-
-def with_verdict(
-    summary: pd.DataFrame, comparisons: pd.DataFrame, baselines: Mapping[str, str]
-) -> pd.DataFrame:
-    """Add `VERDICT_COLUMNS` of each row's group against its baseline to a summary.
-
-    `difference` is that of this run and the baseline's run of its seed, in points.
-    """
-    columns = ["group", "split", *VERDICT_COLUMNS]
-    table = comparisons.rename(columns={"better": "group"})[columns]
-    table = table[table["group"].map(baselines) == table["worse"]].rename(columns=VERDICT_COLUMNS)
-    both = summary.merge(table, on=["group", "split"], how="left")
-    counts = ["seeds_compared", "seeds_better"]
-    both[counts] = both[counts].astype("Int64")
-    top1 = summary.groupby(["group", "seed", "split"])["top1"].mean()
-    baseline_runs = zip(both["baseline"], both["seed"], both["split"], strict=True)
-    both["difference"] = (both["top1"] - [top1.get(k, np.nan) for k in baseline_runs]).round(3)
-    return both
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -153,7 +153,8 @@ def test_a_report_of_hostile_names_runs_nothing(hostile_study, open_page):
     text = page.locator("body").text_content()
     assert f"Is {PAYLOADS[0]} better than {PAYLOADS[1]} on {PAYLOADS[0]}?" in text
     assert f"{PAYLOADS[2]}_seed0: " in text  # left out, since it was not tested
-    assert page.locator("h1").inner_text() == page.title() == PAYLOADS[0]
+    assert page.title() == PAYLOADS[0]
+    assert f"{PAYLOADS[0]} recognizes" in page.locator("h1").inner_text()
     sources = page.locator("img").evaluate_all("images => images.map(image => image.src)")
     assert sources and all(source.startswith("data:image/png") for source in sources)
 

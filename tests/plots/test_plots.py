@@ -71,7 +71,7 @@ def test_a_single_validation_is_a_dot():
     log = run_log(**{"loss/total": [2.0, 1.5], "eval/top1_video": [None, 62.5]})
     line = plot_learning_curves(log).axes[2].lines[0]
     assert line.get_marker() == "o" and line.get_ydata().tolist() == [62.5]
-    assert plot_validation_curves({"a": [log]}).axes[0].lines[0].get_marker() == "o"
+    assert plot_validation_curves({"a": [log]}, {"a": "k"}).axes[0].lines[0].get_marker() == "o"
     log["eval/top1_video"] = [60.0, 62.5]
     assert plot_learning_curves(log).axes[2].lines[0].get_linestyle() == "-"
 
@@ -79,27 +79,34 @@ def test_a_single_validation_is_a_dot():
 def test_runs_that_were_not_validated_are_said_to_be():
     log = run_log(**{"loss/total": [2.0, 1.5]})
     assert "nothing logged" in plot_learning_curves(log).axes[2].get_title()
-    (axes,) = plot_validation_curves({"a": [log]}).axes
+    (axes,) = plot_validation_curves({"a": [log]}, {"a": "k"}).axes
     assert "No run" in axes.get_title()
     log = log.assign(**{"eval/top1_video": [10.0, 30.0]})
-    (axes,) = plot_validation_curves({"a": [log, log], "b": [run_log()], "c": [log]}).axes
+    logs = {"a": [log, log], "b": [run_log()], "c": [log]}
+    (axes,) = plot_validation_curves(logs, style.group_colors("abc")).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["a", "c"] and len(axes.lines) == 3
 
 
 def test_names_with_dollars_are_no_formulas():
     rows = [("$\\frac$", "val", 60), ("$\\frac$", "val", 70), ("b", "val", 10), ("b", "val", 20)]
-    figure = plot_accuracy(pd.DataFrame(rows, columns=["group", "split", "top1"]))
+    summary = pd.DataFrame(rows, columns=["group", "split", "top1"])
+    figure = plot_accuracy(summary, style.group_colors(summary["group"].unique()))
     assert_no_text_overlaps(figure)  # draws it
     assert "$\\frac$" in [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
 
 def test_many_runs_are_bars_below_each_other():
     rows = [(f"{LONG}_{number}", split, number) for number in range(16) for split in ("val", "new")]
-    figure = plot_accuracy(pd.DataFrame(rows, columns=["group", "split", "top1"]))
-    (axes,) = figure.axes
+    summary = pd.DataFrame(rows, columns=["group", "split", "top1"])
+    colors = style.group_colors(summary["group"].unique())
+    figure = plot_accuracy(summary, colors)
     assert figure.get_size_inches()[0] == style.REPORT_WIDTH
-    assert sorted(bar.get_width() for bar in axes.patches) == sorted(2 * list(range(16)))
+    assert [axes.get_title() for axes in figure.axes] == ["val", "new"]
+    for axes in figure.axes:
+        assert [bar.get_width() for bar in axes.patches] == list(range(16))
+        bar_colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
+        assert bar_colors == [color.upper() for color in colors.values()]
     assert_no_text_overlaps(figure)
 
 

@@ -15,7 +15,9 @@ from lib.plots.comparison import (
     plot_differences,
     plot_invariance_of_groups,
 )
+from lib.plots.style import VERDICT_COLORS, group_colors
 from lib.report.page import (
+    export_html,
     invariance_html,
     left_out_note,
     machine_note,
@@ -30,20 +32,26 @@ from lib.report.tables import (
     as_latex,
     as_markdown,
     cost_table,
+    differing_settings,
     export_tables,
     group_table,
     groups_to_compare,
-    invariance_tables,
     load_confusions,
+    means_over_seeds,
     paper_table,
+    read_invariance,
     read_runs,
     summarize,
-    with_verdict,
 )
 from lib.report.verdict import (
     CLAIMS,
+    CONTRADICTED,
     EXPECTED,
+    HOLDS,
+    UNDECIDED,
     Pair,
+    accuracy_interval,
+    best_run,
     compare_groups,
     of_study,
     paired_differences,
@@ -93,8 +101,7 @@ def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
     latex = as_latex(table)
     assert r"semi\_10percent & 2 & 40.5 $\pm$ 0.7 & 90.0 \\" in latex and r"top-1 (\%)" in latex
     study = tmp_path / "ucf101"
-    nothing = compare_groups(summary, [])
-    export_tables(summary, study, nothing, {})
+    export_tables(summary, study, compare_groups(summary, []))
     lines = (study / "table.md").read_text().splitlines()
     assert lines[2:] == [
         "| semi_10percent | 2 | 40.5 ± 0.7 | 90.0 | 40.2 |",
@@ -159,8 +166,9 @@ def runs(prepared_dir, tmp_path) -> list[RunDir]:
 def test_the_cost_of_groups(runs):
     summary = summarize(runs)
     assert list(summary.columns) == [
-        "run", "group", "split", *METRICS, "seed", "objective", "model", "view", "labels", "epochs",
-        "train_minutes", "clips_per_s", "memory_mb", "machine", "clips", "crops",
+        "run", "group", "split", *METRICS, "seed", "dataset", "objective", "model", "view",
+        "labels", "unlabeled", "epochs", "steps", "train_minutes", "clips_per_s", "memory_mb",
+        "machine", "clips", "crops",
     ]  # fmt: skip
     cost = cost_table(summary)
     assert list(cost.index) == ["base", "semi"]
@@ -249,20 +257,9 @@ def test_intervals_are_drawn():
     assert axis.get_title() == "1 holds"
 
 
-def test_the_summary_has_the_verdict():
-    summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
-    pairs = [Pair("semi", "base", "val"), Pair("base", "semi", "val")]
-    table = with_verdict(summary, compare_groups(summary, pairs), {"semi": "base"})
-    assert len(table) == len(summary)
-    semi, base = table[table["group"] == "semi"], table[table["group"] == "base"]
-    assert semi["difference"].tolist() == [10, 15, 8]
-    assert semi["mean_difference"].tolist() == [11] * 3 and set(semi["verdict"]) == {"holds"}
-    assert set(semi["seeds_compared"]) == set(semi["seeds_better"]) == {3}
-    assert set(semi["baseline"]) == {"base"} and base["baseline"].isna().all()
-
-
 # --- What the page says ---------------------------------------------------------------------------
 
+PAIRS = [Pair("semi", "base", "val")]
 HOSTILE = "semi<img src=x onerror=alert(1)>`*|_[a](javascript:b)"
 
 
@@ -275,9 +272,53 @@ def make_summary(groups: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "group", "seed", "split", "top1"])
 
 
+def test_the_first_line_is_the_claim(runs):
+    summary = summarize(runs)
+    summary.loc[summary["run"] == "semi", ["unlabeled", "steps"]] = 12, 60
+    page = page_head("demo", summary, [Pair("semi", "base", "val")], runs)
+    assert re.search(
+        r"<h1[^>]*>From 6 labeled and 12 unlabeled videos, <b>semi</b> recognizes 87.5 % of val; "
+        r"<b>base</b> from 6 labeled videos 62.5 % \(60 and 6 steps\).</h1>",
+        page,
+    )
+    assert (
+        "<p>Best run: <b>semi</b>: 88 % of 8 videos of val right (95 % interval 53 to 98)" in page
+    )
+    assert re.search(r"<p>demo · 3 runs · \d+ \w+ 20\d\d · .* · commit \w+", page)
+    summary["seed"], summary["unlabeled"], summary["steps"] = ["0", "1", "0"], 0, 6
+    both = page_head("demo", pd.concat([summary, summary.assign(seed="1")]), PAIRS, runs)
+    assert "recognizes 87.5 % of val; <b>base</b> 62.5 % (6 steps each, mean of 2 seeds)" in both
+
+
+def test_own_videos_get_a_recommendation(runs):
+    summary = summarize(runs).assign(dataset="folder", train_minutes=[1, 2, 9])
+    page = page_head("mine", summary, PAIRS, runs)
+    assert "Use <b>semi</b>: 88 % of 8 videos of val right (95 % interval 53 to 98)" in page
+    assert "so that 8 videos do not decide, is base (62 %)" in page
+    assert f"python -m lib.predict {runs[2].folder} VIDEOS" in page
+    assert best_run(summary.assign(top1=50))["run"] == "base_seed0"  # the quickest of equals
+    alone = page_head("quickstart", summary[2:].assign(dataset="synthetic"), [], runs)
+    assert "Use <b>semi</b>" in alone and "do not decide" not in alone
+
+
+def test_the_interval_of_an_accuracy_is_wilsons():
+    assert accuracy_interval(100 * 10 / 12, 12) == pytest.approx((55.20, 95.30), abs=0.01)
+    assert accuracy_interval(0, 5)[0] == 0 and accuracy_interval(100, 5)[1] == 100
+
+
+def test_a_single_group_is_told_how_to_be_compared():
+    page = verdict_html(make_summary({"semi": [60]}), [])
+    assert "nothing to compare" in page and "Asked" not in page
+    assert (
+        "one group of runs, semi: train a baseline" in page and 'objective = "supervised"' in page
+    )
+    page = verdict_html(make_summary({"a": [60], "b": [70]}), [])
+    assert "name one of a and b with the parameter <code>baseline</code>" in page
+
+
 def test_the_page_opens_with_the_verdict():
     summary = make_summary({"semi": [60, 70, 68], "base": [50, 55, 60]})
-    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]), ["A note."])
+    page = verdict_html(summary, PAIRS, ["A note."])
     assert "Asked: Is <b>semi</b> better than <b>base</b> on val?" in page
     assert "Verdict: <b>holds</b>" in page and "<p>A note.</p>" in page
     assert (
@@ -288,12 +329,10 @@ def test_the_page_opens_with_the_verdict():
 
 def test_one_run_decides_nothing():
     summary = make_summary({"semi": [90], "base": [10]})
-    page = verdict_html(compare_groups(summary, [Pair("semi", "base", "val")]))
+    page = verdict_html(summary, PAIRS)
     assert "Verdict: <b>not decided</b>" in page and "One run decides nothing" in page
-    assert "no seed was run and tested in both" in verdict_html(
-        compare_groups(summary, [Pair("semi", "other", "val")])
-    )
-    assert "nothing to compare" in verdict_html(compare_groups(summary, []))
+    page = verdict_html(summary, [Pair("semi", "other", "val")])
+    assert "no seed was run and tested in both" in page
 
 
 def test_whether_this_machine_lies_in_the_range(tmp_path):
@@ -325,15 +364,23 @@ def test_runs_of_different_machines_are_named(runs):
     assert "<b>PyTorch build</b> (base_seed0 and semi) and (base_seed1)" in machine_note(runs)
 
 
-def test_less_invariance_than_the_baseline_is_said():
-    table = pd.DataFrame({"scene": [70.0, 81.5], "temporal": [90.0, 80.0]}, index=["semi", "base"])
-    pairs = [Pair("semi", "base", "val"), Pair("semi", "base", "test"), Pair("x", "base", "val")]
-    assert invariance_html(table, pairs) == (
-        "<ul><li><b>semi</b> is <b>less</b> invariant to scene augmentation than base: its class "
-        "stays for 70.0 % of the clips, 11.5 points fewer.</li></ul>"
+def test_differences_of_invariance_are_said_in_a_sentence():
+    scores = {"scene": (82.0, 48.0), "temporal": (80.0, 90.0), "geometric": (70.0, 70.0)}
+    families = pd.concat(
+        make_summary({"semi": [a, a + 1, a + 3], "base": [b, b + 2, b + 2]}).assign(split=family)
+        for family, (a, b) in scores.items()
     )
-    assert "<li>No group is less invariant" in invariance_html(table[["temporal"]], pairs)
-    assert invariance_html(table, pairs[2:]) == "<ul></ul>"
+    inputs = make_summary({"semi": [97], "base": [59]}).assign(split="actor only")
+    page = invariance_html(families, inputs, [Pair("x", "base", "val"), *PAIRS])
+    assert (
+        "<b>semi</b> keeps its class under augmentation <b>more</b> often than <b>base</b>: "
+        in page
+    )
+    assert "scene (83 against 49 %)." in page
+    assert "<b>less</b> often than base: temporal (81 against 91 %)." in page
+    assert "the seeds do not decide geometric (71 against 71 %)." in page
+    assert "semi recognizes 97 % of the videos and base 59 %." in page
+    assert invariance_html(families, inputs, [Pair("x", "base", "val")]) == ""
 
 
 @pytest.mark.parametrize(
@@ -380,53 +427,92 @@ def test_a_study_without_a_sound_run_says_why(runs):
         read_runs(runs[0].folder.parent)
 
 
-def test_a_page_has_no_empty_sections():
+def test_a_page_has_no_empty_sections_and_no_text_of_absent_figures():
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-    output = new_output("stream", text="a")
+    shown_output = new_output("display_data", data={"text/html": "a"})
+    printed = new_output("stream", text="a")
     cells = [
         new_markdown_cell("# 5 · Report", metadata={"tags": ["notebook-only"]}),
-        new_code_cell("display(title)", outputs=[output]),
-        new_markdown_cell("## Empty"),
-        new_code_cell("x = 1"),
+        new_code_cell("display(title)", outputs=[shown_output]),
+        new_markdown_cell("## Empty\n\nnobody sees"),
+        new_code_cell("print(y)", outputs=[printed]),
         new_markdown_cell("what nobody sees"),
+        new_code_cell("x = 1"),
         new_markdown_cell("## Full"),
+        new_markdown_cell("of an absent figure"),
         new_code_cell("y = 2"),
-        new_code_cell("display(y)", outputs=[output]),
-        new_markdown_cell("## Words"),
+        new_markdown_cell("of a figure"),
+        new_code_cell("display(y)", outputs=[shown_output, printed]),
     ]
-    shown = [cell.source for cell in shown_cells(cells)]
-    assert shown == ["display(title)", "## Full", "y = 2", "display(y)", "## Words"]
+    shown = shown_cells(cells)
+    assert [c.source for c in shown] == ["display(title)", "## Full\n\nof a figure", "display(y)"]
+    assert [len(c.outputs) for c in shown if c.cell_type == "code"] == [1, 1]
 
 
-def test_names_are_shown_as_they_are(runs, tmp_path):
+def test_a_figure_has_a_description(tmp_path):
+    from nbformat import write
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    picture = new_output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "f"})
+    cell = new_code_cell("figure", outputs=[picture], metadata={"alt": 'Bars: "a" <b>'})
+    write(new_notebook(cells=[cell]), tmp_path / "5.ipynb")
+    page = export_html(tmp_path / "5.ipynb", tmp_path / "report.html").read_text()
+    assert 'alt="Bars: &#34;a&#34; &lt;b&gt;"' in page or "alt='Bars: \"a\" &lt;b&gt;'" in page
+    assert "No description" not in page
+
+
+def test_a_color_means_one_thing():
+    from lib.plots import style
+
+    others = {style.LABELED, style.UNLABELED, style.ACCURACY, style.WRONG, style.GRAY}
+    assert not others & set(style.GROUP_COLORS)
+    assert len(set(style.GROUP_COLORS)) == len(style.GROUP_COLORS)
+    assert set(VERDICT_COLORS) == {HOLDS, UNDECIDED, CONTRADICTED}
+    assert group_colors("abcdefghi")["a"] == group_colors("abcdefghi")["i"]
+
+
+def test_names_are_shown_as_they_are(tmp_path):
     summary = make_summary({HOSTILE: [60, 70], "base": [50, 55]})
+    made = [RunDir(tmp_path / name) for name in summary["run"]]
     expected = pd.DataFrame({"group": [HOSTILE], "split": ["val"], "low": [0], "high": [1]})
-    agreement = pd.DataFrame({"scene": [1.0, 2.0]}, index=[HOSTILE, "base"])
+    pairs = [Pair(HOSTILE, "base", "val")]
+    facts = {"dataset": "synthetic", "labels": 6, "unlabeled": 0, "steps": 3, "videos": 8}
+    facts = summary.assign(**facts, machine="a", train_minutes=1, run=[run.name for run in made])
     texts = [
-        verdict_html(compare_groups(summary, [Pair(HOSTILE, "base", "val")])),
+        verdict_html(summary, pairs),
+        verdict_html(summary, []),
         range_note(summary, expected),
-        invariance_html(agreement, [Pair(HOSTILE, "base", "val")]),
+        invariance_html(summary, summary, pairs),
         run_links([RunDir(tmp_path / HOSTILE)]),
         left_out_note({HOSTILE: f"{HOSTILE}: damaged"}),
-        page_head(HOSTILE, tmp_path / HOSTILE, runs),
-        as_markdown(agreement.rename_axis("group")),
+        page_head(HOSTILE, facts, pairs, made),
+        page_head("title", facts, [], made),
+        as_markdown(means_over_seeds(summary)),
     ]
     for text in texts:
         assert "semi&lt;img src=x" in text and "<img" not in text and "[a]" not in text
 
 
 def test_invariance_is_a_mean_over_seeds(runs):
-    assert all(table.empty for table in invariance_tables(runs))
+    assert all(table.empty for table in read_invariance(runs))
     for run, value in zip(runs, (50.0, 60.0, 80.0), strict=True):
         families = f"family,agreement,kl,draws\nphotometric,{value},0.1,9\ntemporal,90,0.1,9\n"
         (run.folder / "invariance_families.csv").write_text(families)
         (run.folder / "invariance_inputs.csv").write_text(
             f"input,top1,videos\nwhole clip,{value},9\n"
         )
-    agreement, accuracy = invariance_tables(runs)
+    families, inputs = read_invariance(runs)
+    assert families["seed"].tolist() == ["0", "0", "1", "1", "0", "0"]
+    agreement, accuracy = means_over_seeds(families), means_over_seeds(inputs)
     assert agreement["photometric"].to_dict() == {"base": 55.0, "semi": 80.0}
     assert accuracy["whole clip"].to_dict() == {"base": 55.0, "semi": 80.0}
-    figure = plot_invariance_of_groups(agreement, accuracy)
+    figure = plot_invariance_of_groups(agreement, accuracy, group_colors(["base", "semi"]))
     assert len(figure.axes) == 2
     assert figure.axes[0].get_title() == "photometric augmentation changes the class most often"
+
+
+def test_settings_without_effect_are_no_difference(runs):
+    table = differing_settings(runs)
+    assert table.loc["objective"].to_dict() == {"base": "supervised", "semi": "fixmatch"}
+    assert not any(name.startswith(("unlabeled_", "confidence_")) for name in table.index)
