@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from lib.config import project_path
@@ -92,25 +93,30 @@ def predict_all(
                 print(f"left out: {error}", file=sys.stderr)
     finally:  # also when interrupted
         if predictions:
-            _write_tables(predictions, model.classes, out, regions)
+            _print_table(write_tables(predictions, model.classes, out, regions), predictions)
+            print(f"{REGIONS_HELP}\n" if regions else "", end="")
+            print(f"tables and figures: {out}")
     if not predictions:
         raise ValueError(f"none of {len(videos)} videos can be read")
 
 
-def _write_tables(
-    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool
-) -> None:
+def write_tables(
+    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool = True
+) -> pd.DataFrame:
+    """Write `videos.csv`, `clips.csv` and `segments.csv`; return the table of the videos."""
     table, clips = video_table(predictions, classes, regions), clip_table(predictions, classes)
     write_text(out / "videos.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "clips.csv", clips.to_csv(index=False, float_format="%.4f"))
     segments = segment_table(predictions, classes)
     write_text(out / SEGMENTS_FILE, segments.to_csv(index=False, float_format="%.3f"))
+    return table
+
+
+def _print_table(table: pd.DataFrame, predictions: list[Prediction]) -> None:
     print(table.filter(SHOWN).round(2).to_string(index=False))
     for prediction in predictions:
         if note := prediction.deciding[prediction.label].note:
             print(f"{prediction.record.path.name}: {note}")
-    print(f"{REGIONS_HELP}\n" if regions else "", end="")
-    print(f"tables and figures: {out}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

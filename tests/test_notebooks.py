@@ -18,6 +18,7 @@ from lib.config import (
     PROJECT_ROOT,
     EvaluateSettings,
     ExploreSettings,
+    PredictSettings,
     PrepareSettings,
     ReportSettings,
     TrainSettings,
@@ -32,6 +33,7 @@ SETTINGS = {
     "3_train.ipynb": TrainSettings,
     "4_evaluate.ipynb": EvaluateSettings,
     "5_report.ipynb": ReportSettings,
+    "6_predict.ipynb": PredictSettings,
 }
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
 TINY_RUN = {"epochs": 2, "val_every_epochs": 1, "test_num_clips": 1, "num_processes": 1}

@@ -1,6 +1,6 @@
 """Interactive browser of notebook 4: correct and wrong predictions of a tested run, with clips."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import ipywidgets as widgets
@@ -14,8 +14,8 @@ from lib.evaluate.invariance import CLIP_REGIONS, CenterClips, boxes_note, predi
 from lib.evaluate.run_results import SplitResult, paired_results
 from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.html import FADED, Tile, own_keys, render, tiles_html, unobserved
-from lib.plots.evaluation import confused_classes, confusion_matrix, recall
-from lib.plots.style import BLUE, GRAY, ORANGE, RIGHT, WRONG, shorten
+from lib.plots.evaluation import best_class, confused_classes, confusion_matrix, recall
+from lib.plots.style import GRAY, GROUP_COLORS, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir
 
 PAGE, COLUMNS = 4, 2  # clips that play at once, and in a row
@@ -40,11 +40,6 @@ def read_clip(clips: Callable[[int], tuple[Tensor, Tensor | None]], row: int) ->
         return clips(row)[0]
     except ERRORS as error:
         return f"cannot be read: {shorten(str(error), 90)}"
-
-
-def best_class(share: np.ndarray, classes: Sequence[str], length: int) -> str:
-    """Return the name of the most probable class, shortened, with its probability in percent."""
-    return f"{shorten(classes[int(share.argmax())], length)} {100 * share.max():.0f} %"
 
 
 def result_tiles(result: SplitResult, clips: CenterClips, positions: np.ndarray) -> list[Tile]:
@@ -178,7 +173,7 @@ class EvaluationBrowser:
         for knob in knobs:
             knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
-        grid = widgets.Layout(grid_template_columns="repeat(2, 210px)")
+        grid = widgets.Layout(grid_template_columns="repeat(2, 250px)")
         top = widgets.GridBox(knobs, layout=grid)
         left = widgets.VBox([own_keys(), top, self.matrix, self.note, self.videos])
         left.layout = widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto")
@@ -211,6 +206,9 @@ class EvaluationBrowser:
 
     def _on_knob(self, change: dict) -> None:
         knob, is_crowded = change["owner"], len(self.classes) > MAX_CLASSES
+        if knob is self.around and self.kind.value == CELL:
+            with unobserved(self.kind, self._on_knob):
+                self.kind.value = EVERYTHING  # a cell is not of one class
         if knob is self.split or (knob is self.around and is_crowded):
             self._fill_matrix()
         if knob in (self.split, self.second_run):
@@ -287,7 +285,7 @@ class EvaluationBrowser:
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
         shares = {run: result.probabilities[position] for run, result in self.by_run.items()}
         tiles, problem, of_regions = self._regions(row, label)
-        colors = [BLUE, ORANGE][: len(shares)] + [GRAY] * len(of_regions)
+        colors = [*GROUP_COLORS[: len(shares)]] + [GRAY] * len(of_regions)
         shares |= {region: s for region, s in of_regions.items() if region != CLIP_REGIONS[0]}
         panels = []
         for (title, share), color in zip(shares.items(), colors, strict=False):
@@ -334,5 +332,5 @@ def comparable_runs(run: RunDir) -> dict[str, RunDir]:
 
 
 def _dropdown(description: str, options: list) -> widgets.Dropdown:
-    layout, style = widgets.Layout(width="205px"), {"description_width": "58px"}
+    layout, style = widgets.Layout(width="245px"), {"description_width": "58px"}
     return widgets.Dropdown(options=options, description=description, layout=layout, style=style)

@@ -45,7 +45,7 @@ HEADLINES = {  # phase of a run: sentence
 }
 TABLE = """\
 <div style="line-height:1.35">{% for name, value in numbers.items() -%}
-<span style="display:inline-block;min-width:7.5em;margin:0 1.2em .4em 0">
+<span style="display:inline-block;min-width:5.5em;margin:0 .9em .4em 0">
 <span style="{{ faded }};font-size:85%">{{ name }}</span><br><b>{{ value }}</b></span>
 {%- endfor %}</div>
 """

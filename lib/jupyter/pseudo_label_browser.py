@@ -14,7 +14,17 @@ from lib.evaluate.pseudo_labels import (
     training_command,
 )
 from lib.jupyter.browser import CACHED_CLIPS, read_clip
-from lib.jupyter.html import FADED, Tile, error_html, escape, show, tiles_html, unobserved, wrapping
+from lib.jupyter.html import (
+    FADED,
+    Tile,
+    error_html,
+    escape,
+    own_keys,
+    show,
+    tiles_html,
+    unobserved,
+    wrapping,
+)
 from lib.plots.style import BLUE, shorten
 from lib.runs.run_dir import RunDir
 
@@ -42,12 +52,17 @@ class PseudoLabelBrowser:
         take = "take this class"
         self.correct = self._button(take, "pencil", lambda: self._decide(self.other.value))
         self.write = self._button("write the split", "save", self._write)
+        self.percent = widgets.BoundedIntText(95, min=1, max=100, layout={"width": "60px"})
+        self.accept_all = self._button("accept all from", "check", self._accept_all)
+        self.accept_all.layout.width = "150px"
         buttons = [self.accept, self.skip, widgets.HBox([self.other, self.correct])]
         right = [self.clip, widgets.HBox(buttons, layout=wrapping())]
-        left = widgets.VBox([self.count, self.videos], layout=widgets.Layout(flex="1 1 380px"))
+        left = [own_keys(), self.count, self.videos]
+        left = widgets.VBox(left, layout=widgets.Layout(flex="1 1 380px"))
         right = widgets.VBox(right, layout=widgets.Layout(flex="1 1 460px"))
         top = widgets.HBox([left, right], layout=wrapping())
-        below = widgets.HBox([self.split_name, self.write], layout=wrapping())
+        many = [self.accept_all, self.percent, widgets.Label("% confidence")]
+        below = widgets.HBox([*many, self.split_name, self.write], layout=wrapping())
         self.widget = widgets.VBox([top, below, self.message])
 
     def _button(self, description: str, icon: str, act: Callable[[], None]) -> widgets.Button:
@@ -111,6 +126,10 @@ class PseudoLabelBrowser:
         """Save a decision and show the next undecided video."""
         self.labels.decide(self._shown["name"], label)
         self._list_videos((self.videos.value + 1) % len(self.table))
+
+    def _accept_all(self) -> None:
+        self.labels.accept_from(self.percent.value / 100)
+        self._list_videos(0)
 
     def _write(self) -> None:
         path = self.labels.write_split(self.split_name.value)

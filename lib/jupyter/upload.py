@@ -54,10 +54,15 @@ class UploadView:
         self.upload.layout.width, self.path.layout.width = "170px", "340px"
         self.upload.observe(self._on_upload, names="value")
         self.go.on_click(lambda _: self._show(lambda: project_path(self.path.value.strip())))
+        self.path.observe(self._enable, names="value")
         self.message, self.figures = widgets.HTML(), widgets.HTML()
         controls = widgets.HBox([self.upload, self.path, self.go], layout=wrapping())
         rows = [widgets.HTML(_text(HELP)), controls, self.message, self.figures]
         self.widget = widgets.VBox(rows)
+        self._enable()
+
+    def _enable(self, _: object = None) -> None:
+        self.upload.disabled, self.go.disabled = False, not self.path.value.strip()
 
     def _on_upload(self, _: object) -> None:
         if self.upload.value:
@@ -92,7 +97,7 @@ class UploadView:
         except (ValueError, OSError, RuntimeError) as error:
             self.message.value = _text(escape(error), "alert")
         finally:
-            self.upload.disabled = self.go.disabled = False
+            self._enable()
 
 
 def prediction_html(prediction: Prediction, classes: tuple[str, ...]) -> str:

@@ -254,6 +254,20 @@ def test_the_browser_accepts_corrects_skips_and_writes(run):
     assert f"<b>{len(table)}</b> of {len(table)} videos" in browser.count.value
 
 
+def test_the_browser_accepts_all_from_a_confidence(run):
+    browser = PseudoLabelBrowser(run)
+    browser.skip.click()  # the least certain
+    limit = sorted(browser.table["confidence"])[len(browser.table) // 2]
+    browser.percent.value = int(100 * limit)
+    browser.accept_all.click()
+    table = PseudoLabels(run).table
+    is_sure = table["confidence"] >= browser.percent.value / 100
+    expected = table["label"].where(is_sure, "")
+    expected[0] = SKIPPED
+    assert table["decision"].tolist() == expected.tolist()
+    assert f"{is_sure[1:].sum()} accepted, 0 corrected, 1 skipped" in browser.count.value
+
+
 def test_the_notebook_says_what_to_do(run, tiny_settings, tmp_path, capsys):
     show_pseudo_labels(run)
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Correcting pseudo-labels at the end of notebook 4, in a real browser."""
+"""Correcting pseudo-labels in notebook 6, in a real browser."""
 
 import pandas as pd
 import pytest
@@ -32,7 +32,7 @@ def run(tmp_path) -> RunDir:
 def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run):
     table, classes = pd.read_csv(run.folder / "pseudo_labels.csv"), load_data(run.settings())
     classes = classes.labeled.classes
-    notebook = open_notebook("4_evaluate.ipynb", run_dir=str(run.folder))
+    notebook = open_notebook("6_predict.ipynb", run_dir=str(run.folder))
     notebook.run_all()
     assert notebook.errors() == []
     view = notebook.cell("show_pseudo_labels(run)")
@@ -44,7 +44,7 @@ def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run)
         view.locator(".widget-dropdown select").select_option(label=label)
         view.get_by_role("button", name="take this class").click()
         view.get_by_text(f"{number + 1} corrected").wait_for(timeout=30_000)
-    view.get_by_role("button", name="accept").click()
+    view.get_by_role("button", name="accept", exact=True).click()
     view.get_by_text("1 accepted, 3 corrected").wait_for(timeout=30_000)
     decisions = pd.read_csv(run.folder / TABLE)["decision"][:4].tolist()
     assert decisions == [*given, table["label"][3]]
@@ -58,4 +58,4 @@ def test_three_labels_are_corrected_and_the_split_is_written(open_notebook, run)
         notebook.page.set_viewport_size({"width": width, "height": width * 5 // 8})
         view.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
         notebook.page.wait_for_timeout(1000)
-        notebook.screenshot(f"4_pseudo_labels_{width}")
+        notebook.screenshot(f"6_pseudo_labels_{width}")

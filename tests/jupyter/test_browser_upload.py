@@ -1,4 +1,4 @@
-"""A video of one's own in notebook 4, in a real browser."""
+"""A video of one's own in notebook 6, in a real browser."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def upload(notebook, view, name: str, content: bytes) -> None:
 
 def test_a_video_is_uploaded_and_its_answer_is_shown(open_notebook, run):
     video = sorted((run.folder.parent / "synthetic").rglob("*.mp4"))[1]
-    notebook = open_notebook("4_evaluate.ipynb", run_dir=str(run.folder))
+    notebook = open_notebook("6_predict.ipynb", run_dir=str(run.folder))
     notebook.run_all()
     view = notebook.cell("show_upload(run)")
     upload(notebook, view, HOSTILE, video.read_bytes())
@@ -47,10 +47,10 @@ def test_a_video_is_uploaded_and_its_answer_is_shown(open_notebook, run):
             "image => image.getBoundingClientRect().right <= window.innerWidth"
         )
         assert is_within
-        notebook.screenshot(f"4_upload_{width}", view.locator(".jp-OutputArea").first)
+        notebook.screenshot(f"6_upload_{width}", view.locator(".jp-OutputArea").first)
     upload(notebook, view, HOSTILE, b"no video at all" * 99)
     view.get_by_text("cannot be read").wait_for(timeout=30_000)
     upload(notebook, view, "<b>program.exe", b"MZ")
     view.get_by_text("<b>program.exe: not a video").wait_for(timeout=30_000)
-    notebook.screenshot("4_upload_refused", view.locator(".jp-OutputArea").first)
+    notebook.screenshot("6_upload_refused", view.locator(".jp-OutputArea").first)
     assert notebook.page.evaluate("window.taken") is None and notebook.errors() == []

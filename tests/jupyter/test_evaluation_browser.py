@@ -102,6 +102,14 @@ def test_every_cell_of_the_matrix_opens_into_its_videos(browser):
         assert ("<img" in browser.gallery.value) == bool(found)
 
 
+def test_a_class_replaces_the_cell_that_is_shown(browser):
+    browser.open_cell(0, 1)
+    browser.around.value = 2
+    assert browser.kind.value == EVERYTHING
+    assert len(browser.videos.options) == (browser.result.labels == 2).sum()
+    assert f"videos of {browser.classes[2]}" in browser.note.value
+
+
 def test_lists_and_classes_are_chosen(browser):
     browser.kind.value = EVERYTHING
     assert len(browser.videos.options) == 8

@@ -1,4 +1,4 @@
-"""New videos for a trained run: the command, and the upload of notebook 4 without a browser."""
+"""New videos for a trained run: the command, and the upload of notebook 6 without a browser."""
 
 import re
 
@@ -78,7 +78,9 @@ def test_an_upload_is_predicted_and_shown(run, video):
     assert view.figures.value.count("data:image/png;base64,") == 2
     stored = {path.suffix for path in view.folder.glob("img_src_x_*")}
     assert stored == {".mp4", ".png"}
+    assert view.go.disabled  # without a path there is nothing to predict
     view.path.value = str(video)
+    assert not view.go.disabled
     view.go.click()
     assert video.name in view.message.value
 
