@@ -32,6 +32,7 @@ PARAMETERS = {
         "second_run_dir": "outputs/demo/supervised_seed0",
     },
     "5_report": {"study_dir": "outputs/demo", "title": "Demo"},
+    "6_predict": {"run_dir": "outputs/demo/semi_seed0"},
 }
 SETUP_TAG = "setup"  # of the cell that installs the project where only the notebook is
 GUIDES = ("docs/*.md", "params/README.md", "benchmarks/README.md", "[A-Z]*.md")

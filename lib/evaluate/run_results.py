@@ -1,5 +1,6 @@
 """Results of a run, read from its folder: its log, and the test result on each split."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,28 +150,34 @@ def read_results(run: RunDir) -> dict[str, SplitResult]:
     return results
 
 
-def recommended_run(study_dir: str | Path) -> RunDir:
-    """Return the tested run of a study with the best validation accuracy, to predict with.
+def best_in_validation(runs: Iterable[RunDir]) -> RunDir | None:
+    """Return the tested run with the best validation accuracy; None if no run is tested there.
 
-    Of equal ones a linear probe comes first, then more rounds of self-training, then the name.
+    Of equal ones a linear probe comes first, then more rounds of self-training, then the first.
+    """
+    ranks = {}
+    for run in runs:
+        settings, splits = run.settings(), read_result(run)["splits"]
+        if settings.val_split in splits:
+            is_probe, rounds = settings.objective == "linear_probe", settings.self_training_rounds
+            ranks[run] = (splits[settings.val_split]["top1"], is_probe, rounds)
+    return max(ranks, key=ranks.get, default=None)
+
+
+def recommended_run(study_dir: str | Path) -> RunDir:
+    """Return the run of a study to predict with, as of `best_in_validation`.
 
     Raises:
         ValueError: If no run of the study is tested on its validation split.
     """
     folder = project_path(study_dir)
-    ranks = {}
-    for path in sorted(folder.glob("*/metrics.json")):
-        run = RunDir(path.parent)
-        settings, splits = run.settings(), read_result(run)["splits"]
-        if settings.val_split in splits:
-            is_probe, rounds = settings.objective == "linear_probe", settings.self_training_rounds
-            ranks[run] = (splits[settings.val_split]["top1"], is_probe, rounds)
-    if not ranks:
+    runs = (RunDir(path.parent) for path in sorted(folder.glob("*/metrics.json")))
+    if (best := best_in_validation(runs)) is None:
         raise ValueError(
             f"{folder}: neither a run nor a folder of runs that are tested on their validation "
             "split; give a finished run"
         )
-    return max(ranks, key=ranks.get)
+    return best
 
 
 def paired_results(

@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from lib.config import PROJECT_ROOT, short_path
+from lib.evaluate.run_results import best_in_validation
 from lib.fileio import write_text
 from lib.jupyter.html import escape, is_interactive, render
 from lib.plots.style import GRAY, VERDICT_COLORS
@@ -26,7 +27,6 @@ from lib.report.verdict import (
     UNDECIDED,
     Pair,
     accuracy_interval,
-    best_run,
     compare_groups,
     overall,
 )
@@ -68,7 +68,7 @@ def page_head(
     """Return the claim or the recommendation in one sentence, and the origin of the page, as HTML.
 
     A study of one's own videos (data set `folder`), or without a question whose groups are both
-    tested, has a recommendation.
+    tested, has a recommendation: the run that `lib.predict` takes.
     """
     is_own = set(summary["dataset"]) == {"folder"}
     compared, splits = _first_question(summary, [] if is_own else questions)
@@ -76,20 +76,25 @@ def page_head(
     origin = f"{title} · {count} · {date.today():%-d %B %Y}"
     machines = list(dict.fromkeys(summary["machine"]))
     commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
-    best = best_run(summary)
-    folder = next(short_path(run.folder) for run in runs if run.name == best["run"])
-    interval, near = _uncertainty(summary, best)
-    return TEXTS.head(
-        compared, splits, best.to_dict(), interval, near, folder, origin, machines, list(commits)
-    )
+    best = _best(summary, runs)
+    return TEXTS.head(compared, splits, best, origin, machines, list(commits))
 
 
-def _uncertainty(summary: pd.DataFrame, best: pd.Series) -> tuple[tuple, dict[str, float]]:
-    """Return the interval of the best run's accuracy, and the other groups within it."""
-    low, high = accuracy_interval(best["top1"], int(best["videos"]))
-    others = summary[(summary["split"] == best["split"]) & (summary["group"] != best["group"])]
+def _best(summary: pd.DataFrame, runs: Sequence[RunDir]) -> dict[str, Any]:
+    """Return the row of the best run in validation, its folder, its interval, and groups in it.
+
+    Empty if no run is tested on its validation split.
+    """
+    run = best_in_validation(runs)
+    if run is None:
+        return {}
+    in_validation = summary[summary["split"] == run.settings().val_split]
+    row = in_validation[in_validation["run"] == run.name].iloc[0]
+    low, high = accuracy_interval(row["top1"], int(row["videos"]))
+    others = in_validation[in_validation["group"] != row["group"]]
     means = others.groupby("group", sort=False)["top1"].mean()
-    return (low, high), means[means >= low].to_dict()
+    near = means[means >= low].to_dict()
+    return row.to_dict() | {"folder": short_path(run.folder), "ends": (low, high), "near": near}
 
 
 def _first_question(

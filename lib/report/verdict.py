@@ -49,17 +49,6 @@ def accuracy_interval(top1: float, videos: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def best_run(summary: pd.DataFrame) -> pd.Series:
-    """Return the row of the best run of the best group on the first split.
-
-    Of equal groups or runs, the one that was trained in the shortest time.
-    """
-    rows = summary[summary["split"] == summary["split"].iloc[0]]
-    rows = rows.assign(mean=rows.groupby("group")["top1"].transform("mean"))
-    order = ["mean", "top1", "train_minutes"]
-    return rows.sort_values(order, ascending=[False, False, True], kind="stable").iloc[0]
-
-
 def judge(differences: Sequence[float]) -> str:
     """Return the verdict of paired differences, better minus worse, on "better is ahead".
 
