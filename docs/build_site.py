@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 import lib
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, Settings
 
 SITE = PROJECT_ROOT / "docs" / "_site"
 DEMO = PROJECT_ROOT / "outputs" / "demo"
@@ -62,6 +62,7 @@ def build(site: Path, notebooks: Sequence[Path], report: Path | None) -> None:
     new = site.with_name(site.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(PROJECT_ROOT / "docs" / "images", new / "docs" / "images")
+    shutil.copy(PROJECT_ROOT / "CITATION.cff", new)
     if report is not None:
         nav["Reference"].append(Link("report.html", "Report of the demo"))
         _write(new / "report.html", _without_links(report.read_text(encoding="utf-8")))
@@ -158,30 +159,30 @@ def _public_names() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def _describe(name: str, value: Any) -> dict[str, Any]:
+    """Describe a name: its signature, docstring, and its methods or the fields of settings."""
+    described = {"name": name, "signature": "", "doc": inspect.getdoc(value) or "", "members": []}
     if isinstance(value, dict):
-        return {"name": name, "signature": "", "doc": ", ".join(value), "methods": []}
-    methods = []
-    if inspect.isclass(value):
-        members = [(key, getattr(value, key)) for key in vars(value) if not key.startswith("_")]
-        methods = [
-            {"name": key, "signature": _signature(member), "doc": _first_line(member)}
-            for key, member in members
-            if inspect.isroutine(member) and inspect.getdoc(member)
-        ]
-    doc = inspect.getdoc(value) or ""
-    return {"name": name, "signature": _signature(value), "doc": doc, "methods": methods}
+        return described | {"doc": "Table of " + ", ".join(value)}
+    if not inspect.isclass(value):
+        return described | {"signature": _signature(value)}
+    if issubclass(value, Settings):
+        fields = value.model_fields.items()
+        members = [(key, f" = {field.default!r}", field.description) for key, field in fields]
+        return described | {"members": members}
+    methods = [(key, getattr(value, key)) for key in vars(value) if not key.startswith("_")]
+    members = [
+        (key, _signature(method), inspect.getdoc(method).split("\n")[0])
+        for key, method in methods
+        if inspect.isroutine(method) and inspect.getdoc(method)
+    ]
+    return described | {"signature": _signature(value), "members": members}
 
 
 def _signature(value: Any) -> str:
-    """Return the names of the parameters; many (fields of settings) are left out."""
-    parameters = [
-        str(p.replace(annotation=p.empty)) for p in inspect.signature(value).parameters.values()
-    ]
-    return f"({', '.join(parameters)})" if len(parameters) <= 12 else "(…)"
-
-
-def _first_line(value: Any) -> str:
-    return (inspect.getdoc(value) or "").split("\n")[0]
+    """Return the parameters of a function or class with their defaults, without types."""
+    parameters = inspect.signature(value).parameters.values()
+    shown = [str(p.replace(annotation=p.empty)) for p in parameters if p.name != "self"]
+    return f"({', '.join(shown)})"
 
 
 def main() -> None:

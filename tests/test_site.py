@@ -1,0 +1,58 @@
+"""The site of docs/build_site.py, built from a notebook that was executed by hand."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import lib
+from docs.build_site import build
+from lib.config import PROJECT_ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    shown = new_output("display_data", {"text/html": "<div class='clips'>a clip</div>"})
+    cells = [
+        new_markdown_cell("# 1 · Title"),
+        new_code_cell("set_up()", metadata={"tags": ["setup"]}),
+        new_code_cell("display(clip)", outputs=[shown]),
+    ]
+    names = [path.stem for path in sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))]
+    for name in names:
+        nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    report = folder / "report.html"
+    report.write_text('<a href="semi_seed0/">semi_seed0</a> <a href="#result">Result</a>')
+    build(folder / "_site", sorted(folder.glob("*.ipynb")), report)
+    return folder / "_site"
+
+
+def test_every_link_of_a_page_leads_to_a_file(site):
+    missing = []
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<(script|style).*?</\1>", "", page.read_text(), flags=re.DOTALL)
+        targets = re.findall(r'(?:href|src)="(?!https?:|data:|#)([^"#]+)', text)
+        missing += [
+            (page.name, target) for target in targets if not (page.parent / target).exists()
+        ]
+    assert missing == []
+
+
+def test_a_notebook_keeps_its_outputs_and_loses_its_setup_cell(site):
+    for page in (site / "notebooks").iterdir():
+        text = page.read_text()
+        assert "<div class='clips'>a clip</div>" in text and "set_up" not in text
+        assert 'href="../index.html"' in text
+
+
+def test_the_report_has_no_links_to_runs(site):
+    assert (site / "report.html").read_text() == 'semi_seed0 <a href="#result">Result</a>'
+
+
+def test_all_public_names_are_described(site):
+    text = (site / "api.html").read_text()
+    assert all(f'<h2 id="{name}">' in text for names in lib.PUBLIC.values() for name in names)
+    assert "<code>clip_len = 8</code>: Frames in a clip." in text
