@@ -5,8 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
-from lib.config import PROJECT_ROOT
+from lib import registry
+from lib.config import PROJECT_ROOT, TrainSettings
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(
@@ -39,14 +41,18 @@ def test_readme_is_short():
     assert len(README.split()) <= 900
 
 
-def test_readme_shows_an_augmentation_of_the_page_that_is_carried_out():
-    page = (PROJECT_ROOT / "docs" / "change_one_idea.md").read_text(encoding="utf-8")
+def test_readme_augmentation_is_one_that_settings_accept(tmp_path):
     augmentation, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert augmentation in page and len(augmentation.splitlines()) <= 12
+    assert len(augmentation.splitlines()) <= 12
+    file = tmp_path / "my_idea.py"
+    file.write_text(augmentation)
+    settings = TrainSettings(temporal_ops=["none", f"{file}:boomerang"])
+    operation = registry.temporal_ops()[settings.temporal_ops[1]]
+    assert operation.apply(torch.arange(8), 0.0, None).tolist() == [0, 1, 2, 3, 3, 2, 1, 0]
 
 
 @pytest.mark.slow
-def test_readme_use_as_a_library(tmp_path, monkeypatch, capsys, prepared_dir):
+def test_readme_use_as_a_library(tmp_path, capsys, prepared_dir):
     _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 6
     small = f'run_dir="{tmp_path}/run", prepared_dir="{prepared_dir}", epochs=1'

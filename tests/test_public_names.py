@@ -20,7 +20,8 @@ def test_public_names_are_those_of_their_modules():
     for module, names in lib.PUBLIC.items():
         for name in names:
             value = getattr(lib, name)
-            assert getattr(value, "__module__", module) == module  # not imported from elsewhere
+            if not isinstance(value, dict):  # a table
+                assert value.__module__ == module  # not imported from elsewhere
 
 
 def test_no_public_name_is_that_of_a_room():

@@ -15,7 +15,7 @@ from lib.config import PROJECT_ROOT
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    shown = new_output("display_data", {"text/html": "<div class='clips'>a clip</div>"})
+    shown = new_output("display_data", {"text/html": '<div class="clips">a clip</div>'})
     cells = [
         new_markdown_cell("# 1 · Title"),
         new_code_cell("set_up()", metadata={"tags": ["setup"]}),
@@ -44,7 +44,7 @@ def test_every_link_of_a_page_leads_to_a_file(site):
 def test_a_notebook_keeps_its_outputs_and_loses_its_setup_cell(site):
     for page in (site / "notebooks").iterdir():
         text = page.read_text()
-        assert "<div class='clips'>a clip</div>" in text and "set_up" not in text
+        assert '<div class="clips">a clip</div>' in text and "set_up" not in text
         assert 'href="../index.html"' in text
 
 
