@@ -17,11 +17,11 @@ demo: $(READY)
 	@echo "open outputs/demo/report.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests that take over two seconds.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Damaged and hostile files, full disks, killed processes: what was injected and what was lost.
 faults: $(READY)

@@ -106,6 +106,7 @@ def test_no_two_modules_have_one_name():
     assert sorted({stem for stem in stems if stems.count(stem) > 1}) == []
 
 
+@pytest.mark.slow
 def test_the_training_loop_loads_nothing_that_prepares_or_shows():
     code = "import sys, lib.train.trainer; print('\\n'.join(sys.modules))"
     result = subprocess.run(

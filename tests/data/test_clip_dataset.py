@@ -206,6 +206,7 @@ def test_an_unreadable_video_is_an_error_that_names_it(coded, tmp_path):
             load(make_clip_datasets(broken, ViewSpec()), sampler, num_workers)
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
     """They take no notice of SIGTERM, but of this one: or the program would wait without end."""
     script = tmp_path / "script.py"

@@ -27,6 +27,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(fit, "launch", call)
 
 
+@pytest.mark.slow
 def test_stopped_run_continues_as_if_it_had_not_stopped(
     device, in_this_process, tiny_settings, at_forward, monkeypatch, tmp_path
 ):

@@ -115,6 +115,7 @@ async def start_training(watched, settings) -> asyncio.Future:
     return cell
 
 
+@pytest.mark.slow
 def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_settings):
     settings = tiny_settings(epochs=30)
 

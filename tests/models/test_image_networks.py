@@ -115,6 +115,7 @@ mnasnet0_5 mobilenet_v2 mobilenet_v3_small resnet18 resnext50_32x4d shufflenet_v
 swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2""".split()
 
 
+@pytest.mark.slow
 def test_feature_sizes_of_every_torchvision_image_family():
     assert set(SMALLEST) <= set(image_network_names())
     for name in SMALLEST:

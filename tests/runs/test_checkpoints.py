@@ -41,6 +41,7 @@ def assert_as_if_nothing_had_been(run: RunDir, expected: RunDir) -> None:
 # --- When -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 6])  # within an epoch, after its end
 def test_checkpoint_saved_by_time_is_continued(tiny_settings, uninterrupted, at_forward, number):
     settings = tiny_settings(**RICH, checkpoint_every_minutes=1e-9)
@@ -84,6 +85,7 @@ def test_nothing_is_saved_by_time_before_it_is_due(tiny_settings, at_forward):
     assert RunDir(settings.run_dir).saved_progress() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epoch", "saved"), [(2, None), (3, (12, 2))])
 def test_run_continues_from_its_checkpoint_after_an_error_in_validation(
     tiny_settings, uninterrupted, monkeypatch, epoch, saved

@@ -209,6 +209,7 @@ class RememberingObjective(FixMatchObjective):
         return (confidence >= self.mean).to(logits.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [4, 11])  # during the ramp-up and after it
 def test_resume_restores_objective_state(tiny_settings, tmp_path, at_forward, monkeypatch, number):
     monkeypatch.setitem(OBJECTIVES, "fixmatch", RememberingObjective)
@@ -325,6 +326,7 @@ def test_finished_run_is_not_changed(tiny_settings, capsys):
     assert again.folder == run.folder and before == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [None, 8, 20])  # finished, stopped before its end, and after it
 def test_extended_run_equals_a_run_planned_longer(
     tiny_settings, tmp_path, at_forward, monkeypatch, number
