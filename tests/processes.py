@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lib.data.clip_dataset import make_loader
 from lib.runs.distributed import DistContext
 
 
@@ -61,6 +60,8 @@ def failing_loader_worker(world: DistContext, folder: Path) -> None:
     """Fail in rank 1 while its loader has a process that takes no notice of SIGTERM."""
     if world.rank == 0:
         sleep_worker(world, folder)
+    from lib.data.clip_dataset import make_loader  # imports pandas, which no other worker needs
+
     for _ in make_loader(range(1000), 1):
         while not (folder / "0.started").exists():
             time.sleep(0.05)

@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model, shift", [("r3d_small", 0.0), ("efficientnet_lite0", 0.25)])
+@pytest.mark.parametrize("model, shift", [("r3d_small", 0.0), ("timm/test_resnet", 0.25)])
 def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, shift, capsys):
     settings = TrainSettings(
         run_dir=str(tmp_path / "run"), model=model, tsm_fraction=shift, clip_len=4, epochs=1,

@@ -53,7 +53,7 @@ import sys, yaml
 from lib.config import TrainSettings
 from lib.data import clip_dataset
 from lib.train.fit import fit
-clip_dataset.TIMEOUT_S = 15
+clip_dataset.TIMEOUT_S = 5
 fit(TrainSettings(**yaml.safe_load(open(sys.argv[1]))))
 """
 

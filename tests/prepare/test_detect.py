@@ -165,16 +165,17 @@ def moving_dataset(tmp_path) -> VideoDataset:
     for number in range(4):
         frames, _ = render_video("sway", "lawn", np.random.default_rng(number))
         write_video(tmp_path / "videos" / "ab"[number % 2] / f"{number}.mp4", frames, 10)
-    return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
+    return index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
 
 
+@pytest.mark.slow
 def test_motion_boxes_continue_after_interruption(moving_dataset, monkeypatch):
-    detect_motion(moving_dataset, stride=4, num_processes=2)
+    detect_motion(moving_dataset, stride=16, num_processes=2)
     boxes = PersonBoxes(moving_dataset)
     assert len(boxes.lookup(0, np.arange(32))) == 32
     assert read_made_with(moving_dataset.folder / PERSON_BOXES_FILE) == {
         "method": "motion",
-        "stride": 4,
+        "stride": 16,
     }
 
     asked = []
@@ -189,16 +190,17 @@ def test_motion_boxes_continue_after_interruption(moving_dataset, monkeypatch):
 
     monkeypatch.setattr(parallel, "map_in_workers", stopped_after_two)
     with pytest.raises(KeyboardInterrupt):
-        detect_motion(moving_dataset, stride=2, num_processes=1)
-    detect_motion(moving_dataset, stride=2, num_processes=1)
+        detect_motion(moving_dataset, stride=8, num_processes=1)
+    detect_motion(moving_dataset, stride=8, num_processes=1)
     assert asked == [4, 2]
     assert not list(moving_dataset.folder.glob("unfinished-*"))
 
 
+@pytest.mark.slow
 def test_missing_video_is_named(moving_dataset):
     moving_dataset.record(1).path.unlink()
     with pytest.raises(ValueError, match=r"1 of 4 .*the first: a/2.*no such video file"):
-        detect_motion(moving_dataset)
+        detect_motion(moving_dataset, stride=16, num_processes=1)
     assert list(moving_dataset.folder.glob("unfinished-*"))
 
 
@@ -308,6 +310,7 @@ def test_existing_boxes_need_no_detector(tmp_path):
 # --- Real people ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_weights
 def test_detector_finds_real_people(tmp_path):
     source = SHARED / "data" / "weizmann"
@@ -316,7 +319,7 @@ def test_detector_finds_real_people(tmp_path):
         for person in ("daria", "ido"):
             name = f"{person}_{action}.avi"
             shutil.copyfile(source / action / name, tmp_path / "videos" / action / name)
-    dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 2)
+    dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
     detect_persons(dataset, WEIGHTS, stride=8, num_processes=2)
     table = box_statistics(dataset, min_score=0.4)
     assert (table["frames_with_person"] > 0.8).all()
