@@ -320,8 +320,8 @@ class TrainSettings(ClipSettings):
     """Scores that are averaged over the views of a video."""
     test_checkpoint: Literal["last", "best"] = "last"
     """Checkpoint that is tested, and that predicts: the last one, or that of the best validation,
-    which is optimistic on the validation split. A run that starts from a linear probe may be best
-    at its start."""
+    which is optimistic on the validation split. A run that starts from a linear probe is best at
+    its start, unless a later validation is better by more than a standard error."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; `auto` takes GPUs if there are any."""

@@ -67,7 +67,8 @@ class TrainState:
         meter: Sums for the log entry of the epoch in progress.
         step: Optimizer steps made.
         epoch: Epochs that are in the log.
-        best_top1: Best validation accuracy, percent.
+        best_top1: Validation accuracy that a better checkpoint exceeds, percent: the best one so
+            far, plus its standard error if that is of the start from a probe.
         seconds: Training time of the epochs in the log.
     """
 
@@ -358,8 +359,10 @@ class Trainer:
                 self.events.add(entry)
         state.epoch, state.seconds, state.meter = entry["epoch"], entry["seconds"], Meter()
         if is_validated:
-            if entry["eval/top1_video"] > state.best_top1:
-                state.best_top1 = entry["eval/top1_video"]
+            top1 = entry["eval/top1_video"]
+            if top1 > state.best_top1:
+                margin = (top1 * (100 - top1) / len(self.data.val_rows)) ** 0.5
+                state.best_top1 = top1 if state.step else top1 + margin
                 self._save("best")
             self._save()
 

@@ -48,9 +48,9 @@ def test_auto_values_follow_videos_and_hardware():
     stats = VideoStats(frames=60, fps=25.0, short_side=144, num_train=72)
     values, reasons = fill_auto(RECIPE, stats, Hardware(has_weights=True, cores=4))
     assert values["model"] == "efficientnet_lite0" and values["pretrained"] is True
-    assert values["frame_interval"] == 11  # 0.75 · 60 frames over 4
+    assert values["frame_interval"] == 6  # 0.75 · 60 frames over 8
     assert (values["short_side"], values["crop_size"]) == (160, 140)
-    assert values["epochs"] == 75  # 300 steps, 72 // 16 = 4 an epoch
+    assert values["epochs"] == 25  # 100 steps, 72 // 16 = 4 an epoch
     assert values["num_processes"] == 2
     assert values["unlabeled_batch"] == 16
     assert any("short_side 160" in line and "weights" in line for line in reasons)
@@ -58,11 +58,9 @@ def test_auto_values_follow_videos_and_hardware():
     probe, _ = fill_auto(RECIPE | {"objective": "linear_probe"}, stats, weights)
     assert (probe["clip_len"], probe["frame_interval"], probe["epochs"]) == (8, 6, 1)
     learned = {"lr": "auto", "freeze_batch_norm": "auto"}
-    baseline = RECIPE | {"objective": "supervised"} | learned
-    baseline, _ = fill_auto(baseline, stats, weights)
-    assert (baseline["lr"], baseline["freeze_batch_norm"]) == (0.001, True)
-    method, _ = fill_auto(RECIPE | learned, stats, weights)
-    assert (method["lr"], method["freeze_batch_norm"]) == (0.02, False)
+    for objective in ("supervised", "fixmatch"):  # both start from the head of a probe
+        run, _ = fill_auto(RECIPE | learned | {"objective": objective}, stats, weights)
+        assert (run["lr"], run["freeze_batch_norm"], run["clip_len"]) == (0.001, True, 8)
     small, _ = fill_auto(RECIPE, stats, Hardware())
     assert (small["short_side"], small["crop_size"]) == (96, 84)
 
