@@ -7,6 +7,7 @@ A data set is a folder with
   label −1,
 - `splits/*.txt`: sets of videos, lines `class/name frames label`,
 - `dataset.json`: its name, its class names in label order, the folder of its videos, its source,
+- `groups.csv`: the source of each video of a folder of own videos,
 - `person_boxes.safetensors` and `teacher.safetensors`, if they have been computed.
 
 `lib.prepare` creates data sets; this module writes and reads their files.
@@ -35,6 +36,7 @@ INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "he
 UNLABELED = "unlabeled"  # shown in place of a class
 READER_COLUMNS = ["fingerprint", "seek"]  # see lib.data.frame_index; may be empty
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
+GROUPS_FILE = "groups.csv"  # source of each video, if clips may share one
 CACHE_FOLDER = "decoded"  # see lib.data.video_reader
 REMEDY = "prepare the data set again (delete dataset.json)"
 
@@ -175,6 +177,15 @@ class VideoDataset:
                 stacklevel=2,
             )
         return rows, labels
+
+    def groups(self) -> np.ndarray:
+        """Return the source of each index row; without `groups.csv` each video is its own."""
+        path, names = self.folder / GROUPS_FILE, self.index["name"]
+        if not path.is_file():
+            return names.to_numpy(str)
+        with reading(path, REMEDY):
+            table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
+            return table["group"].loc[names].to_numpy(str)
 
     def relabeled(self, rows: np.ndarray, labels: np.ndarray) -> "VideoDataset":
         """Return the data set with the given labels for some rows of its index."""

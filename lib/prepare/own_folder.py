@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, write_dataset, write_split
+from lib.data.dataset import GROUPS_FILE, VideoDataset, write_dataset, write_split
 from lib.fileio import write_text
 from lib.prepare.find_videos import (
     count_text,
@@ -22,7 +22,6 @@ from lib.prepare.find_videos import (
 from lib.prepare.inspect_videos import inspect_videos
 
 BROKEN_FILE = "broken.csv"
-GROUPS_FILE = "groups.csv"
 GROUP_COLUMNS = ("name", "group")
 # Number of a clip at the end of a name: _c02, -clip3; else _000012_000022
 _CLIP_NUMBER = re.compile(

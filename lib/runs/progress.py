@@ -39,6 +39,7 @@ LOG_COLUMNS = {
     "ssl/pseudo_label_accuracy": LogColumn("of these right", ".0f", " %", 100),
     "train/top1_clip": LogColumn("labeled clips", ".0f", " %", 100),
     "eval/top1_video": LogColumn("validation top-1", ".1f", " %"),
+    "eval/top1_cross_validated": LogColumn("cross-validated top-1", ".1f", " %"),
     "lr": LogColumn("learning rate", ".3g"),
     "samples_per_s": LogColumn("clips/s", ".0f"),
     "memory_mb": LogColumn("memory", ".2f", " GB", 1e-3),

@@ -1,6 +1,7 @@
 """Linear probe: logistic regression on the features of videos, as the head of a network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ MAX_ITERATIONS = 1000
 TOLERANCE = 1e-8  # largest entry of the gradient
 ABSENT_LOGIT = -20.0  # of a class without a label; the logits of the others have mean 0
 MAX_USED = 0.8  # share of the unlabeled videos in the last round
+MAX_CROSS_VALIDATED = 200  # labeled videos; more have a validation split that is large enough
+NUM_FOLDS = 5
 PRIOR_COUNT = 5  # labels added to each class before its frequency is computed
 
 
@@ -98,6 +101,43 @@ def linear_layer(model: "Pipeline", num_classes: int) -> tuple[np.ndarray, np.nd
     return weight, bias - weight @ scaler.mean_
 
 
+def cross_validate(
+    fit: Callable[..., "Pipeline"],
+    features: np.ndarray,
+    labels: np.ndarray,
+    unlabeled: np.ndarray,
+    groups: np.ndarray,
+    unlabeled_groups: np.ndarray,
+) -> np.ndarray | None:
+    """Predict each labeled video by a probe that saw no video of its source.
+
+    Args:
+        fit: (features, labels, unlabeled features) -> model.
+        features: Features of all labeled videos, shape (N, D).
+        labels: Their class indices, shape (N,).
+        unlabeled: Features of the other videos, shape (U, D).
+        groups: Source of each labeled video, shape (N,).
+        unlabeled_groups: Source of each other video, shape (U,).
+
+    Returns:
+        True where the prediction is right, shape (N,); None if the sources are too few.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    num_folds = min(NUM_FOLDS, len(np.unique(groups)), np.bincount(labels).max())
+    if num_folds < 2:
+        return None
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
+    correct = np.zeros(len(labels), dtype=bool)
+    for train, test in folds.split(features, labels, groups):
+        if len(np.unique(labels[train])) < 2:
+            return None
+        others = unlabeled[~np.isin(unlabeled_groups, groups[test])]
+        model = fit(features[train], labels[train], others)
+        correct[test] = model.predict(features[test].astype(np.float64)) == labels[test]
+    return correct
+
+
 def fit_head(
     head: nn.Linear,
     compute_features: Callable[[VideoDataset, np.ndarray], np.ndarray],
@@ -117,16 +157,17 @@ def fit_head(
         world: The processes; the first one fits the head of all.
 
     Returns:
-        Log entries: loss and accuracy on the labeled videos.
+        Log entries: loss and accuracy on the labeled videos; where these are few, the accuracy of
+        `cross_validate` on them and the validation videos.
     """
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
     features = compute_features(data.labeled, data.labeled_rows)
     rounds = rounds if len(data.other_rows) else 0
     unlabeled = compute_features(data.unlabeled, data.other_rows) if rounds else features[:0]
+    fit = partial(self_train, l2=l2, rounds=rounds)
     fitted = None
     if world.rank == 0:
-        model = self_train(features, labels, unlabeled, l2, rounds)
-        fitted = linear_layer(model, head.out_features)
+        fitted = linear_layer(fit(features, labels, unlabeled), head.out_features)
     weight, bias = map(torch.from_numpy, world.broadcast(fitted))
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -134,4 +175,25 @@ def fit_head(
     logits = F.linear(torch.from_numpy(features).double(), weight, bias)
     loss = F.cross_entropy(logits, torch.from_numpy(labels))
     targets = F.one_hot(torch.from_numpy(labels), head.out_features)
-    return {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, targets)
+    stats = {"loss/total": mean_of(loss)} | labeled_stats(loss, logits, targets)
+    if len(data.labeled_rows) + len(data.val_rows) <= MAX_CROSS_VALIDATED:
+        features = np.concatenate([features, compute_features(data.labeled, data.val_rows)])
+        of_first = world.rank == 0 and _cross_validation_stats(fit, features, unlabeled, data)
+        stats |= world.broadcast(of_first)
+    return stats
+
+
+def _cross_validation_stats(
+    fit: Callable[..., "Pipeline"], features: np.ndarray, unlabeled: np.ndarray, data: RunData
+) -> Stats:
+    rows, groups = np.concatenate([data.labeled_rows, data.val_rows]), data.labeled.groups()
+    labels = data.labeled.index["label"].to_numpy()[rows]
+    others = groups[data.other_rows[: len(unlabeled)]]
+    correct = cross_validate(fit, features, labels, unlabeled, groups[rows], others)
+    if correct is None:
+        return {}
+    right, count = torch.tensor(100.0 * correct.sum()), torch.tensor(float(len(correct)))
+    return {
+        "eval/top1_cross_validated": (right, count),
+        "eval/videos_cross_validated": mean_of(count),
+    }

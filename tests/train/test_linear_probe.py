@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,12 @@ from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import RunDir
 from lib.train import linear_probe, trainer
 from lib.train.fit import fit
-from lib.train.linear_probe import linear_layer, logistic_regression, self_train
+from lib.train.linear_probe import (
+    cross_validate,
+    linear_layer,
+    logistic_regression,
+    self_train,
+)
 from lib.train.run_data import load_data, load_soft_targets, make_streams
 from lib.train.run_model import build_run_model, eval_state_dict
 
@@ -407,3 +413,25 @@ def test_pseudo_labels_of_a_self_trained_probe_may_be_asked_for(tiny_settings):
     )
     data = load_data(run.settings())
     assert np.array_equal(unlabeled_rows(run, data), data.other_rows)
+
+
+def test_cross_validation_keeps_sources_apart():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5)  # five equal videos of each source
+    labels = np.repeat(generator.integers(0, 2, 40), 5)  # which nothing but the source tells
+    features = np.repeat(generator.normal(size=(40, 60)), 5, axis=0)
+    probe = partial(self_train, l2=0.01, rounds=0)
+    none = np.zeros((0, 60)), groups[:0]
+    apart = cross_validate(probe, features, labels, none[0], groups, none[1])
+    mixed = cross_validate(probe, features, labels, none[0], np.arange(200), none[1])
+    assert mixed.mean() == 1.0 and 0.25 < apart.mean() < 0.75
+    told = 20.0 * labels[:, None] + features[:, :1]
+    apart = cross_validate(probe, told, labels, told[:0], groups, none[1])
+    assert apart.mean() == 1.0
+
+
+def test_cross_validation_needs_two_sources_of_a_class():
+    probe, features = partial(self_train, l2=0.01, rounds=0), np.eye(4)
+    same = np.zeros(4, dtype=int)
+    labels, none = np.array([0, 0, 1, 1]), features[:0]
+    assert cross_validate(probe, features, labels, none, same, same[:0]) is None
