@@ -94,7 +94,17 @@ def _best(summary: pd.DataFrame, runs: Sequence[RunDir]) -> dict[str, Any]:
     others = in_validation[in_validation["group"] != row["group"]]
     means = others.groupby("group", sort=False)["top1"].mean()
     near = means[means >= low].to_dict()
-    return row.to_dict() | {"folder": short_path(run.folder), "ends": (low, high), "near": near}
+    facts = {"folder": short_path(run.folder), "ends": (low, high), "near": near}
+    return row.to_dict() | facts | {"cross": _cross_validation(run)}
+
+
+def _cross_validation(run: RunDir) -> dict[str, Any]:
+    """Return top-1, videos and interval of a probe's cross-validation; empty without one."""
+    last = (run.log_entries() or [{}])[-1]
+    if "eval/videos_cross_validated" not in last:
+        return {}
+    top1, videos = last["eval/top1_cross_validated"], int(last["eval/videos_cross_validated"])
+    return {"top1": top1, "videos": videos, "ends": accuracy_interval(top1, videos)}
 
 
 def _first_question(

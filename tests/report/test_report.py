@@ -296,6 +296,11 @@ def test_own_videos_get_a_recommendation(runs):
     assert "Use <b>semi</b>: 88 % of 8 videos of val right (95 % interval 53 to 98)" in page
     assert "so that 8 videos do not decide, is base (62 %)" in page
     assert f"python -m lib.predict {runs[2].folder} VIDEOS" in page
+    folds = {"eval/top1_cross_validated": 90.0, "eval/videos_cross_validated": 40.0}
+    entry = runs[2].log_entries()[-1] | folds
+    runs[2].log_path.write_text(json.dumps(entry) + "\n")
+    page = page_head("mine", summary, PAIRS, runs)
+    assert "over all 40 labeled videos" in page and "90 % right (95 % interval 77 to 96)" in page
     alone = page_head("quickstart", summary[2:].assign(dataset="synthetic"), [], runs)
     assert "Use <b>semi</b>" in alone and "do not decide" not in alone
     for run in runs:
