@@ -71,6 +71,8 @@ class ClipSettings(DataSettings):
     """Side of the network's input, pixels."""
     crop_area_min: Fraction = 0.4
     """Smallest area of the random crop, share of the frame."""
+    flip: bool = True
+    """Flip half of the weak views; false if classes differ by left and right."""
     randaugment_num_ops: Natural = 2
     """Operations drawn for a strong view (n)."""
     randaugment_magnitude: Annotated[float, Field(ge=0, le=30)] = 10.0
@@ -78,7 +80,8 @@ class ClipSettings(DataSettings):
     randaugment_ops: registry.OperationNames = ["photometric", "geometric"]
     """Groups or single operations to draw from; may be empty."""
     temporal_ops: registry.TemporalNames = ["none", "half", "reverse", "drop"]
-    """Temporal operations to draw from (`lib.augment.temporal`)."""
+    """Temporal operations to draw from; without `reverse` if classes differ by the direction of
+    time."""
     scene_augmentation: registry.SceneName = "actor_cutmix"
     """Augmentation of a batch for invariance to the scene (`lib.augment.scene`)."""
     person_min_score: Probability = 0.4

@@ -1,5 +1,6 @@
 """Plan of a batch: its runs, their state, and the data that they need."""
 
+import contextlib
 import functools
 import itertools
 import re
@@ -12,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from lib.augment.class_names import view_warnings
 from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
+from lib.data.dataset import is_prepared, read_description
 from lib.models.networks import input_spec
 from lib.params import (
     AUTO,
@@ -84,6 +87,7 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
     """
     files = list(dict.fromkeys(file for path in paths for file in find_run_files(path)))
     read = functools.cache(read_yaml)  # a recipe is parsed once
+    classes_of = functools.cache(class_names)
     runs, wrong = [], {}
     for path in files:
         try:
@@ -94,6 +98,8 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
                     continue
                 settings = make_settings(TrainSettings, values, str(path))
                 check_network(settings)
+                data = settings.dataset, settings.videos_dir, settings.prepared_dir
+                notes += view_warnings(classes_of(*data), settings.flip, settings.temporal_ops)
                 runs.append(PlannedRun(path, values, settings, tuple(notes)))
         except ValueError as error:
             wrong.setdefault(str(error).removeprefix(str(path)), []).append(path)
@@ -323,6 +329,18 @@ def split_sizes(
         return split_counts(videos, PrepareSettings().val_fraction).get(name)
     number = {split.name: split.num_videos for split in CATALOG[dataset].splits}.get(name)
     return None if number is None else (number, 0)
+
+
+def class_names(dataset: str, root: str | None, prepared_dir: str) -> list[str]:
+    """Return the classes of a data set, prepared or a folder of videos; empty if not known."""
+    with contextlib.suppress(ValueError, OSError):  # of unusable data, which preparing reports
+        folder = dataset_folder(dataset, root, prepared_dir)
+        if is_prepared(folder):
+            return read_description(folder)["classes"]
+        if dataset == "folder":
+            classes = find_videos(project_path(root)).videos["class"]
+            return sorted(classes[classes != ""].unique())
+    return []
 
 
 # --- Text -----------------------------------------------------------------------------------------

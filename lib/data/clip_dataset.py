@@ -67,7 +67,10 @@ class ClipPipeline:
     def __init__(self, settings: ClipSettings):
         self.clip_len, self.frame_interval = settings.clip_len, settings.frame_interval
         self.crop_size = settings.crop_size
-        self.weak = WeakTransform(settings.short_side, settings.crop_size, settings.crop_area_min)
+        flip_p = 0.5 if settings.flip else 0.0
+        self.weak = WeakTransform(
+            settings.short_side, settings.crop_size, settings.crop_area_min, flip_p
+        )
         randaugment = RandAugment(
             settings.randaugment_num_ops, settings.randaugment_magnitude, settings.randaugment_ops
         )

@@ -3,7 +3,8 @@
 The network sees the center clip of a video unchanged, and after an operation of a family.
 `agreement` is the share of draws in which the predicted class stays the same; `kl` is
 KL(p(y|clip) ‖ p(y|augmented clip)) in nats, the mean over the draws, without calibration. With
-person boxes, the accuracy on the actor or the background alone shows which the network uses.
+person boxes, the accuracy on the actor or the background alone shows which the network uses. Pairs
+of classes that a flip or a reversal swaps are what a network must not be invariant to.
 """
 
 from collections.abc import Sequence
@@ -112,16 +113,17 @@ def boxes_note(mask: Tensor | None) -> str:
 
 
 class InvarianceScores(NamedTuple):
-    """Invariance to augmentation families and accuracy on clip regions."""
+    """Invariance to augmentation families, accuracy on clip regions, and swapped classes."""
 
     families: pd.DataFrame  # family, agreement (percent), kl (nats), draws; scene only with boxes
     accuracy: pd.DataFrame  # input (of `CLIP_REGIONS`), top1 (percent), videos
+    swaps: pd.DataFrame  # as `count_swaps` returns
 
 
 def invariance_of(settings: EvaluateSettings, result: SplitResult) -> InvarianceScores:
     """Measure a run's invariance on `invariance_videos` random videos of a split.
 
-    Writes `invariance_families.csv` and `invariance_inputs.csv` to the run's folder.
+    Writes `invariance_{families,inputs,swaps}.csv` to the run's folder.
     """
     run, dataset = RunDir(settings.run_dir), result.dataset
     model = TrainedModel.load(run, classes=dataset.classes)
@@ -130,6 +132,7 @@ def invariance_of(settings: EvaluateSettings, result: SplitResult) -> Invariance
     scores = measure_invariance(model, dataset, rows)
     write_text(run.folder / "invariance_families.csv", scores.families.to_csv(index=False))
     write_text(run.folder / "invariance_inputs.csv", scores.accuracy.to_csv(index=False))
+    write_text(run.folder / "invariance_swaps.csv", scores.swaps.to_csv(index=False))
     return scores
 
 
@@ -151,7 +154,7 @@ def measure_invariance(
     """
     center_clips = CenterClips(dataset, model.settings)
     labels = torch.from_numpy(dataset.index["label"].to_numpy()[rows])
-    changes, answers = [], []
+    changes, answers, predicted = [], [], []
     for start in range(0, len(rows), batch_videos):
         batch = [center_clips(int(row)) for row in rows[start : start + batch_videos]]
         clips = torch.stack([clip for clip, _ in batch])
@@ -165,6 +168,8 @@ def measure_invariance(
                 log_p, log_q = before.log_softmax(1), after.log_softmax(1)
                 kl = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
                 changes.append(pd.DataFrame({"family": family, "agreement": stays, "kl": kl}))
+        both = clips.flip(-1), clips.flip(1)  # mirrored, and played backwards
+        predicted.append(torch.stack([whole, *map(model.view_logits, both)]).argmax(2))
         regions = {CLIP_REGIONS[0]: (whole, slice(None))}
         regions |= {} if masks is None else _region_logits(model, clips, masks)
         for region, (logits, is_shown) in regions.items():
@@ -175,6 +180,33 @@ def measure_invariance(
     return InvarianceScores(
         families.agg(agreement=("agreement", "mean"), kl=("kl", "mean"), draws=("kl", "size")),
         inputs.agg(top1=("top1", "mean"), videos=("top1", "size")),
+        count_swaps(torch.cat(predicted, dim=1).numpy(), dataset.classes),
+    )
+
+
+def count_swaps(predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Count how often a flip and a reversal turn the prediction of a class into that of another.
+
+    Args:
+        predicted: Predicted classes of the clips as they are, mirrored, and played backwards, shape
+            (3, N).
+        classes: Names of the classes.
+
+    Returns:
+        Columns view (`flip`, `reverse`), first, second (classes), swapped (clips of either that
+        become the other), clips (predicted as either before), percent; pairs that are swapped at
+        least once, the most frequent first.
+    """
+    rows, before = [], np.bincount(predicted[0], minlength=len(classes))
+    for view, after in zip(("flip", "reverse"), predicted[1:], strict=True):
+        pairs = np.sort(np.stack([predicted[0], after]), axis=0).T
+        pairs, counts = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0, return_counts=True)
+        for (a, b), swapped in zip(pairs.tolist(), counts.tolist(), strict=True):
+            clips = int(before[a] + before[b])
+            rows.append((view, classes[a], classes[b], swapped, clips, 100 * swapped / clips))
+    columns = ["view", "first", "second", "swapped", "clips", "percent"]
+    return pd.DataFrame(rows, columns=columns).sort_values(
+        ["view", "percent", "swapped"], ascending=[True, False, False], ignore_index=True
     )
 
 

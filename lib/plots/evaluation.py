@@ -179,6 +179,31 @@ def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     return figure
 
 
+MAX_SWAPS = 12  # pairs of classes in a panel
+
+
+def plot_swaps(swaps: pd.DataFrame) -> Figure:
+    """Show how often a flip and a reversal swap the prediction of two classes.
+
+    Args:
+        swaps: Columns view (`flip`, `reverse`), first, second, percent; sorted.
+    """
+    panels = []
+    for view, title in (("flip", "Mirrored"), ("reverse", "Played backwards")):
+        worst = swaps[swaps["view"] == view].head(MAX_SWAPS)
+        names = [
+            " / ".join(shorten(name, NAME_LENGTH) for name in pair)
+            for pair in zip(worst["first"], worst["second"], strict=True)
+        ]
+        table = pd.DataFrame({"swapped": worst["percent"].to_numpy()}, index=names)
+        title += ": no prediction changes" if worst.empty else ""
+        value, color = "predictions of the two that swap (%)", FAMILY_COLORS["temporal"]
+        colors = [GRAY if view == "flip" else color]
+        panels.append(BarPanel(table, "two classes", value, title, colors, 112, "{:.0f}".format))
+    height = 1.3 + 0.3 * max(1, *(len(panel.table) for panel in panels))
+    return bar_panels(panels, (REPORT_WIDTH, height), is_horizontal=True)
+
+
 MAX_LINES = 6  # classes with a line in the timeline
 
 

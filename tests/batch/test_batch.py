@@ -146,6 +146,18 @@ def test_set_takes_a_path_as_text(tmp_path, prepared_dir, name, capsys):
     assert f"{videos}: no videos" in capsys.readouterr().err
 
 
+def test_the_plan_names_classes_that_a_view_may_turn_into_each_other(tmp_path):
+    videos = tmp_path / "videos"
+    for name in ("turn left", "turn right", "walk"):
+        (videos / name).mkdir(parents=True)
+        (videos / name / "1.mp4").touch()
+    own = TINY | {"dataset": "folder", "videos_dir": str(videos), "prepared_dir": str(tmp_path)}
+    study = write_study(tmp_path / "own", own, a={}, b={"flip": False, "temporal_ops": ["none"]})
+    assert plan_text(read_plan([study])).count("(turn left / turn right): set flip: false (a)") == 1
+    without_videos = own | {"videos_dir": str(tmp_path / "nowhere")}
+    assert read_plan([write_study(tmp_path / "none", without_videos, a={})])[0].notes == ()
+
+
 # --- Bad input ------------------------------------------------------------------------------------
 
 

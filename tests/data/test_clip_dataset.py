@@ -143,6 +143,20 @@ def test_the_strong_view_is_made_of_the_weak_one(coded):
         assert torch.equal(sample.strong, sample.weak.flip(0))
 
 
+def test_without_flip_only_the_flip_changes(coded):
+    flipped, unflipped = (make_clip_datasets(coded, flip=flip) for flip in (True, False))
+    record, num_flipped = coded.record(0), 0
+    for position in range(12):
+        with_flip = flipped.pipeline.draw(record, make_generator(0, 0, position))
+        without = unflipped.pipeline.draw(record, make_generator(0, 0, position))
+        assert without.weak == with_flip.weak._replace(is_flipped=False)
+        assert without.strong.operations == with_flip.strong.operations
+        num_flipped += with_flip.weak.is_flipped
+        blue = unflipped[position, 0].weak[0, 2]  # tells the column
+        assert (blue.diff(dim=-1) >= 0).all()
+    assert 0 < num_flipped < 12
+
+
 def test_the_teacher_is_asked_about_one_random_frame_of_the_clip(coded, tmp_path):
     folder = shutil.copytree(coded.folder, tmp_path / "coded")
     dataset = read_dataset(folder)

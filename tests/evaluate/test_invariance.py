@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lib.data.dataset import read_dataset
-from lib.evaluate.invariance import CenterClips, measure_invariance
+from lib.evaluate.invariance import CenterClips, count_swaps, measure_invariance
 from lib.evaluate.trained_model import TrainedModel
 from lib.train.run_model import run_normalize
 
@@ -111,3 +111,21 @@ def test_mask_follows_the_evaluation_crop(prepared_dir, tiny_settings):
     expected = expected[:, margin : 64 - margin, margin : 64 - margin]
     np.testing.assert_array_equal(mask[:, 0].numpy(), expected)
     assert clip.shape[0] == mask.shape[0]
+
+
+def test_swaps_are_counted_by_pair_of_classes():
+    predicted = np.array([[0, 0, 0, 1, 1, 2], [1, 0, 0, 0, 1, 2], [0, 0, 0, 1, 1, 0]])
+    table = count_swaps(predicted, ["left", "right", "jump"])
+    assert table.to_dict("records") == [
+        {"view": "flip", "first": "left", "second": "right", "swapped": 2, "clips": 5,
+         "percent": 40.0},
+        {"view": "reverse", "first": "left", "second": "jump", "swapped": 1, "clips": 4,
+         "percent": 25.0},
+    ]  # fmt: skip
+
+
+def test_a_network_that_sees_sides_swaps_under_flip_and_a_constant_one_never(measured):
+    assert measured(Constant()).swaps.empty
+    swaps = measured(FirstFrame()).swaps
+    flips = swaps[swaps["view"] == "flip"]
+    assert flips[["first", "second", "percent"]].to_numpy().tolist() == [["bounce", "circle", 100]]
