@@ -48,13 +48,14 @@ class VideoRecord:
     Attributes:
         row: Its row in the index.
         name: `class/stem`, unique in its data set.
-        path: The video file, or the folder of its JPEG frames.
+        path: The video file, or the folder of its frames.
         label: Class index in [0, number of classes); −1 without a label.
         num_frames: Frames that can be decoded; of a segment, its own.
         height: Height of a frame in pixels.
         width: Width of a frame in pixels.
         fingerprint: Fingerprint of the prepared file; empty for a folder of frames.
-        seek: A packed `FrameIndex`; empty if the file is decoded from its start.
+        seek: A packed `FrameIndex`; empty if the file is decoded from its start. For a folder, the
+            name of its first frame; empty if that is `img_00001.jpg`.
         first_frame: First frame in the file; above 0 for a segment.
     """
 

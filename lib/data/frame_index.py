@@ -4,13 +4,13 @@ The number of a frame is its position in a plain decode of the whole file. Prepa
 file once that way, builds its `FrameIndex` and verifies that seeking with it gives the same frames.
 Reading then seeks to the nearest key frame before a requested frame, skips frames that no other
 frame needs, and converts only the requested ones. A file that fails the verification has no index
-and is decoded from its start.
+and is decoded from its start, which is exact for every file.
 """
 
 import base64
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 
+MAX_KEYS = 1000  # key frames of an index; more are left out, since each is verified
+NUM_SPREAD_CHECKS = 8  # places of a file where frames are read together to verify its index
 MIN_SKIPPED = 2  # up to this many unwanted frames are decoded, which is faster than a seek
 FINGERPRINT_BYTES = 4096  # read at each end of a file
 
@@ -44,25 +46,29 @@ class FrameIndex(NamedTuple):
         """
         if None in times or len(set(times)) < len(times) or keys[:1] != [0]:
             return None
-        return cls(np.array(times), np.array(keys))
+        return cls(np.array(times), np.array(keys[:: -(-len(keys) // MAX_KEYS)]))
 
-    def verify(self, path: Path, checksums: Mapping[int, int]) -> bool:
+    def verify(self, path: Path, checksums: Sequence[int]) -> bool:
         """Return True if seeking with this index gives the frames of a plain decode.
+
+        The first two frames and the last one that are decoded from each key frame are read one by
+        one, and some frames all over the file together.
 
         Args:
             path: The file.
-            checksums: `checksum` of some of its frames in the plain decode, by frame number.
+            checksums: `checksum` of each frame in the plain decode.
         """
-        numbers = np.array(sorted(checksums))
-        for selected in (numbers, numbers[::2], numbers[1::2]):
-            expected = [checksums[number] for number in selected]
-            try:
-                frames = iterate_file(path, selected, self) if expected else []
-                if [checksum(frame) for frame in frames] != expected:
-                    return False
-            except (av.FFmpegError, ValueError):
-                return False
-        return True
+        last = len(checksums) - 1
+        ends = [self.keys, np.minimum(self.keys + 1, last), np.append(self.keys[1:] - 1, last)]
+        spread = np.linspace(0, last, NUM_SPREAD_CHECKS).astype(int)
+        spread = np.union1d(spread, np.minimum(spread + 1, last))
+        with suppress(av.FFmpegError, LookupError):
+            return all(
+                checksums[number] == checksum(frame)
+                for numbers in (spread, spread[::2], *np.unique(ends)[:, None])
+                for number, frame in zip(numbers, _decode(path, numbers, self), strict=True)
+            )
+        return False
 
     def pack(self) -> str:
         """Return the index as text: about 60 characters for a constant frame rate."""
@@ -103,11 +109,14 @@ def fingerprint(path: Path) -> str:
 def open_stream(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file and its first video stream, decoded in this thread.
 
+    The absolute path of a file named `http:x.mp4` is no address.
+
     Raises:
         ValueError: If it has no video stream, or one of an unknown codec.
         av.FFmpegError: If it is not a video file.
     """
-    with av.open(str(path), metadata_errors="ignore") as container:
+    local = {"protocol_whitelist": "file"}  # nothing that a file refers to is fetched
+    with av.open(str(path.absolute()), metadata_errors="ignore", options=local) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream (audio only?)")
         stream = container.streams.video[0]
@@ -128,33 +137,65 @@ def packet_time(container: InputContainer, packet: av.Packet) -> int | None:
     return packet.pts
 
 
-def decode_all(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Yield the remaining frames of a stream; None for a packet that cannot be decoded.
+def decode_packet(container: InputContainer, packet: av.Packet) -> list[av.VideoFrame] | None:
+    """Return the frames that a packet completes; None if it cannot be decoded.
 
     A damaged packet loses only its own frames, as in other programs.
     """
-    for packet in container.demux(stream):
-        packet_time(container, packet)
-        try:
-            yield from packet.decode()
-        except av.InvalidDataError:
-            yield None
+    packet_time(container, packet)
+    try:
+        return packet.decode()
+    except av.InvalidDataError:
+        return None
+
+
+def frame_rate(times: Sequence[int | None], stream: av.VideoStream) -> float:
+    """Return the mean rate of frames per second by their times; 0 if these do not tell.
+
+    The header's rate is more precise where it is right within a frame or so. It may as well be the
+    resolution of a clock: 1000 in files of browsers and screen recorders.
+
+    Args:
+        times: Times of consecutive frames or packets, in any order.
+        stream: Their stream.
+    """
+    known = [time for time in times if time is not None]
+    seconds = float((max(known) - min(known)) * stream.time_base) if known else 0.0
+    if not seconds:
+        return 0.0
+    header, steps = float(stream.average_rate or 0), len(known) - 1
+    if abs(header * seconds - steps) < 1.5:
+        return header
+    rate, tick = steps / seconds, float(stream.time_base)
+    is_whole = abs(round(rate) * seconds - steps) <= rate * tick  # but for rounded times
+    return float(round(rate)) if is_whole else round(rate, 2)
 
 
 def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Return a frame in the orientation that the file specifies, (H, W, 3), uint8."""
+    """Return a frame as players show it, (H, W, 3), uint8: turned and mirrored by its matrix."""
     rgb = reformatter.reformat(frame, format="rgb24", threads=1)
     plane = rgb.planes[0]  # its lines may end in padding; the array keeps it alive
     lines = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)
     pixels = lines[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    turns = frame.rotation // 90
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    # It maps a pixel's column and row to (a · column + c · row, b · column + d · row).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    determinant = a * d - b * c
+    if determinant < 0:
+        pixels, a, b = pixels[:, ::-1], -a, -b
+    if determinant != 0:  # other matrices show no picture, and are ignored
+        pixels = np.rot90(pixels, round(-np.arctan2(b, a) / (np.pi / 2)))
+    return np.ascontiguousarray(pixels)
 
 
 def iterate_file(
     path: Path, numbers: np.ndarray, index: FrameIndex | None = None
 ) -> Iterator[np.ndarray]:
     """Yield some frames of a video file.
+
+    Frames that an index does not find are decoded from the start.
 
     Args:
         path: The file.
@@ -165,13 +206,22 @@ def iterate_file(
         RGB frames, upright, shape (H, W, 3), uint8.
 
     Raises:
-        ValueError: If there is no such frame, or the index does not fit the file.
+        ValueError: If there is no such frame.
         av.FFmpegError: If the file cannot be read.
     """
-    if index is not None and numbers[-1] >= len(index.times):
-        raise _no_such_frame(numbers[-1], len(index.times))
+    num_found = 0
+    if index is not None:
+        with suppress(av.FFmpegError, LookupError):
+            for num_found, frame in enumerate(_decode(path, numbers, index), 1):  # noqa: B007
+                yield frame
+    if num_found < len(numbers):
+        yield from _decode(path, numbers[num_found:], None)
+
+
+def _decode(path: Path, numbers: np.ndarray, index: FrameIndex | None) -> Iterator[np.ndarray]:
+    """Yield frames as `iterate_file`; raise LookupError if the index does not lead to them."""
+    reformatter = VideoReformatter()
     with open_stream(path) as (container, stream):
-        reformatter = VideoReformatter()
         if index is None:
             frames = _walk(container, stream, numbers)
         else:
@@ -185,20 +235,15 @@ def _walk(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames with the given numbers by decoding from the start."""
     position = number = 0
-    for frame in decode_all(container, stream):
-        if frame is None:
-            continue
-        if number == numbers[position]:
-            yield frame
-            position += 1
-            if position == len(numbers):
-                return
-        number += 1
-    raise _no_such_frame(numbers[-1], number)
-
-
-def _no_such_frame(frame: int, count: int) -> ValueError:
-    return ValueError(f"frame {frame} does not exist, the video has {count}")
+    for packet in container.demux(stream):
+        for frame in decode_packet(container, packet) or []:
+            if number == numbers[position]:
+                yield frame
+                position += 1
+                if position == len(numbers):
+                    return
+            number += 1
+    raise ValueError(f"frame {numbers[-1]} does not exist, the video has {number}")
 
 
 def _seek(
@@ -217,26 +262,27 @@ def _seek(
 def _decode_times(
     container: InputContainer, stream: av.VideoStream, times: list[int]
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frames with the given packet times, from the stream's position on.
+    """Yield the frames with the given packet times, in this order, from the stream's position on.
 
     The decoder is drained at the end, so that the next seek starts with an empty one.
     """
     decoder = stream.codec_context
-    # A packet of MPEG-4 may hold two frames; skipping the first loses the second.
-    skip_unwanted = "DEFAULT" if decoder.name == "mpeg4" else "NONREF"
-    unsent, pending = set(times), set(times)
+    # A packet of MPEG-4 may hold two frames, and skipping the first loses the second. Libraries
+    # outside FFmpeg (libdav1d) skip what they were told to skip when they were opened.
+    can_skip = decoder.name != "mpeg4" and not decoder.name.startswith("lib")
+    unsent, position = set(times), 0
     for packet in container.demux(stream):
         time = packet_time(container, packet)
-        decoder.skip_frame = "DEFAULT" if time in unsent else skip_unwanted
+        decoder.skip_frame = "NONREF" if can_skip and time not in unsent else "DEFAULT"
         frames = packet.decode()
         unsent.discard(time)
         if not unsent and packet.size:  # drain the frames that the decoder still holds
             frames += decoder.decode(None)
         for frame in frames:
-            if frame.pts in pending:
-                pending.discard(frame.pts)
+            if position < len(times) and frame.pts == times[position]:
+                position += 1
                 yield frame
         if not unsent:
             break
-    if pending:
-        raise ValueError("its frames are not where they were when it was prepared")
+    if position < len(times):
+        raise LookupError("a frame is not where the index says")

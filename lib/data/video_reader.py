@@ -1,16 +1,18 @@
-"""Reading exactly the requested frames of a video file or of a folder of JPEG frames."""
+"""Reading exactly the requested frames of a video file or of a folder of images."""
 
 import errno
 import hashlib
 import os
+import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import av
 import numpy as np
 import simplejpeg
+from PIL import Image
 from simplejpeg import decode_jpeg
 
 from lib.data.dataset import CACHE_FOLDER, VideoDataset, VideoRecord
@@ -80,6 +82,7 @@ class FrameCache:
 
 
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
+NUMBERED_IMAGE = re.compile(r"(.*?)(\d+)(\.(?:jpe?g|png))", re.I)
 PREPARE_AGAIN = "prepare the data set again, with notebooks/1_prepare_data.ipynb"
 
 
@@ -87,11 +90,57 @@ class UnreadableVideoError(ValueError):
     """A video cannot be read, or is not the one that was prepared."""
 
 
-def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
-    """Read frames of a video file or of a folder of JPEG frames.
+def find_frame_files(folder: Path) -> list[str]:
+    """Return the names of the frames in a folder: its numbered images, by number.
+
+    In a folder of several kinds, images called `img_...` are the frames and others optical flow.
+
+    Raises:
+        ValueError: If there is no such image, a number is missing, or the kinds are unclear.
+    """
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name in os.listdir(folder):
+        if match := NUMBERED_IMAGE.fullmatch(name):
+            kinds.setdefault((match[1], match[3]), []).append(name)
+    if not kinds:
+        raise ValueError("it holds no numbered images (.jpg, .png)")
+    frames = [kind for kind in kinds if len(kinds) == 1 or kind[0] == FRAME_FILE.split("{")[0]]
+    if len(frames) != 1:
+        texts = sorted(f"{prefix}…{suffix}" for prefix, suffix in kinds)
+        raise ValueError(f"it holds images of several kinds ({', '.join(texts)}): keep one")
+    names = sorted(kinds[frames[0]], key=lambda name: int(NUMBERED_IMAGE.fullmatch(name)[2]))
+    for number, name in enumerate(names):
+        if name != (expected := _frame_name(names[0], number)):
+            raise ValueError(f"{expected} is missing")
+    return names
+
+
+def holds_frames(folder: str | Path, video_suffixes: Set[str]) -> bool:
+    """Return True if a folder is a video: it has numbered images, and neither videos nor folders.
 
     Args:
-        source: A video file; a folder with `img_00001.jpg`, `img_00002.jpg`, ...; or a record of
+        folder: The folder.
+        video_suffixes: Endings of video files, in lower case.
+    """
+    if os.path.exists(os.path.join(folder, FRAME_FILE.format(1))):  # large trees are not listed
+        return True
+    entries = list(os.scandir(folder))
+    return any(NUMBERED_IMAGE.fullmatch(entry.name) for entry in entries) and not any(
+        entry.is_dir() or Path(entry.name).suffix.lower() in video_suffixes for entry in entries
+    )
+
+
+def _frame_name(first: str, number: int) -> str:
+    """Return the name of a frame; `first` is the name of frame 0."""
+    prefix, digits, suffix = NUMBERED_IMAGE.fullmatch(first).groups()
+    return f"{prefix}{int(digits) + number:0{len(digits)}d}{suffix}"
+
+
+def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
+    """Read frames of a video file or of a folder of images.
+
+    Args:
+        source: A video file; a folder of numbered images (see `find_frame_files`); or a record of
             the index, which is faster: its frames are found by seeking.
         frame_indices: 0-based indices in any order, repeats allowed, shape (T,).
 
@@ -134,8 +183,7 @@ def iterate_frames(
     record = source if isinstance(source, VideoRecord) else None
     path = Path(source) if record is None else record.path
     numbers = np.asarray(frame_indices) + (0 if record is None else record.first_frame)
-    is_folder = path.is_dir()
-    frames = _iterate_jpegs(path, numbers) if is_folder else _iterate_video(path, numbers, record)
+    frames = (_iterate_images if path.is_dir() else _iterate_video)(path, numbers, record)
     for frame in frames:
         if record is not None and frame.shape[:2] != (record.height, record.width):
             raise UnreadableVideoError(
@@ -166,12 +214,22 @@ def _index_of(record: VideoRecord) -> FrameIndex | None:
     return FrameIndex.unpack(record.seek) if record.seek else None
 
 
-def _iterate_jpegs(folder: Path, numbers: np.ndarray) -> Iterator[np.ndarray]:
+def _iterate_images(
+    folder: Path, numbers: np.ndarray, record: VideoRecord | None
+) -> Iterator[np.ndarray]:
+    if record is None:
+        first = find_frame_files(folder)[0]
+    else:
+        first = record.seek or FRAME_FILE.format(1)
     for number in numbers:
-        file = folder / FRAME_FILE.format(number + 1)
+        file = folder / _frame_name(first, number)
         try:
-            yield decode_jpeg(file.read_bytes(), colorspace="RGB")
-        except (OSError, ValueError) as error:
+            if file.suffix.lower() == ".png":
+                with Image.open(file, formats=["PNG"]) as image:
+                    yield np.asarray(image.convert("RGB"))
+            else:
+                yield decode_jpeg(file.read_bytes(), colorspace="RGB")
+        except (OSError, SyntaxError, ValueError) as error:
             raise UnreadableVideoError(f"{file}: cannot be read as an image ({error})") from error
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +12,15 @@ import pandas as pd
 import torch
 
 from lib.config import PrepareSettings, project_path
-from lib.data.frame_index import open_stream
-from lib.data.video_reader import FRAME_FILE
+from lib.data.frame_index import frame_rate, open_stream, packet_time
+from lib.data.video_reader import find_frame_files
 from lib.models.hub import has_lite0_weights
 from lib.params import AUTO
 from lib.prepare.find_videos import find_videos, has_own_split, split_counts
 from lib.prepare.parallel import num_cores
 
-NUM_HEADERS = 40  # videos whose header is read
+NUM_HEADERS = 40  # videos that are opened
+NUM_PACKETS = 1000  # that are read of each; counts them and tells their rate
 FEW_VIDEOS = 10  # of a class in validation
 CLIP_SECONDS = 2.56  # of the paper: 8 frames, every 8th of 25 per second
 NETWORK = "efficientnet_lite0"
@@ -146,7 +148,7 @@ def _schedule(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware)
 
 
 def video_stats(videos: pd.DataFrame, root: Path) -> VideoStats:
-    """Read the headers of some of the videos of `find_videos`; nothing is decoded."""
+    """Open some of the videos of `find_videos`; nothing is decoded."""
     positions = np.linspace(0, len(videos) - 1, min(NUM_HEADERS, len(videos))).astype(int)
     shown = videos.iloc[positions]
     headers = [
@@ -164,18 +166,22 @@ def video_stats(videos: pd.DataFrame, root: Path) -> VideoStats:
 
 
 def _header(path: Path, segment_s: float = math.nan) -> tuple[int, float, int] | None:
-    """Return frames, rate and short side of a video by its header; None if unreadable.
+    """Return frames, rate and short side of a video by its first packets; None if unreadable.
 
     The frames are those of a segment of `segment_s` seconds, unless that is NaN.
     """
-    if path.is_dir():
-        first = _header(path / FRAME_FILE.format(1))
-        return first and (len(list(path.glob("*.jpg"))), 25.0, first[2])
     try:
+        if path.is_dir():
+            names = find_frame_files(path)
+            with open_stream(path / names[0]) as (_, stream):
+                return len(names), 25.0, min(stream.width, stream.height)
         with open_stream(path) as (container, stream):
-            fps = float(stream.average_rate or 25)
-            seconds = (container.duration or 0) / av.time_base
-            frames = stream.frames or round(seconds * fps)
+            packets = islice(container.demux(stream), NUM_PACKETS)
+            times = [packet_time(container, packet) for packet in packets if packet.size]
+            fps = frame_rate(times, stream) or 25.0
+            frames = len(times)
+            if frames >= NUM_PACKETS:
+                frames = stream.frames or round((container.duration or 0) / av.time_base * fps)
             frames = frames if math.isnan(segment_s) else round(segment_s * fps)
             return max(1, frames), fps, min(stream.width, stream.height)
     except (av.FFmpegError, ValueError, OSError):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.data.video_reader import FRAME_FILE
+from lib.data.video_reader import holds_frames
 from lib.fileio import reading
 from lib.registry import did_you_mean
 
@@ -133,9 +133,11 @@ def without_suffix(path: str) -> str:
 
 
 def _is_video(entry: os.DirEntry) -> bool:
-    if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
-        return entry.is_file() or entry.is_symlink()  # a dead link is reported when it is opened
-    return entry.is_dir() and os.path.exists(os.path.join(entry.path, FRAME_FILE.format(1)))
+    if entry.is_dir():
+        return holds_frames(entry.path, VIDEO_SUFFIXES)
+    is_named_so = Path(entry.name).suffix.lower() in VIDEO_SUFFIXES
+    # A dead link is reported when it is opened.
+    return is_named_so and (entry.is_file() or entry.is_symlink())
 
 
 def _parts(root: Path) -> list[str]:

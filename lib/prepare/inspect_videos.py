@@ -11,15 +11,22 @@ import av
 import numpy as np
 import pandas as pd
 from av.video.reformatter import VideoReformatter
-from simplejpeg import decode_jpeg_header
 from tqdm.auto import tqdm
 
-from lib.data.frame_index import FrameIndex, checksum, decode_all, fingerprint, open_stream, to_rgb
-from lib.data.video_reader import FRAME_FILE, read_frames
+from lib.data.frame_index import (
+    FrameIndex,
+    checksum,
+    decode_packet,
+    fingerprint,
+    frame_rate,
+    open_stream,
+    to_rgb,
+)
+from lib.data.video_reader import FRAME_FILE, find_frame_files, iterate_frames
 from lib.prepare.parallel import map_in_workers
 
 TIMEOUT_S = 900.0  # after which a decoder counts as frozen
-NUM_SPREAD_CHECKS, NUM_KEY_CHECKS = 8, 3  # frames and key frames that verify a frame index
+MAX_DAMAGED = 0.5  # share of the frames of a video that is kept
 
 
 class VideoInfo(NamedTuple):
@@ -32,7 +39,7 @@ class VideoInfo(NamedTuple):
     error: str | None = None  # reason why the video is unreadable
     note: str | None = None  # damage of a readable video
     fingerprint: str = ""
-    seek: str = ""  # packed `FrameIndex`; empty if the file must be decoded from its start
+    seek: str = ""  # see `VideoRecord`
 
 
 def inspect_videos(
@@ -88,7 +95,7 @@ def _read_progress(path: Path) -> dict[str, VideoInfo]:
 
 
 def inspect_video(path: Path) -> VideoInfo:
-    """Decode a video from its first to its last frame, or check every JPEG file of a folder.
+    """Decode a video from its first to its last frame, or every image of a folder.
 
     Errors that would otherwise appear after hours of training become the `error` of the result.
     """
@@ -107,20 +114,11 @@ def inspect_video(path: Path) -> VideoInfo:
 
 
 def _inspect_folder(folder: Path) -> VideoInfo:
-    """Count the frames `img_00001.jpg` ... of a folder."""
-    prefix = FRAME_FILE.split("{")[0]
-    names = sorted(path.name for path in folder.iterdir() if path.name.startswith(prefix))
-    sizes = []
-    for number, name in enumerate(names or [""], start=1):
-        if name != FRAME_FILE.format(number):
-            raise ValueError(f"{FRAME_FILE.format(number)} is missing")
-        try:
-            sizes.append(decode_jpeg_header((folder / name).read_bytes())[:2])
-        except ValueError as error:
-            raise ValueError(f"{name} is not a JPEG image ({error})") from error
+    names = find_frame_files(folder)
+    sizes = [frame.shape[:2] for frame in iterate_frames(folder, np.arange(len(names)))]
     height, width = _common_size(sizes)
-    read_frames(folder, np.array([len(names) - 1]))
-    return VideoInfo(len(names), 0.0, width, height)
+    first = "" if names[0] == FRAME_FILE.format(1) else names[0]
+    return VideoInfo(len(names), 0.0, width, height, seek=first)
 
 
 def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
@@ -137,49 +135,32 @@ def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _inspect_file(path: Path) -> VideoInfo:
-    num_packets, to_check = _frames_to_check(path)
-    times, keys, sizes, checksums, num_damaged = [], [], [], {}, 0
+    times, keys, sizes, checksums, num_packets, num_damaged = [], [], [], [], 0, 0
     reformatter = VideoReformatter()
     with open_stream(path) as (container, stream):
-        num_promised, fps = stream.frames, float(stream.average_rate or 0)
-        for frame in decode_all(container, stream):
-            num_damaged += frame is None or frame.is_corrupt
-            if frame is None:
-                continue
-            number = len(times)
-            times.append(frame.pts)
-            if frame.key_frame:
-                keys.append(number)
-            sizes.append(_upright_size(frame))
-            if number in to_check:
-                checksums[number] = checksum(to_rgb(frame, reformatter))
+        for packet in container.demux(stream):
+            frames = decode_packet(container, packet)
+            num_packets += packet.size > 0
+            num_damaged += frames is None
+            for frame in frames or []:
+                if frame.key_frame:
+                    keys.append(len(times))
+                num_damaged += frame.is_corrupt
+                pixels = to_rgb(frame, reformatter)
+                times.append(frame.pts)
+                sizes.append(pixels.shape[:2])
+                checksums.append(checksum(pixels))
+        num_promised, fps = stream.frames, frame_rate(times, stream)
     height, width = _common_size(sizes)
-    note = _damage(len(times), num_packets, num_promised, num_damaged)
+    note = None
+    if num_damaged:
+        num_frames = max(len(times), num_packets)
+        note = f"damaged: {num_damaged} of its {num_frames} frames are not whole"
+        if num_damaged > MAX_DAMAGED * num_frames:
+            raise ValueError(note)
+    elif num_promised > num_packets:
+        note = f"truncated or damaged: {len(times)} of the {num_promised} frames in its header"
     index = FrameIndex.build(times, keys)
     is_usable = index is not None and num_damaged == 0 and index.verify(path, checksums)
     seek = index.pack() if is_usable else ""
     return VideoInfo(len(times), fps, width, height, None, note, fingerprint(path), seek)
-
-
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    is_turned = frame.rotation % 180 != 0
-    return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
-
-
-def _damage(frames: int, num_packets: int, num_promised: int, num_damaged: int) -> str | None:
-    if num_damaged:
-        return f"damaged: {num_damaged} of its {max(frames, num_packets)} frames are not whole"
-    if num_promised > num_packets:
-        return f"truncated or damaged: {frames} of the {num_promised} frames in its header"
-    return None
-
-
-def _frames_to_check(path: Path) -> tuple[int, set[int]]:
-    """Return the number of packets, and frames all over the video and around some key frames."""
-    with open_stream(path) as (container, stream):
-        is_key = np.array([packet.is_keyframe for packet in container.demux(stream) if packet.size])
-    spread = np.linspace(0, len(is_key) - 1, NUM_SPREAD_CHECKS).astype(int)
-    keys = np.flatnonzero(is_key)[1:]
-    some_keys = keys[np.linspace(0, len(keys) - 1, min(len(keys), NUM_KEY_CHECKS)).astype(int)]
-    pairs = {number + near for number in spread for near in (0, 1)}
-    return len(is_key), pairs | {number + near for number in some_keys for near in (-2, -1, 0, 1)}

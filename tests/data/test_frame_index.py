@@ -136,12 +136,13 @@ def test_a_failed_verification_leaves_no_index(tmp_path, monkeypatch):
     path = write_coded(tmp_path / "video.mp4", noise(40), "libx264", **X264)
     assert inspect_video(path).seek
 
-    def wrong(path, wanted, table):
-        times = table.times.copy()
+    def wrong(path, numbers, index):
+        times = index.times.copy()
         times[[12, 13]] = times[[13, 12]]
-        return iterate_file(path, wanted, table._replace(times=times))
+        return decode(path, numbers, index._replace(times=times))
 
-    monkeypatch.setattr(frame_index, "iterate_file", wrong)
+    decode = frame_index._decode
+    monkeypatch.setattr(frame_index, "_decode", wrong)
     found = inspect_video(path)
     assert found.frames == 40 and found.seek == ""
 
@@ -215,13 +216,20 @@ def test_frames_of_another_size_than_in_the_index_are_refused(tmp_path):
         read_frames(wrong, np.array([0]))
 
 
-def test_a_table_of_other_frames_is_refused(tmp_path):
+@pytest.mark.parametrize("numbers", [[4], [12, 13, 20], [0, 5, 29]])
+@pytest.mark.parametrize("wrong", ["all times", "one time", "too short"])
+def test_frames_that_an_index_does_not_lead_to_are_decoded_from_the_start(tmp_path, numbers, wrong):
     path = write_coded(tmp_path / "video.mp4", noise(30), "libx264", **X264)
-    table = FrameIndex(10**9 + np.arange(30), np.array([0]))
-    with pytest.raises(ValueError, match="not where they were"):
-        list(iterate_file(path, np.array([4]), table))
+    index = FrameIndex.unpack(record_of(path).seek)
+    times = {
+        "all times": 10**9 + np.arange(30),
+        "one time": np.where(np.arange(30) == numbers[-1], 10**9, index.times),
+        "too short": index.times[:10],
+    }
+    found = list(iterate_file(path, np.array(numbers), index._replace(times=times[wrong])))
+    np.testing.assert_array_equal(np.stack(found), plain_decode(path)[numbers])
     with pytest.raises(ValueError, match="frame 30 does not exist, the video has 30"):
-        list(iterate_file(path, np.array([30]), table))
+        list(iterate_file(path, np.array([30]), index))
 
 
 @pytest.mark.parametrize("times", [[0], [5, 3, 4, -7], 512 * np.arange(18_000)], ids=len)
