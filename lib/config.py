@@ -135,6 +135,9 @@ class PrepareSettings(DataSettings):
     """Split files to import, in any format of `read_split_file`."""
     storage: Literal["videos", "frames"] = "videos"
     """Train from the video files, or from JPEG frames extracted from them."""
+    reader: Literal["auto", "av", "decord"] = "auto"
+    """Library that reads the videos: `av` (PyAV); `decord` for those for which it is proved to give
+    the same frames; or `auto`: the faster one, measured on a few videos."""
     frames_short_side: Natural = 256
     """Short side of extracted frames, pixels; 0: that of the video."""
     person_boxes: Literal["keep", "yolox", "motion", "import"] = "keep"

@@ -3,8 +3,8 @@
 A data set is a folder with
 
 - `index.csv`: one row a video or segment of one (name, path, class, label, frames, fps, width,
-  height, first_frame, and for the reader: fingerprint, seek); without a label, class is empty and
-  label −1,
+  height, first_frame, and for reading: fingerprint, seek, reader); without a label, class is empty
+  and label −1,
 - `splits/*.txt`: sets of videos, lines `class/name frames label`,
 - `dataset.json`: its name, its class names in label order, the folder of its videos, its source,
 - `groups.csv`: the source of each video of a folder of own videos,
@@ -34,7 +34,7 @@ from lib.registry import did_you_mean
 
 INDEX_COLUMNS = ["name", "path", "class", "label", "frames", "fps", "width", "height"]
 UNLABELED = "unlabeled"  # shown in place of a class
-READER_COLUMNS = ["fingerprint", "seek"]  # see lib.data.frame_index; may be empty
+READER_COLUMNS = ["fingerprint", "seek", "reader"]  # see `VideoRecord`; may be empty
 MAX_SIZE = 10**8  # frames of a video, pixels of a side
 GROUPS_FILE = "groups.csv"  # source of each video, if clips may share one
 CACHE_FOLDER = "decoded"  # see lib.data.video_reader
@@ -56,6 +56,7 @@ class VideoRecord:
         fingerprint: Fingerprint of the prepared file; empty for a folder of frames.
         seek: A packed `FrameIndex`; empty if the file is decoded from its start. For a folder, the
             name of its first frame; empty if that is `img_00001.jpg`.
+        reader: `decord` if that reads the file; otherwise, if known, why PyAV does.
         first_frame: First frame in the file; above 0 for a segment.
     """
 
@@ -68,6 +69,7 @@ class VideoRecord:
     width: int
     fingerprint: str = ""
     seek: str = ""
+    reader: str = ""
     first_frame: int = 0
 
 
@@ -91,11 +93,11 @@ class VideoDataset:
 
     def record(self, row: int) -> VideoRecord:
         """Return the video of one index row."""
-        name, path, *numbers, fingerprint, seek = (column[row] for column in self._record_columns)
-        label, frames, height, width, first = map(int, numbers)
+        columns = (column[row] for column in self._record_columns)
+        name, path, label, frames, height, width, first, *reader = columns
+        size = int(frames), int(height), int(width)
         path = self.root / path
-        reader = fingerprint, seek, first
-        return VideoRecord(int(row), name, path, label, frames, height, width, *reader)
+        return VideoRecord(int(row), name, path, int(label), *size, *reader, int(first))
 
     def class_of(self, label: int) -> str:
         """Return the name of a class, or "unlabeled" for −1."""

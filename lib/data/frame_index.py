@@ -11,6 +11,7 @@ import base64
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from av.video.reformatter import VideoReformatter
 MAX_KEYS = 1000  # key frames of an index; more are left out, since each is verified
 NUM_SPREAD_CHECKS = 8  # places of a file where frames are read together to verify its index
 MIN_SKIPPED = 2  # up to this many unwanted frames are decoded, which is faster than a seek
+DECORD_BATCH = 16  # frames in memory at a time
 FINGERPRINT_BYTES = 4096  # read at each end of a file
 
 
@@ -191,16 +193,17 @@ def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
 
 
 def iterate_file(
-    path: Path, numbers: np.ndarray, index: FrameIndex | None = None
+    path: Path, numbers: np.ndarray, index: FrameIndex | None = None, with_decord: bool = False
 ) -> Iterator[np.ndarray]:
     """Yield some frames of a video file.
 
-    Frames that an index does not find are decoded from the start.
+    Frames that decord or an index does not lead to are decoded from the start.
 
     Args:
         path: The file.
         numbers: 0-based frame numbers, strictly ascending, at least one, shape (T,).
         index: Index of its frames; None decodes from the start.
+        with_decord: Read with decord, which preparation has proved to be exact for this file.
 
     Yields:
         RGB frames, upright, shape (H, W, 3), uint8.
@@ -209,16 +212,36 @@ def iterate_file(
         ValueError: If there is no such frame.
         av.FFmpegError: If the file cannot be read.
     """
-    num_found = 0
+    faster = [read_by_decord] if with_decord else []
     if index is not None:
+        faster.append(partial(_decode, index=index))
+    for read in faster:
         with suppress(av.FFmpegError, LookupError):
-            for num_found, frame in enumerate(_decode(path, numbers, index), 1):  # noqa: B007
+            for frame in read(path, numbers):
                 yield frame
-    if num_found < len(numbers):
-        yield from _decode(path, numbers[num_found:], None)
+                numbers = numbers[1:]
+            return
+    yield from _decode(path, numbers)
 
 
-def _decode(path: Path, numbers: np.ndarray, index: FrameIndex | None) -> Iterator[np.ndarray]:
+def read_by_decord(path: Path, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the frames that decord gives, arguments as `iterate_file`; LookupError if it fails."""
+    try:
+        import decord  # takes a second to load, and most data sets do not need it
+    except (ImportError, OSError, RuntimeError) as error:
+        raise LookupError(f"decord: {error}") from error
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(str(path.absolute()), num_threads=1)
+        for start in range(0, len(numbers), DECORD_BATCH):
+            yield from reader.get_batch(numbers[start : start + DECORD_BATCH]).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise LookupError(f"decord: {error}") from error
+
+
+def _decode(
+    path: Path, numbers: np.ndarray, index: FrameIndex | None = None
+) -> Iterator[np.ndarray]:
     """Yield frames as `iterate_file`; raise LookupError if the index does not lead to them."""
     reformatter = VideoReformatter()
     with open_stream(path) as (container, stream):

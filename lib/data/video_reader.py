@@ -84,6 +84,7 @@ class FrameCache:
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
 NUMBERED_IMAGE = re.compile(r"(.*?)(\d+)(\.(?:jpe?g|png))", re.I)
 PREPARE_AGAIN = "prepare the data set again, with notebooks/1_prepare_data.ipynb"
+DECORD = "decord"  # in the column reader of the index
 
 
 class UnreadableVideoError(ValueError):
@@ -199,7 +200,10 @@ def _iterate_video(
     if not path.is_file():
         raise UnreadableVideoError(f"{path}: no such video file")
     try:
-        yield from iterate_file(path, numbers, None if record is None else _index_of(record))
+        if record is None:
+            yield from iterate_file(path, numbers)
+        else:
+            yield from iterate_file(path, numbers, _index_of(record), record.reader == DECORD)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         remedy = "" if record is None else f"; {PREPARE_AGAIN}"

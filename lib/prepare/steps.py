@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from lib.data.frame_tables import (
 )
 from lib.fileio import check_writable
 from lib.prepare.catalog import CATALOG, dataset_folder
+from lib.prepare.choose_reader import MIN_FILES, choose_readers, readers_text, undecided
 from lib.prepare.download import UnavailableError, download
 from lib.prepare.find_videos import count_text, find_videos
 from lib.prepare.import_reference import import_detections, import_made_with, import_scores
@@ -138,6 +140,8 @@ def list_steps(settings: PrepareSettings) -> Iterator[Step]:
         sizes = np.tile(UNOPENED, (count, 1))
     if settings.storage == "frames":
         yield _jpeg_step(settings, dataset, sizes)
+    elif settings.dataset != "synthetic":
+        yield _or_missing("reader", _reader_step, settings, dataset, len(sizes))
     yield from _split_steps(settings, folder)
     yield _or_missing("person boxes", _boxes_step, settings, folder, sizes[:, 0])
     yield _or_missing("ImageNet scores", _scores_step, settings, folder, sizes[:, 0])
@@ -265,6 +269,20 @@ def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: n
     details = f"{int(sizes[:, 0].sum()):,} to write, about {gigabytes(size)}"
     run = partial(store_frames, short_side=side, num_processes=settings.num_processes)
     return Step("frames", TO_DO, details, run, size)
+
+
+def _reader_step(
+    part: str, settings: PrepareSettings, dataset: VideoDataset | None, num_videos: int
+) -> Step:
+    if settings.reader == "decord" and find_spec("decord") is None:
+        raise ValueError("reader: decord is not installed; install decord2, or set reader to av")
+    run = partial(choose_readers, reader=settings.reader, num_processes=settings.num_processes)
+    if dataset is not None:
+        text, count = readers_text(dataset.index), len(undecided(dataset.index, settings.reader))
+        return Step(part, TO_DO if count else THERE, text, run if count else None)
+    if settings.reader == "av" or (settings.reader == "auto" and num_videos < MIN_FILES):
+        return Step(part, THERE, "PyAV")
+    return Step(part, TO_DO, f"{settings.reader}: decord is tried", run)
 
 
 # --- Splits ---------------------------------------------------------------------------------------

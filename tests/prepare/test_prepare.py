@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_lossless
+from PIL import Image
 from unreliable import inspect_or_crash, square_or_fail
 
 from lib.config import PROJECT_ROOT, PrepareSettings
@@ -80,26 +81,70 @@ def test_parts_are_taken_from_the_folders(tmp_path):
     assert dataset.index["name"][dataset.read_split("val")].tolist() == ["a/4", "b/5"]
 
 
-def test_folders_of_frames_are_used_in_place(tmp_path):
-    from PIL import Image
+def write_images(folder: Path, names: list[str]) -> Path:
+    """Write images into a folder, each of another shade."""
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        kind = "PNG" if name.lower().endswith("png") else "JPEG"
+        Image.new("RGB", (32, 24), (80 * number,) * 3).save(folder / name, format=kind)
+    return folder
 
-    for action in ("a", "b"):
-        for video in ("one", "two"):
-            folder = tmp_path / "rawframes" / action / video
-            folder.mkdir(parents=True)
-            for number in range(1, 4):
-                Image.new("RGB", (32, 24), (80 * (number - 1),) * 3).save(
-                    folder / f"img_{number:05d}.jpg"
-                )
-    (folder / "img_00002.jpg").unlink()
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["img_00001.jpg", "img_00002.jpg", "img_00003.jpg"],
+        ["img_00000.jpg", "img_00001.jpg", "img_00002.jpg"],  # as denseflow numbers them
+        ["frame_000001.jpg", "frame_000002.jpg", "frame_000003.jpg"],
+        ["image_00009.jpeg", "image_00010.jpeg", "image_00011.jpeg"],
+        ["8.JPG", "9.JPG", "10.JPG"],
+        ["v_g01_c02_01.png", "v_g01_c02_02.png", "v_g01_c02_03.png"],
+    ],
+    ids=lambda names: names[0],
+)
+def test_folders_of_numbered_images_are_videos(tmp_path, names):
+    for name in ("a/one", "a/two", "b/one", "b/two"):
+        folder = write_images(tmp_path / "rawframes" / name, names)
+    (folder / names[1]).rename(folder / "kept")
     with pytest.raises(ValueError, match=r"no readable video of \['b'\] in 'val'"):
         prepare(settings_for(tmp_path / "rawframes"))
-    Image.new("RGB", (32, 24)).save(folder / "img_00002.jpg")
+    report = next((tmp_path / "data").glob("folder-*/broken.csv")).read_text()
+    assert f"b/two,False,{names[1]} is missing" in report
+    (folder / "kept").rename(folder / names[1])
     dataset = prepare(settings_for(tmp_path / "rawframes"))
     assert dataset.index["frames"].tolist() == [3] * 4
-    record = dataset.record(0)
-    assert (record.width, record.height) == (32, 24)
-    assert read_frames(record.path, np.array([2])).mean() == pytest.approx(160, abs=2)
+    for record in map(dataset.record, range(4)):
+        assert (record.width, record.height) == (32, 24)
+        shades = read_frames(record, np.array([2, 0, 1])).mean(axis=(1, 2, 3))
+        assert shades == pytest.approx([160, 0, 80], abs=2)
+        np.testing.assert_array_equal(read_frames(record.path, np.array([1, 2])),
+                                      read_frames(record, np.array([1, 2])))  # fmt: skip
+
+
+def test_broken_folders_of_images_are_named(tmp_path):
+    names = ["img_00001.jpg", "img_00002.jpg", "img_00003.jpg"]
+    for name in ("whole", "whole2", "cut"):
+        write_images(tmp_path / "videos" / "a" / name, names)
+    cut = tmp_path / "videos" / "a" / "cut" / "img_00002.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    write_images(tmp_path / "videos" / "a" / "two kinds", ["x_1.jpg", "x_2.jpg", "y_1.jpg"])
+    flow = ["flow_x_00001.jpg", "flow_x_00002.jpg", *names]
+    write_images(tmp_path / "videos" / "a" / "flow", flow)
+    dataset = prepare(settings_for(tmp_path / "videos"))
+    assert dataset.index["name"].tolist() == ["a/flow", "a/whole", "a/whole2"]
+    assert dataset.index["frames"].tolist() == [3, 3, 3]
+    report = pd.read_csv(dataset.folder / "broken.csv").set_index("path")["reason"]
+    assert "img_00002.jpg: cannot be read as an image" in report["a/cut"]
+    assert report["a/two kinds"] == "it holds images of several kinds (x_….jpg, y_….jpg): keep one"
+
+
+def test_pictures_beside_videos_are_not_their_frames(tmp_path):
+    root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"])
+    for name in ("cover_1.jpg", "cover_2.jpg"):
+        Image.new("RGB", (32, 24)).save(root / "a" / name)
+    found = find_videos(root)
+    assert found.videos["name"].tolist() == ["a/1", "a/2"]
+    assert "cover_1.jpg" in found.ignored[0]
 
 
 def test_a_second_call_opens_nothing_and_changes_nothing(tmp_path, monkeypatch):
@@ -315,26 +360,35 @@ def test_odd_and_large_sizes_are_what_is_read(tmp_path, height, width):
     assert frames.shape == (2, height, width, 3)
 
 
-ONE = 1 << 16  # in the fixed-point numbers of an MP4 file's display matrix
-TURNS = {
-    90: (0, ONE, 0, -ONE, 0, 0, 64 * ONE, 0, 1 << 30),
-    180: (-ONE, 0, 0, 0, -ONE, 0, 128 * ONE, 64 * ONE, 1 << 30),
-    270: (0, -ONE, 0, ONE, 0, 0, 0, 128 * ONE, 1 << 30),
+# The first two rows of display matrices as phones write them, and what players then show
+COS, SIN = float(np.cos(np.radians(89.4))), float(np.sin(np.radians(89.4)))
+MATRICES = {
+    "clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "half turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "counterclockwise": ((0, -1, 1, 0), lambda x: np.rot90(x)),
+    "nearly clockwise": ((COS, SIN, -SIN, COS), lambda x: np.rot90(x, -1)),
+    "scaled": ((0, 0.5, -2, 0), lambda x: np.rot90(x, -1)),
+    "left to right": ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda x: x[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda x: x.transpose(1, 0, 2)),
+    "other diagonal": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).transpose(1, 0, 2)),
+    "zero": ((0, 0, 0, 0), lambda x: x),
+    "flat": ((1, 0, 1, 0), lambda x: x),
 }
 
 
-@pytest.mark.parametrize("turn", TURNS)
-def test_rotated_videos_stand_upright_at_the_size_in_the_index(tmp_path, turn):
-    """As phones write them: the pixels lie on their side, and the header says how to turn them."""
-    upright = np.zeros((64, 128, 3), np.uint8)
-    upright[:32, :64] = 250  # a bright corner tells what was turned where
-    path = write_video(tmp_path / "video.mp4", np.stack([upright] * 4), fps=10)
+@pytest.mark.parametrize("name", MATRICES)
+def test_videos_are_turned_and_mirrored_as_their_header_says(tmp_path, name):
+    coded = np.zeros((64, 128, 3), np.uint8)
+    coded[:32, :64], coded[:32, 64:] = 250, 120  # corners tell what went where
+    path = write_video(tmp_path / "video.mp4", np.stack([coded] * 4), fps=10)
+    (a, b, c, d), show = MATRICES[name]
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 44
-    data[matrix : matrix + 36] = struct.pack(">9i", *TURNS[turn])
+    fixed = [round(value * (1 << 16)) for value in (a, b, 0, c, d, 0, 0, 0)]
+    data[matrix : matrix + 36] = struct.pack(">9i", *fixed, 1 << 30)
     path.write_bytes(data)
-    shown = np.rot90(upright, -turn // 90)
-    found = inspect_video(path)
+    shown, found = show(coded), inspect_video(path)
     assert (found.frames, found.height, found.width) == (4, *shown.shape[:2])
     assert found.error is found.note is None
     for indices in ([0, 3], [2]):
