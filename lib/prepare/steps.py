@@ -140,7 +140,7 @@ def list_steps(settings: PrepareSettings) -> Iterator[Step]:
         sizes = np.tile(UNOPENED, (count, 1))
     if settings.storage == "frames":
         yield _jpeg_step(settings, dataset, sizes)
-    elif settings.dataset != "synthetic":
+    elif dataset is None or (dataset.index["fingerprint"] != "").any():
         yield _or_missing("reader", _reader_step, settings, dataset, len(sizes))
     yield from _split_steps(settings, folder)
     yield _or_missing("person boxes", _boxes_step, settings, folder, sizes[:, 0])
@@ -280,7 +280,8 @@ def _reader_step(
     if dataset is not None:
         text, count = readers_text(dataset.index), len(undecided(dataset.index, settings.reader))
         return Step(part, TO_DO if count else THERE, text, run if count else None)
-    if settings.reader == "av" or (settings.reader == "auto" and num_videos < MIN_FILES):
+    is_few = settings.dataset == "synthetic" or num_videos < MIN_FILES
+    if settings.reader == "av" or (settings.reader == "auto" and is_few):
         return Step(part, THERE, "PyAV")
     return Step(part, TO_DO, f"{settings.reader}: decord is tried", run)
 
