@@ -60,13 +60,11 @@ def undecided(index: pd.DataFrame, reader: str) -> np.ndarray:
 
 
 def readers_text(index: pd.DataFrame) -> str:
-    """Return how many videos each library reads, and why PyAV does."""
+    """Return how many video files each library reads, and why PyAV does."""
     readers = index["reader"][index["fingerprint"] != ""]
     reasons = Counter(text.split(":")[0] for text in readers if text not in ("", DECORD))
-    why = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
-    return f"decord {(readers == DECORD).sum():,}, PyAV {(readers != DECORD).sum():,}" + (
-        f" ({why})" if why else ""
-    )
+    why = "".join(f"; {count:,}: {reason}" for reason, count in reasons.items())
+    return f"decord {(readers == DECORD).sum():,}, PyAV {(readers != DECORD).sum():,}{why}"
 
 
 def _decide(
@@ -99,15 +97,13 @@ def compare_speed(record: VideoRecord) -> tuple[float, float]:
     """Return the CPU time of PyAV and of decord for a clip, seconds; ValueError if not exact."""
     if (verdict := prove_decord(record)) != DECORD:
         raise ValueError(verdict)
-    starts = np.linspace(0, record.num_frames - 1, NUM_MEASURED).astype(int)
-    ends = [time.process_time()]
+    times = [time.process_time()]
     for reader in ("", DECORD):
-        for start in starts:
+        for start in np.linspace(0, record.num_frames - 1, NUM_MEASURED).astype(int):
             clip = (start + 8 * np.arange(8)) % record.num_frames
             read_frames(replace(record, reader=reader), clip)
-        ends.append(time.process_time())
-    pyav, decord = np.diff(ends) / NUM_MEASURED
-    return float(pyav), float(decord)
+        times.append(time.process_time())
+    return tuple(np.diff(times) / NUM_MEASURED)
 
 
 def prove_decord(record: VideoRecord) -> str:
@@ -141,7 +137,7 @@ def _reads(record: VideoRecord, numbers: np.ndarray) -> Iterator[np.ndarray]:
     yield from (numbers[::gap] for gap in (1, 2, 3, 8))
     keys = decord.VideoReader(str(record.path.absolute()), num_threads=1).get_key_indices()
     starts = np.union1d(numbers[0], np.intersect1d(keys, numbers))
-    yield from (starts, np.append(starts[1:], numbers[-1] + 1) - 1)
+    stops = np.append(starts[1:], numbers[-1] + 1)
+    yield from (starts, stops - 1)
     for place in np.unique(np.linspace(0, len(starts) - 1, NUM_STARTS).astype(int)):
-        stop = [*starts[1:], numbers[-1] + 1][place]
-        yield np.arange(starts[place], stop)
+        yield np.arange(starts[place], stops[place])

@@ -134,7 +134,7 @@ def test_decord_reads_what_it_is_proved_for_and_the_status_says_why_not_the_rest
     index = prepare(asked).index
     assert index["reader"].tolist()[:3] == ["decord"] * 3
     assert index["reader"][3].startswith("decord gives other frames: 9 of")
-    text = "decord 3, PyAV 1 (1: decord gives other frames)"
+    text = "decord 3, PyAV 1; 1: decord gives other frames"
     assert details(asked) == details(settings_for(root, "auto")) == text
     assert prepare(settings_for(root, "auto")).index.equals(index)
     by_av = prepare(settings_for(root, "av")).index
