@@ -290,22 +290,30 @@ def _decode_times(
     The decoder is drained at the end, so that the next seek starts with an empty one.
     """
     decoder = stream.codec_context
-    # A packet of MPEG-4 may hold two frames, and skipping the first loses the second. Libraries
-    # outside FFmpeg (libdav1d) skip what they were told to skip when they were opened.
-    can_skip = decoder.name != "mpeg4" and not decoder.name.startswith("lib")
-    unsent, position = set(times), 0
+    unwanted = "NONREF" if _can_skip(decoder.name) else "DEFAULT"
+    unsent, rest, none = set(times), iter(times), object()
+    expected = next(rest)
     for packet in container.demux(stream):
         time = packet_time(container, packet)
-        decoder.skip_frame = "NONREF" if can_skip and time not in unsent else "DEFAULT"
+        decoder.skip_frame = "DEFAULT" if time in unsent else unwanted
         frames = packet.decode()
         unsent.discard(time)
         if not unsent and packet.size:  # drain the frames that the decoder still holds
             frames += decoder.decode(None)
         for frame in frames:
-            if position < len(times) and frame.pts == times[position]:
-                position += 1
+            if frame.pts == expected:
+                expected = next(rest, none)
                 yield frame
         if not unsent:
             break
-    if position < len(times):
+    if expected is not none:
         raise LookupError("a frame is not where the index says")
+
+
+def _can_skip(decoder: str) -> bool:
+    """Return True if a decoder can leave out single frames that no other frame needs.
+
+    A packet of MPEG-4 may hold two frames, and skipping the first loses the second. Libraries
+    outside FFmpeg (libdav1d) skip what they were told to skip when they were opened.
+    """
+    return decoder != "mpeg4" and not decoder.startswith("lib")

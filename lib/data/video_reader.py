@@ -100,19 +100,18 @@ def find_frame_files(folder: Path) -> list[str]:
         ValueError: If there is no such image, a number is missing, or the kinds are unclear.
     """
     kinds: dict[tuple[str, str], list[str]] = {}
-    for name in os.listdir(folder):
-        if match := NUMBERED_IMAGE.fullmatch(name):
-            kinds.setdefault((match[1], match[3]), []).append(name)
+    for match in filter(None, map(NUMBERED_IMAGE.fullmatch, os.listdir(folder))):
+        kinds.setdefault((match[1], match[3]), []).append(match[0])
     if not kinds:
         raise ValueError("it holds no numbered images (.jpg, .png)")
-    frames = [kind for kind in kinds if len(kinds) == 1 or kind[0] == FRAME_FILE.split("{")[0]]
+    frames = [kind for kind in kinds if kind[0] == FRAME_FILE.split("{")[0]] or list(kinds)
     if len(frames) != 1:
-        texts = sorted(f"{prefix}…{suffix}" for prefix, suffix in kinds)
+        texts = sorted(f"{prefix}…{suffix}" for prefix, suffix in frames)
         raise ValueError(f"it holds images of several kinds ({', '.join(texts)}): keep one")
     names = sorted(kinds[frames[0]], key=lambda name: int(NUMBERED_IMAGE.fullmatch(name)[2]))
-    for number, name in enumerate(names):
-        if name != (expected := _frame_name(names[0], number)):
-            raise ValueError(f"{expected} is missing")
+    expected = [_frame_name(names[0], number) for number in range(len(names))]
+    if missing := set(expected) - set(names):
+        raise ValueError(f"{min(missing)} is missing")
     return names
 
 

@@ -62,6 +62,8 @@ def undecided(index: pd.DataFrame, reader: str) -> np.ndarray:
 def readers_text(index: pd.DataFrame) -> str:
     """Return how many video files each library reads, and why PyAV does."""
     readers = index["reader"][index["fingerprint"] != ""]
+    if readers.empty:
+        return "nothing to choose"
     reasons = Counter(text.split(":")[0] for text in readers if text not in ("", DECORD))
     why = "".join(f"; {count:,}: {reason}" for reason, count in reasons.items())
     return f"decord {(readers == DECORD).sum():,}, PyAV {(readers != DECORD).sum():,}{why}"

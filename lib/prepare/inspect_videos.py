@@ -152,15 +152,21 @@ def _inspect_file(path: Path) -> VideoInfo:
                 checksums.append(checksum(pixels))
         num_promised, fps = stream.frames, frame_rate(times, stream)
     height, width = _common_size(sizes)
-    note = None
-    if num_damaged:
-        num_frames = max(len(times), num_packets)
-        note = f"damaged: {num_damaged} of its {num_frames} frames are not whole"
-        if num_damaged > MAX_DAMAGED * num_frames:
-            raise ValueError(note)
-    elif num_promised > num_packets:
-        note = f"truncated or damaged: {len(times)} of the {num_promised} frames in its header"
+    note = _damage(len(times), num_packets, num_promised, num_damaged)
     index = FrameIndex.build(times, keys)
     is_usable = index is not None and num_damaged == 0 and index.verify(path, checksums)
     seek = index.pack() if is_usable else ""
     return VideoInfo(len(times), fps, width, height, None, note, fingerprint(path), seek)
+
+
+def _damage(frames: int, num_packets: int, num_promised: int, num_damaged: int) -> str | None:
+    """Return a note on the damage of a file; ValueError if little of it is whole."""
+    if num_damaged:
+        total = max(frames, num_packets)
+        note = f"damaged: {num_damaged} of its {total} frames are not whole"
+        if num_damaged > MAX_DAMAGED * total:
+            raise ValueError(note)
+        return note
+    if num_promised > num_packets:
+        return f"truncated or damaged: {frames} of the {num_promised} frames in its header"
+    return None

@@ -140,7 +140,7 @@ def list_steps(settings: PrepareSettings) -> Iterator[Step]:
         sizes = np.tile(UNOPENED, (count, 1))
     if settings.storage == "frames":
         yield _jpeg_step(settings, dataset, sizes)
-    elif dataset is None or (dataset.index["fingerprint"] != "").any():
+    else:
         yield _or_missing("reader", _reader_step, settings, dataset, len(sizes))
     yield from _split_steps(settings, folder)
     yield _or_missing("person boxes", _boxes_step, settings, folder, sizes[:, 0])
