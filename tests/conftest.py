@@ -159,6 +159,31 @@ def write_teacher_scores(dataset: VideoDataset) -> None:
     save_file(tensors, dataset.folder / "teacher.safetensors")
 
 
+@pytest.fixture(scope="session")
+def execute_warm() -> Iterator[Callable[[str, Path, dict], None]]:
+    """Execute notebooks by papermill in one kernel, which imports the library once.
+
+    The function takes the notebook's name, the path of the executed copy and the parameters.
+    """
+    import nbformat  # it and papermill take two seconds
+    import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
+
+    kernel = AsyncKernelManager(kernel_name="python3")
+
+    def execute(name: str, output: Path, parameters: dict) -> None:
+        content = nbformat.read(PROJECT_ROOT / "notebooks" / name, as_version=4)
+        content.cells.insert(0, nbformat.v4.new_code_cell("get_ipython().reset()\n__spec__ = None"))
+        nbformat.write(content, output)
+        options = {"cwd": output.parent, "progress_bar": False, "km": kernel}
+        papermill.execute_notebook(output, output, parameters, **options)
+
+    yield execute
+    if run_sync(kernel.is_alive)():
+        run_sync(kernel.shutdown_kernel)(now=True)
+
+
 @pytest.fixture
 def decoded_once(monkeypatch) -> None:
     """Decode each synthetic video once a session; for many runs on the same ones."""

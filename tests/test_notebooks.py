@@ -3,14 +3,17 @@
 import ast
 import json
 import re
-import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import papermill
 import pytest
 import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from test_batch import TINY, write_study
 
 from lib.batch.__main__ import run_batch
 from lib.batch.plan import read_plan
@@ -23,6 +26,7 @@ from lib.config import (
     ReportSettings,
     TrainSettings,
 )
+from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 from lib.train.run_data import load_data
@@ -36,7 +40,6 @@ SETTINGS = {
     "6_predict.ipynb": PredictSettings,
 }
 NOTEBOOKS = PROJECT_ROOT / "notebooks"
-TINY_RUN = {"epochs": 2, "val_every_epochs": 1, "test_num_clips": 1, "num_processes": 1}
 
 
 def cells(name: str, cell_type: str) -> list[dict]:
@@ -103,28 +106,40 @@ def test_every_study_is_accepted():
         assert planned.name.startswith(planned.source.stem)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_data(tmp_path_factory) -> Path:
     """A data folder with a small synthetic data set."""
-    from lib.prepare.synthetic import make_synthetic
-
     folder = tmp_path_factory.mktemp("data")
-    make_synthetic(folder / "synthetic", {"train": 60, "val": 12, "val_swapped": 12})
+    make_synthetic(folder / "synthetic", {"train": 24, "val": 12, "val_swapped": 12})
     return folder
 
 
-@pytest.fixture(scope="session")
-def study(small_data, tmp_path_factory) -> tuple[Path, Path]:
-    """Parameters of two tiny runs, and the folder that they are put into."""
-    folder = tmp_path_factory.mktemp("studies") / "tiny"
-    out = tmp_path_factory.mktemp("runs")
-    folder.mkdir()
-    recipe = TINY_RUN | {"prepared_dir": str(small_data)}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for name, objective in (("a_seed0", "supervised"), ("b_seed0", "fixmatch")):
-        run = {"run_dir": str(out / name), "objective": objective}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(run))
-    return folder, out
+class Study(NamedTuple):
+    """A study of which everything was done that could be done, and what the batch printed."""
+
+    folder: Path
+    runs: Path
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def study(small_data, tmp_path_factory) -> Study:
+    """Three runs: `a` cannot be trained, `b` is trained already, nothing is done of `c`."""
+    place = tmp_path_factory.mktemp("study")
+    recipe = TINY | {"epochs": 2, "val_every_epochs": 1, "prepared_dir": str(small_data)}
+    changes = {
+        "a_seed0": {"weights": "no_such_weights.pth"},
+        "b_seed0": {"objective": "supervised"},
+        "c_seed0": {"objective": "fixmatch"},
+    }
+    folder, output, errors = write_study(place / "tiny", recipe, **changes), StringIO(), StringIO()
+    trained = fit(read_plan([folder / "b_seed0.yaml"])[0].settings)
+    (trained.folder / "3_train.ipynb").touch()
+    with redirect_stdout(output), redirect_stderr(errors):
+        status = run_batch(folder, retry=1)
+    return Study(folder, place / "runs", status, output.getvalue(), errors.getvalue())
 
 
 def outputs_text(notebook: Path) -> str:
@@ -137,70 +152,50 @@ def outputs_text(notebook: Path) -> str:
 
 
 @pytest.mark.slow
-def test_batch_runs_a_study_and_reports_it(study, capsys):
-    folder, out = study
-    assert run_batch(folder) == 0
-    for name in ("a_seed0", "b_seed0"):
+def test_batch_trains_tests_and_reports_a_study(study):
+    for name in ("b_seed0", "c_seed0"):
         for file in ("params.yaml", "environment.json", "log.jsonl", "checkpoints", "metrics.json"):
-            assert (out / name / file).exists(), file
-        assert "epoch 2/2" in outputs_text(out / name / "3_train.ipynb")
-        log = (out / name / "batch.log").read_text()
-        assert "unknown parameter" not in log and "WARNING" not in log
-    summary = (out / "summary.csv").read_text().splitlines()
+            assert (study.runs / name / file).exists(), file
+    assert "epoch 2/2" in outputs_text(study.runs / "c_seed0" / "3_train.ipynb")
+    log = (study.runs / "c_seed0" / "batch.log").read_text()
+    assert "unknown parameter" not in log and "WARNING" not in log
+    summary = (study.runs / "summary.csv").read_text().splitlines()
     assert summary[0].startswith("run,group,split,top1,top5,mean_class_accuracy")
     assert len(summary) == 1 + 2 * 2
-    page = (out / "report.html").read_text()
+    page = (study.runs / "report.html").read_text()
     assert "data:image/png;base64" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']https?://", page)
-    capsys.readouterr()
-
-    before = RunDir(out / "a_seed0").checkpoint_path().stat().st_mtime_ns
-    assert run_batch(folder) == 0
-    assert capsys.readouterr().out.count("complete") == 2
-    assert RunDir(out / "a_seed0").checkpoint_path().stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-def test_batch_continues_after_a_failure(study, tmp_path, capsys):
-    folder, out = study
-    if not (out / "b_seed0" / "metrics.json").exists():
-        pytest.skip("needs the runs of test_batch_runs_a_study_and_reports_it")
-    broken = tmp_path / "tiny"
-    shutil.copytree(folder, broken)
-    shutil.copytree(out / "b_seed0", tmp_path / "runs" / "b_seed0")
-    (tmp_path / "runs" / "b_seed0" / "metrics.json").unlink()  # trained, not evaluated
-    for name in ("a_seed0", "b_seed0"):
-        values = yaml.safe_load((broken / f"{name}.yaml").read_text())
-        values["run_dir"] = str(tmp_path / "runs" / name)
-        if name == "a_seed0":
-            values["weights"] = "no_such_weights.pth"
-        (broken / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "runs" / "b_seed0" / "params.yaml").write_text(
-        (out / "b_seed0" / "params.yaml").read_text()
-    )
-    assert run_batch(broken, retry=1) == 1
-    said = capsys.readouterr()
-    assert "is tried again" in said.out and "FAILED [1/2] a_seed0" in said.err
-    assert "no_such_weights" in said.err
-    assert "no_such_weights" in (tmp_path / "runs" / "a_seed0" / "3_train.ipynb").read_text()
-    assert (tmp_path / "runs" / "b_seed0" / "metrics.json").is_file()
-    assert (tmp_path / "runs" / "report.html").is_file()
+def test_batch_continues_after_a_failure(study):
+    assert study.status == 1
+    assert "is tried again" in study.output and "FAILED [1/3] a_seed0" in study.errors
+    assert "no_such_weights" in study.errors
+    assert "no_such_weights" in (study.runs / "a_seed0" / "3_train.ipynb").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_trained_or_complete_is_not_done_again(study, capsys):
+    assert (study.runs / "b_seed0" / "3_train.ipynb").read_text() == ""
+    checkpoint = RunDir(study.runs / "c_seed0").checkpoint_path()
+    before = checkpoint.stat().st_mtime_ns
+    assert run_batch([study.folder / f"{name}_seed0.yaml" for name in "bc"]) == 0
+    assert capsys.readouterr().out.count("complete") == 2
+    assert checkpoint.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
 def test_papermill_alone_gives_the_same_run(study, tmp_path):
-    folder, out = study
-    if not (out / "b_seed0" / "log.jsonl").exists():
-        pytest.skip("needs the runs of test_batch_runs_a_study_and_reports_it")
-    parameters = yaml.safe_load((folder / "recipe.yaml").read_text())
-    parameters |= yaml.safe_load((folder / "b_seed0.yaml").read_text())
+    parameters = yaml.safe_load((study.folder / "recipe.yaml").read_text())
+    parameters |= yaml.safe_load((study.folder / "c_seed0.yaml").read_text())
     parameters["run_dir"] = str(tmp_path / "again")
     papermill.execute_notebook(
         NOTEBOOKS / "3_train.ipynb", tmp_path / "3.ipynb", parameters, progress_bar=False
     )
     first, second = (
         [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
-        for path in (out / "b_seed0", tmp_path / "again")
+        for path in (study.runs / "c_seed0", tmp_path / "again")
     )
     for a, b in zip(first, second, strict=True):
         for key in ("loss/total", "eval/top1_video", "ssl/mask_rate"):
@@ -208,15 +203,13 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_list_may_be_shorter_than_its_figure(tiny_settings, tmp_path):
+def test_a_list_may_be_shorter_than_its_figure(tiny_settings, execute_warm, tmp_path):
     labels = tmp_path / "three.txt"
     train = load_data(tiny_settings()).labeled.split_path("train").read_text()
     labels.write_text("".join(train.splitlines(keepends=True)[:3]))
     changes = {"objective": "supervised", "epochs": 1, "labeled_batch": 2}
     settings = tiny_settings(labeled_split=str(labels), labeled_fraction=1.0, **changes)
-    output = tmp_path / "3.ipynb"
-    parameters = settings.model_dump()
-    papermill.execute_notebook(NOTEBOOKS / "3_train.ipynb", output, parameters, progress_bar=False)
+    execute_warm("3_train.ipynb", tmp_path / "3.ipynb", settings.model_dump())
     assert RunDir(settings.run_dir).is_finished()
 
 
@@ -242,35 +235,21 @@ def test_objective_written_by_notebook_3_trains_as_fixmatch(tiny_settings, own_f
 
 
 @pytest.mark.slow
-def test_unknown_parameter_stops_before_any_work(tmp_path):
+def test_unknown_parameter_stops_before_any_work(execute_warm, tmp_path):
+    parameters = {"epohcs": 3, "run_dir": str(tmp_path / "run")}
     with pytest.raises(PapermillExecutionError, match="did you mean 'epochs'"):
-        papermill.execute_notebook(
-            NOTEBOOKS / "3_train.ipynb",
-            tmp_path / "3.ipynb",
-            {"epohcs": 3, "run_dir": str(tmp_path / "run")},
-            progress_bar=False,
-        )
+        execute_warm("3_train.ipynb", tmp_path / "3.ipynb", parameters)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["1_prepare_data.ipynb", "2_look_at_augmentations.ipynb"])
-def test_notebook_runs(name, small_data, tmp_path):
-    papermill.execute_notebook(
-        NOTEBOOKS / name,
-        tmp_path / name,
-        {"prepared_dir": str(small_data)},
-        progress_bar=False,
-    )
+def test_notebook_runs(name, small_data, execute_warm, tmp_path):
+    execute_warm(name, tmp_path / name, {"prepared_dir": str(small_data)})
     assert '"image/png"' in (tmp_path / name).read_text()
 
 
 @pytest.mark.slow
-def test_evaluating_what_was_not_trained_says_so(tmp_path):
+def test_evaluating_what_was_not_trained_says_so(execute_warm, tmp_path):
     with pytest.raises(PapermillExecutionError, match="no run here"):
-        papermill.execute_notebook(
-            NOTEBOOKS / "4_evaluate.ipynb",
-            tmp_path / "4.ipynb",
-            {"run_dir": str(tmp_path / "none")},
-            progress_bar=False,
-        )
+        execute_warm("4_evaluate.ipynb", tmp_path / "4.ipynb", {"run_dir": str(tmp_path / "none")})

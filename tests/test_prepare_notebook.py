@@ -1,20 +1,16 @@
 """Notebook 1 on real footage, by papermill; small parts of it, so that it takes seconds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import papermill
 import pytest
 
-from lib.config import PROJECT_ROOT
 from lib.data.dataset import VideoDataset, read_dataset
 from lib.data.frame_tables import PersonBoxes
 from lib.data.video_reader import read_frames
 from lib.prepare.person_boxes import box_statistics
-
-NOTEBOOK = PROJECT_ROOT / "notebooks" / "1_prepare_data.ipynb"
 
 
 def link(root: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
@@ -26,25 +22,30 @@ def link(root: Path, videos: Mapping[str, Sequence[Path]]) -> Path:
     return root
 
 
-def run(root: Path, tmp_path: Path, **parameters) -> tuple[VideoDataset, str]:
+@pytest.fixture
+def run(execute_warm, tmp_path) -> Callable[..., tuple[VideoDataset, str]]:
     """Execute the notebook on a folder; return the data set that it made and its outputs."""
-    values = {"dataset": "folder", "videos_dir": str(root), "prepared_dir": str(tmp_path / "data")}
-    values["num_processes"] = 1  # each takes longer to start than these few videos
-    executed = tmp_path / "executed.ipynb"
-    papermill.execute_notebook(NOTEBOOK, executed, values | parameters, progress_bar=False)
-    outputs = [c.get("outputs", []) for c in json.loads(executed.read_text())["cells"]]
-    (folder,) = (tmp_path / "data").glob("folder-*")
-    return read_dataset(folder), json.dumps(outputs)
+
+    def execute(root: Path, **parameters) -> tuple[VideoDataset, str]:
+        values = {"dataset": "folder", "videos_dir": str(root)}
+        values["prepared_dir"] = str(tmp_path / "data")
+        values["num_processes"] = 1  # each takes longer to start than these few videos
+        executed = tmp_path / "executed.ipynb"
+        execute_warm("1_prepare_data.ipynb", executed, values | parameters)
+        outputs = [c.get("outputs", []) for c in json.loads(executed.read_text())["cells"]]
+        (folder,) = (tmp_path / "data").glob("folder-*")
+        return read_dataset(folder), json.dumps(outputs)
+
+    return execute
 
 
 @pytest.mark.slow
-def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
+def test_weizmann_with_people_found_by_the_detector(shared, run, tmp_path):
     source, weights = shared("data/weizmann"), shared("weights/yolox_nano.onnx")
     actions = ("jack", "walk")
     videos = {action: sorted((source / action).iterdir())[:2] for action in actions}
     dataset, outputs = run(
         link(tmp_path / "weizmann", videos),
-        tmp_path,
         person_boxes="yolox",
         detector_weights=str(weights),
         detector_stride=8,
@@ -59,7 +60,7 @@ def test_weizmann_with_people_found_by_the_detector(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_footage_too_small_for_a_detector(shared, tmp_path):
+def test_footage_too_small_for_a_detector(shared, run, tmp_path):
     source, actions = shared("data/ucf101_10"), ("Bowling", "Diving", "Rowing")
     parts = {
         f"{part}/{action}": sorted((source / part / action).iterdir())[:count]
@@ -67,7 +68,7 @@ def test_footage_too_small_for_a_detector(shared, tmp_path):
         for action in actions
     }
     root = link(tmp_path / "ucf101_10", parts)
-    dataset, outputs = run(root, tmp_path, labeled_fractions=[0.2, 0.4])
+    dataset, outputs = run(root, labeled_fractions=[0.2, 0.4])
     assert outputs.count('"image/png"') == 3 and "no person boxes" in outputs
     assert dataset.classes == actions
     assert [len(dataset.read_split(name)) for name in ("train", "val")] == [15, 6]
@@ -76,13 +77,12 @@ def test_footage_too_small_for_a_detector(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, tmp_path):
+def test_full_size_clips_of_three_data_sets_stored_as_frames(shared, run, tmp_path):
     clips = sorted(shared("data/clips").iterdir())
     videos = {"mp4": [p for p in clips if p.suffix == ".mp4"][-2:]}
     videos["avi"] = [p for p in clips if "cartwheel" in p.name or "v_Basketball" in p.name]
     dataset, outputs = run(
         link(tmp_path / "clips", videos),
-        tmp_path,
         storage="frames",
         frames_short_side=128,
         person_boxes="motion",

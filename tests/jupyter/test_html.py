@@ -7,8 +7,6 @@ import pytest
 import torch
 from conftest import make_tiny_settings
 
-from lib.batch.execute import execute
-from lib.batch.jobs import ReportJob
 from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
 from lib.jupyter.html import Tile, escape, tiles_html
@@ -146,9 +144,12 @@ def hostile_study(prepared_dir, tmp_path_factory):
     return study
 
 
-def test_a_report_of_hostile_names_runs_nothing(hostile_study, open_page):
-    ReportJob(hostile_study).do({})
-    page = open_page(hostile_study / "report.html")
+@pytest.mark.slow
+def test_a_report_of_hostile_names_runs_nothing(hostile_study, execute_warm, open_page):
+    output = hostile_study / "5_report.ipynb"
+    parameters = {"study_dir": str(hostile_study), "title": hostile_study.name}
+    execute_warm("5_report.ipynb", output, parameters)
+    page = open_page(export_html(output, hostile_study / "report.html"))
     assert not page.evaluate(RAN)
     text = page.locator("body").text_content()
     assert f"Is {PAYLOADS[0]} better than {PAYLOADS[1]} on {PAYLOADS[0]}?" in text
@@ -159,9 +160,10 @@ def test_a_report_of_hostile_names_runs_nothing(hostile_study, open_page):
     assert sources and all(source.startswith("data:image/png") for source in sources)
 
 
-def test_the_page_of_an_evaluation_runs_nothing(hostile_study, open_page, tmp_path):
+@pytest.mark.slow
+def test_the_page_of_an_evaluation_runs_nothing(hostile_study, execute_warm, open_page, tmp_path):
     run_dir = hostile_study / f"{PAYLOADS[0]}_seed0"
-    execute("4_evaluate.ipynb", tmp_path / "4.ipynb", {"run_dir": str(run_dir)})
+    execute_warm("4_evaluate.ipynb", tmp_path / "4.ipynb", {"run_dir": str(run_dir)})
     page = open_page(export_html(tmp_path / "4.ipynb", tmp_path / "page.html"))
     assert not page.evaluate(RAN)
     assert PAYLOADS[0] in page.locator("b").all_text_contents()
