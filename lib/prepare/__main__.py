@@ -5,6 +5,7 @@ python -m lib.prepare --dataset ucf101 --download true --person_boxes yolox
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import get_origin
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values = vars(parser.parse_args(arguments))
         only_status = values.pop("status")
         values = {name: value for name, value in values.items() if value is not None}
+        for name, value in values.items():
+            if isinstance(value, list) and re.fullmatch(r"\[.*\]", " ".join(value)):  # as in YAML
+                values[name] = re.split(r",\s*", " ".join(value)[1:-1])
         settings = make_settings(PrepareSettings, values, "command line", are_texts=True)
         print(status_text(status_of(settings)))
         if not only_status:

@@ -114,12 +114,13 @@ def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
     """Return the index rows of videos by their names in a published split.
 
     Keys are tried in turn: the whole name; the class in any spelling (blanks, underscores,
-    brackets, capitals); for a name without a class the stem; in Kinetics, the YouTube id.
+    brackets, capitals); the last folder and the stem; for a name without a class the stem; in
+    Kinetics, the YouTube id.
 
     Returns:
         Index rows, -1 where a video is not there, shape (len(names),), int64.
     """
-    keys = [(str, str), (normalize_name, normalize_name), (str, stem_of)]
+    keys = [(str, str), (normalize_name, normalize_name), (str, tail_of), (str, stem_of)]
     keys += [(youtube_id, youtube_id)] if has_youtube_ids(dataset.name) else []
     return match_names(names, dataset.index["name"].tolist(), keys)
 
@@ -155,6 +156,11 @@ def normalize_name(name: str) -> str:
     """Return `class/stem` with the class normalized."""
     class_name, _, stem = name.rpartition("/")
     return f"{normalize_class(class_name)}/{stem}"
+
+
+def tail_of(name: str) -> str:
+    """Return the last folder and the stem of a name."""
+    return "/".join(name.split("/")[-2:])
 
 
 def stem_of(name: str) -> str:

@@ -12,7 +12,11 @@ import pandas as pd
 
 from lib.data.dataset import parse_split
 from lib.fileio import reading
+from lib.prepare.find_videos import VIDEO_SUFFIXES
 
+_SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
+# The last folder and the stem of a video file, and numbers
+VIDEO_LINE = re.compile(rf"(?:.*/)?([^/]+/[^/]+)\.(?:{_SUFFIX})((?:[\s,]+\d+){{0,2}})", re.I)
 HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
 
 
@@ -27,15 +31,15 @@ class SplitEntry(NamedTuple):
 def read_split_file(path: Path) -> list[SplitEntry]:
     """Read a split in any format of one file, recognized by its suffix and first line.
 
-    Formats: lines `class/name frames label`; UCF-101's `Class/video.avi [label]`; Kinetics'
-    `.csv`; Something-Something's `.json` with its `labels.json` in the same folder.
+    Formats: lines `class/name frames label`; video files with or without frames and label (UCF-101,
+    MMAction2, VideoMAE); Kinetics' `.csv`; Something-Something's `.json` with its `labels.json` in
+    the same folder.
     """
-    if path.suffix == ".csv":
-        return read_kinetics_csv(path)
     if path.suffix == ".json":
         return read_something_json(path, path.with_name("labels.json"))
-    is_ucf = re.fullmatch(r"\S.*\.avi(\s+\d+)?", _lines(path)[0][1])
-    return read_ucf_split_file(path) if is_ucf else read_reference_split(path)
+    if VIDEO_LINE.fullmatch(_lines(path)[0][1]):
+        return read_video_list(path)
+    return read_kinetics_csv(path) if path.suffix == ".csv" else read_reference_split(path)
 
 
 def read_reference_split(path: Path) -> list[SplitEntry]:
@@ -44,21 +48,32 @@ def read_reference_split(path: Path) -> list[SplitEntry]:
     return list(map(SplitEntry, names, labels.tolist(), frames.tolist()))
 
 
-def read_ucf_split_file(path: Path) -> list[SplitEntry]:
-    """Read UCF-101's `trainlist01.txt`, labels from 1, or `testlist01.txt`, without labels."""
-    entries = []
+def read_video_list(path: Path) -> list[SplitEntry]:
+    """Read lines `Class/video.avi [frames] [label]`, separated by blanks or commas.
+
+    Other folders in front are left out. The labels are from 1, as in UCF-101's `trainlist01.txt`,
+    unless there is a 0.
+    """
+    rows = []
     for number, line in _lines(path):
-        match = re.fullmatch(r"(\S+/\S.*?)\.avi(?:\s+(\d+))?", line)
+        match = VIDEO_LINE.fullmatch(line)
         if not match:
-            raise ValueError(f"{path}, line {number}: {line!r} is not `Class/video.avi [label]`")
-        entries.append(SplitEntry(match[1], int(match[2]) - 1 if match[2] else None))
-    return entries
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is not `Class/video.avi [frames] [label]`"
+            )
+        numbers = [int(text) for text in match[2].replace(",", " ").split()]
+        rows.append((match[1], *([None, None, *numbers][-2:] if numbers else [None, None])))
+    first = 0 if any(label == 0 for _, _, label in rows) else 1
+    return [
+        SplitEntry(name, None if label is None else label - first, frames)
+        for name, frames, label in rows
+    ]
 
 
 def read_ucf_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
     """Read "train" and "test" of UCF-101's official split 1, 2 or 3 from a folder, at any depth."""
     return {
-        part: read_ucf_split_file(_files(folder, f"{part}list{split:02d}.txt")[0])
+        part: read_video_list(_files(folder, f"{part}list{split:02d}.txt")[0])
         for part in ("train", "test")
     }
 

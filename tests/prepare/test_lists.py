@@ -31,7 +31,7 @@ from lib.prepare.split_formats import (
     read_reference_split,
     read_something_json,
     read_split_file,
-    read_ucf_split_file,
+    read_video_list,
 )
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
@@ -106,14 +106,14 @@ def test_reference_lists_that_are_wrong(tmp_path, text, message):
 
 def test_ucf_lists(tmp_path):
     train = write(tmp_path / "trainlist01.txt", "A/v_A_g08_c01.avi 1\r\nB/v_B_g08_c02.avi 2\r\n")
-    assert read_ucf_split_file(train) == [
+    assert read_video_list(train) == [
         SplitEntry("A/v_A_g08_c01", 0),
         SplitEntry("B/v_B_g08_c02", 1),
     ]
     test = write(tmp_path / "testlist01.txt", "A/v_A_g01_c01.avi\n")
-    assert read_ucf_split_file(test) == [SplitEntry("A/v_A_g01_c01")]
+    assert read_video_list(test) == [SplitEntry("A/v_A_g01_c01")]
     with pytest.raises(ValueError, match="line 1: 'v_A_g01.avi' is not"):
-        read_ucf_split_file(write(tmp_path / "wrong.txt", "v_A_g01.avi\n"))
+        read_video_list(write(tmp_path / "wrong.txt", "v_A_g01.avi\n"))
 
 
 def test_hmdb_split_from_a_folder_or_one_below_it(tmp_path):
@@ -234,6 +234,28 @@ def test_a_stem_that_two_classes_have_is_not_guessed(tmp_path):
 
 
 # --- Comparing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line, file",
+    [
+        ("{0}.mp4 {1}", "mmaction2.txt"),
+        ("data/videos/{0}.mp4 {1}", "prefix.txt"),
+        ("{0}.MP4 12 {1}", "frames.txt"),
+        ("/data/my videos/{0}.mp4,{1}", "videomae.csv"),
+        ("{0}.webm", "names.txt"),
+    ],
+)
+def test_lists_of_video_files_are_imported(tmp_path, line, file):
+    dataset = make_dataset(tmp_path, ["a/1", "a/deep/2", "b/1", "b/3"])
+    names, labels = ["a/1", "deep/2", "b/3"], [0, 1, 2]
+    lines = map(line.format, names, labels)
+    entries = read_split_file(write(tmp_path / file, "\n".join(lines)))
+    problems = import_split(dataset, "mine", entries, file)
+    assert dataset.index["name"].iloc[dataset.read_split("mine")].tolist() == [
+        "a/1", "a/deep/2", "b/3",
+    ]  # fmt: skip
+    assert set(problems["problem"]) <= {"with other frames"}
 
 
 def test_comparison_and_summary(tmp_path):
