@@ -5,6 +5,7 @@ separates a group (leakage).
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +242,20 @@ def split_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
         free = {name: sizes[name] for name in sizes.index[order] if name not in decided}
         chosen = _choose_groups(free, count, target, len(rows))
         is_drawn |= pd.Series(groups).isin(chosen).to_numpy()
+        if not is_drawn[rows].any():  # earlier classes left all its groups to the others
+            is_drawn = _draw_smallest(is_drawn, labels, groups, sizes.sort_values().index)
         decided |= set(free)
+    return is_drawn
+
+
+def _draw_smallest(
+    is_drawn: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Iterable[str]
+) -> np.ndarray:
+    """Draw the first group too that leaves a video of every class undrawn, if there is one."""
+    for name in names:
+        more = is_drawn | (groups == name)
+        if set(labels[~more]) == set(labels):
+            return more
     return is_drawn
 
 

@@ -202,6 +202,15 @@ def test_split_takes_a_large_group_only_without_alternative():
     assert split_groups(labels, np.zeros(12, dtype=int), 0.1, seed=0).sum() == 0
 
 
+def test_split_finds_a_group_for_a_class_whose_groups_are_decided():
+    labels = np.array([0, 0, 0, 1, 1])
+    groups = np.array(["p", "q", "r", "p", "q"])
+    for seed in range(8):
+        val = split_groups(labels, groups, 0.3, seed)
+        assert set(labels[val]) == set(labels[~val]) == {0, 1}
+        assert not set(groups[val]) & set(groups[~val])
+
+
 def test_prepared_folder_keeps_groups_of_a_file_together(root, tmp_path, capsys):
     table = tmp_path / "groups.csv"
     table.write_text(
