@@ -186,6 +186,17 @@ def test_what_is_trained_or_complete_is_not_done_again(study, capsys):
 
 
 @pytest.mark.slow
+def test_new_videos_are_predicted(study, execute_warm, tmp_path):
+    run_dir, output = study.runs / "c_seed0", tmp_path / "6.ipynb"
+    execute_warm("6_predict.ipynb", output, {"run_dir": str(run_dir), "max_figures": 1})
+    for name in ("videos.csv", "clips.csv", "segments.csv"):
+        assert (run_dir / "predictions" / name).is_file()
+    text = outputs_text(output)
+    assert "of 3 videos are predicted with a confidence" in text
+    assert "no table: the run uses no unlabeled videos" in text  # all of its videos are labeled
+
+
+@pytest.mark.slow
 def test_papermill_alone_gives_the_same_run(study, tmp_path):
     parameters = yaml.safe_load((study.folder / "recipe.yaml").read_text())
     parameters |= yaml.safe_load((study.folder / "c_seed0.yaml").read_text())
