@@ -67,12 +67,20 @@ def boxed_rows(
 
 
 class ClipViews(NamedTuple):
-    """All views of a clip and its partner."""
+    """All views of a clip and its partner.
 
-    tiles: list[Tile]  # for `tiles_html` in four columns
-    params: dict[str, str]  # name -> sampled parameter or resulting label
-    warnings: list[str]  # sentences about missing or unusual data
-    label_weight: float | None  # of the own label in the target, in [0, 1]; None without mixing
+    Attributes:
+        tiles: By name of the view: original, weak, strong, temporal, person_mask, scene,
+            partner_weak, partner_original. `tiles[name].clip` is the clip, (T, 3, H, W), uint8.
+        params: Sampled parameters and the resulting label, by name.
+        warnings: Sentences about missing or unusual data.
+        label_weight: Weight of the own label in the target, in [0, 1]; None without mixing.
+    """
+
+    tiles: dict[str, Tile]
+    params: dict[str, str]
+    warnings: list[str]
+    label_weight: float | None
 
 
 class _WeakView(NamedTuple):
@@ -120,16 +128,17 @@ def clip_views(
     scene, reordered = settings.scene_augmentation, [own.frames[k] for k in order]
     temporal_only = temporal.apply(own.weak, strong.temporal)
     temporal_name = f"only temporal: {temporal_title(strong.temporal)}"
-    tiles = [
-        Tile("original", ORIGINAL, own.original, own.frames),
-        Tile("weak view", WEAK, own.weak, own.frames),
-        Tile("strong view", STRONG, strong_view, reordered),
-        Tile(temporal_name, TEMPORAL, temporal_only, reordered),
-        Tile("person mask", ORIGINAL, NO_BOXES if own.mask is None else own.mask),
-        Tile(scene_title(scene, weight), SCENE, mixed, () if note else own.frames),
-        Tile("partner, weak view", WEAK, partner.weak, partner.frames),
-        Tile("partner, original", ORIGINAL, partner.original, partner.frames),
-    ]
+    mask, scene_name = NO_BOXES if own.mask is None else own.mask, scene_title(scene, weight)
+    tiles = {
+        "original": Tile("original", ORIGINAL, own.original, own.frames),
+        "weak": Tile("weak view", WEAK, own.weak, own.frames),
+        "strong": Tile("strong view", STRONG, strong_view, reordered),
+        "temporal": Tile(temporal_name, TEMPORAL, temporal_only, reordered),
+        "person_mask": Tile("person mask", ORIGINAL, mask),
+        "scene": Tile(scene_name, SCENE, mixed, () if note else own.frames),
+        "partner_weak": Tile("partner, weak view", WEAK, partner.weak, partner.frames),
+        "partner_original": Tile("partner, original", ORIGINAL, partner.original, partner.frames),
+    }
     left, top, right, bottom, is_flipped = own.params.weak
     params = {
         "video": own.record.name,

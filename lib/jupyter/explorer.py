@@ -12,13 +12,21 @@ from lib.augment.ops import RANDAUGMENT_OPS
 from lib.augment.randaugment import OPERATION_GROUPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
-from lib.config import ClipSettings, DataSettings, ExploreSettings, project_path
-from lib.data.dataset import VideoDataset, read_dataset
+from lib.config import (
+    PROJECT_ROOT,
+    ClipSettings,
+    DataSettings,
+    ExploreSettings,
+    TrainSettings,
+    project_path,
+)
+from lib.data.dataset import VideoDataset, read_dataset, read_description
 from lib.data.frame_tables import open_person_boxes
+from lib.fileio import write_text
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
 from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
 from lib.jupyter.training_batch import TrainingBatchPage, training_settings
-from lib.params import make_settings
+from lib.params import RECIPE, make_settings
 
 MAX_LISTED = 200  # videos in a picker; more are found by searching
 DATASET_FILES = "*/dataset.json"
@@ -29,6 +37,21 @@ SLIDERS = {  # setting: type, lowest, highest, step, label
     "frame_interval": (widgets.IntSlider, 1, 16, 1, "interval"),
     "person_min_score": (widgets.FloatSlider, 0, 1, 0.05, "box score"),
 }
+COMPARED = ("original", "weak", "strong", "temporal", "person_mask", "scene")  # with a pinned clip
+RUNS_FOLDER = "params/explorer"  # of run files that are given by name only
+# Keys of the page with one clip, except in fields for text.
+KEYS = """<style onload="const page = this.closest('.explorer-page');
+page.tabIndex = 0;
+page.style.outline = 'none';
+page.dataset.lmSuppressShortcuts = 'true';
+page.addEventListener('keydown', event => {
+  const isText = event.target.matches('textarea, [type=text], [type=number]');
+  const name = {n: '.next-video', p: '.previous-video'}[event.key];
+  if (!name || isText || event.ctrlKey || event.metaKey || event.altKey) return;
+  page.focus({preventScroll: true});  // the picture, drawn again, loses it
+  page.querySelector(name).click();
+  event.preventDefault();
+})"></style>"""
 # The script is in the page itself, so that copying needs neither kernel nor network.
 YAML_BOX = """\
 <div><button class="jupyter-button mod-info copy-yaml" style="width:auto" onclick="
@@ -55,13 +78,20 @@ class VideoPicker:
         wide = widgets.Layout(width="98%")
         self.search = widgets.Text(placeholder="search", layout=wide)
         self.choice = widgets.Select(rows=5, layout=wide)
-        self.random = widgets.Button(description="random", icon="random")
+        self.previous = widgets.Button(icon="step-backward", tooltip="previous video")
+        self.random = widgets.Button(description="random", tooltip="any video of the split")
+        self.next = widgets.Button(icon="step-forward", tooltip="next video")
+        for button, width in ((self.previous, "34px"), (self.random, "78px"), (self.next, "34px")):
+            button.layout.width = width
         self.count = widgets.HTML()
         self.search.observe(self._list_matches, names="value")
         self.choice.observe(self._on_choice, names="value")
+        self.previous.on_click(lambda _: self.step(-1))
         self.random.on_click(lambda _: self.choose(random.choice(list(self._names))))
+        self.next.on_click(lambda _: self.step(1))
         head = widgets.HBox([widgets.HTML(f"<b>{label}</b>"), self.count], layout=wide)
-        self.widget = widgets.VBox([own_keys(), head, self.search, self.choice, self.random])
+        buttons = widgets.HBox([self.previous, self.random, self.next])
+        self.widget = widgets.VBox([own_keys(), head, self.search, self.choice, buttons])
         self.widget.layout.width = "156px"
 
     def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
@@ -76,6 +106,12 @@ class VideoPicker:
         self.row = int(row)
         self._list_matches()
         self._on_change()
+
+    def step(self, offset: int) -> None:
+        """Choose the video that is `offset` lines further down the list, which is a circle."""
+        rows = [row for _, row in self.choice.options] or [self.row]
+        position = rows.index(self.row) if self.row in rows else min(0, -offset)
+        self.choose(rows[(position + offset) % len(rows)])
 
     def _list_matches(self, _: object = None) -> None:
         """List the videos whose names contain all words of the search, and the chosen one."""
@@ -113,6 +149,7 @@ def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
         "randaugment_ops": widgets.SelectMultiple(options=operations, description="drawn from"),
         "temporal_ops": widgets.Dropdown(options=temporal, description="temporal"),
         "scene_augmentation": widgets.Dropdown(options=scenes, description="scene"),
+        "flip": widgets.Checkbox(settings.flip, description="flip"),
     }
     knobs["randaugment_ops"].value, knobs["randaugment_ops"].rows = settings.randaugment_ops, 6
     knobs["temporal_ops"].value = chosen
@@ -129,6 +166,15 @@ def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
     return knobs
 
 
+DIFFERENCES = """\
+{% if lines %}<table style="line-height:1.4;text-align:left;border-spacing:16px 0">
+<tr><th></th><th>A, pinned</th><th>B, now</th></tr>
+{% for name, before, now in lines %}
+<tr><td>{{ name }}</td><td>{{ before }}</td><td><b>{{ now }}</b></td></tr>{% endfor %}
+</table>{% endif %}
+"""
+
+
 class AugmentationExplorer:
     """Widget of notebook 2: knobs, the views of one clip, and a page with training batches.
 
@@ -138,15 +184,20 @@ class AugmentationExplorer:
 
     Attributes:
         widget: The widget.
-        views: The views that are shown; None before the first.
         settings: The values of the knobs.
+        views: The views that are shown; None before the first.
+        pinned: Settings and views that they are compared with; None without a pin.
     """
 
     def __init__(self, dataset: VideoDataset, settings: ExploreSettings):
         self.settings, self.views = settings, None
+        self.pinned: tuple[ExploreSettings, ClipViews] | None = None
         self.knobs = make_knobs(settings)
         self.picture, self.params, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.differences = widgets.HTML()
         self.video = VideoPicker("video", self.show)
+        self.video.previous.add_class("previous-video")
+        self.video.next.add_class("next-video")
         self.partner = VideoPicker("partner", self.show)
         self._open(dataset)
         folders = [path.parent for path in project_path(settings.prepared_dir).glob(DATASET_FILES)]
@@ -155,23 +206,36 @@ class AugmentationExplorer:
         self.data.value = options[dataset.folder.name]
         self.data.style.description_width, self.data.layout.width = "60px", "328px"
         self.reseed = widgets.Button(description="reseed", icon="refresh")
-        self.reseed.layout.width = "96px"
-        loader = TrainingBatchPage(lambda: training_settings(self.settings, self.dataset))
-        seed, *others = self.knobs.values()
-        columns = [self.video.widget, self.partner.widget]
-        columns += [widgets.VBox([own_keys(), *others[:3]]), widgets.VBox(others[3:])]
-        text = widgets.VBox([self.params, self.yaml], layout=widgets.Layout(flex="1 1 420px"))
-        rows = ([self.data, seed, self.reseed], columns, [self.picture, text])
-        one_clip = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
-        self.widget = widgets.Tab(
-            [one_clip, loader.widget], titles=("one clip", "training batches")
-        )
+        self.pin = widgets.ToggleButton(description="pin as A", icon="thumb-tack")
+        self.pin.tooltip = "keep these views and compare them with other settings"
+        self.reseed.layout.width = self.pin.layout.width = "96px"
+        self.file = widgets.Text("explored", description="run file")
+        self.write = widgets.Button(description="write", icon="save")
+        self.message = widgets.HTML()
+        self.widget = self._arrange()
         self.show()
         for knob in self.knobs.values():
             knob.observe(self.show, names="value")
         self.data.observe(self._change_dataset, names="value")
-        self.reseed.on_click(lambda _: setattr(seed, "value", seed.value + 1))
-        self.widget.observe(lambda tab: tab["new"] and loader.show(), names="selected_index")
+        self.reseed.on_click(lambda _: setattr(self.knobs["seed"], "value", self.settings.seed + 1))
+        self.pin.observe(self._on_pin, names="value")
+        self.write.on_click(self._on_write)
+
+    def _arrange(self) -> widgets.Tab:
+        seed, *others = self.knobs.values()
+        columns = [self.video.widget, self.partner.widget]
+        columns += [widgets.VBox([own_keys(), *others[:4]]), widgets.VBox(others[4:])]
+        file = widgets.HBox([self.file, self.write], layout=wrapping())
+        text = widgets.VBox([self.differences, self.params, self.yaml, file, self.message])
+        text.layout = widgets.Layout(flex="1 1 420px")
+        rows = ([self.data, seed, self.reseed, self.pin], columns, [self.picture, text])
+        one_clip = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
+        one_clip.children += (widgets.HTML(KEYS, layout=widgets.Layout(display="none")),)
+        one_clip.add_class("explorer-page")
+        loader = TrainingBatchPage(lambda: training_settings(self.settings, self.dataset))
+        tab = widgets.Tab([one_clip, loader.widget], titles=("one clip", "training batches"))
+        tab.observe(lambda change: change["new"] and loader.show(), names="selected_index")
+        return tab
 
     def _open(self, dataset: VideoDataset) -> None:
         """List the videos of the settings' split, or all videos if there is no such split."""
@@ -189,10 +253,17 @@ class AugmentationExplorer:
 
     def _change_dataset(self, change: dict) -> None:
         try:
-            self._open(read_dataset(Path(change["new"])))
+            dataset = read_dataset(Path(change["new"]))
+            self._open(dataset)
         except (ValueError, OSError) as error:
             self.params.value = error_html(error)
             return
+        root = read_description(dataset.folder)["source"].get("root")
+        location = {
+            "dataset": dataset.name,
+            "videos_dir": root if dataset.name == "folder" else None,
+        }
+        self.settings = self.settings.model_copy(update=location)
         self.show()
 
     def show(self, _: object = None) -> None:
@@ -206,14 +277,71 @@ class AugmentationExplorer:
         except (ValueError, OSError) as error:
             self.params.value = error_html(error)
             return
-        self.picture.value = views_html(self.views)
         self.params.value = params_html(self.views)
         self.yaml.value = render(YAML_BOX, yaml=clip_yaml(self.settings))
+        self._draw()
+
+    def _draw(self) -> None:
+        """Show the views, and what differs from the pinned ones."""
+        self.picture.value, lines = views_html(self.views, self.pinned and self.pinned[1]), []
+        if self.pinned:
+            before, now = (
+                settings.model_dump() | {"video": views.params["video"]}
+                for settings, views in (self.pinned, (self.settings, self.views))
+            )
+            lines = [(name, value, now[name]) for name, value in before.items()]
+        lines = [line for line in lines if line[1] != line[2]]
+        self.differences.value = render(DIFFERENCES, lines=lines)
+
+    def _on_pin(self, change: dict) -> None:
+        self.pinned = (self.settings, self.views) if change["new"] else None
+        self._draw()
+
+    def _on_write(self, _: object) -> None:
+        try:
+            path = self.write_run_file(f"{RUNS_FOLDER}/{self.file.value}.yaml")
+            text = f"Written. Train it: python -m lib.batch {path}"
+            self.message.value = render("<p>{{ text }}</p>", text=text)
+        except (ValueError, OSError) as error:
+            self.message.value = error_html(error)
+
+    def write_run_file(self, path: str | Path) -> Path:
+        """Write the knobs as a run file: a semi-supervised run with these clips and views.
+
+        An empty recipe is written next to it if there is none, so that `lib.batch` reads it.
+
+        Args:
+            path: Of the new file, relative to the project's root, ending in `.yaml`.
+
+        Returns:
+            The path, relative to the project's root if it is below it.
+
+        Raises:
+            ValueError: If there is such a file.
+        """
+        path = project_path(path)
+        if path.exists() or path.suffix != ".yaml" or path.name == RECIPE:
+            problem = "exists already" if path.exists() else "is no name of a run file (<run>.yaml)"
+            raise ValueError(f"{path}: {problem}; choose another name")
+        run, defaults = training_settings(self.settings, self.dataset), TrainSettings().model_dump()
+        values = {k: v for k, v in run.model_dump().items() if v != defaults[k]}
+        if not (path.parent / RECIPE).exists():
+            write_text(path.parent / RECIPE, "# Runs that the explorer of notebook 2 wrote.\n")
+        write_text(path, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
+        is_inside = path.is_relative_to(PROJECT_ROOT)
+        return path.relative_to(PROJECT_ROOT) if is_inside else path
 
 
-def views_html(views: ClipViews) -> str:
-    """Return the views of a clip as HTML, looping."""
-    return tiles_html(views.tiles, "the views of one clip")
+def views_html(views: ClipViews, pinned: ClipViews | None = None) -> str:
+    """Return the views of a clip as HTML, looping; with pinned views (A) each next to its own."""
+    if pinned is None:
+        return tiles_html(list(views.tiles.values()), "the views of one clip")
+    tiles = [
+        side.tiles[name]._replace(title=f"{letter}: {side.tiles[name].title}")
+        for name in COMPARED
+        for letter, side in (("A", pinned), ("B", views))
+    ]
+    return tiles_html(tiles, "the views of two clips")
 
 
 def clip_yaml(settings: ExploreSettings) -> str:

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
@@ -101,13 +101,16 @@ GRID = """\
 <style>
 @property --frame {syntax: "<number>"; inherits: true; initial-value: 0}
 @keyframes film {from {--frame: 0} to {--frame: var(--count)}}
-.clips {display: grid; gap: 8px 6px; align-items: end; line-height: 1.25; font-size: 13px;
-  animation: film var(--seconds) steps(var(--count)) infinite}
-.clips-box:has(> label input:checked) .clips {animation-play-state: paused}
+.clips {display: grid; grid-auto-flow: dense; gap: 8px 6px; align-items: end; line-height: 1.25;
+  font-size: 13px; animation: film var(--seconds) steps(var(--count)) infinite}
+.clips-box:has(> .control input:checked) .clips {animation-play-state: paused}
+.clips-box.still .clips {animation: none; --frame: var(--at)}
 .clips .head {display: flex; justify-content: space-between; gap: 4px; padding-bottom: 1px;
-  overflow-wrap: anywhere}
+  overflow-wrap: anywhere; white-space: pre-line}
 .clips .square {display: flex; aspect-ratio: 1; background: #e8e8e8; color: #000;
-  align-items: center; justify-content: center; overflow: hidden}
+  align-items: center; justify-content: center; overflow: hidden; cursor: zoom-in}
+.clips .large {grid-column: 1 / -1; width: min(100%, 66vh)}
+.clips .large .square {cursor: zoom-out}
 .clips .note {padding: 8px; text-align: center; overflow-wrap: anywhere}
 .clips .film {overflow: hidden}
 .clips .film img, .clips .numbers span {display: block;
@@ -116,8 +119,10 @@ GRID = """\
 .clips .pixels {image-rendering: pixelated}
 .clips .numbers {height: 1.25em; overflow: hidden; opacity: .65; text-align: right;
   white-space: pre; flex: none}
+.clips-box .control {display: flex; gap: 6px; align-items: center; margin-top: 4px}
 @media print, (prefers-reduced-motion: reduce) {
-  .clips {animation: none; --frame: var(--still)} .clips-box > label {display: none}}
+  .clips {animation: none; --frame: var(--still)}}
+@media print {.clips-box .control {display: none}}
 </style>
 <div class="clips-box" role="group" aria-label="{{ description }}">
 <div class="clips" style="--count: {{ count }}; --still: {{ still }}; --seconds: {{ seconds }}s;
@@ -134,7 +139,47 @@ GRID = """\
 {%- endif %}</div>
 {%- endfor %}
 </div>
-<label><input type="checkbox"> pause</label></div>
+<div class="control"><label><input type="checkbox"> pause</label>
+<button title="previous frame">‹</button>
+<input type="range" min="0" max="{{ count - 1 }}" value="0" aria-label="frame"
+  data-lm-suppress-shortcuts="true">
+<button title="next frame">›</button> <output></output></div>
+<style onload="{{ script }}"></style></div>
+"""
+# A widget draws its HTML again after each change: the frame and the enlarged tile are kept in it.
+GRID_SCRIPT = """
+const box = this.parentElement, keep = (this.closest('.widget-html') ?? box).dataset;
+const clips = box.querySelector('.clips'), tiles = [...clips.children];
+const [pause, slider] = box.querySelectorAll('input'), count = Number(slider.max) + 1;
+const show = frame => {
+  slider.value = keep.frame = (frame + count) % count;
+  box.querySelector('output').value = `frame ${Number(slider.value) + 1} of ${count}`;
+  clips.style.setProperty('--at', slider.value);
+  box.classList.add('still');
+  pause.checked = true;
+};
+const loop = () => {
+  box.classList.remove('still');
+  delete keep.frame;
+  box.querySelector('output').value = '';
+};
+const present = () => Math.floor(getComputedStyle(clips).getPropertyValue('--frame'));
+const enlarge = tile => {
+  keep.tile = tile;
+  tiles.forEach((element, k) => element.classList.toggle('large', String(k) === tile));
+};
+pause.onchange = () => pause.checked ? show(present()) : loop();
+slider.oninput = () => show(Number(slider.value));
+box.querySelectorAll('button').forEach((button, k) => {
+  button.onclick = () => show(present() + 2 * k - 1);
+});
+tiles.forEach((tile, k) => {
+  tile.querySelector('.square').onclick = () => {
+    enlarge(keep.tile === String(k) ? '' : String(k));
+  };
+});
+if (keep.frame) show(Number(keep.frame));
+if (keep.tile) enlarge(keep.tile);
 """
 
 
@@ -168,7 +213,23 @@ def tiles_html(tiles: Sequence[Tile], description: str, columns: int = 4) -> str
         still=count // 2,
         seconds=f"{count / FRAMES_PER_S:.3f}",
         film_strip=film_strip,
+        script=GRID_SCRIPT,
     )
+
+
+def films_html(
+    clips: Mapping[str, Tensor],
+    description: str,
+    columns: int = 4,
+    color: str = "gray",
+    numbers: Sequence[int] = (),
+) -> str:
+    """Return HTML that loops clips (T, 3, H, W) or masks (T, 1, H, W), uint8, by title.
+
+    `numbers` are shown above the frames of every clip, length T.
+    """
+    tiles = [Tile(title, color, clip, numbers) for title, clip in clips.items()]
+    return tiles_html(tiles, description, columns)
 
 
 def film_strip(clip: Tensor) -> tuple[str, float, float, str]:

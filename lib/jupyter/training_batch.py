@@ -54,6 +54,7 @@ def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> Train
 
     Without person boxes it has no scene augmentation.
     """
+    scene = {} if has_person_boxes(dataset) else {"unlabeled_scene_p": 0.0}
     return TrainSettings(
         **settings.model_dump(include=set(ClipSettings.model_fields)),
         seed=settings.seed,
@@ -61,7 +62,7 @@ def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> Train
         unlabeled_split=settings.split_name,
         val_split=next((name for name in dataset.split_names() if name.startswith("val")), "val"),
         test_crop_size=min(settings.short_side, 256),
-        unlabeled_scene_p=0.5 if has_person_boxes(dataset) else 0.0,
+        **scene,
     )
 
 

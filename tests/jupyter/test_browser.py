@@ -99,8 +99,8 @@ def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     first = explorer.locator("img").last.get_attribute("src")
     explorer.get_by_role("spinbutton", name="step").press("ArrowUp")
     notebook.page.wait_for_function(
-        "first => ![...document.images].some(image => image.getAttribute('src') === first)",
-        arg=first,
+        "([cell, first]) => [...cell.querySelectorAll('img')].at(-1).getAttribute('src') !== first",
+        arg=[explorer.element_handle(), first],
         timeout=30_000,
     )
 

@@ -11,11 +11,13 @@ import yaml
 from conftest import write_lossless
 
 from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.batch.plan import read_plan
 from lib.config import ExploreSettings, TrainSettings
 from lib.data.clip_dataset import ClipDataset, ViewSpec
 from lib.data.dataset import VideoDataset, read_dataset, write_dataset, write_split
 from lib.data.frame_tables import open_person_boxes
 from lib.jupyter import clip_views as views_module
+from lib.jupyter import explorer as explorer_module
 from lib.jupyter.clip_views import clip_views, load_clips, pick_rows
 from lib.jupyter.explorer import MAX_LISTED, AugmentationExplorer, clip_yaml, views_html
 from lib.jupyter.training_batch import (
@@ -78,7 +80,9 @@ def test_views_are_those_of_the_loader(dataset):
     shown = views_of(dataset, settings, 0, 3)
     clips = ClipDataset(dataset, settings, ViewSpec(True, True, True), (5,))
     own, partner = clips[(0, 0)], clips[(1, 3)]
-    _, weak, strong, temporal, mask, mixed, partner_weak, _ = (tile.clip for tile in shown.tiles)
+    _, weak, strong, temporal, mask, mixed, partner_weak, _ = (
+        tile.clip for tile in shown.tiles.values()
+    )
     assert torch.equal(weak, own.weak) and torch.equal(strong, own.strong)
     assert torch.equal(mask, own.person_mask) and torch.equal(partner_weak, partner.weak)
     people = mask.bool().expand_as(weak)
@@ -108,7 +112,7 @@ def test_without_boxes_it_says_so_and_shows_the_rest(tmp_path):
     dataset = make_dataset(tmp_path, ["a", "b"], [20, 20])
     shown = views_of(dataset, small_settings())
     assert any("person boxes" in warning for warning in shown.warnings)
-    assert [isinstance(tile.clip, str) for tile in shown.tiles] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert [isinstance(tile.clip, str) for tile in shown.tiles.values()] == [0, 0, 0, 0, 1, 1, 0, 0]
     assert views_html(shown).count("<img") == 6
     shown = views_of(dataset, small_settings(scene_augmentation="mixup"))
     assert shown.label_weight is not None and shown.warnings == []
@@ -155,6 +159,67 @@ def test_knobs_change_the_picture_and_the_yaml(dataset):
     make_settings(TrainSettings, values | {"test_crop_size": 40}, "copied")
 
 
+def test_a_pinned_view_is_compared_with_the_present_one(dataset):
+    shown = AugmentationExplorer(dataset, small_settings())
+    shown.pin.value = True
+    strong = shown.views.tiles["strong"].clip
+    shown.knobs["randaugment_magnitude"].value = 25.0
+    settings, views = shown.pinned
+    assert (settings.randaugment_magnitude, shown.settings.randaugment_magnitude) == (10, 25)
+    assert views.tiles["strong"].clip is strong and shown.views.tiles["strong"].clip is not strong
+    picture = shown.picture.value
+    assert (
+        picture.count("<img") == 12 and "A: strong view" in picture and "B: strong view" in picture
+    )
+    assert "randaugment_magnitude" in shown.differences.value
+    assert "crop_area_min" not in shown.differences.value
+    shown.video.next.click()
+    assert ">video<" in shown.differences.value
+    shown.pin.value = False
+    assert shown.pinned is None and shown.picture.value.count("<img") == 8
+    assert "<table" not in shown.differences.value
+
+
+def test_next_and_previous_video_go_round_the_list(dataset):
+    shown = AugmentationExplorer(dataset, small_settings())
+    rows = [row for _, row in shown.video.choice.options]
+    shown.video.next.click()
+    assert shown.video.row == rows[1] and shown.views.params["video"] in shown.params.value
+    for row in (rows[0], rows[-1]):
+        shown.video.previous.click()
+        assert shown.video.row == row
+    shown.video.next.click()
+    assert shown.video.row == rows[0]
+    shown.video.search.value = "no such video"
+    shown.video.next.click()
+    assert shown.video.row == rows[0]
+
+
+def test_the_knobs_are_written_as_a_run_file_that_a_batch_accepts(dataset, tmp_path):
+    shown = AugmentationExplorer(dataset, small_settings(prepared_dir=str(dataset.folder.parent)))
+    shown.knobs["flip"].value = False
+    shown.knobs["temporal_ops"].value = ("half",)
+    path = shown.write_run_file(tmp_path / "study" / "mine.yaml")
+    (run,) = read_plan([path])
+    assert not run.settings.flip and run.settings.temporal_ops == ["half"]
+    assert run.settings.prepared_dir == shown.settings.prepared_dir
+    assert run.settings.run_dir == "outputs/study/mine"
+    with pytest.raises(ValueError, match="exists already"):
+        shown.write_run_file(path)
+    for name in ("mine.txt", "recipe.yaml"):
+        with pytest.raises(ValueError, match=r"no name of a run file"):
+            shown.write_run_file(tmp_path / "other" / name)
+
+
+def test_a_name_of_a_run_file_that_exists_is_refused_in_the_widget(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer_module, "RUNS_FOLDER", str(tmp_path))
+    shown = AugmentationExplorer(dataset, small_settings())
+    shown.write.click()
+    assert f"python -m lib.batch {tmp_path / 'explored.yaml'}" in shown.message.value
+    shown.write.click()
+    assert "exists already" in shown.message.value
+
+
 def test_impossible_knobs_are_explained_and_the_picture_stays(dataset):
     shown = AugmentationExplorer(
         dataset, small_settings(clip_len=5, temporal_ops=["none", "reverse"])
@@ -185,6 +250,7 @@ def test_another_data_set_can_be_chosen(dataset, tmp_path):
     shown.data.value = str(tmp_path / "other")
     assert [name for name, _ in shown.video.choice.options] == ["x/clip", "y/clip"]
     assert "x/clip" in shown.params.value
+    assert training_settings(shown.settings, shown.dataset).dataset == "made"  # also of a run file
 
 
 def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, monkeypatch):

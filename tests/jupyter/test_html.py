@@ -98,7 +98,7 @@ def test_tiles_loop_in_step_with_their_numbers_and_pause(open_page, tmp_path):
     page = open_page(path)
     assert not page.evaluate(RAN)
     assert page.get_by_text(PAYLOADS[0], exact=True).count() == 1
-    page.locator("input").check()
+    page.get_by_label("pause").check()
     page.emulate_media(reduced_motion="reduce")
     for frame in range(4):
         page.locator(".clips").evaluate("(e, k) => e.style.setProperty('--frame', k)", frame)
@@ -117,6 +117,63 @@ def test_tiles_loop_in_step_with_their_numbers_and_pause(open_page, tmp_path):
     boxes = [film.bounding_box() for film in page.locator(".film").all()]
     assert boxes[0]["width"] / boxes[0]["height"] == pytest.approx(4 / 3, rel=0.02)
     assert boxes[1]["width"] / boxes[1]["height"] == pytest.approx(2 / 3, rel=0.02)
+
+
+def shown_frame(page) -> int:
+    return int(
+        page.locator(".clips").evaluate("e => getComputedStyle(e).getPropertyValue('--frame')")
+    )
+
+
+def test_frames_are_stepped_and_chosen_and_loop_again(open_page, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(f"<meta charset=utf-8>{tiles_html([tile_of((64, 64))] * 2, 'clips')}")
+    page = open_page(path)
+    page.get_by_label("frame", exact=True).fill("2")
+    assert shown_frame(page) == 2 and page.get_by_label("pause").is_checked()
+    assert page.locator("output").inner_text() == "frame 3 of 4"
+    for expected in (3, 0, 1):  # the frames are a circle
+        page.get_by_title("next frame").click()
+        assert shown_frame(page) == expected
+    page.get_by_title("previous frame").click()
+    page.get_by_label("frame", exact=True).press("ArrowRight")
+    assert shown_frame(page) == 1
+    page.get_by_label("pause").uncheck()
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('.clips')).getPropertyValue('--frame') !== '1'"
+    )
+    page.get_by_title("next frame").click()  # from the frame of that moment
+    before = shown_frame(page)
+    page.wait_for_timeout(300)
+    assert shown_frame(page) == before
+
+
+def test_a_click_enlarges_a_tile_and_a_second_one_shrinks_it(open_page, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(f"<meta charset=utf-8>{tiles_html([tile_of((64, 64))] * 3, 'clips')}")
+    page = open_page(path)
+    tile = page.locator(".square").first
+    width = tile.bounding_box()["width"]
+    tile.click()
+    assert tile.bounding_box()["width"] > 2 * width
+    tile.click()
+    assert tile.bounding_box()["width"] == width
+
+
+def test_frame_and_enlarged_tile_stay_when_a_widget_is_drawn_again(open_page, tmp_path):
+    path, grid = tmp_path / "page.html", tiles_html([tile_of((64, 64))] * 2, "clips")
+    path.write_text(f"<meta charset=utf-8><div class=widget-html>{grid}</div>")
+    page = open_page(path)
+    page.get_by_label("frame", exact=True).fill("3")
+    page.locator(".square").last.click()
+    page.evaluate("""() => {
+        document.querySelector('.large').classList.remove('large');
+        document.querySelector('.still').classList.remove('still');
+        const widget = document.querySelector('.widget-html');
+        widget.innerHTML = String(widget.innerHTML);
+    }""")
+    page.wait_for_function("document.querySelector('.clips-box.still .large') !== null")
+    assert shown_frame(page) == 3
 
 
 def test_a_long_path_stays_within_its_tile(open_page, tmp_path):
