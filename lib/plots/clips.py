@@ -126,16 +126,16 @@ def strong_rows(weak: Tensor, settings: ClipSettings, count: int = 5) -> Mapping
     return rows
 
 
-def operation_rows(frame: Tensor) -> Mapping[str, Tensor]:
-    """Apply every RandAugment operation to a frame (3, H, W), uint8, at each of `MAGNITUDES`.
+def operation_rows(frame: Tensor, magnitudes: Sequence[float] = MAGNITUDES) -> Mapping[str, Tensor]:
+    """Apply every RandAugment operation to a frame (3, H, W), uint8, at each magnitude, of 30.
 
     Returns:
-        Name and range -> pictures (len(MAGNITUDES), 3, H, W).
+        Name and range -> pictures (len(magnitudes), 3, H, W).
     """
     rows, (height, width) = {}, frame.shape[-2:]
     for name in RANDAUGMENT_OPS:
         pictures = []
-        for magnitude in MAGNITUDES:
+        for magnitude in magnitudes:
             single = RandAugment(1, magnitude, [name])
             params = single.draw(height, width, make_generator(0))[0]
             params = params._replace(value=abs(params.value), center_xy=(width / 2, height / 2))

@@ -75,6 +75,34 @@ def test_augmentation_explorer(open_notebook, small_data, width):
     notebook.page.wait_for_function("input => input.value === '1'", arg=seed.element_handle())
 
 
+def test_explorer_by_keys_and_with_a_pin(open_notebook, small_data):
+    notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
+    notebook.run_all()
+    explorer = notebook.cell("AugmentationExplorer(")
+    videos = explorer.locator(".widget-select select").first
+    picture = explorer.locator(".clips-box")
+    picture.get_by_label("frame", exact=True).fill("5")
+    picture.get_by_label("frame", exact=True).press("ArrowRight")  # not taken by JupyterLab
+    for key, row in (("n", 1), ("n", 2), ("p", 1)):
+        notebook.page.keyboard.press(key)
+        notebook.page.wait_for_function(
+            "([list, row]) => list.selectedIndex === row", arg=[videos.element_handle(), row]
+        )
+        notebook.wait_idle()
+    assert picture.locator("output").inner_text() == "frame 7 of 8"  # after each new picture
+    explorer.get_by_placeholder("search").first.press("n")
+    assert videos.evaluate("list => list.selectedIndex") == 1
+    explorer.get_by_role("button", name="pin as A").click()
+    explorer.get_by_text("A: strong view").wait_for()
+    explorer.get_by_role("button", name="reseed").click()
+    explorer.get_by_text("B, now").wait_for()
+    notebook.screenshot("2_explorer_pinned", explorer)
+    picture.locator(".square").nth(4).click()
+    assert picture.locator(".large").count() == 1
+    notebook.screenshot("2_explorer_enlarged", explorer)
+    assert notebook.errors() == []
+
+
 def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
     notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
     notebook.run_all()
@@ -115,7 +143,7 @@ def test_videos_of_the_page_play_offline(small_data, chromium, lab):
         reader = context.new_page()
         reader.goto(page.as_uri())
         grids = reader.locator(".clips")
-        assert grids.count() == 2 and reader.locator(".clips img").count() >= 8 + 12
+        assert grids.count() == 9 and reader.locator(".clips img").count() >= 8 + 12
         for grid in grids.all():
             grid.scroll_into_view_if_needed()
             frame = "e => getComputedStyle(e).getPropertyValue('--frame')"
