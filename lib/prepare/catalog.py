@@ -1,11 +1,9 @@
 """Catalog of data sets: addresses, checksums, expected contents and published splits.
 
-The data sets are listed in `catalog.yaml`, their published splits in `published_lists.csv`, with
-the checksums of the files at the pinned commits. Class names come from the folders of the videos or
-from the published splits; labels are their alphabetical positions.
+The data sets are listed in `catalog.yaml`. Class names come from the folders of the videos or from
+the published splits; labels are their alphabetical positions.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +33,7 @@ class PublishedSplit(NamedTuple):
 
     name: str
     file: RemoteFile
-    num_videos: int | None  # if fixed
+    num_videos: int | None = None  # if fixed
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,8 @@ class CatalogEntry:
     categories: RemoteFile | None = None
 
 
-def _read_catalog(folder: Path) -> dict[str, CatalogEntry]:
-    entries = yaml.safe_load((folder / "catalog.yaml").read_text(encoding="utf-8"))
-    with open(folder / "published_lists.csv", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            remote = RemoteFile(row["url"], row["sha256"] or None)
-            split = PublishedSplit(row["name"], remote, int(row["num_videos"] or 0) or None)
-            entries[row["dataset"]].setdefault("splits", []).append(split)
-    return TypeAdapter(dict[str, CatalogEntry]).validate_python(entries)
-
-
-CATALOG = _read_catalog(Path(__file__).parent)
+_TEXT = Path(__file__).with_name("catalog.yaml").read_text(encoding="utf-8")
+CATALOG = TypeAdapter(dict[str, CatalogEntry]).validate_python(yaml.safe_load(_TEXT))
 
 
 def dataset_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
