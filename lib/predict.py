@@ -82,7 +82,7 @@ def predict_all(
         save_figure(reliability_figure(model.calibration), out / "reliability.png")
         if model.calibration.videos < FEW_VIDEOS:
             print(f"confidence is calibrated on only {model.calibration.videos} videos")
-    print("".join(f"{text}\n" for text in remarks(model.settings, opened)), end="")
+    print("".join(f"{text}\n" for text in remarks(model.protocol.span, opened)), end="")
     predictions: list[Prediction] = []
     try:
         for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):

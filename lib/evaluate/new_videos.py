@@ -6,7 +6,7 @@ clip, so that no detector is downloaded.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.augment.views import EvalTransform
-from lib.config import ClipSettings, TrainSettings
 from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
 from lib.evaluate.invariance import CLIP_REGIONS, ClipRegions, center_crop_mask, predict_regions
@@ -24,6 +22,7 @@ from lib.evaluate.trained_model import TrainedModel
 from lib.prepare.find_videos import SEGMENT_COLUMNS, foreign_files, walk_files
 from lib.prepare.inspect_videos import VideoInfo, inspect_video, inspect_videos
 from lib.prepare.person_boxes import moving_boxes
+from lib.train.scoring import EvalProtocol
 
 BATCH_CLIPS = 16
 BATCH_BYTES = 256e6  # of decoded frames in a batch: large frames make smaller batches
@@ -103,9 +102,9 @@ def _open(path: Path, info: VideoInfo) -> NewVideo:
     return NewVideo(record, info.fps, info.note)
 
 
-def remarks(settings: ClipSettings, videos: Sequence[NewVideo]) -> list[str]:
-    """Return remarks on videos that are damaged or shorter than a clip."""
-    texts, span = [], settings.clip_len * settings.frame_interval
+def remarks(span: int, videos: Sequence[NewVideo]) -> list[str]:
+    """Return remarks on videos that are damaged or shorter than a clip, which spans some frames."""
+    texts = []
     for video in videos:
         name, frames = video.record.path.name, video.record.num_frames
         if video.note:
@@ -126,12 +125,11 @@ def predict_video(
         overlap: Share of a clip that the next clip repeats, in [0, 1).
         with_regions: Predict the actor and the background of the deciding clips.
     """
-    record, settings = video.record, model.settings
-    span = settings.clip_len * settings.frame_interval
+    record, span = video.record, model.protocol.span
     last = max(0, record.num_frames - span)
     step = max(1, round(span * (1 - overlap)))
     starts = np.unique(np.append(np.arange(0, last + 1, step), last))
-    clip_bytes = 3 * record.height * record.width * settings.clip_len
+    clip_bytes = 3 * record.height * record.width * model.protocol.clip_len
     batch = int(min(BATCH_CLIPS, max(1, BATCH_BYTES // clip_bytes)))
     batches = (starts[first : first + batch] for first in range(0, len(starts), batch))
     logits = torch.cat([model.view_logits(_center_crops(model, record, part)) for part in batches])
@@ -155,46 +153,42 @@ def deciding_clips(clips: np.ndarray, label: int) -> dict[int, int]:
     return {k: int(clips[:, k].argmax()) for k in shown}
 
 
-def _clip_indices(settings: ClipSettings, record: VideoRecord, starts: np.ndarray) -> np.ndarray:
+def _clip_indices(protocol: EvalProtocol, record: VideoRecord, starts: Sequence[int]) -> np.ndarray:
     """Return the frames of the clips that begin at `starts`, (C, T); a short video is repeated."""
-    frames = np.arange(settings.clip_len) * settings.frame_interval
+    frames = np.arange(protocol.clip_len) * protocol.frame_interval
     return (np.asarray(starts)[:, None] + frames) % record.num_frames
 
 
-def _transform(settings: TrainSettings) -> EvalTransform:
-    return EvalTransform(settings.short_side, settings.test_crop_size, 1)
-
-
-def _center_crops(model: TrainedModel, record: VideoRecord, starts: np.ndarray) -> Tensor:
+def _center_crops(model: TrainedModel, record: VideoRecord, starts: Sequence[int]) -> Tensor:
     """Return the clips that begin at `starts`, (C, T, 3, crop, crop), uint8."""
-    indices = _clip_indices(model.settings, record, starts)
+    indices = _clip_indices(model.protocol, record, starts)
     frames, positions = np.unique(indices, return_inverse=True)
-    transform = _transform(model.settings)
-    return transform.views(read_frames(record, frames), positions.reshape(indices.shape))
+    center_crop = replace(model.protocol.crops, num_crops=1)
+    return center_crop.views(read_frames(record, frames), positions.reshape(indices.shape))
 
 
 def _regions(
     model: TrainedModel, record: VideoRecord, start: int, with_regions: bool
 ) -> ClipRegions:
-    (clip,) = _center_crops(model, record, np.array([start]))
+    (clip,) = _center_crops(model, record, [start])
     if not with_regions:
         return predict_regions(model, clip)
-    mask = _moving_mask(model.settings, record, start)
+    mask = _moving_mask(model.protocol, record, start)
     covered = float(mask.amax(dim=0).float().mean())
     note = "nearly all of the picture moves (the camera?)" if covered > MAX_COVERED else ""
     return predict_regions(model, clip, mask, note if covered else "nothing moves in this clip")
 
 
-def _moving_mask(settings: TrainSettings, record: VideoRecord, start: int) -> Tensor:
+def _moving_mask(protocol: EvalProtocol, record: VideoRecord, start: int) -> Tensor:
     """Return 1 inside the boxes of the moving region of a clip, (T, 1, crop, crop), uint8."""
-    span = settings.clip_len * settings.frame_interval
-    (clip,) = _clip_indices(settings, record, [start])
-    first, last = max(0, start - span), min(record.num_frames, start + 2 * span) - 1
+    (clip,) = _clip_indices(protocol, record, [start])
+    end = start + 2 * protocol.span
+    first, last = max(0, start - protocol.span), min(record.num_frames, end) - 1
     around = np.linspace(first, last, FRAMES_AROUND).round().astype(int)
     frames = np.union1d(around, clip)
     boxes = moving_boxes(iterate_frames(record, frames))
     boxes = [boxes[position][:, :4] for position in np.searchsorted(frames, clip)]
-    return center_crop_mask(boxes, record.height, record.width, _transform(settings))
+    return center_crop_mask(boxes, record.height, record.width, protocol.crops)
 
 
 def video_table(

@@ -85,7 +85,7 @@ class UploadView:
             path = get_path()
             video = open_video(path)
             self._model = self._model or TrainedModel.load(self.run)
-            texts = remarks(self._model.settings, [video])
+            texts = remarks(self._model.protocol.span, [video])
             notes = "".join(f"<br>{escape(text)}" for text in texts)
             self.message.value = _text(f"predicting …{notes}")
             prediction, timeline, clips = report_video(self._model, video, self.folder / path.stem)

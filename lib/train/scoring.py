@@ -39,6 +39,11 @@ class EvalProtocol:
     crops: EvalTransform
     fusion: Literal["logits", "probabilities"] = "logits"
 
+    @property
+    def span(self) -> int:
+        """Frames of a video from the first frame of a clip to its end."""
+        return self.clip_len * self.frame_interval
+
 
 def val_protocol(settings: TrainSettings) -> EvalProtocol:
     """Return the protocol of validation: one center clip, one center crop."""

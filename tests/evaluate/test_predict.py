@@ -111,7 +111,7 @@ def test_a_video_shorter_than_a_clip_has_one(classifier, tmp_path):
     short = open_video(write_video(tmp_path / "short.mp4", frames, fps=10))
     found = predict_video(classifier, short)
     assert found.starts.tolist() == [0] and found.label == 1
-    assert "3 frames, a clip spans 8" in remarks(classifier.settings, [short])[0]
+    assert "3 frames, a clip spans 8" in remarks(classifier.protocol.span, [short])[0]
 
 
 def test_large_frames_make_smaller_batches(classifier, video, monkeypatch):
