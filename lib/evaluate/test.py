@@ -27,7 +27,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     trained = run.settings()
     data = load_data(trained)
     device = resolve_test_device(trained.device)
-    _load(run, data.labeled.classes, "cpu")  # raises before processes start
+    num_processes = resolve_num_processes(settings.num_processes, device)
+    if device != "cpu" or num_processes > 1:  # raise errors before processes start
+        _load(run, data.labeled.classes, "cpu")
     num_videos = sum(len(data.labeled.read_labeled_split(name)) for name in trained.test_splits)
     counter = run.folder / ".evaluated"
     with tqdm(total=num_videos, desc="testing", unit="video") as progress:
@@ -36,8 +38,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
             if counter.exists() and (text := counter.read_text()):
                 progress.update(min(int(text), num_videos) - progress.n)
 
-        num_processes = resolve_num_processes(settings.num_processes, device)
-        launch(evaluate_worker, (settings, counter), num_processes, device, follow)
+        args = (run, settings.batch_clips, counter)
+        launch(evaluate_worker, args, num_processes, device, follow)
         counter.unlink(missing_ok=True)
     results = read_results(run)
     for name, result in results.items():
@@ -56,9 +58,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     return results
 
 
-def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Path) -> None:
+def evaluate_worker(world: DistContext, run: RunDir, batch_clips: int, counter: Path) -> None:
     """Score the videos of one process; rank 0 writes all scores, and their number to `counter`."""
-    run = RunDir(settings.run_dir)
     dataset = load_data(run.settings()).labeled
     model = _load(run, dataset.classes, world.device)
     done = 0
@@ -76,7 +77,7 @@ def evaluate_worker(world: DistContext, settings: EvaluateSettings, counter: Pat
             model.normalize,
             VideoViews(dataset, rows, model.protocol, model.settings.frame_cache_mb),
             world,
-            batch_clips=settings.batch_clips,
+            batch_clips=batch_clips,
             num_workers=model.settings.num_workers,
             precision=model.precision,
             on_batch=count,

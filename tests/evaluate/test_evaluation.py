@@ -372,7 +372,7 @@ def test_a_run_is_tested_by_its_own_protocol(trained):
     assert written["protocol"]["test_num_clips"] == settings.test_num_clips
 
 
-def test_the_best_checkpoint_can_be_tested(trained, tmp_path):
+def test_the_best_checkpoint_can_be_tested_and_is_read_once(trained, tmp_path, monkeypatch):
     run = RunDir(shutil.copytree(trained.folder, tmp_path / "copy"))
     state = run.load("best")
     state["model"]["head.bias"] = torch.tensor([0, 0, 99.0, 0])  # always class 2
@@ -380,7 +380,10 @@ def test_the_best_checkpoint_can_be_tested(trained, tmp_path):
     settings = run.settings().model_copy(update={"test_checkpoint": "best"})
     run.check_compatible(settings)
     run.start(settings)
+    read, load = [], RunDir.load
+    monkeypatch.setattr(RunDir, "load", lambda run, which: read.append(which) or load(run, which))
     results = evaluate(EvaluateSettings(run_dir=str(run.folder)))
+    assert read == ["best"]
     assert (results["val"].scores.argmax(axis=1) == 2).all()
 
 
