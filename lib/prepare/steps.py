@@ -159,11 +159,11 @@ def _or_missing(part: str, make_step: Callable[..., Step], *arguments: object) -
         return Step(part, MISSING, str(error), blocks=True)
 
 
-def _required_file(settings: PrepareSettings, name: str) -> Path:
+def _required_file(setting: str, value: str) -> Path:
     """Return the file that a setting names; ValueError if it is not there."""
-    path = project_path(getattr(settings, name))
+    path = project_path(value)
     if not path.is_file():
-        raise ValueError(f"{name}: {path}: no such file")
+        raise ValueError(f"{setting}: {path}: no such file")
     return path
 
 
@@ -181,7 +181,7 @@ def _synthetic(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int
 def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
     root = project_path(settings.videos_dir)
     videos, ignored = find_videos(root)
-    groups = settings.groups_file and _required_file(settings, "groups_file")
+    groups = settings.groups_file and _required_file("groups_file", settings.groups_file)
 
     def run(_: None) -> None:
         share, seed = settings.val_fraction, settings.seed
@@ -191,8 +191,8 @@ def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], in
     return steps + [Step("left out", OPTIONAL, text) for text in ignored], len(videos)
 
 
-def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) -> Step:
-    root = settings.videos_dir and project_path(settings.videos_dir).resolve()
+def _opened_videos(part: str, videos_dir: str | None, dataset: VideoDataset) -> Step:
+    root = videos_dir and project_path(videos_dir)
     source = read_description(dataset.folder)["source"].get("root", root)
     if root and root != Path(source).resolve():
         raise ValueError(
@@ -207,7 +207,7 @@ def _opened_videos(part: str, settings: PrepareSettings, dataset: VideoDataset) 
 
 def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
     """Yield the steps for the videos of a prepared data set."""
-    yield _or_missing("videos", _opened_videos, settings, dataset)
+    yield _or_missing("videos", _opened_videos, settings.videos_dir, dataset)
     files = dataset.index[dataset.index["fingerprint"] != ""]
     if slow := int((files["seek"] == "").sum()):
         details = f"{slow:,} of {len(files):,} videos are decoded from their start: slower"
@@ -340,8 +340,9 @@ def weights_file(settings: PrepareSettings, network: str, allowed: bool) -> Path
         UnavailableError: If they are neither set nor there, and may not or cannot be downloaded.
         ValueError: If a file is damaged, or the one that is set is missing.
     """
-    if getattr(settings, f"{network}_weights") is not None:
-        return _required_file(settings, f"{network}_weights")
+    own = {"detector": settings.detector_weights, "teacher": settings.teacher_weights}[network]
+    if own is not None:
+        return _required_file(f"{network}_weights", own)
     folder = project_path(settings.prepared_dir) / "weights"
     if network == "teacher":
         return published_weights(settings.teacher_model, folder, allowed)
@@ -378,7 +379,7 @@ def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.n
         expected, details = motion_made_with(stride), "motion"
         run = partial(detect_motion, stride=stride, num_processes=processes)
     else:
-        path = _required_file(settings, "detections_file")
+        path = _required_file("detections_file", settings.detections_file)
         expected, details = import_made_with(path), f"import {path}"
         run = partial(import_detections, path=path)
     if _is_made_with(made_with, expected):
@@ -406,7 +407,7 @@ def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.
             return Step(part, THERE, _describe(made_with))
         return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
     if settings.teacher_scores == "import":
-        path = _required_file(settings, "teacher_file")
+        path = _required_file("teacher_file", settings.teacher_file)
         expected, details, size = import_made_with(path), f"import {path}", 0
         run = partial(import_scores, path=path)
     else:
