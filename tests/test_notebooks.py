@@ -2,7 +2,11 @@
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
+import venv
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -51,6 +55,12 @@ def test_every_notebook_is_known():
     assert sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")) == sorted(SETTINGS)
 
 
+def test_notebooks_begin_with_the_same_setup_cell():
+    found = {"".join(cells(name, "code")[0]["source"]) for name in SETTINGS}
+    assert len(found) == 1 and 'find_spec("lib")' in found.pop()
+    assert all(cells(name, "code")[0]["metadata"]["tags"] == ["setup"] for name in SETTINGS)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_outputs_are_stored(name):
     for cell in cells(name, "code"):
@@ -68,7 +78,7 @@ def test_cells_are_short_and_define_nothing(name):
         is_of_imports = source.startswith(("import ", "from "))
         assert len(source.splitlines()) <= (40 if is_of_imports else 25)
         assert not re.search(r"^\s*(class|def) ", source, re.M)
-    assert len(cells(name, "markdown")) + 2 >= len(cells(name, "code"))
+    assert len(cells(name, "markdown")) + 3 >= len(cells(name, "code"))  # setup, imports, reading
     assert "".join(cells(name, "markdown")[0]["source"]).startswith("# ")
 
 
@@ -264,3 +274,33 @@ def test_notebook_runs(name, small_data, execute_warm, tmp_path):
 def test_evaluating_what_was_not_trained_says_so(execute_warm, tmp_path):
     with pytest.raises(PapermillExecutionError, match="no run here"):
         execute_warm("4_evaluate.ipynb", tmp_path / "4.ipynb", {"run_dir": str(tmp_path / "none")})
+
+
+@pytest.mark.slow
+def test_a_notebook_alone_in_a_folder_fetches_and_installs_the_project(small_data, tmp_path):
+    """The other packages are installed, `lib` is not; nothing is downloaded."""
+    if not (PROJECT_ROOT / ".git").exists():
+        pytest.skip("the project is not a clone")
+    installed, packages = Path(torch.__file__).parent.parent, tmp_path / "packages"
+    packages.mkdir()
+    for entry in installed.iterdir():
+        if not re.search("video_invariances|distutils-precedence", entry.name):
+            (packages / entry.name).symlink_to(entry)
+    venv.create(tmp_path / "venv")
+    name, alone = "2_look_at_augmentations.ipynb", tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(NOTEBOOKS / name, alone)
+    environment = os.environ | {
+        "PROJECT_ADDRESS": str(PROJECT_ROOT), "PYTHONPATH": str(packages),
+        "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1",
+    }  # fmt: skip
+    python, parameters = tmp_path / "venv" / "bin" / "python", ["-p", "num_videos", "2"]
+    parameters += ["-p", "prepared_dir", str(small_data)]
+    command = [python, "-m", "papermill", name, "out.ipynb", "-k", "python3", *parameters]
+    done = subprocess.run(
+        command, cwd=alone, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    clone = alone / "video-invariances"
+    assert (clone / "lib" / "config.py").is_file() and (clone / "notebooks" / name).is_file()
+    assert "data:image/png;base64" in outputs_text(alone / "out.ipynb")
