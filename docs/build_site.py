@@ -83,7 +83,12 @@ def execute(notebook: Path, folder: Path) -> Path:
     print(f"executing {notebook.name}", flush=True)
     executed, parameters = folder / notebook.name, PARAMETERS.get(notebook.stem, {})
     papermill.execute_notebook(
-        notebook, executed, parameters, cwd=notebook.parent, progress_bar=False, kernel_name="python3"
+        notebook,
+        executed,
+        parameters,
+        cwd=notebook.parent,
+        progress_bar=False,
+        kernel_name="python3",
     )
     return executed
 
