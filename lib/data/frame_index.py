@@ -107,6 +107,10 @@ def fingerprint(path: Path) -> str:
         return f"{size}-{zlib.crc32(file.read(FINGERPRINT_BYTES), start):08x}"
 
 
+# Metadata need not be UTF-8; PyAV 19 accepts any and has no such option.
+ANY_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 @contextmanager
 def open_stream(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file and its first video stream, decoded in this thread.

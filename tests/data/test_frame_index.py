@@ -11,7 +11,7 @@ from coded_videos import FILES, X264, noise, record_of, write_coded
 from lib.config import PROJECT_ROOT
 from lib.data import frame_index
 from lib.data.dataset import VideoRecord
-from lib.data.frame_index import FrameIndex, fingerprint, iterate_file
+from lib.data.frame_index import ANY_METADATA, FrameIndex, fingerprint, iterate_file
 from lib.data.video_reader import iterate_frames, read_frames
 from lib.prepare.inspect_videos import inspect_video
 
@@ -23,7 +23,7 @@ needs_real_videos = pytest.mark.skipif(
 
 def plain_decode(path: Path) -> np.ndarray:
     """All frames of a file, in the few lines that PyAV's own documentation would use."""
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(str(path), **ANY_METADATA) as container:
         frames = container.decode(video=0)
         return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in frames])
 
