@@ -122,7 +122,7 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         av.FFmpegError: If it is not a video file.
     """
     local = {"protocol_whitelist": "file"}  # nothing that a file refers to is fetched
-    with av.open(str(path.absolute()), metadata_errors="ignore", options=local) as container:
+    with av.open(str(path.absolute()), options=local, **ANY_METADATA) as container:
         if not container.streams.video:
             raise ValueError("it has no video stream (audio only?)")
         stream = container.streams.video[0]
