@@ -7,12 +7,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from lib.evaluate.invariance import CenterClips
-from lib.evaluate.pseudo_labels import (
-    SKIPPED,
-    TABLE,
-    PseudoLabels,
-    training_command,
-)
+from lib.evaluate.pseudo_labels import SKIPPED, TABLE, PseudoLabels, training_command
 from lib.jupyter.browser import CACHED_CLIPS, read_clip
 from lib.jupyter.html import (
     FADED,

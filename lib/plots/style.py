@@ -76,25 +76,6 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-class Line(NamedTuple):
-    """One line of a panel, x and y of shape (N,); a single point is drawn as a dot."""
-
-    x: Sequence[float]
-    y: Sequence[float]
-    color: str
-    label: str | None = None
-
-
-class LinePanel(NamedTuple):
-    """Lines on one pair of axes."""
-
-    lines: Sequence[Line]
-    xlabel: str
-    ylabel: str
-    title: str = ""
-    ylim: tuple[float, float] | None = None
-
-
 class BarPanel(NamedTuple):
     """Groups of bars on one pair of axes."""
 
@@ -105,21 +86,6 @@ class BarPanel(NamedTuple):
     colors: Sequence[str | Sequence[str]] = COLORS  # of each series, or of each of its categories
     limit: float | None = None  # end of the axis of the values, which then starts at 0
     text: Callable[[float], str] | None = None  # value -> text at the end of its bar
-
-
-@styled
-def line_panels(panels: Sequence[LinePanel], figsize: tuple[float, float]) -> Figure:
-    """Draw panels of lines side by side; `figsize` in inches."""
-    figure = plt.figure(figsize=figsize, layout="constrained")
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for line in panel.lines:
-            marker = "o" if len(line.y) == 1 else "-"
-            axis.plot(line.x, line.y, marker, color=line.color, label=line.label)
-        axis.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title, ylim=panel.ylim)
-        axis.grid(visible=True)
-        if any(line.label for line in panel.lines):
-            axis.legend()
-    return figure
 
 
 @styled

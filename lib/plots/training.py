@@ -5,19 +5,11 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.config import TrainSettings
-from lib.plots.style import (
-    ACCURACY,
-    GRAY,
-    LABELED,
-    REPORT_WIDTH,
-    UNLABELED,
-    Line,
-    LinePanel,
-    line_panels,
-)
+from lib.plots.style import ACCURACY, GRAY, LABELED, REPORT_WIDTH, UNLABELED, styled
 from lib.runs.progress import LOG_COLUMNS
 from lib.train.schedule import learning_rate, ramp_up
 
@@ -40,6 +32,20 @@ CURVES = {  # title: name of the y-axis, its limits, log keys with colors, log k
 }
 
 
+def _draw(axis: Axes, x: Sequence, y: Sequence, color: str, label: str | None = None) -> None:
+    """Draw a line; a single point is drawn as a dot."""
+    axis.plot(x, y, "o" if len(x) == 1 else "-", color=color, label=label)
+
+
+def _finish(axis: Axes, xlabel: str, ylabel: str, **properties: object) -> None:
+    """Name the axes, draw the grid, and a legend where a line has a label."""
+    axis.set(xlabel=xlabel, ylabel=ylabel, **properties)
+    axis.grid(visible=True)
+    if any(axis.get_legend_handles_labels()):
+        axis.legend()
+
+
+@styled
 def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
     """Show losses, pseudo-labels and validation accuracy of a log with one row per epoch.
 
@@ -50,24 +56,21 @@ def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
         figure.text(0.5, 0.5, "no epoch of this run has ended yet", ha="center", va="center")
         return figure
     last = log.reindex(columns=list(LOG_COLUMNS)).astype(float).ffill().iloc[-1].dropna()
-    panels = []
-    for title, (ylabel, ylim, colors, in_title) in CURVES.items():
-        lines = [_line(log, key, color) for key, color in colors.items() if key in last]
+    figure, grid = plt.subplots(1, len(CURVES), figsize=(11, 3.4), layout="constrained")
+    for axis, (title, (ylabel, ylim, colors, in_title)) in zip(grid, CURVES.items(), strict=True):
+        for key in filter(last.__contains__, colors):
+            points, column = log[["epoch", key]].dropna(), LOG_COLUMNS[key]
+            values = column.scale * points[key].astype(float)
+            _draw(axis, points["epoch"], values, colors[key], column.label)
         ends = [LOG_COLUMNS[key].labeled(last[key]) for key in in_title if key in last]
         if with_values:
             title = ", ".join(ends) or f"{title}: nothing logged"
-        panels.append(LinePanel(lines, "epoch", ylabel, title, ylim))
-    figure = line_panels(panels, (11, 3.4))
-    for axis in figure.axes:
+        _finish(axis, "epoch", ylabel, title=title, ylim=ylim)
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def _line(log: pd.DataFrame, key: str, color: str) -> Line:
-    points, column = log[["epoch", key]].dropna(), LOG_COLUMNS[key]
-    return Line(points["epoch"], column.scale * points[key].astype(float), color, column.label)
-
-
+@styled
 def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
     """Show the learning rate and the weight of the unlabeled loss over the planned epochs."""
     count = settings.epochs * steps_per_epoch
@@ -79,11 +82,11 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
         rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
         weights = [ramp_up(weight, step, rampup_steps) for step in steps.tolist()]
         curves.append(("unlabeled weight", UNLABELED, weights))
-    panels = []
-    for name, color, values in curves:
-        line = Line(steps / steps_per_epoch, values, color)
-        panels.append(LinePanel([line], "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12))))
-    figure = line_panels(panels, (5.5 * len(panels), 2.6))
+    size = (5.5 * len(curves), 2.6)
+    figure, grid = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
+    for axis, (name, color, values) in zip(grid[0], curves, strict=True):
+        _draw(axis, steps / steps_per_epoch, values, color)
+        _finish(axis, "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12)))
     figure.suptitle(
         f"{settings.epochs} epochs of {steps_per_epoch} steps, warm-up to epoch "
         f"{settings.warmup_epochs:g}, restarts after epochs {settings.lr_restart_epochs or 'none'}"
@@ -104,18 +107,19 @@ def validation_table(log: pd.DataFrame, count: int = 3) -> pd.DataFrame:
     return pd.DataFrame(columns).T.add_prefix("epoch ")
 
 
+@styled
 def plot_validation_curves(
     logs: Mapping[str, Sequence[pd.DataFrame]], colors: Mapping[str, str]
 ) -> Figure:
     """Show validation accuracy over training time: logs and color of each group of runs."""
-    lines = []
+    figure, axis = plt.subplots(figsize=(REPORT_WIDTH, 3.8), layout="constrained")
     for group, logs_of_group in logs.items():
         label = group
         for log in logs_of_group:
             points = log.reindex(columns=["seconds", TOP1]).dropna()
             if len(points):
-                lines.append(Line(points["seconds"] / 60, points[TOP1], colors[group], label))
+                _draw(axis, points["seconds"] / 60, points[TOP1], colors[group], label)
                 label = None  # once in the legend
-    title = "" if lines else "No run was validated yet"
-    xlabel, ylabel = "training time (minutes)", "validation top-1 (%)"
-    return line_panels([LinePanel(lines, xlabel, ylabel, title, PERCENT)], (REPORT_WIDTH, 3.8))
+    title = "" if axis.lines else "No run was validated yet"
+    _finish(axis, "training time (minutes)", "validation top-1 (%)", title=title, ylim=PERCENT)
+    return figure
