@@ -156,7 +156,9 @@ class EvaluationBrowser:
 
     def _build(self, second_run_dir: RunDir | None) -> None:
         by_name = [(shorten(name, 40), k) for k, name in enumerate(self.classes)]
-        self._runs = comparable_runs(self.run)
+        tested = sorted(self.run.folder.parent.glob("*/metrics.json"))
+        runs = [RunDir(path.parent) for path in tested if path != self.run.metrics_path]
+        self._runs = {other.name: other for other in runs}
         if second_run_dir is not None:
             self._runs[second_run_dir.name] = second_run_dir
         self.split = _dropdown("split", list(self.results))
@@ -319,16 +321,6 @@ class EvaluationBrowser:
             tiles.append(Tile(title, color, regions.clips[region]))
         description = "the whole clip, its actor alone, its background alone"
         return tiles_html(tiles, description), "", regions.probabilities
-
-
-def comparable_runs(run: RunDir) -> dict[str, RunDir]:
-    """Return the other tested runs in the folder of a run, by name."""
-    runs = [RunDir(path.parent) for path in sorted(run.folder.parent.glob("*/params.yaml"))]
-    return {
-        other.name: other
-        for other in runs
-        if other.folder != run.folder and other.metrics_path.is_file()
-    }
 
 
 def _dropdown(description: str, options: list) -> widgets.Dropdown:

@@ -67,20 +67,11 @@ def boxed_rows(
 
 
 class ClipViews(NamedTuple):
-    """All views of a clip and its partner.
+    """All views of a clip and its partner."""
 
-    Attributes:
-        tiles: By name of the view: original, weak, strong, temporal, person_mask, scene,
-            partner_weak, partner_original. `tiles[name].clip` is the clip, (T, 3, H, W), uint8.
-        params: Sampled parameters and the resulting label, by name.
-        warnings: Sentences about missing or unusual data.
-        label_weight: Weight of the own label in the target, in [0, 1]; None without mixing.
-    """
-
-    tiles: dict[str, Tile]
-    params: dict[str, str]
-    warnings: list[str]
-    label_weight: float | None
+    tiles: dict[str, Tile]  # by name of the view; clips (T, 3, H, W), uint8
+    params: dict[str, str]  # sampled parameters and the resulting label, by name
+    warnings: list[str]  # sentences about missing or unusual data
 
 
 class _WeakView(NamedTuple):
@@ -117,10 +108,20 @@ def clip_views(
 
     The partner of scene augmentations is a clip of the video of index row `partner_row`.
     """
-    pipeline, pair = ClipPipeline(settings), []
-    for position, index_row in enumerate((row, partner_row)):
-        pair.append(_weak_view(dataset, person_boxes, settings, pipeline, position, index_row))
-    own, partner = pair
+    pipeline = ClipPipeline(settings)
+
+    def sample(index_row: int, position: int) -> _WeakView:
+        record = dataset.record(index_row)
+        params = pipeline.draw(record, make_generator(settings.seed, position))
+        indices, boxes, mask = params.frame_indices, None, None
+        frames = _read(record, indices)
+        if person_boxes is not None:
+            boxes = person_boxes.lookup(index_row, indices, settings.person_min_score)
+            mask = pipeline.weak.mask(boxes, params.weak)
+        weak, original = pipeline.weak.apply(frames, params.weak), with_boxes(frames, boxes)
+        return _WeakView(record, params, indices.tolist(), original, weak, mask)
+
+    own, partner = sample(row, 0), sample(partner_row, 1)
     strong, temporal = own.params.strong, pipeline.strong.temporal
     order = temporal.apply(torch.arange(len(own.weak)), strong.temporal).tolist()
     strong_view = pipeline.strong.apply(own.weak, strong)
@@ -152,32 +153,13 @@ def clip_views(
     }
     if own.mask is not None:
         params["person mask covers"] = f"r = {own.mask.float().mean():.3f} of the clip"
-    names = [shorten(dataset.class_of(clip.record.label), 60) for clip in pair]
+    names = [shorten(dataset.class_of(clip.record.label), 60) for clip in (own, partner)]
     label = f"1.00 · {names[0]}"
     if weight is not None and names[0] != names[1]:
         label = f"{weight:.2f} · {names[0]} + {1 - weight:.2f} · {names[1]}"
     params[f"label after {scene}"] = label
-    warnings = [*_warnings(settings, own, partner), *filter(None, [note])]
-    return ClipViews(tiles, params, warnings, weight)
-
-
-def _weak_view(
-    dataset: VideoDataset,
-    person_boxes: PersonBoxes | None,
-    settings: ExploreSettings,
-    pipeline: ClipPipeline,
-    position: int,
-    row: int,
-) -> _WeakView:
-    record = dataset.record(row)
-    params = pipeline.draw(record, make_generator(settings.seed, position))
-    indices, boxes, mask = params.frame_indices, None, None
-    frames = _read(record, indices)
-    if person_boxes is not None:
-        boxes = person_boxes.lookup(row, indices, settings.person_min_score)
-        mask = pipeline.weak.mask(boxes, params.weak)
-    weak, original = pipeline.weak.apply(frames, params.weak), with_boxes(frames, boxes)
-    return _WeakView(record, params, indices.tolist(), original, weak, mask)
+    warnings = [*_warnings(settings, own, partner), *([note] if note else [])]
+    return ClipViews(tiles, params, warnings)
 
 
 def _mix(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import yaml
 
 from lib.augment.ops import RANDAUGMENT_OPS
@@ -27,9 +28,9 @@ from lib.jupyter.clip_views import ClipViews, clip_views, params_html
 from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
 from lib.jupyter.training_batch import TrainingBatchPage, training_settings
 from lib.params import RECIPE, make_settings
+from lib.plots.data import left_aligned
 
 MAX_LISTED = 200  # videos in a picker; more are found by searching
-DATASET_FILES = "*/dataset.json"
 SLIDERS = {  # setting: type, lowest, highest, step, label
     "randaugment_num_ops": (widgets.IntSlider, 0, 4, 1, "operations"),
     "randaugment_magnitude": (widgets.FloatSlider, 0, 30, 1, "magnitude"),
@@ -166,15 +167,6 @@ def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
     return knobs
 
 
-DIFFERENCES = """\
-{% if lines %}<table style="line-height:1.4;text-align:left;border-spacing:16px 0">
-<tr><th></th><th>A, pinned</th><th>B, now</th></tr>
-{% for name, before, now in lines %}
-<tr><td>{{ name }}</td><td>{{ before }}</td><td><b>{{ now }}</b></td></tr>{% endfor %}
-</table>{% endif %}
-"""
-
-
 class AugmentationExplorer:
     """Widget of notebook 2: knobs, the views of one clip, and a page with training batches.
 
@@ -200,8 +192,9 @@ class AugmentationExplorer:
         self.video.next.add_class("next-video")
         self.partner = VideoPicker("partner", self.show)
         self._open(dataset)
-        folders = [path.parent for path in project_path(settings.prepared_dir).glob(DATASET_FILES)]
-        options = {path.name: str(path) for path in [dataset.folder, *sorted(folders)]}
+        others = sorted(project_path(settings.prepared_dir).glob("*/dataset.json"))
+        folders = [dataset.folder, *(path.parent for path in others)]
+        options = {path.name: str(path) for path in folders}
         self.data = widgets.Dropdown(options=options, description="data set")
         self.data.value = options[dataset.folder.name]
         self.data.style.description_width, self.data.layout.width = "60px", "328px"
@@ -258,11 +251,9 @@ class AugmentationExplorer:
         except (ValueError, OSError) as error:
             self.params.value = error_html(error)
             return
-        root = read_description(dataset.folder)["source"].get("root")
-        location = {
-            "dataset": dataset.name,
-            "videos_dir": root if dataset.name == "folder" else None,
-        }
+        source = read_description(dataset.folder)["source"]
+        root = source.get("root") if dataset.name == "folder" else None
+        location = {"dataset": dataset.name, "videos_dir": root}
         self.settings = self.settings.model_copy(update=location)
         self.show()
 
@@ -289,9 +280,9 @@ class AugmentationExplorer:
                 settings.model_dump() | {"video": views.params["video"]}
                 for settings, views in (self.pinned, (self.settings, self.views))
             )
-            lines = [(name, value, now[name]) for name, value in before.items()]
-        lines = [line for line in lines if line[1] != line[2]]
-        self.differences.value = render(DIFFERENCES, lines=lines)
+            lines = [(k, str(v), str(now[k])) for k, v in before.items() if v != now[k]]
+        table = pd.DataFrame(lines, columns=["", "A, pinned", "B, now"])
+        self.differences.value = left_aligned(table).to_html() if lines else ""
 
     def _on_pin(self, change: dict) -> None:
         self.pinned = (self.settings, self.views) if change["new"] else None
@@ -308,13 +299,9 @@ class AugmentationExplorer:
     def write_run_file(self, path: str | Path) -> Path:
         """Write the knobs as a run file: a semi-supervised run with these clips and views.
 
-        An empty recipe is written next to it if there is none, so that `lib.batch` reads it.
-
-        Args:
-            path: Of the new file, relative to the project's root, ending in `.yaml`.
-
-        Returns:
-            The path, relative to the project's root if it is below it.
+        The path ends in `.yaml`; it is relative to the project's root, and so is the returned one
+        if it is below it. An empty recipe is written next to the file if there is none, so that
+        `lib.batch` reads it.
 
         Raises:
             ValueError: If there is such a file.
@@ -328,8 +315,7 @@ class AugmentationExplorer:
         if not (path.parent / RECIPE).exists():
             write_text(path.parent / RECIPE, "# Runs that the explorer of notebook 2 wrote.\n")
         write_text(path, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
-        is_inside = path.is_relative_to(PROJECT_ROOT)
-        return path.relative_to(PROJECT_ROOT) if is_inside else path
+        return path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path
 
 
 def views_html(views: ClipViews, pinned: ClipViews | None = None) -> str:

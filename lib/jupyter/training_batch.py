@@ -1,7 +1,6 @@
 """Clips of a training step, as the network gets them from the run's own loader and objective."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as widgets
@@ -42,11 +41,6 @@ class TrainingBatchView(NamedTuple):
     tiles: list[Tile]  # `columns` in a row: labeled, then unlabeled weak, then strong
     columns: int
     notes: list[str]  # sentences that describe the rows
-
-
-def run_settings(path: Path) -> TrainSettings:
-    """Read the settings of a run: its `params.yaml`, or a run file next to a `recipe.yaml`."""
-    return read_settings([path])
 
 
 def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> TrainSettings:
@@ -152,7 +146,7 @@ class TrainingBatchPage:
         source = self.source.value
         try:
             is_own = source == THESE_KNOBS
-            settings = self.get_settings() if is_own else run_settings(project_path(source))
+            settings = self.get_settings() if is_own else read_settings([project_path(source)])
             prepare_for(settings)
             view = view_training_batch(settings, load_data(settings), self.step.value)
             self.result.value = batch_html(view)

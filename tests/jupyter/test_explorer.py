@@ -20,13 +20,8 @@ from lib.jupyter import clip_views as views_module
 from lib.jupyter import explorer as explorer_module
 from lib.jupyter.clip_views import clip_views, load_clips, pick_rows
 from lib.jupyter.explorer import MAX_LISTED, AugmentationExplorer, clip_yaml, views_html
-from lib.jupyter.training_batch import (
-    known_runs,
-    run_settings,
-    training_settings,
-    view_training_batch,
-)
-from lib.params import make_settings
+from lib.jupyter.training_batch import known_runs, training_settings, view_training_batch
+from lib.params import make_settings, read_settings
 from lib.plots.clips import operation_rows, temporal_rows, view_rows
 from lib.runs.distributed import DistContext
 from lib.train.objectives import FixMatchObjective
@@ -89,7 +84,8 @@ def test_views_are_those_of_the_loader(dataset):
     assert torch.equal(mixed[people], weak[people])
     assert not torch.equal(mixed[~people], weak[~people])
     assert all(any(torch.equal(frame, other) for other in weak) for frame in temporal)
-    assert 0 < shown.label_weight < 1 and shown.warnings == []
+    assert shown.warnings == []
+    assert "own " in shown.tiles["scene"].title
 
 
 def test_a_video_is_decoded_once(dataset, monkeypatch):
@@ -115,7 +111,8 @@ def test_without_boxes_it_says_so_and_shows_the_rest(tmp_path):
     assert [isinstance(tile.clip, str) for tile in shown.tiles.values()] == [0, 0, 0, 0, 1, 1, 0, 0]
     assert views_html(shown).count("<img") == 6
     shown = views_of(dataset, small_settings(scene_augmentation="mixup"))
-    assert shown.label_weight is not None and shown.warnings == []
+    assert shown.warnings == []
+    assert "own " in shown.tiles["scene"].title
 
 
 def test_one_video_with_one_frame(tmp_path):
@@ -294,11 +291,11 @@ def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
     (study / "recipe.yaml").write_text(f"prepared_dir: {prepared_dir}\nepochs: 3\n")
     (study / "run.yaml").write_text("run_dir: outputs/x\nobjective: supervised\n")
     (study / "params.yaml").write_text("seed: 4\n")
-    assert run_settings(study / "run.yaml").objective == "supervised"
-    assert run_settings(study / "run.yaml").epochs == 3
-    assert run_settings(study / "params.yaml").seed == 4
+    assert read_settings([study / "run.yaml"]).objective == "supervised"
+    assert read_settings([study / "run.yaml"]).epochs == 3
+    assert read_settings([study / "params.yaml"]).seed == 4
     with pytest.raises(ValueError, match="nothing.yaml"):
-        run_settings(tmp_path / "nothing.yaml")
+        read_settings([tmp_path / "nothing.yaml"])
 
 
 def test_loader_view_shows_a_step_or_says_why_not(dataset, prepared_dir):
