@@ -90,14 +90,11 @@ def brightness(clip: Tensor, factor: float) -> Tensor:
 
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with a smoothed version (ImageEnhance.Sharpness).
+    """Blend each frame with a smoothed version: 0 gives it, 1 the clip (ImageEnhance.Sharpness).
 
     The outermost pixels stay as they are. The clip is smoothed as rows of pixels one after another,
-    several frames at a time, as many as stay in a cache; the edges are restored afterwards.
-
-    Args:
-        clip: Frames, shape (T, C, H, W), uint8.
-        factor: At least 0; 0 gives the smoothed clip, 1 the clip, more sharper edges.
+    several frames at a time, as many as stay in a cache; the edges are restored afterwards. A
+    factor above 1 makes sharper edges.
     """
     sharp = clip.clone(memory_format=torch.contiguous_format)
     width = clip.shape[-1]
@@ -250,23 +247,14 @@ MAX_MAGNITUDE = 30
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of RandAugment: its function, the range of its value, its arguments.
+    """One operation of RandAugment: its function, the range of its value, its arguments."""
 
-    Attributes:
-        function: Called as `function(clip, *takes)`.
-        min: Value at magnitude 0.
-        max: Value at magnitude 30.
-        takes: Names of the function's arguments after the clip: value, center_xy, fill.
-        is_signed: Whether the value may be negated.
-        side: The value is a fraction of this side: -1 the width, -2 the height, None of neither.
-    """
-
-    function: Callable[..., Tensor]
-    min: float = 0
-    max: float = 1
-    takes: tuple[str, ...] = ()
-    is_signed: bool = False
-    side: int | None = None
+    function: Callable[..., Tensor]  # called as function(clip, *takes)
+    min: float = 0  # value at magnitude 0
+    max: float = 1  # value at magnitude 30
+    takes: tuple[str, ...] = ()  # its arguments after the clip: value, center_xy, fill
+    is_signed: bool = False  # the value may be negated
+    side: int | None = None  # the value is a fraction of the width (-1) or the height (-2)
 
     @property
     def is_geometric(self) -> bool:

@@ -18,11 +18,7 @@ from lib.registry import Table
 
 
 def temporal_half(clip: Tensor, first: bool) -> Tensor:
-    """Show one half of the clip twice, in its own order.
-
-    Args:
-        clip: Frames in dimension 0, T even.
-        first: True keeps the first half (0 1 2 3 becomes 0 1 0 1), False the second (2 3 2 3).
+    """Show one half of the clip twice: 0 1 2 3 becomes 0 1 0 1 if `first`, otherwise 2 3 2 3.
 
     Raises:
         ValueError: If the number of frames is odd.
@@ -43,9 +39,7 @@ def temporal_reverse(clip: Tensor) -> Tensor:
 def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
     """Replace each dropped frame by the nearest kept one before it.
 
-    Args:
-        clip: Frames in dimension 0.
-        drop: True for a dropped frame, shape (T,), bool; the first frame always stays.
+    `drop` is True for a dropped frame, shape (T,), bool; the first frame always stays.
 
     Source: Zou et al., T-Drop; the reference's `TemporalCutOut`.
     """
@@ -54,17 +48,11 @@ def temporal_drop(clip: Tensor, drop: Tensor) -> Tensor:
 
 
 class TemporalParams(NamedTuple):
-    """A drawn temporal operation.
+    """A drawn temporal operation."""
 
-    Attributes:
-        name: Its row in `TEMPORAL_OPS`.
-        number: For the clip, uniform in [0, 1).
-        frame_numbers: For each frame, uniform in [0, 1), shape (T,).
-    """
-
-    name: str
-    number: float
-    frame_numbers: Tensor
+    name: str  # its row in `TEMPORAL_OPS`
+    number: float  # for the clip, uniform in [0, 1)
+    frame_numbers: Tensor  # for each frame, uniform in [0, 1), shape (T,)
 
 
 @dataclass(frozen=True)
@@ -88,16 +76,14 @@ class TemporalOperation:
 TEMPORAL_OPS = Table(
     TemporalOperation,
     {
-        "none": TemporalOperation("none", lambda clip, number, frames: clip),
+        "none": TemporalOperation("none", lambda clip, *_: clip),
         "half": TemporalOperation(
             "T-Half",
             lambda clip, number, frames: temporal_half(clip, number < 0.5),
             variants=("first", "second"),
             needs_even=True,
         ),
-        "reverse": TemporalOperation(
-            "T-Reverse", lambda clip, number, frames: temporal_reverse(clip)
-        ),
+        "reverse": TemporalOperation("T-Reverse", lambda clip, *_: temporal_reverse(clip)),
         "drop": TemporalOperation(
             "T-Drop", lambda clip, number, frames: temporal_drop(clip, frames < 0.5)
         ),
@@ -107,10 +93,7 @@ TEMPORAL_OPS = Table(
 
 @dataclass(frozen=True)
 class TemporalAugment:
-    """One of several temporal operations, each equally likely.
-
-    Args:
-        operations: Names of the operations to draw from.
+    """One of the named temporal operations, each equally likely.
 
     Source: Zou et al., section 3.2 (none, T-Half, T-Reverse, T-Drop).
     """

@@ -63,15 +63,9 @@ document.execCommand('copy'); this.textContent = 'copied';">copy as YAML</button
 
 
 class VideoPicker:
-    """List of videos with search and random choice.
+    """List of videos with search and random choice; `row` is the index row of the chosen one.
 
-    Args:
-        label: Name of the list.
-        on_change: Called without arguments when another video is chosen.
-
-    Attributes:
-        widget: The widget.
-        row: Index row of the chosen video.
+    `on_change` is called when another video is chosen.
     """
 
     def __init__(self, label: str, on_change: Callable[[], None]):
@@ -173,17 +167,11 @@ class AugmentationExplorer:
     Args:
         dataset: The prepared data set.
         settings: Initial values of the knobs; `split_name` is the split to choose videos from.
-
-    Attributes:
-        widget: The widget.
-        settings: The values of the knobs.
-        views: The views that are shown; None before the first.
-        pinned: Settings and views that they are compared with; None without a pin.
     """
 
     def __init__(self, dataset: VideoDataset, settings: ExploreSettings):
-        self.settings, self.views = settings, None
-        self.pinned: tuple[ExploreSettings, ClipViews] | None = None
+        self.settings, self.views = settings, None  # what is shown
+        self.pinned: tuple[ExploreSettings, ClipViews] | None = None  # compared with them
         self.knobs = make_knobs(settings)
         self.picture, self.params, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.differences = widgets.HTML()

@@ -58,7 +58,6 @@ class TrainingMonitor:
         folder: Folder of the run; it may be missing.
 
     Attributes:
-        widget: The widget.
         is_starting: Set before `fit` starts, while the folder has the state of an earlier training.
         status: The status at the last update.
     """
@@ -176,16 +175,16 @@ async def train(settings: TrainSettings) -> RunDir:
     if not is_interactive():
         return fit(settings)
     run = RunDir(settings.run_dir)
-    if owner := lock_owner(run.lock_path):
-        if changes := differences(run.settings(), settings):
-            message = f"{run.folder} is trained with other settings:"
-            raise ValueError("\n  ".join([message, *changes]))
+    owner = lock_owner(run.lock_path)
+    if owner and (changes := differences(run.settings(), settings)):
+        message = f"{run.folder} is trained with other settings:"
+        raise ValueError("\n  ".join([message, *changes]))
+    monitor = TrainingMonitor(run.folder)
+    if owner:
         print(f"{run.folder} is trained by {owner}: following it")
-        monitor = TrainingMonitor(run.folder)
         display(monitor.widget)
         await monitor.follow()
         return run
-    monitor = TrainingMonitor(run.folder)
     monitor.is_starting = True
     output = display(monitor.widget, display_id=True)
     work = asyncio.ensure_future(asyncio.to_thread(fit, settings))
