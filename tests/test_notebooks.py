@@ -19,7 +19,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from test_batch import TINY, write_study
 
-from lib.batch.__main__ import run_batch
+from lib.batch.__main__ import main as batch_main
 from lib.batch.plan import read_plan
 from lib.config import (
     PROJECT_ROOT,
@@ -148,7 +148,7 @@ def study(small_data, tmp_path_factory) -> Study:
     trained = fit(read_plan([folder / "b_seed0.yaml"])[0].settings)
     (trained.folder / "3_train.ipynb").touch()
     with redirect_stdout(output), redirect_stderr(errors):
-        status = run_batch(folder, retry=1)
+        status = batch_main([str(folder), "--retry", "1"])
     return Study(folder, place / "runs", status, output.getvalue(), errors.getvalue())
 
 
@@ -190,7 +190,7 @@ def test_what_is_trained_or_complete_is_not_done_again(study, capsys):
     assert (study.runs / "b_seed0" / "3_train.ipynb").read_text() == ""
     checkpoint = RunDir(study.runs / "c_seed0").checkpoint_path()
     before = checkpoint.stat().st_mtime_ns
-    assert run_batch([study.folder / f"{name}_seed0.yaml" for name in "bc"]) == 0
+    assert batch_main([str(study.folder / f"{name}_seed0.yaml") for name in "bc"]) == 0
     assert capsys.readouterr().out.count("complete") == 2
     assert checkpoint.stat().st_mtime_ns == before
 

@@ -16,56 +16,18 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lib.batch.jobs import make_batch
 from lib.batch.local import print_failures, run_again, run_here
-from lib.batch.plan import Grid, plan_text, read_plan
+from lib.batch.plan import plan_text, read_plan
 from lib.batch.slurm import Resources, check_slurm, submit
 from lib.config import TrainSettings
-from lib.params import SEEDS, parse_values
-
-
-def run_batch(
-    paths: str | Path | Sequence[str | Path],
-    grid: Grid | None = None,
-    jobs: int | None = None,
-    retry: int = 0,
-    resources: Resources | None = None,
-) -> int:
-    """Run studies or single runs and return the number of failures.
-
-    Args:
-        paths: Run files, folders or patterns, relative to the project's root.
-        grid: Values per parameter; see `lib.batch.plan.read_plan`.
-        jobs: Runs at the same time; None for one, and as many as it allows in Slurm.
-        retry: Number of times that a failed run is tried again.
-        resources: Submit the runs to Slurm with these resources; None: run them here.
-
-    Raises:
-        ValueError: If files or data do not fit; nothing has been started then.
-        KeyboardInterrupt: After checkpoints were saved.
-    """
-    if resources is not None:
-        check_slurm()
-    batch = make_batch(read_plan([paths] if isinstance(paths, str | Path) else paths, grid), retry)
-    if resources is None:
-        return run_here(batch, jobs or 1)
-    if batch.work or batch.reports:
-        folder = batch.folders[0] / "cluster"
-        numbers = submit(batch, folder, resources, jobs)
-        print(f"submitted as jobs {', '.join(numbers)}; the last one makes the report")
-        print(f"their output: {folder}; state of the runs: the same command with --dry-run")
-    return print_failures(batch.refused)
+from lib.params import SEEDS, make_settings, parse_values
 
 
 def parse_set(text: str) -> tuple[str, list[Any]]:
-    """Return the name and the values of `NAME=VALUE` or `NAME=VALUE,VALUE`.
-
-    Raises:
-        ValueError: If it is not of that form.
-    """
+    """Return the name and the values of `NAME=VALUE` or `NAME=VALUE,VALUE`."""
     name, _, value = text.partition("=")
     if not name or not value:
         raise ValueError(f"--set {text}: must be NAME=VALUE or NAME=VALUE,VALUE")
@@ -95,42 +57,47 @@ def make_parser() -> argparse.ArgumentParser:
     add("--retry", type=int, nargs="?", const=1, default=0, metavar="N", help=retry)
     add("--executor", choices=("slurm",), help="submit the runs to Slurm and return")
     add = parser.add_argument_group("with --executor slurm").add_argument
-    add("--partition", help="partition (the cluster's default)")
-    add("--nodes", type=int, help="machines of a run (1)")
-    add("--gpus", type=int, help="GPUs on each machine (1)")
-    add("--cpus", type=int, help="cores on each machine (8)")
-    add("--memory-gb", type=float, help="memory on each machine (the cluster's default)")
-    add("--hours", type=float, help="time limit; a run that needs longer is queued again (24)")
+    unset = "the cluster's default"
+    for name, field in Resources.model_fields.items():
+        add(f"--{name.replace('_', '-')}", help=f"{field.description} ({field.default or unset})")
     options = "any further option of sbatch, as in qos=long"
     add("--sbatch", action="append", metavar="NAME=VALUE", help=options)
     return parser
 
 
-def read_resources(
-    parser: argparse.ArgumentParser, options: argparse.Namespace
-) -> Resources | None:
-    """Return the resources for Slurm; ends the program if they are given without it."""
-    names = ("partition", "nodes", "gpus", "cpus", "memory_gb", "hours", "sbatch")
+def read_resources(options: argparse.Namespace) -> tuple[Resources, dict[str, str]] | None:
+    """Return the resources and further options for Slurm, None to run here."""
+    names = (*Resources.model_fields, "sbatch")
     values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.executor is None:
         if values:
-            parser.error(f"--{next(iter(values)).replace('_', '-')} goes with --executor slurm")
+            name = next(iter(values)).replace("_", "-")
+            raise ValueError(f"--{name} goes with --executor slurm")
         return None
     pairs = [text.removeprefix("--").partition("=")[::2] for text in values.pop("sbatch", [])]
     if not all(name and value for name, value in pairs):
         raise ValueError("--sbatch: must be NAME=VALUE, as in --sbatch qos=long")
-    return Resources(**values, options=dict(pairs))
+    return make_settings(Resources, values, "--executor slurm", are_texts=True), dict(pairs)
 
 
-def _run(options: argparse.Namespace, resources: Resources | None) -> int:
+def _run(options: argparse.Namespace) -> int:
     """Do what the options ask for and return the number of failures."""
+    cluster = read_resources(options)
     grid = dict(parse_set(text) for text in options.set)
     if options.again is not None:
         return run_again(options.again, grid)
+    if cluster and not options.dry_run:
+        check_slurm()
+    runs = read_plan(options.paths, grid)
     if options.dry_run:
-        print(plan_text(read_plan(options.paths, grid)))
+        print(plan_text(runs))
         return 0
-    return run_batch(options.paths, grid, options.jobs, options.retry, resources)
+    batch = make_batch(runs, options.retry)
+    if cluster is None:
+        return run_here(batch, options.jobs or 1)
+    if batch.work or batch.reports:
+        submit(batch, *cluster, options.jobs)
+    return print_failures(batch.refused)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (not options.paths) == (options.again is None):
         parser.error("give run files or studies, or --from and the folder of a run")
     try:
-        return min(1, _run(options, read_resources(parser, options)))
+        return min(1, _run(options))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

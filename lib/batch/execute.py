@@ -30,8 +30,7 @@ INTERACTIVE = "interactive"  # tag of a cell that writes a user's file
 def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
     """Execute a notebook; the executed copy is kept on failure too.
 
-    Raises:
-        ChildProcessError: If the kernel was killed; names the signal.
+    ChildProcessError with the name of the signal if the kernel was killed.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="kernel") as private:
@@ -40,9 +39,7 @@ def execute(notebook: str, output: Path, parameters: Mapping[str, Any]) -> None:
         options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "km": kernel}
         try:
             content = load_notebook_node(str(NOTEBOOKS / notebook))
-            content.cells = [
-                cell for cell in content.cells if INTERACTIVE not in cell.metadata.tags
-            ]
+            content.cells = [c for c in content.cells if INTERACTIVE not in c.metadata.tags]
             papermill.execute_notebook(content, output, dict(parameters), **options)
         except DeadKernelError as error:
             status = kernel.provisioner.process.returncode

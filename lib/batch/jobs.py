@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,7 @@ from typing import Any
 
 import yaml
 
-from lib.batch.plan import (
-    COMPLETE,
-    REFUSED,
-    TO_EVALUATE,
-    PlannedRun,
-    notes_of,
-    state_of,
-)
+from lib.batch.plan import COMPLETE, REFUSED, TO_EVALUATE, PlannedRun, notes_of, state_of
 from lib.config import PROJECT_ROOT
 from lib.evaluate.run_results import recommended_run
 from lib.fileio import check_writable, file_lock
@@ -51,7 +44,7 @@ class Job:
     Args:
         title: Its name on the screen.
         folder: Folder of its executed notebooks and its log.
-        tries: Number of times it may be started.
+        tries: Number of times that it may be started.
     """
 
     def __init__(self, title: str, folder: Path, tries: int = 1):
@@ -62,12 +55,8 @@ class Job:
     def do(self, environment: Mapping[str, str]) -> str:
         """Do the job and return its result in words.
 
-        Args:
-            environment: Variables of its share of the machine.
-
-        Raises:
-            JobError: If it failed.
-            LockedError: If another process does it.
+        `environment` has the variables of its share of the machine. JobError if the job failed,
+        LockedError if another process does it.
         """
         raise NotImplementedError
 
@@ -83,11 +72,7 @@ class Job:
         environment: Mapping[str, str],
         output: str = "",
     ) -> None:
-        """Execute a notebook in a process that Ctrl-C in the terminal does not reach.
-
-        Raises:
-            JobError: If it failed.
-        """
+        """Execute a notebook in a process that Ctrl-C does not reach; JobError if it failed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "lib.batch.execute", notebook]
         command += [str(self.folder / (output or notebook)), yaml.safe_dump(dict(parameters))]
@@ -198,50 +183,46 @@ class ReportJob(Job):
 
 @dataclass
 class Batch:
-    """The jobs of a batch.
+    """The jobs of a batch."""
 
-    Attributes:
-        runs: All runs, complete or not.
-        folders: Folders of their studies.
-        prepare: Preparation of data sets.
-        work: The runs that are not complete.
-        reports: The reports that will change.
-        refused: Title -> folder and reason of the runs that are refused.
-    """
-
-    runs: Sequence[PlannedRun]
-    folders: list[Path]
-    prepare: list[Job]
-    work: list[Job]
-    reports: list[Job]
-    refused: dict[str, tuple[Path, str]]
+    runs: Sequence[PlannedRun]  # complete or not
+    folders: list[Path]  # of their studies
+    prepare: list[Job]  # of data sets
+    work: list[Job]  # the runs that are not complete
+    reports: list[Job]  # those that will change
+    refused: dict[str, tuple[Path, str]]  # title -> folder and reason of a run that is refused
 
 
 def make_batch(runs: Sequence[PlannedRun], retry: int = 0) -> Batch:
     """Check that runs can be done, print the studies, and return the jobs.
 
-    Args:
-        runs: The runs.
-        retry: Number of times that a failed run is tried again.
-
-    Raises:
-        ValueError: If data is missing or a folder cannot be written.
+    A failed run is tried again `retry` times. ValueError if data is missing or a folder cannot be
+    written.
     """
     titles = {run.run_dir: f"[{i}/{len(runs)}] {run.name}" for i, run in enumerate(runs, 1)}
     states = {run.run_dir: state_of(run) for run in runs}
     to_do = [run for run in runs if states[run.run_dir][0] not in (COMPLETE, REFUSED)]
     folders = list(dict.fromkeys(run.run_dir.parent for run in runs))
     prepare = _prepare_jobs(to_do, folders[0])
-    _open_folders(runs)
-    _print_states(to_do, states, titles)
-    return Batch(
-        runs,
-        folders,
-        prepare,
-        [RunJob(run, titles[run.run_dir], 1 + retry) for run in to_do],
-        [ReportJob(folder) for folder in _folders_to_report(folders, to_do)],
-        {titles[f]: (f, reason) for f, (state, reason) in states.items() if state == REFUSED},
-    )
+    _open_folders(runs, notes_of(to_do))
+    refused = {}
+    for folder, (state, reason) in states.items():
+        if state in (COMPLETE, REFUSED):
+            print(f"{titles[folder]}: {state}")
+        if state == REFUSED:
+            refused[titles[folder]] = (folder, reason)
+    work = [RunJob(run, titles[run.run_dir], 1 + retry) for run in to_do]
+    return Batch(runs, folders, prepare, work, _report_jobs(folders, to_do), refused)
+
+
+def _open_folders(runs: Sequence[PlannedRun], notes: Iterable[str]) -> None:
+    """Create the folders of the studies, and print them and the notes of runs."""
+    counts = Counter(run.run_dir.parent for run in runs)
+    for folder, count in counts.items():
+        check_writable(folder, "run_dir", "choose another run_dir")
+        print(f"{folder.name}: {count} runs -> {folder}")
+    for note in notes:
+        print(note)
 
 
 def _prepare_jobs(runs: Sequence[PlannedRun], folder: Path) -> list[Job]:
@@ -252,23 +233,6 @@ def _prepare_jobs(runs: Sequence[PlannedRun], folder: Path) -> list[Job]:
     return [PrepareJob(need, folder) for need in needs if not need.is_complete]
 
 
-def _open_folders(runs: Sequence[PlannedRun]) -> None:
-    """Create the folders of the studies and print them."""
-    counts = Counter(run.run_dir.parent for run in runs)
-    for folder, count in counts.items():
-        check_writable(folder, "run_dir", "choose another run_dir")
-        print(f"{folder.name}: {count} runs -> {folder}")
-
-
-def _folders_to_report(folders: Sequence[Path], to_do: Sequence[PlannedRun]) -> list[Path]:
+def _report_jobs(folders: Iterable[Path], to_do: Sequence[PlannedRun]) -> list[Job]:
     changed = {run.run_dir.parent for run in to_do}
-    return [f for f in folders if f in changed or not (f / "report.html").is_file()]
-
-
-def _print_states(to_do: Sequence[PlannedRun], states: Mapping, titles: Mapping) -> None:
-    """Print the notes of the runs that will be done, and the state of the others."""
-    for note in notes_of(to_do):
-        print(note)
-    for folder, (state, _) in states.items():
-        if state in (COMPLETE, REFUSED):
-            print(f"{titles[folder]}: {state}")
+    return [ReportJob(f) for f in folders if f in changed or not (f / "report.html").is_file()]

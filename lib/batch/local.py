@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -25,20 +24,16 @@ from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir, format_duration, read_status
 
 LOCKED_POLL_S = 5.0
+MAX_LOSSES = 100  # that are compared after a run was reproduced
 # glibc keeps freed memory for the next step instead of returning it to the kernel: a tenth less
 # time of a demo run on a CPU, with the same results.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 def run_here(batch: Batch, jobs: int = 1) -> int:
-    """Do a batch on this machine, print failures, and return their number.
+    """Do a batch, `jobs` runs at a time, print failures, and return their number.
 
-    Args:
-        batch: The batch.
-        jobs: Runs at the same time.
-
-    Raises:
-        KeyboardInterrupt: After checkpoints were saved.
+    KeyboardInterrupt after checkpoints were saved.
     """
     pool = Pool(make_slots(jobs), [job.planned for job in batch.work])
     if pool.do(batch.prepare):
@@ -72,8 +67,7 @@ class Pool:
     def do(self, jobs: Iterable[Job]) -> bool:
         """Do jobs in their order and return True if all succeeded.
 
-        Raises:
-            KeyboardInterrupt: After the runs were asked to save a checkpoint, and ended.
+        KeyboardInterrupt after the runs were asked to save a checkpoint, and ended.
         """
         waiting, failed_before = deque(jobs), len(self.failures)
         with ThreadPoolExecutor(len(self.slots)) as threads:
@@ -153,11 +147,7 @@ def share_of(runs: Sequence[PlannedRun]) -> float:
 
 
 def make_slots(jobs: int) -> list[dict[str, str]]:
-    """Share GPUs, or else cores, among jobs.
-
-    Raises:
-        ValueError: If there are GPUs, but fewer than jobs.
-    """
+    """Share GPUs, or else cores, among jobs; ValueError if there are GPUs, but fewer than jobs."""
     if jobs == 1:
         return [{}]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -171,21 +161,18 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": threads} | KEEP_MEMORY for _ in range(jobs)]
 
 
-MAX_LOSSES = 100
-
-
-def run_again(folder: str | Path, grid: Grid | None = None) -> int:
+def run_again(folder: str, grid: Grid) -> int:
     """Train and test a run again and return the number of failures.
 
-    Args:
-        folder: The run.
-        grid: Settings that differ, with the `run_dir` of the new run. Without them the run is
-            reproduced in `<folder>_again`, and its first losses are compared.
-
-    Raises:
-        ValueError: If there is no run, its data is missing, or the grid names more than one run.
+    `grid` has the settings that differ, with the `run_dir` of the new run. If it is empty, the run
+    is reproduced in `<folder>_again`, and its first losses are compared. ValueError if there is no
+    run, its data is missing, or the grid names more than one run.
     """
-    first, changes = RunDir(folder), _single_values(grid or {})
+    if several := [name for name, values in grid.items() if len(values) > 1]:
+        raise ValueError(f"--set {several[0]}: several values; with --from give one")
+    if grid and "run_dir" not in grid:
+        raise ValueError("--set run_dir: with --from and --set, name the folder of the new run")
+    first, changes = RunDir(folder), {name: values[0] for name, values in grid.items()}
     place = project_path(changes.get("run_dir", f"{first.folder}_again"))
     values = first.settings().model_dump() | changes | {"run_dir": str(place)}
     settings = make_settings(TrainSettings, values, f"--from {folder} --set")
@@ -198,14 +185,6 @@ def run_again(folder: str | Path, grid: Grid | None = None) -> int:
     differs = difference(first, RunDir(place))
     print(differs or f"{place}: its first losses equal those of {first.folder} to the last digit")
     return int(bool(differs))
-
-
-def _single_values(grid: Grid) -> dict[str, Any]:
-    if several := [name for name, values in grid.items() if len(values) > 1]:
-        raise ValueError(f"--set {several[0]}: several values; with --from give one")
-    if grid and "run_dir" not in grid:
-        raise ValueError("--set run_dir: with --from and --set, name the folder of the new run")
-    return {name: values[0] for name, values in grid.items()}
 
 
 def difference(first: RunDir, second: RunDir) -> str:

@@ -45,19 +45,12 @@ Grid = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a batch.
+    """One run of a batch."""
 
-    Attributes:
-        source: The run file.
-        parameters: Those of its recipes, its run file and the grid, as given to papermill.
-        settings: The parameters as settings.
-        notes: Values that were chosen from the footage and why, and warnings.
-    """
-
-    source: Path
-    parameters: dict[str, Any]
+    source: Path  # the run file
+    parameters: dict[str, Any]  # of recipes, run file and grid, as given to papermill
     settings: TrainSettings
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # values chosen from the footage and why, and warnings
 
     @property
     def run_dir(self) -> Path:
@@ -76,14 +69,9 @@ class PlannedRun:
 def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[PlannedRun]:
     """Read the runs of run files, folders, and patterns of them.
 
-    Args:
-        paths: Relative to the project's root, or absolute.
-        grid: Values per parameter, which override those of every run; several values make a run for
-            each combination, with the values in the name of its `run_dir`.
-
-    Raises:
-        ValueError: If there is no run, parameters are wrong, or two runs share a folder; names
-            every file and field.
+    The values of `grid` override those of every run; several values of a parameter make a run for
+    each combination, with the values in the name of its `run_dir`. ValueError, with every file and
+    field, if there is no run, parameters are wrong, or two runs share a folder.
     """
     files = list(dict.fromkeys(file for path in paths for file in find_run_files(path)))
     read = functools.cache(read_yaml)  # a recipe is parsed once
@@ -124,19 +112,15 @@ def _problem(text: str, files: Sequence[Path]) -> str:
 
 
 def find_run_files(path: str | Path) -> list[Path]:
-    """Return the run files of a path, sorted: of a folder those in it, or else those below it.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Return the run files of a path, sorted: of a folder those in it, or else those below it."""
     place = project_path(path)
-    if not place.exists() and not re.search(r"[*?[]", str(path)):
+    matches = [place] if place.exists() else sorted(place.parent.glob(place.name))
+    if not matches:
         raise ValueError(f"{path}: no such file or folder{_near_path(place)}")
-    matches = sorted(place.parent.glob(place.name)) if re.search(r"[*?[]", str(path)) else [place]
     files = []
     for match in matches:
-        inside = sorted(match.glob("*.yaml")), sorted(match.rglob("*.yaml"))
-        candidates = ([file for file in group if is_run_file(file)] for group in ([match], *inside))
+        groups = ([match], match.glob("*.yaml"), match.rglob("*.yaml"))
+        candidates = ([file for file in sorted(group) if is_run_file(file)] for group in groups)
         files += next(filter(None, candidates), [])
     if not files:
         raise ValueError(
@@ -201,13 +185,9 @@ def _suffix(varied: dict[str, Any]) -> str:
 def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
     """Fill in the values that a recipe leaves to the footage and the machine (`auto`).
 
-    A run that was begun keeps the values that it was begun with.
-
-    Returns:
-        The parameters, None for a probe without weights; and notes for the user.
-
-    Raises:
-        ValueError: If the videos are not laid out as expected.
+    A run that was begun keeps the values that it was begun with. Returns the parameters, None for a
+    probe without weights; and notes for the user. ValueError if the videos are not laid out as
+    expected.
     """
     notes = []
     is_probe = parameters.get("objective") == "linear_probe"
@@ -278,8 +258,7 @@ def _is_test_current(run: PlannedRun) -> bool:
 
 def estimate_clips(s: TrainSettings) -> int | None:
     """Return the number of clips that a run trains on; None if a split's length is not known."""
-    numbers = count_videos(s)
-    if numbers is None:
+    if (numbers := count_videos(s)) is None:
         return None
     labeled, unlabeled, _ = numbers
     if not s.is_semi_supervised:
@@ -294,19 +273,15 @@ def count_videos(s: TrainSettings) -> tuple[int, int, int] | None:
     Unlabeled videos are those of the unlabeled split that are not labeled as well.
     """
     own = (s.dataset, s.videos_dir, s.prepared_dir)
-    train, val = split_sizes(*own, s.labeled_split), split_sizes(*own, s.val_split)
-    if train is None or val is None:
+    sizes = [split_sizes(*own, s.labeled_split), split_sizes(*own, s.val_split), (0, 0)]
+    if s.reads_unlabeled:
+        other = (s.unlabeled_dataset, s.unlabeled_videos_dir, s.prepared_dir)
+        sizes[2] = split_sizes(*(other if s.unlabeled_dataset else own), s.unlabeled_split)
+    if None in sizes:
         return None
-    labeled = round(train[0] * s.labeled_fraction)
-    if not s.reads_unlabeled:
-        return labeled, 0, val[0]
-    if s.unlabeled_dataset is not None:
-        own = (s.unlabeled_dataset, s.unlabeled_videos_dir, s.prepared_dir)
-    unlabeled = split_sizes(*own, s.unlabeled_split)
-    if unlabeled is None:
-        return None
-    shared = labeled if s.unlabeled_dataset is None else 0
-    return labeled, sum(unlabeled) - shared, val[0]
+    labeled = round(sizes[0][0] * s.labeled_fraction)
+    shared = labeled if s.reads_unlabeled and s.unlabeled_dataset is None else 0
+    return labeled, sum(sizes[2]) - shared, sizes[1][0]
 
 
 def split_sizes(
@@ -327,8 +302,8 @@ def split_sizes(
     if dataset == "folder":
         videos = find_videos(project_path(root)).videos
         return split_counts(videos, PrepareSettings().val_fraction).get(name)
-    number = {split.name: split.num_videos for split in CATALOG[dataset].splits}.get(name)
-    return None if number is None else (number, 0)
+    known = {s.name: (s.num_videos, 0) for s in CATALOG[dataset].splits if s.num_videos is not None}
+    return known.get(name)
 
 
 def class_names(dataset: str, root: str | None, prepared_dir: str) -> list[str]:
@@ -361,7 +336,7 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
     total = sum(estimate_clips(run.settings) or 0 for run in runs)
-    lines.append(f"{len(runs)} runs ({counted}); {_count(total)} clips of splits with known sizes")
+    lines.append(f"{len(runs)} runs ({counted}); {total:,} clips of splits with known sizes")
     return "\n".join(lines)
 
 
@@ -407,14 +382,6 @@ def _clips_text(settings: TrainSettings) -> str:
         text += f" + {settings.unlabeled_dataset or settings.dataset}/{settings.unlabeled_split}"
     if numbers := count_videos(settings):
         text += ": {:,} labeled, {:,} unlabeled, {:,} for validation".format(*numbers)
-    clips = _count(estimate_clips(settings))
-    return f"{settings.epochs:>5} epochs  {clips:>7} clips  {text}"
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "?"
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.1f} {unit}"
-    return str(number)
+    clips = estimate_clips(settings)
+    amount = "?" if clips is None else f"{clips:,}"
+    return f"{settings.epochs:>5} epochs  {amount:>11} clips  {text}"

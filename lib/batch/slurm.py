@@ -10,16 +10,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lib.batch.jobs import POLL_S, Batch, Job, JobError, wait_for
 from lib.batch.plan import COMPLETE, state_of
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, Count, Natural, Positive, Settings
 from lib.fileio import write_text
 from lib.runs.run_dir import RunDir
 
@@ -30,33 +31,21 @@ PORT = 29400
 _SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Resources of each run.
+class Resources(Settings):
+    """Resources of each run, the options of the command line; None for the cluster's default."""
 
-    Attributes:
-        nodes: Machines.
-        gpus: GPUs on each.
-        cpus: Cores on each.
-        hours: Time limit; a run that needs longer is queued again.
-        memory_gb: Memory on each machine; None for the cluster's default.
-        partition: None for the cluster's default.
-        options: Further options of sbatch, by name.
-    """
-
-    nodes: int = 1
-    gpus: int = 1
-    cpus: int = 8
-    hours: float = 24.0
-    memory_gb: float | None = None
+    nodes: Count = 1
+    """machines of a run"""
+    gpus: Natural = 1
+    """GPUs on each machine"""
+    cpus: Count = 8
+    """cores on each machine"""
+    hours: Annotated[float, Field(ge=1 / 60)] = 24.0
+    """time limit; a run that needs longer is queued again"""
+    memory_gb: Positive | None = None
+    """memory on each machine"""
     partition: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        """Raise ValueError for impossible amounts."""
-        for name, least in (("nodes", 1), ("gpus", 0), ("cpus", 1), ("hours", 1 / 60)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name}: must be at least {least:.2g}")
+    """partition"""
 
     @property
     def tasks_per_node(self) -> int:
@@ -94,9 +83,7 @@ def check_slurm() -> None:
 class SlurmJob:
     """A job of a batch as submitit calls it, in every task of a Slurm job.
 
-    Args:
-        job: The job.
-        settings_file: All settings of its run, for more than one task.
+    `settings_file` has all settings of its run, for more than one task.
     """
 
     def __init__(self, job: Job, settings_file: Path | None = None):
@@ -104,11 +91,7 @@ class SlurmJob:
         self.process: subprocess.Popen | None = None
 
     def __call__(self) -> str:
-        """Do the job and return its result.
-
-        Raises:
-            JobError: If it failed.
-        """
+        """Do the job and return its result; JobError if it failed."""
         import submitit
 
         here = submitit.JobEnvironment()
@@ -167,8 +150,7 @@ def _threads() -> dict[str, str]:
 def finish(batch: Batch) -> None:
     """Make the reports of studies with a tested run; the last job of a batch.
 
-    Raises:
-        RuntimeError: If a run is not complete or a report failed; lists them.
+    RuntimeError with a list of the runs that are not complete and the reports that failed.
     """
     states = [(run, *state_of(run)) for run in batch.runs]
     wrong = [
@@ -189,25 +171,31 @@ def finish(batch: Batch) -> None:
 # --- Submission -----------------------------------------------------------------------------------
 
 
-def submit(batch: Batch, folder: Path, resources: Resources, jobs: int | None = None) -> list[str]:
-    """Submit a batch to Slurm, its stages dependent on each other, and return their job numbers.
+def submit(
+    batch: Batch, resources: Resources, options: Mapping[str, str], jobs: int | None = None
+) -> None:
+    """Submit a batch to Slurm, its stages dependent on each other, and print their job numbers.
+
+    submitit's files and the output of jobs are on a disk that the machines share.
 
     Args:
         batch: The jobs.
-        folder: For submitit's files and the output of jobs, on a disk that the machines share.
         resources: Of each run. The other jobs get one machine and no GPU.
+        options: Further options of sbatch.
         jobs: Most runs at the same time; None for as many as Slurm allows.
 
     Raises:
         ValueError: If Slurm refuses them; gives the reason.
     """
+    folder = batch.folders[0] / "cluster"
     os.environ.setdefault(_SIGNAL, "TERM")  # the same signal from everywhere
     import submitit  # reads that variable once
 
     numbers: list[str] = []
-    options = {"requeue": True, **resources.options}
+    dependency: dict[str, str] = {}
+    alone = resources.model_copy(update={"nodes": 1, "gpus": 0})
     for stage, calls in _stages(batch, folder, resources.nodes).items():
-        share = resources if stage == "run" else replace(resources, nodes=1, gpus=0)
+        share = resources if stage == "run" else alone
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_REQUEUES)
         parameters = share.for_sbatch()
         executor.update_parameters(
@@ -218,7 +206,7 @@ def submit(batch: Batch, folder: Path, resources: Resources, jobs: int | None = 
             setup=[f"export {_SIGNAL}=TERM"],
             # not inherited since Slurm 22.05
             srun_args=[f"--cpus-per-task={parameters['cpus_per_task']}"],
-            additional_parameters=options,
+            additional_parameters={"requeue": True, **options, **dependency},
         )
         try:
             with executor.batch():
@@ -233,9 +221,9 @@ def submit(batch: Batch, folder: Path, resources: Resources, jobs: int | None = 
             ) from error
         numbers.append(submitted[0].job_id.split("_")[0])
         kind = "afterok" if stage == "prepare" else "afterany"
-        after = {"dependency": f"{kind}:{numbers[-1]}", "kill-on-invalid-dep": "yes"}
-        options = {"requeue": True, **resources.options, **after}
-    return numbers
+        dependency = {"dependency": f"{kind}:{numbers[-1]}", "kill-on-invalid-dep": "yes"}
+    print(f"submitted as jobs {', '.join(numbers)}; the last one makes the report")
+    print(f"their output: {folder}; state of the runs: the same command with --dry-run")
 
 
 def _stages(batch: Batch, folder: Path, num_nodes: int) -> dict[str, list[Callable]]:

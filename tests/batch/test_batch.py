@@ -19,7 +19,6 @@ from test_training import assert_same_weights, log_of
 
 from lib.batch import __main__ as command_line
 from lib.batch import execute as execute_module
-from lib.batch.__main__ import run_batch
 from lib.batch.execute import execute
 from lib.batch.local import make_slots
 from lib.batch.plan import (
@@ -197,15 +196,16 @@ def test_a_path_that_does_not_exist_gets_a_near_miss(study):
     for path, name in ((study / "aa.yaml", "a.yaml"), (study.with_name("tinny"), "tiny")):
         with pytest.raises(ValueError, match=f"no such file or folder; did you mean '{name}'"):
             read_plan([path])
-    with pytest.raises(ValueError, match="no such file or folder; .* has tiny"):
-        read_plan([study.parent / "other" / "b.yaml"])
+    for path in ("other/b.yaml", "other*"):
+        with pytest.raises(ValueError, match="no such file or folder; .* has tiny"):
+            read_plan([study.parent / path])
 
 
 def test_a_path_without_run_files_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.yaml").write_text("seed: 1\n")
     write_study(tmp_path / "alone", TINY)
-    for path in ("empty", "empty/a.yaml", "alone", "nothing*"):
+    for path in ("empty", "empty/a.yaml", "alone"):
         with pytest.raises(ValueError, match=r"no run file; .*recipe\.yaml"):
             read_plan([tmp_path / path])
 
@@ -217,10 +217,10 @@ def test_runs_that_share_a_folder_are_refused(tmp_path):
         read_plan([study])
 
 
-def test_outputs_that_cannot_be_written_are_refused(study):
+def test_outputs_that_cannot_be_written_are_refused(study, capsys):
     (study.parent / "runs").write_text("a file in the way")
-    with pytest.raises(ValueError, match="nothing can be written to"):
-        run_batch(study)
+    assert command_line.main([str(study)]) == 2
+    assert "nothing can be written to" in capsys.readouterr().err
 
 
 def test_errors_of_the_command_line_have_their_own_status(study, capsys):
@@ -262,7 +262,7 @@ def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):
     run = read_plan([study / "a.yaml"])[0]
     RunDir(run.run_dir).start(run.settings)
     before = RunDir(run.run_dir).params_path.read_text()
-    assert run_batch(study / "a.yaml", {"lr": [0.7]}) == 1
+    assert command_line.main([str(study / "a.yaml"), "--set", "lr=0.7"]) == 1
     assert f"lr: {run.settings.lr} there, 0.7 here" in capsys.readouterr().err
     assert RunDir(run.run_dir).params_path.read_text() == before
     assert not (run.run_dir / "3_train.ipynb").exists()
@@ -295,12 +295,13 @@ def test_clips_are_counted(study):
     ],
 )
 def test_missing_data_stops_the_batch_and_names_the_command(
-    tmp_path, prepared_dir, changes, problem, command
+    tmp_path, prepared_dir, capsys, changes, problem, command
 ):
     recipe = TINY | {"prepared_dir": str(prepared_dir)}
     study = write_study(tmp_path / "far", recipe, a={}, b=changes)
-    with pytest.raises(ValueError, match=rf"(?s)nothing was started.*{problem}.*{command}"):
-        run_batch(study)
+    assert command_line.main([str(study)]) == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"(?s)nothing was started.*{problem}.*{command}", said)
     assert not (tmp_path / "runs").exists()
     assert re.search(problem, plan_text(read_plan([study])))
 
