@@ -80,8 +80,7 @@ class ClipSettings(DataSettings):
     randaugment_ops: registry.OperationNames = ["photometric", "geometric"]
     """Groups or single operations to draw from; may be empty."""
     temporal_ops: registry.TemporalNames = ["none", "half", "reverse", "drop"]
-    """Temporal operations to draw from; without `reverse` if classes differ by the direction of
-    time."""
+    """Temporal operations; without `reverse` if classes differ by the direction of time."""
     scene_augmentation: registry.SceneName = "actor_cutmix"
     """Augmentation of a batch for invariance to the scene (`lib.augment.scene`)."""
     person_min_score: Probability = 0.4
@@ -171,19 +170,18 @@ class PrepareSettings(DataSettings):
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        if (self.person_boxes == "import") != (self.detections_file is not None):
-            raise ValueError(
-                "person_boxes 'import' and detections_file go together: "
-                f"got {self.person_boxes!r} and {self.detections_file!r}"
-            )
+        for source, file in (
+            ("person_boxes", "detections_file"),
+            ("teacher_scores", "teacher_file"),
+        ):
+            kind, path = getattr(self, source), getattr(self, file)
+            if (kind == "import") != (path is not None):
+                raise ValueError(
+                    f"{source} 'import' and {file} go together: got {kind!r} and {path!r}"
+                )
         if self.detector_weights is not None and self.person_boxes != "yolox":
             raise ValueError(
                 f"detector_weights is for person_boxes 'yolox', which is {self.person_boxes!r}"
-            )
-        if (self.teacher_scores == "import") != (self.teacher_file is not None):
-            raise ValueError(
-                "teacher_scores 'import' and teacher_file go together: "
-                f"got {self.teacher_scores!r} and {self.teacher_file!r}"
             )
         return self
 
@@ -283,8 +281,7 @@ class TrainSettings(ClipSettings):
     probe_l2: Positive = 0.01
     """L2 regularization of that logistic regression."""
     self_training_rounds: Natural = 0
-    """Rounds of self-training on the unlabeled split, each with more pseudo-labels; 0: labels
-    only."""
+    """Rounds of self-training, each with more pseudo-labels of the unlabeled split; 0: none."""
     dropout: Decay = 0.2
     """Dropout before the last layer."""
 

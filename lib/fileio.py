@@ -21,8 +21,7 @@ def check_writable(folder: Path, field: str, remedy: str) -> None:
     """Create the folder that a setting (`field`) names; ValueError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         problem = f"nothing can be written to {folder} ({error.strerror})"
         raise ValueError(f"{field}: {problem}; {remedy}") from error

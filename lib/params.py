@@ -145,10 +145,7 @@ def parameter_files(path: Path) -> list[Path]:
 
 def read_layers(files: Iterable[Path], read: Callable = read_yaml) -> dict[str, Any]:
     """Return the values of flat YAML files, of which a later one overrides the earlier ones."""
-    values: dict[str, Any] = {}
-    for path in files:
-        values |= read(path)
-    return values
+    return {name: value for path in files for name, value in read(path).items()}
 
 
 def read_run_file(path: Path, read: Callable = read_yaml) -> dict[str, Any]:
@@ -167,10 +164,10 @@ def split_seeds(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     A seed sets `seed` and `labeled_seed`, and is added to the name of `run_dir`.
     """
-    single = dict(values)
+    single = {name: value for name, value in values.items() if name != SEEDS}
     if SEEDS not in values:
         return [single]
-    seeds = single.pop(SEEDS)
+    seeds = values[SEEDS]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f": {SEEDS}: must be a list of whole numbers, as in [0, 1, 2]")
     return [
@@ -208,9 +205,8 @@ def read_parameters(model: type[AnySettings], namespace: Mapping[str, Any]) -> A
 
 def _injected_names(namespace: Mapping[str, Any]) -> set[str]:
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    statements = [statement for cell in cells for statement in ast.parse(cell).body]
-    targets = [s.targets for s in statements if isinstance(s, ast.Assign)]
-    return {target.id for names in targets for target in names if isinstance(target, ast.Name)}
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def summary(settings: Settings) -> str:

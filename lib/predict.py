@@ -54,21 +54,19 @@ def report_video(
     """
     prediction = predict_video(model, video, overlap, regions)
     name = stem.name.encode(errors="ignore")[:MAX_NAME].decode(errors="ignore")
-    figures = {
-        "timeline": timeline(prediction, model.classes),
-        "clips": deciding_figure(prediction, model.classes),
-    }
-    paths = (save_figure(f, stem.with_name(f"{name}_{k}.png")) for k, f in figures.items())
-    return prediction, *paths
+    figures = {"timeline": timeline, "clips": deciding_figure}
+    return prediction, *(
+        save_figure(draw(prediction, model.classes), stem.with_name(f"{name}_{kind}.png"))
+        for kind, draw in figures.items()
+    )
 
 
 def predict_all(
-    run: RunDir, videos: Sequence[Path], out: Path, overlap: float = 0.5, regions: bool = True
+    run: RunDir, videos: Sequence[Path], out: Path, overlap: float, regions: bool
 ) -> None:
     """Predict videos and write tables and figures to `out`; unreadable videos are left out.
 
-    Raises:
-        ValueError: If the run is not finished, or no video can be read.
+    ValueError if the run is not finished, or no video can be read.
     """
     check_finished(run)
     check_writable(out, "--out", "choose another folder")
@@ -101,7 +99,7 @@ def predict_all(
 
 
 def write_tables(
-    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool = True
+    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool
 ) -> pd.DataFrame:
     """Write `videos.csv`, `clips.csv` and `segments.csv`; return the table of the videos."""
     table, clips = video_table(predictions, classes, regions), clip_table(predictions, classes)

@@ -27,9 +27,7 @@ OWN_FIELDS = ("objective", "model", "scene_augmentation", "temporal_ops")  # set
 class Table(dict):
     """Rows of one kind by name: those of the library, and `my_idea.py:Name` once it is looked up.
 
-    Args:
-        kind: Class of the rows; base class if the rows are classes.
-        rows: Those of the library.
+    `kind` is the class of the rows, or their base class if the rows are classes.
     """
 
     def __init__(self, kind: type, rows: Mapping[str, Any]):
@@ -58,8 +56,7 @@ class Table(dict):
 
 def find_file(file: str) -> Path:
     """Return the path of a user's file; ValueError if there is none."""
-    places = [PROJECT_ROOT, PROJECT_ROOT / "notebooks"]
-    paths = [folder / Path(file).expanduser() for folder in places]
+    paths = [PROJECT_ROOT / folder / Path(file).expanduser() for folder in (".", "notebooks")]
     for path in paths:
         if path.is_file():
             return path
@@ -81,7 +78,7 @@ def import_file(path: Path) -> ModuleType:
     return sys.modules[name]
 
 
-def map_own_names(values: Mapping[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+def map_own_names(values: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
     """Return settings in which `change(file, name)` replaces each name in a user's file."""
 
     def changed(value: Any) -> Any:
@@ -90,8 +87,7 @@ def map_own_names(values: Mapping[str, Any], change: Callable[[str, str], str]) 
         match = OWN_NAME.fullmatch(value) if isinstance(value, str) else None
         return change(*match.groups()) if match else value
 
-    own = {name: changed(values[name]) for name in OWN_FIELDS if name in values}
-    return {name: own.get(name, value) for name, value in values.items()}
+    return values | {name: changed(values[name]) for name in OWN_FIELDS if name in values}
 
 
 # --- Tables ---------------------------------------------------------------------------------------

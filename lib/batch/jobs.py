@@ -39,12 +39,9 @@ def wait_for(process: subprocess.Popen) -> int:
 
 
 class Job:
-    """Base of the jobs of a batch.
+    """Base of the jobs of a batch; a job may be started `tries` times.
 
-    Args:
-        title: Its name on the screen.
-        folder: Folder of its executed notebooks and its log.
-        tries: Number of times that it may be started.
+    `title` is its name on the screen, `folder` that of its executed notebooks and its log.
     """
 
     def __init__(self, title: str, folder: Path, tries: int = 1):

@@ -53,9 +53,8 @@ def print_failures(failures: Mapping[str, tuple[Path, str]]) -> int:
 class Pool:
     """Executes jobs, as many at a time as there are slots.
 
-    Args:
-        slots: Environment variables of each share of the machine.
-        runs: Runs whose progress is shown in a terminal.
+    A slot is the environment variables of a share of the machine; the progress of `runs` is shown
+    in a terminal.
     """
 
     def __init__(self, slots: Sequence[Mapping[str, str]], runs: Sequence[PlannedRun] = ()):

@@ -67,7 +67,7 @@ class PlannedRun:
 
 
 def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[PlannedRun]:
-    """Read the runs of run files, folders, and patterns of them.
+    """Read the runs of run files, folders, and patterns of them, relative to the project's root.
 
     The values of `grid` override those of every run; several values of a parameter make a run for
     each combination, with the values in the name of its `run_dir`. ValueError, with every file and

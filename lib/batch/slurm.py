@@ -152,12 +152,12 @@ def finish(batch: Batch) -> None:
 
     RuntimeError with a list of the runs that are not complete and the reports that failed.
     """
-    states = [(run, *state_of(run)) for run in batch.runs]
-    wrong = [
-        f"{run.name}: {state}{detail and ': '}{detail}; see {run.run_dir / 'batch.log'}"
-        for run, state, detail in states
-        if state != COMPLETE
-    ]
+    wrong = []
+    for run in batch.runs:
+        state, detail = state_of(run)
+        if state != COMPLETE:
+            text = ": ".join(filter(None, (run.name, state, detail)))
+            wrong.append(f"{text}; see {run.run_dir / 'batch.log'}")
     for job in batch.reports:
         try:
             job.do({})
@@ -176,16 +176,9 @@ def submit(
 ) -> None:
     """Submit a batch to Slurm, its stages dependent on each other, and print their job numbers.
 
-    submitit's files and the output of jobs are on a disk that the machines share.
-
-    Args:
-        batch: The jobs.
-        resources: Of each run. The other jobs get one machine and no GPU.
-        options: Further options of sbatch.
-        jobs: Most runs at the same time; None for as many as Slurm allows.
-
-    Raises:
-        ValueError: If Slurm refuses them; gives the reason.
+    The resources are those of each run; the other jobs get one machine and no GPU. At most `jobs`
+    runs are done at the same time, with None as many as Slurm allows. The folder of the first study
+    must be on a disk that the machines share. ValueError with the reason if Slurm refuses the jobs.
     """
     folder = batch.folders[0] / "cluster"
     os.environ.setdefault(_SIGNAL, "TERM")  # the same signal from everywhere
@@ -194,7 +187,7 @@ def submit(
     numbers: list[str] = []
     dependency: dict[str, str] = {}
     alone = resources.model_copy(update={"nodes": 1, "gpus": 0})
-    for stage, calls in _stages(batch, folder, resources.nodes).items():
+    for stage, calls in _stages(batch, folder).items():
         share = resources if stage == "run" else alone
         executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_REQUEUES)
         parameters = share.for_sbatch()
@@ -214,11 +207,9 @@ def submit(
         except submitit.core.utils.FailedJobError as error:  # with the message of sbatch
             for number in numbers:
                 subprocess.run(["scancel", number], check=False)
-            hint = "; without GPUs use --gpus 0" if "gres" in str(error) else ""
-            reason = str(error).strip()
-            raise ValueError(
-                f"--executor slurm: sbatch refused the jobs{hint}\n{reason}"
-            ) from error
+            text = str(error).strip()
+            hint = "; without GPUs use --gpus 0" if "gres" in text else ""
+            raise ValueError(f"--executor slurm: sbatch refused the jobs{hint}\n{text}") from error
         numbers.append(submitted[0].job_id.split("_")[0])
         kind = "afterok" if stage == "prepare" else "afterany"
         dependency = {"dependency": f"{kind}:{numbers[-1]}", "kill-on-invalid-dep": "yes"}
@@ -226,14 +217,12 @@ def submit(
     print(f"their output: {folder}; state of the runs: the same command with --dry-run")
 
 
-def _stages(batch: Batch, folder: Path, num_nodes: int) -> dict[str, list[Callable]]:
+def _stages(batch: Batch, folder: Path) -> dict[str, list[Callable]]:
     """Return the calls of submitit, by stage; empty stages are left out."""
     runs = []
     for job in batch.work:
-        path = None
-        if num_nodes > 1:
-            name = f"{job.folder.parent.name}_{job.folder.name}.yaml"
-            path = write_text(folder / name, job.planned.settings.as_yaml())
+        path = folder / f"{job.folder.parent.name}_{job.folder.name}.yaml"
+        write_text(path, job.planned.settings.as_yaml())
         job.lock_wait_s = LOCKED_WAIT_S
         runs.append(SlurmJob(job, path))
     prepare, report = [SlurmJob(job) for job in batch.prepare], [partial(finish, batch)]

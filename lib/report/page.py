@@ -211,20 +211,14 @@ def export_html(notebook: Path, page: Path) -> Path:
     content = nbformat.read(notebook, as_version=4)
     content.cells = shown_cells(content.cells)
     for cell in content.cells:
-        _describe_figures(cell)
+        alt = cell.metadata.get("alt", "")  # description of its figures for screen readers
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).pop("image/png", None):
+                output.data["text/html"] = render(FIGURE, alt=alt, data=picture)
     body, _ = exporter.from_notebook_node(content)
     head = f"<title>{escape(page.parent.name)}</title><style>{PAGE_CSS}</style></head>"
     body = body.replace("<title>Notebook</title>", "", 1).replace("</head>", head, 1)
     return write_text(page, body)
-
-
-def _describe_figures(cell: Any) -> None:
-    """Give the figures of a cell the description in its metadata (`alt`) for screen readers."""
-    for output in cell.get("outputs", []):
-        if picture := output.get("data", {}).pop("image/png", None):
-            output.data["text/html"] = render(
-                FIGURE, alt=cell.metadata.get("alt", ""), data=picture
-            )
 
 
 def shown_cells(cells: Sequence[Any]) -> list[Any]:

@@ -236,7 +236,7 @@ def literature_table(runs: Sequence[RunDir]) -> pd.DataFrame:
         row |= {"views": f"{settings.test_num_clips} x {settings.test_num_crops}"}
         rows.append(row | {"epochs": str(settings.epochs), "source": "these runs"})
     ours = pd.DataFrame(rows)
-    published = pd.read_csv(LITERATURE, dtype={"labels": str})
+    published = pd.read_csv(LITERATURE)
     keys = ["dataset", "labeled_videos"]
     published = published.merge(ours[keys].drop_duplicates(), on=keys)
     ours = ours.merge(published[keys].drop_duplicates(), on=keys)

@@ -18,9 +18,6 @@ from scipy import stats
 from lib.config import PROJECT_ROOT
 
 HOLDS, UNDECIDED, CONTRADICTED = "holds", "not decided", "contradicted"
-COLUMNS = [
-    "better", "worse", "split", "seeds", "agree", "difference", "low", "high", "verdict",
-]  # fmt: skip
 CLAIMS = PROJECT_ROOT / "params" / "claims.csv"  # columns study, better, worse, split
 EXPECTED = PROJECT_ROOT / "params" / "expected.csv"  # columns study, group, split, low, high
 
@@ -31,6 +28,9 @@ class Pair(NamedTuple):
     better: str
     worse: str
     split: str
+
+
+COLUMNS = [*Pair._fields, "seeds", "agree", "difference", "low", "high", "verdict"]
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -67,11 +67,8 @@ def judge(differences: Sequence[float]) -> str:
 
 def paired_differences(summary: pd.DataFrame, pair: Pair) -> pd.Series:
     """Return seed -> top-1 of `better` minus that of `worse`, in points, for the shared seeds."""
-    part = summary[summary["split"] == pair.split]
-    top1 = part.groupby(["group", "seed"])["top1"].mean()
-    groups = top1.index.get_level_values("group")
-    if not {pair.better, pair.worse} <= set(groups):
-        return pd.Series(dtype=float)
+    top1 = summary[summary["split"] == pair.split].pivot_table("top1", "seed", "group")
+    top1 = top1.reindex(columns=[pair.better, pair.worse])
     return (top1[pair.better] - top1[pair.worse]).dropna()
 
 

@@ -488,6 +488,7 @@ def test_names_are_shown_as_they_are(tmp_path, monkeypatch):
     pairs = [Pair(HOSTILE, "base", "val")]
     settings = SimpleNamespace(val_split="val")
     best = SimpleNamespace(name=made[0].name, folder=made[0].folder, settings=lambda: settings)
+    best.log_entries = list
     monkeypatch.setattr("lib.report.page.best_in_validation", lambda _: best)
     facts = {"dataset": "synthetic", "labels": 6, "unlabeled": 0, "steps": 3, "videos": 8}
     facts = summary.assign(**facts, machine="a", run=[run.name for run in made])
