@@ -211,8 +211,9 @@ def test_papermill_alone_gives_the_same_run(study, tmp_path):
     parameters = yaml.safe_load((study.folder / "recipe.yaml").read_text())
     parameters |= yaml.safe_load((study.folder / "c_seed0.yaml").read_text())
     parameters["run_dir"] = str(tmp_path / "again")
+    options = {"cwd": tmp_path, "progress_bar": False}  # of the file that it writes
     papermill.execute_notebook(
-        NOTEBOOKS / "3_train.ipynb", tmp_path / "3.ipynb", parameters, progress_bar=False
+        NOTEBOOKS / "3_train.ipynb", tmp_path / "3.ipynb", parameters, **options
     )
     first, second = (
         [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
