@@ -176,6 +176,7 @@ def test_feature_sizes_of_every_torchvision_video_network():
             assert model(clips).shape == (2, 5), name
 
 
+@pytest.mark.slow
 def test_s3d_features_followed_by_its_classifier_are_its_logits():
     torch.manual_seed(0)
     network = torchvision.models.get_model("s3d", weights=None).eval()

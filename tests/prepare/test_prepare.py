@@ -147,6 +147,7 @@ def test_pictures_beside_videos_are_not_their_frames(tmp_path):
     assert "cover_1.jpg" in found.ignored[0]
 
 
+@pytest.mark.slow
 def test_a_second_call_opens_nothing_and_changes_nothing(tmp_path, monkeypatch):
     settings = settings_for(make_folder(tmp_path / "videos", ["a/1.mp4", "a/2.mp4"]))
     first = prepare(settings)

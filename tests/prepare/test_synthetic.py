@@ -82,12 +82,14 @@ def test_status_of_a_complete_data_set(made):
     assert set(status_of(settings)["state"]) == {"there", "optional"}
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):
     again = make_synthetic(tmp_path, SPLIT_SIZES, num_processes=2)
     for path in [*made.index["path"], PERSON_BOXES_FILE, "index.csv", "dataset.json"]:
         assert (again.folder / path).read_bytes() == (made.folder / path).read_bytes(), path
 
 
+@pytest.mark.slow
 def test_write_error_names_the_video(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "circle").write_text("a file where the folder of a class should be")

@@ -54,6 +54,7 @@ def uninterrupted(prepared_dir, tmp_path_factory) -> RunDir:
 # --- Continuing -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 13])  # in the first epoch, and in the last
 def test_a_run_stopped_within_an_epoch_continues_exactly(
     tiny_settings, uninterrupted, at_forward, monkeypatch, number
@@ -93,6 +94,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint(
     assert log_of(run) == log_of(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
     tiny_settings, uninterrupted, at_forward
 ):
@@ -111,6 +113,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert_same_weights(run, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["best", "last"])
 def test_a_run_killed_while_it_saves_its_end_is_not_finished(
     tiny_settings, uninterrupted, monkeypatch, lost
@@ -151,6 +154,7 @@ def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, 
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_validates_has_saved_its_steps(
     tiny_settings, uninterrupted, monkeypatch
 ):
@@ -559,6 +563,7 @@ def test_relative_run_dir_starts_at_the_project(monkeypatch, tmp_path):
 # --- TensorBoard ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_forward):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader

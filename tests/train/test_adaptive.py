@@ -248,6 +248,7 @@ def test_soft_targets_are_read_by_name(tiny_settings, tmp_path):
     assert not soft[others].any()
 
 
+@pytest.mark.slow
 def test_soft_targets_change_what_is_learned(tiny_settings, tmp_path):
     data = load_data(tiny_settings())
     write_table(tmp_path / "soft.csv", data.unlabeled, data.unlabeled_rows)

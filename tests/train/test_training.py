@@ -63,6 +63,7 @@ def outcome(settings: TrainSettings) -> tuple[list[dict], bytes]:
 # --- Learning -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labeled_view", ["weak", "strong"])
 def test_one_batch_can_be_overfitted(tiny_settings, prepared_dir, labeled_view):
     write_split(read_dataset(prepared_dir / "synthetic"), "six", [0, 1, 2, 3, 4, 5])
@@ -542,6 +543,7 @@ def test_a_labeled_fraction_is_drawn_from_every_class(tiny_settings):
     assert load_data(tiny_settings(objective="supervised")).unlabeled is None
 
 
+@pytest.mark.slow
 def test_both_streams_are_reshuffled_in_every_pass(tiny_settings, tmp_path, monkeypatch):
     """PAPER.md, difference 2: the reference never reshuffles its labelled clips."""
     seen = {}
@@ -608,6 +610,7 @@ def test_the_teachers_scores_are_distilled(tiny_settings, prepared_dir, tmp_path
     assert first != second
 
 
+@pytest.mark.slow
 def test_labels_of_one_data_set_and_clips_of_another(tiny_settings, prepared_dir, tmp_path):
     """The other one has a class more, whose labels mean nothing to the network."""
     videos = prepared_dir / "synthetic" / "videos"
