@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lib.augment.randaugment import RandAugment
 from lib.augment.temporal import TemporalAugment
@@ -59,9 +59,6 @@ class ClipPipeline:
     """The transforms of a sample, and the draw of their parameters.
 
     Training, the explorer and the figures all make their samples with it.
-
-    Args:
-        settings: Settings of clips and views.
     """
 
     def __init__(self, settings: ClipSettings):
@@ -140,14 +137,9 @@ class ViewSpec:
 
 
 class ClipDataset(Dataset):
-    """Training samples, by position in a stream.
+    """Training samples, by position in a stream, which `seed_key` identifies (seed, stream).
 
-    Args:
-        dataset: The prepared data set.
-        settings: Settings of clips and views.
-        views: Views that are made.
-        seed_key: Non-negative integers that identify the stream (seed, stream).
-        has_labels: If false, samples have no labels: its classes are not those of the network.
+    Without `has_labels`, samples have no labels: the classes are not those of the network.
     """
 
     def __init__(
@@ -185,75 +177,55 @@ class ClipDataset(Dataset):
         return ClipSample(weak if self.views.weak else None, strong, mask, teacher, label, row)
 
 
-class StreamSampler(Sampler):
-    """The micro-batches of one process: lists of (position, index row).
+@dataclass(frozen=True)
+class Stream:
+    """An endless stream of clips.
 
-    Args:
-        rows: Index rows of the split, shape (N,).
-        batch: Global batch B: clips in a step over all processes.
-        seed_key: Seed of the orders of the passes, non-negative integers.
-        start_step: First step.
-        stop_step: Step after the last one.
-        rank: This process.
-        num_parts: Micro-batches in a step over all processes.
-        parts_per_rank: Micro-batches of one process in a step.
-
-    Raises:
-        ValueError: If the batch cannot be cut into equal parts.
+    Attributes:
+        clips: Maker of the samples.
+        rows: Index rows of the videos, shape (N,).
+        batch: Clips in a step, over all processes.
+        order_key: Seed key of the orders of the passes, non-negative integers.
     """
 
-    def __init__(
-        self,
-        rows: np.ndarray,
-        batch: int,
-        seed_key: tuple[int, ...],
-        start_step: int,
-        stop_step: int,
-        rank: int = 0,
-        num_parts: int = 1,
-        parts_per_rank: int = 1,
-    ):
-        if batch % num_parts:
-            raise ValueError(f"a batch of {batch} clips cannot be cut into {num_parts} equal parts")
-        self.rows, self.batch, self.seed_key = rows, batch, seed_key
-        self.start_step, self.stop_step = start_step, stop_step
-        self.part_size = batch // num_parts
-        self.first_part, self.parts_per_rank = rank * parts_per_rank, parts_per_rank
-        self._orders: dict[int, np.ndarray] = {}
+    clips: Dataset
+    rows: np.ndarray
+    batch: int
+    order_key: tuple[int, ...]
 
-    def __len__(self) -> int:
-        """Return the number of micro-batches."""
-        return (self.stop_step - self.start_step) * self.parts_per_rank
+    def micro_batches(
+        self, start: int, stop: int, rank: int = 0, world_size: int = 1, num_micro: int = 1
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield the (position, index row) of the clips of a process in steps start to stop − 1.
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield the micro-batches in order."""
-        for step in range(self.start_step, self.stop_step):
-            for part in range(self.first_part, self.first_part + self.parts_per_rank):
-                first = step * self.batch + part * self.part_size
-                yield [(p, self._row(p)) for p in range(first, first + self.part_size)]
+        Each step is divided among `world_size` processes, and there into `num_micro` equal parts.
+        """
+        size = self.batch // (world_size * num_micro)
+        for step in range(start, stop):
+            for part in range(rank * num_micro, (rank + 1) * num_micro):
+                first = step * self.batch + part * size
+                yield [(p, self._row(p)) for p in range(first, first + size)]
 
     def _row(self, position: int) -> int:
-        """Return the index row at a position; keep the orders of the last two passes."""
         number, offset = divmod(position, len(self.rows))
-        if number not in self._orders:
-            rng = np.random.default_rng([*self.seed_key, number])
-            self._orders = {k: v for k, v in self._orders.items() if k >= number - 1}
-            self._orders[number] = rng.permutation(len(self.rows))
-        return int(self.rows[self._orders[number][offset]])
+        order = _pass_order((*self.order_key, number), len(self.rows))
+        return int(self.rows[order[offset]])
+
+    def load(self, *part: int, num_workers: int, pin_memory: bool = False) -> Iterator[ClipBatch]:
+        """Load the clips of `micro_batches(*part)`, in pinned memory for a GPU."""
+        return make_loader(
+            self.clips,
+            num_workers,
+            batch_sampler=self.micro_batches(*part),
+            collate_fn=ClipBatch.collate,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if num_workers else None,
+        )
 
 
-def make_clip_loader(
-    clips: Dataset, sampler: StreamSampler, num_workers: int, pin_memory: bool = False
-) -> Iterator[ClipBatch]:
-    """Load the micro-batches of a sampler, in pinned memory for a GPU."""
-    return make_loader(
-        clips,
-        num_workers,
-        batch_sampler=sampler,
-        collate_fn=ClipBatch.collate,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if num_workers else None,
-    )
+@lru_cache(maxsize=4)  # a step may need two passes of each of two streams
+def _pass_order(key: tuple[int, ...], num_videos: int) -> np.ndarray:
+    return np.random.default_rng(key).permutation(num_videos)
 
 
 TIMEOUT_S = 600.0  # for one batch; a loader process that takes longer hangs
@@ -262,10 +234,7 @@ TIMEOUT_S = 600.0  # for one batch; a loader process that takes longer hangs
 def make_loader(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
     """Start loading and return the iterator over the batches.
 
-    Args:
-        dataset: A map-style data set.
-        num_workers: Number of loader processes; 0 loads in this process.
-        options: Further arguments of PyTorch's `DataLoader`.
+    No worker loads in this process. `options` are further arguments of PyTorch's `DataLoader`.
     """
     is_ending = RawValue("b", 0)
     if num_workers:

@@ -1,4 +1,8 @@
-"""Frame indices of training and test clips."""
+"""Frame indices of training and test clips.
+
+A video has `num_frames` >= 1 frames, a clip `clip_len`, `frame_interval` frames of the video apart.
+Indices are 0-based, int64.
+"""
 
 import numpy as np
 import torch
@@ -7,19 +11,10 @@ import torch
 def random_clip_indices(
     num_frames: int, clip_len: int, frame_interval: int, generator: torch.Generator
 ) -> np.ndarray:
-    """Draw the frames of one training clip.
+    """Draw the frames of one training clip, shape (clip_len,).
 
     The start is uniform over the range in which the clip fits; a clip that is longer than the
     video starts at frame 0 and wraps around (modulo the number of frames).
-
-    Args:
-        num_frames: Frames in the video, at least 1.
-        clip_len: Frames in the clip.
-        frame_interval: Distance of two neighboring frames of the clip, in frames.
-        generator: Source of the start.
-
-    Returns:
-        0-based frame indices, shape (clip_len,), int64.
 
     Source: Zou et al., section 4.1 (8 frames, every 8th frame).
     """
@@ -31,19 +26,10 @@ def random_clip_indices(
 def uniform_clip_indices(
     num_frames: int, clip_len: int, frame_interval: int, num_clips: int
 ) -> np.ndarray:
-    """Return the frames of evenly spaced test clips.
+    """Return the frames of evenly spaced test clips, shape (num_clips, clip_len).
 
     The range of valid starts is cut into `num_clips` equal parts and each clip starts in the
     middle of its part; in a video shorter than a clip all start at frame 0 and wrap around.
-
-    Args:
-        num_frames: Frames in the video, at least 1.
-        clip_len: Frames in each clip.
-        frame_interval: Distance of two neighboring frames of a clip, in frames.
-        num_clips: Number of clips.
-
-    Returns:
-        0-based frame indices, shape (num_clips, clip_len), int64.
 
     Source: Zou et al., section 4.1 (10 clips in testing, 1 in validation).
     """

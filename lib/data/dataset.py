@@ -120,19 +120,11 @@ class VideoDataset:
         return sorted(path.stem for path in (self.folder / "splits").glob("*.txt"))
 
     def read_split(self, split_name: str) -> np.ndarray:
-        """Return the index rows of the videos of a split, in its order, int64.
-
-        Raises:
-            ValueError: As `read_labels`.
-        """
+        """Return the index rows of a split, in its order, int64; errors as in `read_labels`."""
         return self.read_labels(split_name)[0]
 
     def read_labeled_split(self, split_name: str) -> np.ndarray:
-        """Return the index rows of a split to test on, in its order, int64.
-
-        Raises:
-            ValueError: As `read_labels`; also if a video has no label.
-        """
+        """Return the index rows as `read_split`; ValueError if a video has no label."""
         rows, labels = self.read_labels(split_name)
         if (labels < 0).any():
             raise ValueError(
@@ -245,12 +237,7 @@ def draw_labeled_rows(
 
     Returns:
         The drawn rows in the order of `rows`, int64.
-
-    Raises:
-        ValueError: If `fraction` is outside (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"labeled_fraction must be in (0, 1], got {fraction}")
     return draw_rows(labels, rows, lambda size: max(1, round(fraction * size)), seed)
 
 
@@ -267,11 +254,7 @@ def draw_rows(
 
 
 def prepared_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
-    """Return the folder of a prepared data set; `folder` has one for each `videos_dir`.
-
-    Raises:
-        ValueError: If `videos_dir` is missing for `folder`.
-    """
+    """Return the folder of a prepared data set; `folder` has one for each `videos_dir`."""
     if name != "folder":
         return project_path(prepared_dir) / name
     if videos_dir is None:
@@ -290,11 +273,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 def open_prepared(name: str, videos_dir: str | None, prepared_dir: str) -> VideoDataset:
-    """Open a data set that has been prepared.
-
-    Raises:
-        ValueError: If it has not been prepared; gives the command.
-    """
+    """Open a prepared data set; ValueError, with the command, if it has not been prepared."""
     folder = prepared_folder(name, videos_dir, prepared_dir)
     if is_prepared(folder):
         return read_dataset(folder)
@@ -372,13 +351,8 @@ def write_dataset(
 ) -> VideoDataset:
     """Write `index.csv` and, last, `dataset.json`, which marks the data set as complete.
 
-    Args:
-        folder: The prepared folder.
-        name: Name in the catalog.
-        classes: Class names in label order.
-        root: Folder that the paths in `index` are relative to.
-        index: One row a video, columns `INDEX_COLUMNS` and optionally `READER_COLUMNS`.
-        source: Origin of the data, for information; plain JSON.
+    Arguments are as in `VideoDataset`; `READER_COLUMNS` may be missing. `source` is the origin of
+    the data, for information; plain JSON.
     """
     folder, root = folder.resolve(), root.resolve()
     shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)  # of an earlier preparation
@@ -412,16 +386,9 @@ def write_changed(path: Path, text: str) -> Path:
 def check_room(
     folder: Path, needed: float, what: str, remedy: str = "or set prepared_dir to another disk"
 ) -> None:
-    """Check that a disk has room before anything is written.
+    """Raise ValueError if the disk of a folder has no room for `needed` bytes of `what`.
 
-    Args:
-        folder: A folder of the disk, which need not exist yet.
-        needed: Bytes.
-        what: What needs them, for the message.
-        remedy: The alternative to making room.
-
-    Raises:
-        ValueError: If there is too little room.
+    `remedy` is the alternative to making room, for the message.
     """
     if needed > free_bytes(folder):
         raise ValueError(
@@ -432,14 +399,9 @@ def check_room(
 
 def free_bytes(folder: Path) -> int:
     """Return the free bytes of the disk of a folder, which need not exist yet."""
-    return shutil.disk_usage(existing(folder)).free
-
-
-def existing(folder: Path) -> Path:
-    """Return a folder, or the nearest existing one above it."""
     while not folder.is_dir():
         folder = folder.parent
-    return folder
+    return shutil.disk_usage(folder).free
 
 
 def gigabytes(size: float) -> str:

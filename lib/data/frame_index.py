@@ -40,11 +40,9 @@ class FrameIndex(NamedTuple):
 
     @classmethod
     def build(cls, times: Sequence[int | None], keys: Sequence[int]) -> "FrameIndex | None":
-        """Return the index of a decoded file, None if its frames cannot be told apart by time.
+        """Return the index of a file from the times of its frames and its key frames' numbers.
 
-        Args:
-            times: Time of each frame in a plain decode of the file.
-            keys: Numbers of its key frames.
+        None if the frames cannot be told apart by time.
         """
         if None in times or len(set(times)) < len(times) or keys[:1] != [0]:
             return None
@@ -54,11 +52,7 @@ class FrameIndex(NamedTuple):
         """Return True if seeking with this index gives the frames of a plain decode.
 
         The first two frames and the last one that are decoded from each key frame are read one by
-        one, and some frames all over the file together.
-
-        Args:
-            path: The file.
-            checksums: `checksum` of each frame in the plain decode.
+        one, and some frames all over the file together. `checksums` are of the plain decode.
         """
         last = len(checksums) - 1
         ends = [self.keys, np.minimum(self.keys + 1, last), np.append(self.keys[1:] - 1, last)]
@@ -156,14 +150,10 @@ def decode_packet(container: InputContainer, packet: av.Packet) -> list[av.Video
 
 
 def frame_rate(times: Sequence[int | None], stream: av.VideoStream) -> float:
-    """Return the mean rate of frames per second by their times; 0 if these do not tell.
+    """Return the rate per second of consecutive frames or packets by their times, in any order.
 
-    The header's rate is more precise where it is right within a frame or so. It may as well be the
-    resolution of a clock: 1000 in files of browsers and screen recorders.
-
-    Args:
-        times: Times of consecutive frames or packets, in any order.
-        stream: Their stream.
+    0 if these do not tell. The header's rate is more precise where it is right within a frame or
+    so. It may as well be the resolution of a clock: 1000 in files of browsers and screen recorders.
     """
     known = [time for time in times if time is not None]
     seconds = float((max(known) - min(known)) * stream.time_base) if known else 0.0
@@ -199,18 +189,11 @@ def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
 def iterate_file(
     path: Path, numbers: np.ndarray, index: FrameIndex | None = None, with_decord: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield some frames of a video file.
+    """Yield some frames of a video file, RGB, upright, shape (H, W, 3), uint8.
 
-    Frames that decord or an index does not lead to are decoded from the start.
-
-    Args:
-        path: The file.
-        numbers: 0-based frame numbers, strictly ascending, at least one, shape (T,).
-        index: Index of its frames; None decodes from the start.
-        with_decord: Read with decord, which preparation has proved to be exact for this file.
-
-    Yields:
-        RGB frames, upright, shape (H, W, 3), uint8.
+    Their 0-based `numbers` (T,) are strictly ascending, at least one. Frames that decord (if
+    preparation has proved it to be exact for this file) or an index does not lead to are decoded
+    from the start.
 
     Raises:
         ValueError: If there is no such frame.

@@ -55,9 +55,6 @@ class FrameRows(NamedTuple):
 class FrameTable:
     """A table of a data set; a pickled copy opens the file again in its own process.
 
-    Args:
-        dataset: The prepared data set.
-
     Raises:
         ValueError: If the file is missing or damaged, or lacks a video of the index.
     """
@@ -117,19 +114,11 @@ class FrameTable:
         results: Iterable[FrameRows],
         made_with: Mapping | None = None,
     ) -> Path:
-        """Write the table of a data set, which may be larger than memory.
+        """Write the table of a data set, which may be larger than memory; return its path.
 
-        Args:
-            folder: The prepared folder; it is created.
-            names: Names of the videos, length V.
-            num_frames: Their numbers of frames, length V.
-            results: Their rows, in the order of `names`.
-            made_with: Settings that the rows were computed with; plain JSON.
-
-        Returns:
-            The path of the file.
+        `names`, `num_frames` and `results` are of the V videos, in one order; `made_with` are the
+        settings that the rows were computed with, plain JSON. The folder is created.
         """
-        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         frames, counts = [np.zeros(0, np.int32)], [0]
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -162,15 +151,9 @@ class PersonBoxes(FrameTable):
     def lookup(
         self, row: int, frame_indices: np.ndarray, min_score: float = 0.0
     ) -> list[np.ndarray]:
-        """Return the boxes of some frames of one video.
+        """Return the boxes (n, 4) of some frames (T,) of a video that score above `min_score`.
 
-        Args:
-            row: Index row of the video.
-            frame_indices: 0-based frame indices, shape (T,).
-            min_score: Boxes must score above this, in [0, 1].
-
-        Returns:
-            For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the video's frame.
+        They are x1 y1 x2 y2 in pixels of the video's frame.
         """
         boxes = self.lookup_scored(row, frame_indices)
         return [frame[frame[:, 4] > min_score, :4] for frame in boxes]
@@ -198,14 +181,9 @@ class TeacherScores(FrameTable):
     no_rows = np.zeros((0, NUM_CLASSES), np.float16)
 
     def lookup(self, row: int, frame_index: int) -> np.ndarray:
-        """Return the probabilities of the scored frame nearest to a frame.
+        """Return the probabilities (1000,), float32, of the scored frame nearest to a frame.
 
-        Args:
-            row: Index row of the video.
-            frame_index: 0-based.
-
-        Returns:
-            Probabilities, shape (1000,), float32; the earlier of two equally near frames.
+        Of two equally near frames it is the earlier one.
         """
         probabilities, frames = self.read(row)
         nearest = int(np.abs(frames - int(frame_index)).argmin())
@@ -233,10 +211,7 @@ def open_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
 def read_soft_targets(path: Path, dataset: VideoDataset, rows: np.ndarray) -> np.ndarray:
     """Return the probabilities of a data set's videos, shape (videos of the index, K), float32.
 
-    Args:
-        path: The file.
-        dataset: The data set, with the classes of the file.
-        rows: Index rows of the videos that must be in the file; other missing ones become zeros.
+    The videos at the index rows `rows` must be in the file; other missing ones become zeros.
 
     Raises:
         ValueError: If the file is missing, has other classes, lacks a video, or a row is not a

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,68 +18,6 @@ from simplejpeg import decode_jpeg
 from lib.data.dataset import CACHE_FOLDER, VideoDataset, VideoRecord
 from lib.data.frame_index import FrameIndex, fingerprint, iterate_file
 from lib.fileio import write_atomic
-
-
-class FrameCache:
-    """The first videos of a data set, decoded, in the folder of the data set.
-
-    The process that reads a video first writes its file, which gets its name when it is complete.
-    Two processes that write the same video write the same bytes. The name is a hash of everything
-    that determines the content.
-
-    Args:
-        dataset: The data set.
-        size_mb: Largest size of the cache, megabytes; videos that do not fit are not cached.
-    """
-
-    def __init__(self, dataset: VideoDataset, size_mb: float):
-        shapes = dataset.index[["frames", "height", "width"]].to_numpy(dtype=np.int64)
-        ends = 3 * shapes.prod(axis=1).cumsum()
-        self._num_videos = int((ends <= size_mb * 1e6).sum())
-        self.folder = dataset.folder / CACHE_FOLDER
-        if self._num_videos and not self.folder.is_dir():
-            if shutil.disk_usage(dataset.folder).free < ends[self._num_videos - 1]:
-                self._give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-
-    def holds(self, record: VideoRecord) -> bool:
-        """Return True if a video is in the cache or belongs there."""
-        return record.row < self._num_videos
-
-    def read(self, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray | None:
-        """Return frames (T, H, W, 3), uint8, of a video; None if they are not there yet.
-
-        Only their bytes are read: mapping the file costs more than the frames of a clip.
-        """
-        frames = np.empty((len(frame_indices), record.height, record.width, 3), dtype=np.uint8)
-        try:
-            with open(self._path(record), "rb", buffering=0) as file:
-                for frame, index in zip(frames, frame_indices, strict=True):
-                    file.seek(int(index) * frame.nbytes)
-                    if file.readinto(frame) != frame.nbytes:  # cut short by a crash of the machine
-                        return None
-        except OSError:
-            return None
-        return frames
-
-    def write(self, record: VideoRecord, frames: np.ndarray) -> None:
-        """Write the frames (T, H, W, 3), uint8, of a video; a full disk ends the caching only."""
-        try:
-            write_atomic(self._path(record), frames.tofile)
-        except OSError as error:
-            self._give_up(error)
-
-    def _path(self, record: VideoRecord) -> Path:
-        content = f"{record} {av.__version__} {simplejpeg.__version__}"
-        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.rgb"
-
-    def _give_up(self, error: OSError) -> None:
-        self._num_videos = 0
-        warnings.warn(
-            f"{self.folder}: decoded videos are not cached ({error.strerror}), so each video is "
-            "decoded whenever it is read, which is slower; make room, or set frame_cache_mb to 0",
-            stacklevel=4,
-        )
-
 
 FRAME_FILE = "img_{:05d}.jpg"  # 1-based, as in MMAction2's rawframes trees
 NUMBERED_IMAGE = re.compile(r"(.*?)(\d+)(\.(?:jpe?g|png))", re.I)
@@ -113,21 +51,6 @@ def find_frame_files(folder: Path) -> list[str]:
     if missing := set(expected) - set(names):
         raise ValueError(f"{min(missing)} is missing")
     return names
-
-
-def holds_frames(folder: str | Path, video_suffixes: Set[str]) -> bool:
-    """Return True if a folder is a video: it has numbered images, and neither videos nor folders.
-
-    Args:
-        folder: The folder.
-        video_suffixes: Endings of video files, in lower case.
-    """
-    if os.path.exists(os.path.join(folder, FRAME_FILE.format(1))):  # large trees are not listed
-        return True
-    entries = list(os.scandir(folder))
-    return any(NUMBERED_IMAGE.fullmatch(entry.name) for entry in entries) and not any(
-        entry.is_dir() or Path(entry.name).suffix.lower() in video_suffixes for entry in entries
-    )
 
 
 def _frame_name(first: str, number: int) -> str:
@@ -168,17 +91,9 @@ def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> 
 def iterate_frames(
     source: str | Path | VideoRecord, frame_indices: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """Yield frames one by one, each decoded once, so that a long video needs little memory.
+    """Yield frames (H, W, 3) one by one, each decoded once: a long video needs little memory.
 
-    Args:
-        source: As in `read_frames`.
-        frame_indices: 0-based indices, strictly ascending, shape (T,).
-
-    Yields:
-        RGB frames, shape (H, W, 3), uint8.
-
-    Raises:
-        UnreadableVideoError: As in `read_frames`.
+    Source and errors are those of `read_frames`; the indices must be strictly ascending.
     """
     record = source if isinstance(source, VideoRecord) else None
     path = Path(source) if record is None else record.path
@@ -239,7 +154,10 @@ def _iterate_images(
 class FrameReader:
     """Reads the frames of clips, from a cache of decoded videos where they fit into it.
 
-    Cached videos are decoded once instead of once an epoch; the frames are the same.
+    The cache holds the first videos of a data set, in its folder; the frames are the same. The
+    process that reads a video first writes its file, which gets its name when it is complete. Two
+    processes that write the same video write the same bytes. The name is a hash of everything that
+    determines the content.
 
     Args:
         dataset: The data set; None reads videos of any one, without a cache.
@@ -247,16 +165,54 @@ class FrameReader:
     """
 
     def __init__(self, dataset: VideoDataset | None = None, frame_cache_mb: float = 0):
-        has_cache = dataset is not None and frame_cache_mb > 0
-        self._cache = FrameCache(dataset, frame_cache_mb) if has_cache else None
+        self._num_cached = 0
+        if dataset is None:
+            return
+        self.folder = dataset.folder / CACHE_FOLDER
+        shapes = dataset.index[["frames", "height", "width"]].to_numpy(dtype=np.int64)
+        ends = 3 * shapes.prod(axis=1).cumsum()
+        self._num_cached = int((ends <= frame_cache_mb * 1e6).sum())
+        if self._num_cached and not self.folder.is_dir():
+            if shutil.disk_usage(dataset.folder).free < ends[self._num_cached - 1]:
+                self._give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def read(self, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
         """Return the frames (T, H, W, 3), uint8, of `record` at 0-based `frame_indices`."""
-        if self._cache is None or not self._cache.holds(record):
+        if record.row >= self._num_cached:
             return read_frames(record, frame_indices)
-        frames = self._cache.read(record, frame_indices)
+        content = f"{record} {av.__version__} {simplejpeg.__version__}"
+        path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.rgb"
+        frames = _read_cached(path, record, frame_indices)
         if frames is None:
             video = read_frames(record, np.arange(record.num_frames))
-            self._cache.write(record, video)
+            try:
+                write_atomic(path, video.tofile)
+            except OSError as error:  # a full disk ends the caching only
+                self._give_up(error)
             frames = video[frame_indices]
         return frames
+
+    def _give_up(self, error: OSError) -> None:
+        self._num_cached = 0
+        warnings.warn(
+            f"{self.folder}: decoded videos are not cached ({error.strerror}), so each video is "
+            "decoded whenever it is read, which is slower; make room, or set frame_cache_mb to 0",
+            stacklevel=3,
+        )
+
+
+def _read_cached(path: Path, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray | None:
+    """Return frames (T, H, W, 3), uint8, of a cached video; None if they are not there yet.
+
+    Only their bytes are read: mapping the file costs more than the frames of a clip.
+    """
+    frames = np.empty((len(frame_indices), record.height, record.width, 3), dtype=np.uint8)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            for frame, index in zip(frames, frame_indices, strict=True):
+                file.seek(int(index) * frame.nbytes)
+                if file.readinto(frame) != frame.nbytes:  # cut short by a crash of the machine
+                    return None
+    except OSError:
+        return None
+    return frames

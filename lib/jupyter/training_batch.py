@@ -10,7 +10,7 @@ from torch import Tensor
 from lib.augment.randaugment import FILL
 from lib.augment.scene import MixedClips, identity_mix
 from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
-from lib.data.clip_dataset import ClipBatch, make_generator
+from lib.data.clip_dataset import ClipBatch, Stream, make_generator
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
@@ -25,7 +25,6 @@ from lib.train.run_data import (
     MIXING,
     Normalize,
     RunData,
-    Stream,
     load_data,
     make_streams,
     to_device,
@@ -96,7 +95,7 @@ def view_training_batch(
 
 def _with_partners(stream: Stream, step: int, num_micro: int, shown: int) -> ClipBatch:
     """Return the first clips of a micro-batch and, at its end, their partners."""
-    positions = next(iter(stream.sampler(step, step + 1, num_micro=num_micro)))
+    positions = next(stream.micro_batches(step, step + 1, num_micro=num_micro))
     if len(positions) > 2 * shown:
         positions = positions[:shown] + positions[-shown:]
     return ClipBatch.collate([stream.clips[position] for position in positions])

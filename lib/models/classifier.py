@@ -70,9 +70,8 @@ class VideoClassifier(nn.Module):
     def freeze(self, fraction: float, batch_norm: bool = False) -> None:
         """Freeze the first layers of the backbone, with the norms that follow them.
 
-        Args:
-            fraction: Fraction of its convolutions and linear layers, in their order, in [0, 1].
-            batch_norm: Freeze the statistics of all its batch norms, also between trained layers.
+        They are a fraction, in [0, 1], of its convolutions and linear layers, in their order.
+        `batch_norm` freezes the statistics of all its batch norms, also between trained layers.
         """
         self.freeze_fraction, self.freeze_batch_norm = fraction, batch_norm
         for module in self._frozen_modules() if fraction < 1 else [self.backbone]:
@@ -97,17 +96,13 @@ class VideoClassifier(nn.Module):
             module.eval()
         return self
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Compute features (B, D) of clips (B, 3, T, H, W), before dropout."""
-        return self.backbone(clips)
-
     def forward(self, clips: Tensor, with_teacher: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Compute logits (B, num_classes) of normalized clips (B, 3, T, H, W).
 
         `with_teacher` adds the teacher's logits (B, teacher_classes). Each head draws its own
         dropout, as in the reference (mmaction/models/recognizers/base_semi.py:45-50).
         """
-        features = self.features(clips)
+        features = self.backbone(clips)
         logits = self.head(self.dropout(features))
         if not with_teacher:
             return logits

@@ -64,8 +64,7 @@ def lite0_weights() -> Path:
 def build_classifier(name: str, pretrained: bool = False) -> nn.Module:
     """Return a network as published, with its 1000 classes of ImageNet, or 400 of Kinetics.
 
-    Raises:
-        ValueError: If there is no such network, or its published weights are not available.
+    ValueError if there is no such network, or its published weights are not available.
     """
     if name == LITE0 and pretrained:
         path, network = lite0_weights(), build_classifier(LITE0)

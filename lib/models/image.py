@@ -76,8 +76,7 @@ class ImageNetwork(nn.Module):
 def insert_shifts(network: nn.Module, share: float, name: str) -> None:
     """Insert a shift of a share of the channels, unless 0, before the branch of residual blocks.
 
-    Raises:
-        ValueError: If the network has no residual blocks of a class in `_BRANCHES`.
+    ValueError if the network has no residual blocks of a class in `_BRANCHES`.
     """
     if share == 0:
         return

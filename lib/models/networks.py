@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from lib.models.classifier import InputSpec as InputSpec
-from lib.models.classifier import VideoClassifier as VideoClassifier
+from lib.models.classifier import InputSpec, VideoClassifier
 from lib.models.hub import (
     build_backbone,
     classifier_spec,
@@ -27,7 +26,6 @@ from lib.models.video_resnet import (
     FrameDifferences,
     VideoResNet,
     conv3d,
-    group_norm,
 )
 from lib.models.weights import load_reference_weights
 from lib.registry import Table, did_you_mean
@@ -64,7 +62,7 @@ def r3d_small() -> nn.Module:
         stem_kernel=(3, 3, 3),
         spatial_strides=(2, 2, 2),
         temporal_strides=(1, 2, 1),
-        norm=group_norm,
+        norm=partial(nn.GroupNorm, 8),
         in_channels=6,
     )
     return nn.Sequential(FrameDifferences(), backbone)

@@ -61,11 +61,6 @@ class Conv2Plus1d(nn.Module):
         return self.temporal(torch.relu_(self.norm(self.spatial(x))))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Build a norm over 8 groups of channels, which shares no statistics between clips."""
-    return nn.GroupNorm(8, channels)
-
-
 class FrameDifferences(nn.Module):
     """Difference to the previous frame as further channels; 0 in the first frame."""
 

@@ -156,13 +156,11 @@ def video_stats(videos: pd.DataFrame, root: Path) -> VideoStats:
         for path, seconds in zip(shown["path"], shown["end_s"] - shown["start_s"], strict=True)
     ]
     headers = [header for header in headers if header is not None]
-    counts = split_counts(videos, PrepareSettings().val_fraction)
-    num_labeled, num_unlabeled = counts["train"]
-    numbers = (num_labeled + num_unlabeled, num_labeled)
+    labeled, unlabeled = split_counts(videos, PrepareSettings().val_fraction)["train"]
     if not headers:
-        return VideoStats(num_train=numbers[0], num_labeled=numbers[1])
+        return VideoStats(num_train=labeled + unlabeled, num_labeled=labeled)
     frames, fps, side = np.median(headers, axis=0).tolist()
-    return VideoStats(int(frames), round(fps, 2), int(side), *numbers)
+    return VideoStats(int(frames), round(fps, 2), int(side), labeled + unlabeled, labeled)
 
 
 def _header(path: Path, segment_s: float = math.nan) -> tuple[int, float, int] | None:

@@ -29,10 +29,7 @@ HAS_B_FRAMES = "it has B-frames"  # its last frame by decord 3.4 is now the righ
 def choose_readers(dataset: VideoDataset, reader: str, num_processes: int = 0) -> VideoDataset:
     """Decide which library reads each video file, and write that into the index.
 
-    Args:
-        dataset: The data set.
-        reader: `av`; `decord` where it is exact; or `auto`, which does so if decord is faster.
-        num_processes: Worker processes; 0 for one per core.
+    `reader` is `av`; `decord` where it is exact; or `auto`, which does so if decord is faster.
     """
     rows, index = undecided(dataset.index, reader), dataset.index.copy()
     if not len(rows):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.data.video_reader import holds_frames
+from lib.data.video_reader import FRAME_FILE, NUMBERED_IMAGE
 from lib.fileio import reading
 from lib.registry import did_you_mean
 
@@ -62,8 +62,10 @@ def find_videos(root: Path) -> FoundVideos:
         ignored += _empty_classes(root, parts, set(videos["class"]))
     videos = _with_tables(videos.assign(name=videos["video"], start_s=np.nan, end_s=np.nan), root)
     is_useless = videos["part"].eq("val") & videos["class"].eq("")
-    ignored += _useless(videos[is_useless])
-    videos = videos[~is_useless].reset_index(drop=True)
+    if is_useless.any():
+        first = videos["path"][is_useless].iloc[0]
+        ignored.append(f"{is_useless.sum()} videos in val/ without a class, the first: {first}")
+        videos = videos[~is_useless].reset_index(drop=True)
     if not videos["class"].any():
         raise ValueError(
             f"{root}: {len(videos)} videos and none has a class; put some into class folders "
@@ -133,11 +135,18 @@ def without_suffix(path: str) -> str:
 
 
 def _is_video(entry: os.DirEntry) -> bool:
-    if entry.is_dir():
-        return holds_frames(entry.path, VIDEO_SUFFIXES)
-    is_named_so = Path(entry.name).suffix.lower() in VIDEO_SUFFIXES
-    # A dead link is reported when it is opened.
-    return is_named_so and (entry.is_file() or entry.is_symlink())
+    """Return True for a video file, or a folder of numbered images but no videos or folders."""
+    if not entry.is_dir():  # a dead link is reported when it is opened
+        return _has_suffix(entry) and (entry.is_file() or entry.is_symlink())
+    if os.path.exists(os.path.join(entry.path, FRAME_FILE.format(1))):  # large trees are not listed
+        return True
+    inside = list(os.scandir(entry.path))
+    has_images = any(NUMBERED_IMAGE.fullmatch(file.name) for file in inside)
+    return has_images and not any(file.is_dir() or _has_suffix(file) for file in inside)
+
+
+def _has_suffix(entry: os.DirEntry) -> bool:
+    return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _parts(root: Path) -> list[str]:
@@ -198,12 +207,6 @@ def _beside(videos: pd.DataFrame) -> list[str]:
         f"set of its own, videos without a class belong into {UNLABELED_DIR}/"
         for name, count in folders.items()
     ]
-
-
-def _useless(videos: pd.DataFrame) -> list[str]:
-    if videos.empty:
-        return []
-    return [f"{len(videos)} videos in val/ without a class, the first: {videos['path'].iloc[0]}"]
 
 
 def _empty_classes(root: Path, parts: Sequence[str], classes: set[str]) -> list[str]:

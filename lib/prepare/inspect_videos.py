@@ -50,12 +50,8 @@ def inspect_videos(
 ) -> pd.DataFrame:
     """Inspect video files and folders of JPEG frames in worker processes, as `map_in_workers`.
 
-    Args:
-        paths: The files.
-        num_processes: Worker processes; 0 for one per core.
-        timeout_s: Longest time for one file, seconds.
-        progress_file: JSON lines, one per inspected file, so that a repeated call opens only files
-            that are new or have changed; None to keep nothing.
+    `progress_file` gets a JSON line per inspected file, so that a repeated call opens only files
+    that are new or have changed.
 
     Returns:
         One row for each of `paths`, in their order, with the columns of `VideoInfo`.

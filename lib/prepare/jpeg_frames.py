@@ -56,11 +56,9 @@ def stores_frames(dataset: VideoDataset) -> bool:
 
 
 def jpeg_bytes(videos: np.ndarray, short_side: int) -> float:
-    """Estimate the disk space of the stored frames, bytes.
+    """Estimate the disk space of the stored frames, bytes; short side as in `write_frames`.
 
-    Args:
-        videos: Frames, width and height of each video, shape (V, 3).
-        short_side: Short side of the stored frames, pixels; 0 for that of the videos.
+    `videos` (V, 3) are frames, width and height of each video.
     """
     frames, sides = videos[:, 0], videos[:, 1:]
     scale = short_side / sides.min(axis=1) if short_side else np.ones(len(videos))

@@ -47,15 +47,9 @@ def index_folder(
     """Index a folder of videos, laid out as `lib.prepare.find_videos` says.
 
     Unreadable videos are left out and listed in `broken.csv`; the source of each video is listed in
-    `groups.csv`. The split `train` has labeled and unlabeled videos, `val` labeled ones only.
-
-    Args:
-        root: The videos.
-        folder: The prepared folder to create.
-        val_fraction: Share of each class that becomes `val` if there is no folder `val`.
-        seed: Seed of that split.
-        num_processes: Worker processes; 0 for one per core.
-        groups_file: Table of the source of each video; None derives sources from the names.
+    `groups.csv`. The split `train` has labeled and unlabeled videos, `val` labeled ones only:
+    without a folder `val` the share `val_fraction` of each class, drawn by `seed`. Without the
+    table `groups_file`, the source of a video is derived from its name.
 
     Raises:
         ValueError: If the folder or a table cannot be used, or a class lacks a video in a split.
@@ -126,11 +120,8 @@ def open_videos(
 ) -> pd.DataFrame:
     """Inspect every video; return the readable ones with the columns of `VideoInfo`.
 
-    Args:
-        videos: At least the column path, relative to `root`; a segment also has start_s and end_s.
-        root: The folder of the videos.
-        folder: The prepared folder; gets `broken.csv` and the progress of the inspection.
-        num_processes: Worker processes; 0 for one per core.
+    `videos` have at least the column path, relative to `root`; a segment also start_s and end_s.
+    The prepared folder gets `broken.csv` and the progress of the inspection.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = videos["path"].drop_duplicates()
@@ -222,14 +213,8 @@ def split_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
     Class by class, groups are taken in a random order as long as they bring the class nearer to
     its share; if every group is one video, that is a draw of a fixed number per class.
 
-    Args:
-        labels: Class index of each video, shape (N,).
-        groups: Group of each video, shape (N,).
-        fraction: Share, in (0, 1).
-        seed: Seed of the order.
-
-    Returns:
-        True for the drawn videos, shape (N,).
+    Returns True for the drawn ones of N videos with class indices `labels` and groups `groups`; the
+    share is in (0, 1).
     """
     is_drawn = np.zeros(len(labels), dtype=bool)
     decided: set = set()  # groups of earlier classes

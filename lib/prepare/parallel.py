@@ -88,14 +88,9 @@ def compute_table(
     The rows of each video are first written to a file in a folder of these settings. A file that
     exists is done, so a repeated call continues where an earlier one ended.
 
-    Args:
-        dataset: The prepared data set.
-        table: The kind of table.
-        work: Called with a record in a worker process; returns rows, or the input of `finish`.
-        made_with: Settings of the work; plain JSON.
-        title: Text of the progress bar.
-        num_processes: Worker processes; 0 for one per core.
-        finish: Called in this process on what `work` returned; returns rows.
+    `work` is called with a record in a worker process and returns `FrameRows`, or what `finish`
+    turns into them in this process. `made_with` are the settings of the work, plain JSON; `title`
+    is the text of the progress bar.
     """
     folder = dataset.folder / f"unfinished-{table.rows_name}-{_digest(json.dumps(made_with))}"
     records = [dataset.record(row) for row in range(len(dataset.index))]

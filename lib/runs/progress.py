@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from lib.fileio import write_text
@@ -111,12 +110,6 @@ class LogPrinter:
             left = elapsed / num_trained * (self.epochs - entry["epoch"])
             columns.append(f"{format_duration(left)} left")
         return " | ".join([f"epoch {entry['epoch']}/{self.epochs}", *columns])
-
-
-def check_tensorboard() -> None:
-    """Raise ValueError if TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        raise ValueError("tensorboard: not installed; pip install -e '.[tracking]', or set false")
 
 
 class EventWriter:

@@ -94,10 +94,6 @@ class FreeMatchObjective(FixMatchObjective):
     def fairness_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Return the self-adaptive fairness loss of the strong views, −H(p̃ / h̃, p̄ / h̄).
 
-        Args:
-            logits: Logits of the strong views, shape (B, K).
-            mask: 1 for clips that count, else 0, shape (B,).
-
         Source: Wang et al., "FreeMatch", equations 10 to 12.
         """
         confident = logits.float().softmax(dim=1)[mask > 0]

@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from lib.config import TrainSettings
@@ -31,7 +32,7 @@ from lib.runs.distributed import (
     launch,
     resolve_num_processes,
 )
-from lib.runs.progress import LogPrinter, check_tensorboard
+from lib.runs.progress import LogPrinter
 from lib.runs.run_dir import RunDir
 from lib.runs.signals import stop_on_signals
 from lib.train import run_model
@@ -80,11 +81,8 @@ def fit(settings: TrainSettings) -> RunDir:
 def check(settings: TrainSettings) -> tuple[str, int, str]:
     """Check everything that can be checked before processes start.
 
-    Returns:
-        Device, number of processes, digest of the data.
-
-    Raises:
-        ValueError: Names the setting that does not fit.
+    Returns device, number of processes and digest of the data; ValueError names the setting that
+    does not fit.
     """
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
@@ -92,8 +90,8 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     check_precision(settings.precision, device)
     if device == "cuda" and not settings.num_workers:
         warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
-    if settings.tensorboard:
-        check_tensorboard()
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("tensorboard: not installed; pip install -e '.[tracking]', or set false")
     data = load_data(settings)
     for split_name in settings.test_splits:
         data.labeled.read_labeled_split(split_name)

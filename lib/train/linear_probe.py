@@ -52,16 +52,10 @@ def self_train(
 ) -> "Pipeline":
     """Self-train a logistic regression: each round adds more of its most confident pseudo-labels.
 
-    Round r of R fits the labeled videos and the most confident 0.8 · r / R of the others. Each
+    Round r of R `rounds` fits the labeled videos and the most confident 0.8 · r / R of the others,
+    whose features `unlabeled` (U, D) are; other arguments are those of `logistic_regression`. Each
     class with a label has a share of n + 5 of them, n being the number of its labels: nearly equal
     shares where labels are few, the shares of the labels where they are many.
-
-    Args:
-        features: Features of the labeled videos, shape (N, D).
-        labels: Their class indices, shape (N,).
-        unlabeled: Features of the other videos, shape (U, D).
-        l2: As of `logistic_regression`.
-        rounds: R; 0 uses the labels alone.
 
     Source: Cascante-Bonilla et al., Curriculum Labeling, 2021; a share for each class: Zou et al.,
     Class-Balanced Self-Training, 2018.
@@ -111,13 +105,8 @@ def cross_validate(
 ) -> np.ndarray | None:
     """Predict each labeled video by a probe that saw no video of its source.
 
-    Args:
-        fit: (features, labels, unlabeled features) -> model.
-        features: Features of all labeled videos, shape (N, D).
-        labels: Their class indices, shape (N,).
-        unlabeled: Features of the other videos, shape (U, D).
-        groups: Source of each labeled video, shape (N,).
-        unlabeled_groups: Source of each other video, shape (U,).
+    `fit` is (features, labels, unlabeled features) -> model, other arguments are those of
+    `self_train`; `groups` (N,) and `unlabeled_groups` (U,) are the sources of the videos.
 
     Returns:
         True where the prediction is right, shape (N,); None if the sources are too few.
@@ -146,15 +135,10 @@ def fit_head(
     rounds: int,
     world: DistContext,
 ) -> Stats:
-    """Make a linear probe the head of a network.
+    """Make a linear probe the head of a network; the first process fits that of all.
 
-    Args:
-        head: The network's last layer.
-        compute_features: (data set, index rows (N,)) -> features of the videos, shape (N, D).
-        data: The videos.
-        l2: As of `logistic_regression`.
-        rounds: Rounds of self-training, if there are videos without a label.
-        world: The processes; the first one fits the head of all.
+    `compute_features` is (data set, index rows (N,)) -> features of the videos, shape (N, D);
+    `rounds` of self-training are made if there are videos without a label.
 
     Returns:
         Log entries: loss and accuracy on the labeled videos; where these are few, the accuracy of
@@ -165,9 +149,7 @@ def fit_head(
     rounds = rounds if len(data.other_rows) else 0
     unlabeled = compute_features(data.unlabeled, data.other_rows) if rounds else features[:0]
     fit = partial(self_train, l2=l2, rounds=rounds)
-    fitted = None
-    if world.rank == 0:
-        fitted = linear_layer(fit(features, labels, unlabeled), head.out_features)
+    fitted = world.rank == 0 and linear_layer(fit(features, labels, unlabeled), head.out_features)
     weight, bias = map(torch.from_numpy, world.broadcast(fitted))
     with torch.no_grad():
         head.weight.copy_(weight)

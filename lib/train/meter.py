@@ -37,12 +37,9 @@ class Meter:
     def load(
         self, states: list[dict[str, Any]], device: torch.device, is_counted: bool = True
     ) -> None:
-        """Continue with the sums of one or of several processes.
+        """Continue with the sums of one or of several processes, by the `state_dict()` of each.
 
-        Args:
-            states: The `state_dict()` of each.
-            device: Device of the sums.
-            is_counted: False to register only the names, in a process that does not hold the sums.
+        Without `is_counted`, only the names are registered: another process holds the sums.
         """
         for state in states:
             sums = {name: value.to(device) for name, value in state["sums"].items()}

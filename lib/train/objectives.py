@@ -57,15 +57,7 @@ class ObjectiveOutput(NamedTuple):
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of each clip with soft targets.
-
-    Args:
-        logits: Shape (B, K).
-        targets: Class probabilities, shape (B, K).
-
-    Returns:
-        Shape (B,), at least 0.
-    """
+    """Return the cross-entropy (B,) of logits (B, K) with class probabilities (B, K)."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
 
 
@@ -97,12 +89,7 @@ class SupervisedObjective(nn.Module):
         super().__init__()
 
     def begin(self, rows: np.ndarray, num_classes: int) -> None:
-        """Register the buffers at the start of a run.
-
-        Args:
-            rows: Index rows of the videos whose pass is an epoch, shape (N,).
-            num_classes: K.
-        """
+        """Register the buffers at the start of a run; a pass over the videos `rows` is an epoch."""
 
     def mix_labeled(self, labeled: ClipTensors, generator: torch.Generator) -> MixedClips:
         """Apply the scene augmentation, if drawn, to the labeled clips."""
@@ -121,13 +108,8 @@ class SupervisedObjective(nn.Module):
     ) -> ObjectiveOutput:
         """Return the loss of one labeled and one unlabeled batch.
 
-        Args:
-            model: The network.
-            labeled: Labeled clips.
-            unlabeled: Unlabeled clips; not used by a supervised objective.
-            generator: Generator of the scene augmentation.
-            teacher: Network that gives the pseudo-labels (EMA); None for `model` itself.
-            unlabeled_weight: Weight λ of the unlabeled loss at this step, at least 0.
+        `generator` is of the scene augmentation; `teacher` (EMA) gives the pseudo-labels, if None
+        `model` itself. `unlabeled_weight` is λ at this step, at least 0.
         """
         x_l = self.mix_labeled(labeled, generator)
         logits = model(x_l.clips)
@@ -166,14 +148,9 @@ class FixMatchObjective(SupervisedObjective):
         return self.scene.apply(unlabeled.weak, unlabeled.strong, unlabeled.person_mask, drawn)
 
     def confidence_mask(self, logits: Tensor, rows: Tensor | None) -> Tensor:
-        """Return the weight of each pseudo-label: 1 if its probability reaches the threshold.
+        """Return the weight (B,) of each pseudo-label: 1 if its probability reaches the threshold.
 
-        Args:
-            logits: Logits of the weak views, shape (B, K).
-            rows: Index row of each clip's video, shape (B,), or None.
-
-        Returns:
-            Shape (B,), values in [0, 1].
+        The logits (B, K) are of the weak views; `rows` (B,) are the index rows of their videos.
 
         Source: Zou et al., section 3.1; Sohn et al., FixMatch, equation 4.
         """
@@ -190,10 +167,7 @@ class FixMatchObjective(SupervisedObjective):
     def unlabeled_loss(self, logits: Tensor, pseudo_labels: Tensor, mask: Tensor) -> Tensor:
         """Return mean(mask · CE) over all unlabeled clips, confident or not.
 
-        Args:
-            logits: Logits of the strong views, shape (B, K).
-            pseudo_labels: Shape (B, K).
-            mask: Weight of each clip, shape (B,).
+        The logits (B, K) are of the strong views, pseudo-labels are (B, K), their weights (B,).
 
         Source: Sohn et al., FixMatch, equation 4.
         """

@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.config import TrainSettings, project_path
-from lib.data.clip_dataset import ClipBatch, ClipDataset, StreamSampler, ViewSpec, make_clip_loader
+from lib.data.clip_dataset import ClipBatch, ClipDataset, Stream, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
 from lib.data.frame_tables import read_soft_targets
-from lib.runs.distributed import DistContext
 from lib.train.objectives import ClipTensors
 
 # First number of a seed key after the run's seed: what the random numbers are for.
@@ -137,13 +135,9 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, split_name
 
 
 def load_soft_targets(settings: TrainSettings, data: RunData) -> Tensor | None:
-    """Return class probabilities of another model for all videos of the unlabeled index.
+    """Return class probabilities (V, K) of another model for all videos of the unlabeled index.
 
-    Returns:
-        Shape (V, K), or None without `soft_targets`.
-
-    Raises:
-        ValueError: If their file cannot be used.
+    None without `soft_targets`; ValueError if their file cannot be used.
     """
     if settings.soft_targets is None or not settings.is_semi_supervised:
         return None
@@ -151,50 +145,13 @@ def load_soft_targets(settings: TrainSettings, data: RunData) -> Tensor | None:
     return torch.from_numpy(read_soft_targets(path, data.unlabeled, data.unlabeled_rows))
 
 
-# --- Streams of clips -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stream:
-    """An endless stream of clips.
-
-    Attributes:
-        clips: Maker of the samples.
-        rows: Index rows of the videos, shape (N,).
-        batch: Clips in a step, over all processes.
-        order_key: Seed key of the orders of the passes.
-    """
-
-    clips: ClipDataset
-    rows: np.ndarray
-    batch: int
-    order_key: tuple[int, ...]
-
-    def sampler(
-        self, start: int, stop: int, rank: int = 0, world_size: int = 1, num_micro: int = 1
-    ) -> StreamSampler:
-        """Return the sampler of the micro-batches of a process in the steps start to stop − 1.
-
-        Each step is divided among `world_size` processes, and there into `num_micro` parts.
-        """
-        num_parts = world_size * num_micro
-        return StreamSampler(
-            self.rows, self.batch, self.order_key, start, stop, rank, num_parts, num_micro
-        )
-
-    def load(
-        self, start: int, stop: int, world: DistContext, num_micro: int, num_workers: int
-    ) -> Iterator[ClipBatch]:
-        """Load the micro-batches that `sampler` gives this process."""
-        sampler = self.sampler(start, stop, world.rank, world.world_size, num_micro)
-        return make_clip_loader(self.clips, sampler, num_workers, world.device.type == "cuda")
+# --- Clips ----------------------------------------------------------------------------------------
 
 
 def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream | None]:
     """Return the stream of labeled clips and that of unlabeled clips, None if there are none.
 
-    Raises:
-        ValueError: If person boxes or ImageNet scores that the run needs are missing.
+    ValueError if person boxes or ImageNet scores that the run needs are missing.
     """
     is_strong, scene_p = settings.labeled_view == "strong", settings.labeled_scene_p
     views = ViewSpec(
@@ -225,9 +182,7 @@ def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream
 class Normalize(nn.Module):
     """Normalization: uint8 clips (B, T, 3, H, W) -> float clips (B, 3, T, H, W) with mean 0.
 
-    Args:
-        mean: Mean per channel, in 0..255.
-        std: Standard deviation per channel, in 0..255.
+    `mean` and `std` (deviation) are of the channels, in 0..255.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -246,11 +201,7 @@ def to_device(
 ) -> ClipTensors:
     """Move a batch to the device of `normalize` and normalize it.
 
-    Args:
-        batch: The batch.
-        normalize: The normalization.
-        num_classes: K.
-        soft_targets: Class probabilities of all videos of the index, shape (V, K), on the CPU.
+    `soft_targets` are class probabilities of all videos of the index, shape (V, K), on the CPU.
     """
     device = normalize.mean.device
     soft_targets = None if soft_targets is None else soft_targets[batch.row].to(device)

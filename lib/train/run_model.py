@@ -44,10 +44,9 @@ def run_normalize(settings: TrainSettings) -> Normalize:
 
 
 def wrap_ddp(model: nn.Module, world: DistContext) -> tuple[nn.Module, nn.Module]:
-    """Convert batch norm to SyncBatchNorm on GPUs and wrap the network in DDP.
+    """Convert batch norm to SyncBatchNorm on GPUs; return the network and its wrapper by DDP.
 
-    Returns:
-        The network and its wrapper; with a single process twice the network itself.
+    With a single process both are the network itself.
     """
     if world.world_size == 1:
         return model, model

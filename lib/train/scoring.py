@@ -61,11 +61,7 @@ def test_protocol(settings: TrainSettings) -> EvalProtocol:
 class VideoViews(Dataset):
     """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops.
 
-    Args:
-        dataset: The prepared data set.
-        rows: Index rows of the videos, shape (N,).
-        protocol: The views and their fusion.
-        frame_cache_mb: Size of the cache of decoded frames, megabytes; 0 for none.
+    `rows` (N,) are the index rows of the videos, `frame_cache_mb` is as in `FrameReader`.
     """
 
     def __init__(
@@ -114,20 +110,11 @@ def score_videos(
     precision: str = "fp32",
     on_batch: Callable[[int], None] = lambda num_videos: None,
 ) -> np.ndarray:
-    """Score videos, divided among the processes; no video is scored twice.
+    """Score N videos, divided among the processes: fused scores (N, K), float32, in each of them.
 
-    Args:
-        model: Clips (B, 3, T, H, W) -> logits (B, K); put into evaluation mode and back.
-        normalize: uint8 clips (B, T, 3, H, W) -> normalized (B, 3, T, H, W).
-        views: The videos, N of them, and their views.
-        world: The processes; each returns all scores.
-        batch_clips: Views in one forward pass.
-        num_workers: Loader processes.
-        precision: Precision of the forward pass, `fp32`, `bf16` or `fp16`.
-        on_batch: Called with the number of videos after each batch of this process.
-
-    Returns:
-        Fused scores, shape (N, K), float32.
+    The network turns normalized clips (B, 3, T, H, W) into logits (B, K), `batch_clips` in one
+    forward pass; it is put into evaluation mode and back. `normalize` takes uint8 clips (B, T, 3,
+    H, W). `on_batch` is called with the number of videos after each batch of this process.
     """
     was_training = model.training
     model.eval()
@@ -158,18 +145,11 @@ def score_videos(
 
 
 def metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return top-1, top-5 and mean class accuracy, in percent.
+    """Return top-1, top-5 and mean class accuracy of scores (N, K) for labels (N,), in percent.
 
     A video counts for top-k if fewer than k other classes score at least as high as its own, so
     that ties and NaN count as errors. Classes without a video are left out of the mean over
     classes.
-
-    Args:
-        scores: Shape (N, K).
-        labels: Class indices, shape (N,).
-
-    Returns:
-        `top1`, `top5`, `mean_class_accuracy`.
     """
     own = scores[np.arange(len(labels)), labels]
     rank = (~(scores < own[:, None])).sum(axis=1) - 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lib.config import TrainSettings
-from lib.data.clip_dataset import ClipBatch, make_generator
+from lib.data.clip_dataset import ClipBatch, Stream, make_generator
 from lib.data.dataset import VideoDataset
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
@@ -36,7 +36,6 @@ from lib.train.objectives import (
 from lib.train.run_data import (
     DROPOUT,
     MIXING,
-    Stream,
     load_data,
     load_soft_targets,
     make_streams,
@@ -59,11 +58,9 @@ class TrainState:
     """Everything that training changes, and that a checkpoint holds.
 
     Attributes:
-        model: The network.
-        ema: Its moving average, or None.
-        optimizer: The optimizer.
+        ema: Moving average of the model, or None.
         scaler: Gradient scaler of fp16.
-        objective: The objective; its buffers are its state.
+        objective: Its buffers are its state.
         meter: Sums for the log entry of the epoch in progress.
         step: Optimizer steps made.
         epoch: Epochs that are in the log.
@@ -115,14 +112,10 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any], world: DistContext) -> None:
-        """Restore a checkpoint.
+        """Restore a `state_dict()` with the `rank_state_dict()` of every process as `ranks`.
 
         If it is of another number of processes, each takes the objective of one of them, the
         buffers of the first one, and the sums for the log are those of all, held by rank 0.
-
-        Args:
-            state: `state_dict()`, with the `rank_state_dict()` of every process as `ranks`.
-            world: The processes now.
         """
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -186,8 +179,7 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch, from the newest checkpoint if there is one.
 
-        Raises:
-            FloatingPointError: At the first loss or gradient that is NaN or infinite.
+        FloatingPointError at the first loss or gradient that is NaN or infinite.
         """
         state = self.state
         if not self._resume():
@@ -226,8 +218,9 @@ class Trainer:
         """Load the micro-batches of this process for the steps start to stop − 1."""
 
         def load(stream: Stream) -> Iterator[ClipBatch]:
-            num_workers = self.settings.num_workers
-            return stream.load(start, stop, self.world, self.num_micro, num_workers)
+            part = start, stop, self.world.rank, self.world.world_size, self.num_micro
+            on_gpu = self.world.device.type == "cuda"
+            return stream.load(*part, num_workers=self.settings.num_workers, pin_memory=on_gpu)
 
         if self.unlabeled is None:
             return zip(load(self.labeled), repeat(None), strict=False)
@@ -292,9 +285,7 @@ class Trainer:
     def _check_finite(self, losses: Tensor, grad_norm: Tensor, batches: Sequence[Pair]) -> bool:
         """Return True if losses and gradient are finite, False if fp16's scaler skips the step.
 
-        Raises:
-            FloatingPointError: If a loss is not finite, or the gradient and no scaler can help;
-                names the videos.
+        FloatingPointError, with the videos, for a loss, or a gradient that no scaler can help.
         """
         finite = torch.stack([grad_norm.isfinite(), losses.isfinite().all()])
         is_gradient_finite, are_losses_finite = finite.tolist()
@@ -438,9 +429,6 @@ class Trainer:
         """Restore the newest checkpoint; return False if there is none.
 
         Entries of the log after it are deleted; those epochs are trained again.
-
-        Raises:
-            ValueError: If the processes found different checkpoints.
         """
         has_checkpoint = self.run.saved_progress() is not None
         if has_checkpoint:

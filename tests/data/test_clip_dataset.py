@@ -13,9 +13,8 @@ from lib.config import PROJECT_ROOT, ClipSettings
 from lib.data.clip_dataset import (
     ClipBatch,
     ClipDataset,
-    StreamSampler,
+    Stream,
     ViewSpec,
-    make_clip_loader,
     make_generator,
 )
 from lib.data.clip_sampling import random_clip_indices
@@ -39,12 +38,12 @@ def make_clip_datasets(
     return ClipDataset(dataset, SETTINGS.model_copy(update=changes), views, seed_key)
 
 
-def make_sampler(batch: int, start: int, stop: int, seed_key=(0, 2, 0), **split) -> StreamSampler:
-    return StreamSampler(ROWS, batch, seed_key, start, stop, **split)
+def micro_batches(batch: int, *part: int) -> list[list[tuple[int, int]]]:
+    return list(Stream(None, ROWS, batch, (0, 2, 0)).micro_batches(*part))
 
 
-def load(clips, sampler, num_workers: int = 0) -> list[ClipBatch]:
-    return list(make_clip_loader(clips, sampler, num_workers))
+def load(clips, batch: int, *part: int, num_workers: int = 0) -> list[ClipBatch]:
+    return list(Stream(clips, ROWS, batch, (0, 2, 0)).load(*part, num_workers=num_workers))
 
 
 def join(batches: list[ClipBatch]) -> list[torch.Tensor]:
@@ -177,7 +176,7 @@ def test_the_teacher_is_asked_about_one_random_frame_of_the_clip(coded, tmp_path
         without = make_clip_datasets(coded)[position, 2]
         assert torch.equal(sample.weak, without.weak) and torch.equal(sample.strong, without.strong)
     assert places == {0, 1, 2, 3}
-    (batch,) = load(clips, make_sampler(3, 0, 1))
+    (batch,) = load(clips, 3, 0, 1)
     assert batch.teacher.shape == (3, 1000)
 
 
@@ -214,10 +213,9 @@ def test_an_unreadable_video_is_an_error_that_names_it(coded, tmp_path):
     (tmp_path / "videos/class0").mkdir(parents=True)
     (tmp_path / "videos/class0/v0.mkv").write_bytes(b"broken")
     broken = write_dataset(tmp_path, "b", coded.classes, tmp_path, coded.index, {})
-    sampler = make_sampler(3, 0, 1)
     for num_workers in (0, 1):
         with pytest.raises(ValueError, match=r"v\d\.mkv"):
-            load(make_clip_datasets(broken, ViewSpec()), sampler, num_workers)
+            load(make_clip_datasets(broken, ViewSpec()), 3, 0, 1, num_workers=num_workers)
 
 
 @pytest.mark.slow
@@ -241,15 +239,15 @@ def test_a_program_that_ends_by_an_error_takes_its_loaders_along(tmp_path):
 # --- The stream -----------------------------------------------------------------------------------
 
 
-def positions_and_rows(sampler: StreamSampler) -> list[tuple[int, int]]:
-    return [pair for part in sampler for pair in part]
+def pairs(parts) -> list[tuple[int, int]]:
+    """Return the positions and index rows of all micro-batches."""
+    return [pair for part in parts for pair in part]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 7])
 def test_each_pass_covers_the_list_exactly_once(batch):
     rows = np.array([4, 8, 15, 16, 23, 42])
-    sampler = StreamSampler(rows, batch, (0, 2), 0, 30)
-    stream = positions_and_rows(sampler)
+    stream = pairs(Stream(None, rows, batch, (0, 2)).micro_batches(0, 30))
     assert [position for position, _ in stream] == list(range(30 * batch))
     passes = [
         [row for _, row in stream[first : first + 6]] for first in range(0, len(stream) - 5, 6)
@@ -260,7 +258,7 @@ def test_each_pass_covers_the_list_exactly_once(batch):
 
 def test_the_order_depends_on_the_key():
     orders = {
-        key: [row for _, row in positions_and_rows(StreamSampler(np.arange(50), 50, key, 0, 1))]
+        key: [row for _, row in pairs(Stream(None, np.arange(50), 50, key).micro_batches(0, 1))]
         for key in ((0, 2, 0), (1, 2, 0), (0, 2, 1))
     }
     assert len(set(map(tuple, orders.values()))) == 3
@@ -268,25 +266,17 @@ def test_the_order_depends_on_the_key():
 
 @pytest.mark.parametrize("start", [1, 4, 7])
 def test_a_stream_continues_at_any_step(start):
-    whole = positions_and_rows(make_sampler(4, 0, 9))
-    later = make_sampler(4, start, 9)
-    assert positions_and_rows(later) == whole[4 * start :]
-    assert len(list(later)) == len(later) == 9 - start
-
-
-def test_a_stream_may_be_iterated_again_and_from_the_end_of_a_pass():
-    sampler = make_sampler(4, 0, 9)
-    assert positions_and_rows(sampler) == positions_and_rows(sampler)
+    whole = pairs(micro_batches(4, 0, 9))
+    later = micro_batches(4, start, 9)
+    assert pairs(later) == whole[4 * start :]
+    assert len(later) == 9 - start
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("micro", [1, 2])
 def test_processes_and_micro_batches_share_a_step(size, micro):
-    whole = list(make_sampler(12, 2, 5))
-    parts = [
-        list(make_sampler(12, 2, 5, rank=rank, num_parts=size * micro, parts_per_rank=micro))
-        for rank in range(size)
-    ]
+    whole = micro_batches(12, 2, 5)
+    parts = [micro_batches(12, 2, 5, rank, size, micro) for rank in range(size)]
     for step, expected in enumerate(whole):
         together = [
             pair
@@ -298,18 +288,13 @@ def test_processes_and_micro_batches_share_a_step(size, micro):
     assert {len(part) for rank in parts for part in rank} == {12 // (size * micro)}
 
 
-def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ValueError, match="a batch of 10 clips cannot be cut into 4 equal parts"):
-        make_sampler(10, 0, 1, num_parts=4)
-
-
 # --- Batches from loaders -------------------------------------------------------------------------
 
 
 def test_a_batch_stacks_samples(coded):
     clips = make_clip_datasets(coded)
-    (batch,) = load(clips, make_sampler(3, 0, 1))
-    samples = [clips[key] for key in positions_and_rows(make_sampler(3, 0, 1))]
+    (batch,) = load(clips, 3, 0, 1)
+    samples = [clips[key] for key in pairs(micro_batches(3, 0, 1))]
     assert batch.weak.shape == (3, 4, 3, 16, 16)
     for number, sample in enumerate(samples):
         assert torch.equal(batch.weak[number], sample.weak)
@@ -321,25 +306,22 @@ def test_a_batch_stacks_samples(coded):
 
 
 def test_a_batch_has_no_views_that_were_not_asked_for(coded):
-    (batch,) = load(
-        make_clip_datasets(coded, ViewSpec(weak=False, strong=True)), make_sampler(3, 0, 1)
-    )
+    (batch,) = load(make_clip_datasets(coded, ViewSpec(weak=False, strong=True)), 3, 0, 1)
     assert batch.weak is None and batch.person_mask is None and batch.strong is not None
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_samples_do_not_depend_on_the_number_of_loader_workers(coded, num_workers):
     clips = make_clip_datasets(coded)
-    expected = load(clips, make_sampler(4, 0, 5))
-    assert_equal(load(clips, make_sampler(4, 0, 5), num_workers), expected)
+    expected = load(clips, 4, 0, 5)
+    assert_equal(load(clips, 4, 0, 5, num_workers=num_workers), expected)
 
 
 @pytest.mark.parametrize(("size", "micro"), [(2, 1), (1, 4), (2, 2)])
 def test_samples_do_not_depend_on_how_a_step_is_shared(coded, size, micro):
     clips = make_clip_datasets(coded)
-    expected = load(clips, make_sampler(4, 1, 3))
-    split = {"num_parts": size * micro, "parts_per_rank": micro}
-    ranks = [load(clips, make_sampler(4, 1, 3, rank=rank, **split)) for rank in range(size)]
+    expected = load(clips, 4, 1, 3)
+    ranks = [load(clips, 4, 1, 3, rank, size, micro) for rank in range(size)]
     together = [
         part
         for step in range(2)
@@ -350,7 +332,7 @@ def test_samples_do_not_depend_on_how_a_step_is_shared(coded, size, micro):
 
 
 def test_a_video_is_shown_anew_in_each_pass(coded):
-    batches = load(make_clip_datasets(coded), make_sampler(3, 0, 4))
+    batches = load(make_clip_datasets(coded), 3, 0, 4)
     of_video_0 = [batch.weak[batch.row == 0] for batch in batches]
     assert all(len(clips) == 1 for clips in of_video_0)
     assert len({clip.numpy().tobytes() for clip in of_video_0}) == 4
@@ -359,7 +341,7 @@ def test_a_video_is_shown_anew_in_each_pass(coded):
 def test_loading_leaves_the_global_generators_alone(coded):
     torch.manual_seed(3)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    load(make_clip_datasets(coded), make_sampler(4, 0, 2))
-    load(make_clip_datasets(coded), make_sampler(4, 0, 2), num_workers=1)
+    load(make_clip_datasets(coded), 4, 0, 2)
+    load(make_clip_datasets(coded), 4, 0, 2, num_workers=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002

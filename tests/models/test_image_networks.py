@@ -68,7 +68,7 @@ def test_image_features_are_averaged_over_frames():
     with torch.no_grad():
         frames = clips.transpose(1, 2).flatten(0, 1)
         expected = model.backbone.network(frames).unflatten(0, (2, 4)).mean(dim=1)
-        torch.testing.assert_close(model.features(clips), expected)
+        torch.testing.assert_close(model.backbone(clips), expected)
     logits, teacher_logits = model(clips, with_teacher=True)
     assert logits.shape == (2, 5) and teacher_logits.shape == (2, 7)
 
@@ -104,10 +104,10 @@ def test_shift_in_every_residual_branch_mixes_frames(name, blocks):
     clips = torch.randn(1, 3, 4, 32, 32)
     turned = clips.flip(2)
     with torch.no_grad():
-        changed = torch.isclose(model.features(clips), model.features(turned), rtol=1e-3, atol=0)
+        changed = torch.isclose(model.backbone(clips), model.backbone(turned), rtol=1e-3, atol=0)
         assert changed.float().mean() < 0.8
         plain.eval()
-        torch.testing.assert_close(plain.features(clips), plain.features(turned))
+        torch.testing.assert_close(plain.backbone(clips), plain.backbone(turned))
 
 
 SMALLEST = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s maxvit_t
@@ -124,7 +124,7 @@ def test_feature_sizes_of_every_torchvision_image_family():
             model = build_model(name, 5).eval()
             size = max(spec.min_crop_size, 64)
             clips = torch.zeros(2, 3, 2, size, size)
-            assert model.features(clips).shape == (2, model.head.in_features), name
+            assert model.backbone(clips).shape == (2, model.head.in_features), name
 
 
 def test_features_before_the_head_are_the_published_ones():

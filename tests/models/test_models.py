@@ -139,12 +139,12 @@ def test_action_and_teacher_heads():
     logits, teacher_logits = model(clips, with_teacher=True)
     assert logits.shape == (2, 6) and teacher_logits.shape == (2, 1000)
     assert model(clips).shape == (2, 6)
-    assert model.features(clips).shape == (2, model.head.in_features)
+    assert model.backbone(clips).shape == (2, model.head.in_features)
     assert model.dropout.p == 0.25
     assert model.teacher_head.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not model.teacher_head.bias.any()
     model.eval()
-    torch.testing.assert_close(model(clips), model.head(model.features(clips)))
+    torch.testing.assert_close(model(clips), model.head(model.backbone(clips)))
 
 
 def test_missing_teacher_head_is_refused():
@@ -172,7 +172,7 @@ def test_feature_sizes_of_every_torchvision_video_network():
             model = build_model(f"torchvision/{name}", 5).eval()
             size = max(spec.min_crop_size, 32)
             clips = torch.zeros(2, 3, max(spec.min_clip_len, 2), size, size)
-            assert model.features(clips).shape == (2, model.head.in_features), name
+            assert model.backbone(clips).shape == (2, model.head.in_features), name
             assert model(clips).shape == (2, 5), name
 
 

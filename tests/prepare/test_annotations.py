@@ -220,9 +220,3 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_list():
 def test_only_rows_of_the_list_are_drawn():
     rows = np.array([1, 2, 50, 51])
     assert set(draw_labeled_rows(LABELS, rows, 0.5, 0)) < set(rows.tolist())
-
-
-@pytest.mark.parametrize("fraction", [0, -0.1, 1.1])
-def test_an_impossible_fraction_is_refused(fraction):
-    with pytest.raises(ValueError, match="labeled_fraction"):
-        draw_labeled_rows(LABELS, ROWS, fraction, seed=0)

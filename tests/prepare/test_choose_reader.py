@@ -11,7 +11,7 @@ from conftest import write_lossless
 
 from lib.config import PROJECT_ROOT, ClipSettings, PrepareSettings
 from lib.data import frame_index
-from lib.data.clip_dataset import ClipDataset, StreamSampler, ViewSpec, make_clip_loader
+from lib.data.clip_dataset import ClipDataset, Stream, ViewSpec
 from lib.data.dataset import VideoRecord
 from lib.data.frame_index import read_by_decord
 from lib.data.video_reader import read_frames
@@ -185,8 +185,8 @@ def test_training_clips_are_the_same_bit_for_bit_with_either_reader(root, num_wo
             clip_len=4, frame_interval=3, short_side=24, crop_size=16, frame_cache_mb=0
         )
         clips = ClipDataset(dataset, settings, ViewSpec(weak=True, strong=True), (0, 0))
-        sampler = StreamSampler(np.arange(4), 3, (0, 2, 0), 0, 24)
-        batches.append(list(make_clip_loader(clips, sampler, num_workers)))
+        stream = Stream(clips, np.arange(4), 3, (0, 2, 0))
+        batches.append(list(stream.load(0, 24, num_workers=num_workers)))
     for one, other in zip(*batches, strict=True):
         assert torch.equal(one.weak, other.weak) and torch.equal(one.strong, other.strong)
 

@@ -66,8 +66,6 @@ def test_draws_are_stratified_nested_and_seeded():
     counted = draw_rows(labels, rows, lambda size: min(5, size), seed=1)
     assert np.bincount(labels[counted]).tolist() == [5, 5, 3]
     assert set(small) <= set(counted)
-    with pytest.raises(ValueError, match="must be in"):
-        draw_labeled_rows(labels, rows, 0.0, seed=1)
 
 
 # --- Formats --------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from lib.config import PROJECT_ROOT, project_path
 from lib.evaluate.run_results import read_log
 from lib.fileio import write_text
 from lib.report.tables import machine_of
-from lib.runs import progress
 from lib.runs.checkpoint import read_checkpoint
 from lib.runs.distributed import DistContext
 from lib.runs.environment import numerics_summary
@@ -592,7 +591,7 @@ def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_f
 
 
 def test_a_missing_tensorboard_is_named_before_training(tiny_settings, monkeypatch):
-    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    monkeypatch.setattr("lib.train.fit.find_spec", lambda name: None)
     settings = tiny_settings(tensorboard=True)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[tracking\]'"):
         fit(settings)

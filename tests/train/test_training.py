@@ -421,6 +421,7 @@ ELSEWHERE = {
     "videos_dir": "test_prepare.py",
     "prepared_dir": "every run here",
     "frame_cache_mb": "test_what_must_not_matter_does_not",
+    "flip": "test_clip_dataset.py",
     "run_dir": "every run here",
     "unlabeled_dataset": "test_labels_of_one_data_set_and_clips_of_another",
     "unlabeled_videos_dir": "test_labels_of_one_data_set_and_clips_of_another",
