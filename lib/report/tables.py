@@ -227,24 +227,18 @@ def literature_table(runs: Sequence[RunDir]) -> pd.DataFrame:
     Each run counts on its first test split. The best is first for each number of labels; a blank
     was not reported. Empty if nothing was published for such runs.
     """
-    rows = []
-    for run in runs:
-        settings, first = run.settings(), run_rows(run)[0]
-        row = {"dataset": settings.dataset, "labeled_videos": first["labels"]}
-        row |= {"method": first["group"], "backbone": settings.model}
-        row |= {"pretraining": pretraining_of(settings), "top1": first["top1"]}
-        row |= {"views": f"{settings.test_num_clips} x {settings.test_num_crops}"}
-        rows.append(row | {"epochs": str(settings.epochs), "source": "these runs"})
-    ours = pd.DataFrame(rows)
-    published = pd.read_csv(LITERATURE)
-    keys = ["dataset", "labeled_videos"]
-    published = published.merge(ours[keys].drop_duplicates(), on=keys)
+    columns, keys = ["dataset", *LITERATURE_COLUMNS, "source"], ["dataset", "labeled_videos"]
+    names = {"group": "method", "model": "backbone", "labels": "labeled_videos"}
+    ours = summarize(runs).drop_duplicates("run").rename(columns=names)
+    ours["pretraining"] = [pretraining_of(run.settings()) for run in runs]
+    ours["views"] = ours["clips"].astype(str) + " x " + ours["crops"].astype(str)
+    ours["epochs"], ours["source"] = ours["epochs"].astype(str), "these runs"
+    published = pd.read_csv(LITERATURE).merge(ours[keys].drop_duplicates(), on=keys)
     ours = ours.merge(published[keys].drop_duplicates(), on=keys)
-    groups = ours.groupby([column for column in ours if column != "top1"], sort=False)
+    groups = ours.groupby([name for name in columns if name != "top1"], sort=False)
     table = pd.concat([published, groups["top1"].mean().round(1).reset_index()])
-    table = table.reindex(columns=["dataset", *LITERATURE_COLUMNS, "source"])
     table = table.sort_values([*keys, "top1"], ascending=[True, True, False])
-    return table.fillna("").reset_index(drop=True)
+    return table.reindex(columns=columns).fillna("").reset_index(drop=True)
 
 
 def pretraining_of(settings: TrainSettings) -> str:
