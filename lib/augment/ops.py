@@ -264,10 +264,8 @@ class Operation:
     def value(self, magnitude: float, size_hw: Sequence[int], flip_sign: bool = False) -> float:
         """Return magnitude / 30 · (max − min) + min, for translations in pixels.
 
-        Args:
-            magnitude: In [0, 30]; the paper uses 10.
-            size_hw: Height and width of the frames in pixels.
-            flip_sign: Negate the value of a signed operation; the others ignore it.
+        The magnitude is in [0, 30]; the paper uses 10. `size_hw` is the size of the frames in
+        pixels. `flip_sign` negates the value of a signed operation.
         """
         value = magnitude / MAX_MAGNITUDE * (self.max - self.min) + self.min
         if self.is_signed and flip_sign:

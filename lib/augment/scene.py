@@ -60,10 +60,7 @@ def actor_cutmix(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClip
 
 
 def foreground_weight(foreground_ratio: Tensor) -> Tensor:
-    """Return w = 1 − (1 − r)⁴, the weight of the actor's label.
-
-    Args:
-        foreground_ratio: r, mask area over clip area, in [0, 1].
+    """Return w = 1 − (1 − r)⁴, the actor's label weight for r, mask over clip area, in [0, 1].
 
     Source: Zou et al., section 3.3.
     """
@@ -71,12 +68,9 @@ def foreground_weight(foreground_ratio: Tensor) -> Tensor:
 
 
 def mix_targets(targets: Tensor, partner: Tensor, label_weight: Tensor) -> Tensor:
-    """Return w · own + (1 − w) · the partner's target.
+    """Return w · own + (1 − w) · the partner's target, class probabilities of shape (B, K).
 
-    Args:
-        targets: Class probabilities, shape (B, K).
-        partner: Index of each clip's partner, shape (B,).
-        label_weight: w, shape (B,), in [0, 1].
+    The index of the partner and w, in [0, 1], have shape (B,).
     """
     weight = label_weight.unsqueeze(1)
     return weight * targets + (1 - weight) * targets[partner]

@@ -22,13 +22,9 @@ from lib.augment.temporal import TemporalAugment, TemporalParams
 def boxes_to_mask(boxes: Sequence[np.ndarray | Tensor], height: int, width: int) -> Tensor:
     """Paint the boxes of each frame into a mask.
 
-    Coordinates are cut to the frame and lose their fraction; the right and lower edges lie
-    outside the box, so that (1.9, 0, 3.9, 1) covers columns 1 and 2 of row 0.
-
-    Args:
-        boxes: For each frame x1 y1 x2 y2 in pixels, shape (N_t, 4); N_t may be 0.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
+    Boxes are x1 y1 x2 y2 in pixels, shape (N_t, 4) for each frame; N_t may be 0. Coordinates are
+    cut to the frame and lose their fraction; the right and lower edges lie outside the box, so that
+    (1.9, 0, 3.9, 1) covers columns 1 and 2 of row 0.
 
     Returns:
         Mask, shape (T, 1, H, W), uint8: 1 in a box, 0 elsewhere.
@@ -58,16 +54,10 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def eval_crops(
     height: int, width: int, crop_size: int, num_crops: int
 ) -> list[tuple[int, int, int, int]]:
-    """Return the boxes of the evaluation crops.
+    """Return the boxes x1 y1 x2 y2, half-open, of the evaluation crops of a resized frame, pixels.
 
-    Args:
-        height: Height of the resized frame, pixels.
-        width: Width of the resized frame, pixels.
-        crop_size: Side of a crop, pixels, at most the short side of the frame.
-        num_crops: 1 for the center crop; 3 for both ends of the longer side, then the middle.
-
-    Returns:
-        Boxes x1 y1 x2 y2, half-open.
+    `crop_size` is at most the short side of the frame. `num_crops` is 1 for the center crop or 3
+    for both ends of the longer side, then the middle.
 
     Source: Zou et al., section 4.1 (3 crops of 256, 10 clips).
     """
@@ -138,9 +128,7 @@ class WeakTransform:
     def mask(self, boxes: Sequence[np.ndarray], params: WeakParams) -> Tensor:
         """Paint the person boxes of the clip at the size of the view.
 
-        Args:
-            boxes: For each frame an array (n, 4), x1 y1 x2 y2 in pixels of the decoded frame.
-            params: The drawn crop and flip.
+        `boxes` has an array (n, 4) for each frame, x1 y1 x2 y2 in pixels of the decoded frame.
 
         Returns:
             1 on people, shape (T, 1, crop_size, crop_size), uint8; all ones if the whole clip has
@@ -225,11 +213,7 @@ class EvalTransform:
         return self.views(frames, np.arange(len(frames))[None])
 
     def views(self, frames: np.ndarray, clips: np.ndarray) -> Tensor:
-        """Return the crops of several clips of the same frames.
-
-        Args:
-            frames: Shape (N, H, W, 3), uint8.
-            clips: Positions in `frames`, shape (clips, T).
+        """Return the crops of several clips: positions (clips, T) in frames (N, H, W, 3), uint8.
 
         Returns:
             Shape (clips · num_crops, T, 3, crop, crop), uint8; the crops of a clip are neighbors.

@@ -13,14 +13,7 @@ from lib.augment.ops import RANDAUGMENT_OPS
 from lib.augment.randaugment import OPERATION_GROUPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
-from lib.config import (
-    PROJECT_ROOT,
-    ClipSettings,
-    DataSettings,
-    ExploreSettings,
-    TrainSettings,
-    project_path,
-)
+from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
 from lib.data.dataset import VideoDataset, read_dataset, read_description
 from lib.data.frame_tables import open_person_boxes
 from lib.fileio import write_text
@@ -320,7 +313,6 @@ def views_html(views: ClipViews, pinned: ClipViews | None = None) -> str:
 
 def clip_yaml(settings: ExploreSettings) -> str:
     """Return the settings of the knobs as YAML, for a run of notebook 3."""
-    left_out = {*DataSettings.model_fields, "frame_cache_mb"}
-    names = [name for name in ClipSettings.model_fields if name not in left_out]
-    values = {name: getattr(settings, name) for name in names}
+    names = ClipSettings.__annotations__.keys() - {"frame_cache_mb"}  # without those of the data
+    values = settings.model_dump(include=names)
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)

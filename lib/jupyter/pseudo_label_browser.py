@@ -31,7 +31,7 @@ class PseudoLabelBrowser:
         self.run, self.labels = run, PseudoLabels(run)
         dataset = self.labels.data.labeled
         self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
-        self.rows = pd.Index(dataset.index["name"]).get_indexer(self.table["name"]).tolist()
+        self.rows = pd.Index(dataset.index["name"]).get_indexer(self.labels.table["name"]).tolist()
         self._build(dataset.classes)
         self._list_videos(0)
 
@@ -73,24 +73,19 @@ class PseudoLabelBrowser:
         return button
 
     @property
-    def table(self) -> pd.DataFrame:
-        """The pseudo-labels and decisions."""
-        return self.labels.table
-
-    @property
     def _shown(self) -> pd.Series:
         """The row of the shown video."""
-        return self.table.iloc[self.videos.value]
+        return self.labels.table.iloc[self.videos.value]
 
     def _list_videos(self, start: int) -> None:
         """Rewrite list and counts; show the first undecided video from a position on."""
-        decisions, count = self.table["decision"], len(self.table)
+        decisions, count = self.labels.table["decision"], len(self.labels.table)
         order = [*range(start, count), *range(start)]
         decided = int((decisions != "").sum())
         skipped = int((decisions == SKIPPED).sum())
-        accepted = int((decisions == self.table["label"]).sum())
+        accepted = int((decisions == self.labels.table["label"]).sum())
         with unobserved(self.videos, self._on_video):
-            self.videos.options = [(self._line(row), k) for k, row in self.table.iterrows()]
+            self.videos.options = [(self._line(row), k) for k, row in self.labels.table.iterrows()]
             self.videos.value = next((k for k in order if not decisions[k]), order[0])
         self._on_video()
         self.count.value = (  # last: it tells a test that the buttons are ready
@@ -120,7 +115,7 @@ class PseudoLabelBrowser:
     def _decide(self, label: str) -> None:
         """Save a decision and show the next undecided video."""
         self.labels.decide(self._shown["name"], label)
-        self._list_videos((self.videos.value + 1) % len(self.table))
+        self._list_videos((self.videos.value + 1) % len(self.labels.table))
 
     def _accept_all(self) -> None:
         self.labels.accept_from(self.percent.value / 100)
@@ -138,8 +133,8 @@ def show_pseudo_labels(run: RunDir) -> None:
     """Show the browser of a run's pseudo-labels, or print why there is none."""
     try:
         browser = PseudoLabelBrowser(run)
-        decided = (browser.table["decision"] != "").sum()
-        print(f"{TABLE}: {len(browser.table)} videos, {decided} decided")
+        decided = (browser.labels.table["decision"] != "").sum()
+        print(f"{TABLE}: {len(browser.labels.table)} videos, {decided} decided")
         show(browser.widget)
     except ValueError as error:
         print(error)

@@ -21,14 +21,7 @@ from lib.plots.clips import displayable
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
 from lib.prepare.steps import prepare_for
 from lib.train.objectives import make_objective
-from lib.train.run_data import (
-    MIXING,
-    Normalize,
-    RunData,
-    load_data,
-    make_streams,
-    to_device,
-)
+from lib.train.run_data import MIXING, Normalize, RunData, load_data, make_streams, to_device
 from lib.train.schedule import num_micro_batches
 
 THESE_KNOBS = "these knobs"

@@ -30,8 +30,7 @@ def operation_colors(names: pd.Series) -> list[str]:
 def plot_draws(draws: pd.DataFrame) -> Figure:
     """Show how often each operation was drawn; lines are expectation ± 2 standard deviations.
 
-    Args:
-        draws: Columns kind, operation, drawn, expected, as `count_draws` returns.
+    `draws` has the columns kind, operation, drawn, expected, as `count_draws` returns.
     """
     tables = [table for _, table in draws.groupby("kind", sort=False)]
     panels = [
@@ -54,11 +53,7 @@ def plot_draws(draws: pd.DataFrame) -> Figure:
 
 
 def plot_changes(changes: pd.DataFrame) -> Figure:
-    """Show the mean change by each operation.
-
-    Args:
-        changes: Columns operation, change (gray levels), as `operation_changes` returns.
-    """
+    """Show the mean change by each operation; columns as `operation_changes` returns."""
     title = f"{changes['operation'].iloc[-1]} changes this clip most"
     colors, table = operation_colors(changes["operation"]), changes.set_index("operation")
     value = "mean of |strong − weak| (gray levels, of 255)"
@@ -68,11 +63,7 @@ def plot_changes(changes: pd.DataFrame) -> Figure:
 
 @styled
 def plot_masks(masks: pd.DataFrame) -> Figure:
-    """Show for each clip the area of its mask and the motion in it.
-
-    Args:
-        masks: Columns area, motion (shares), problem, as `mask_table` returns.
-    """
+    """Show for each clip the area of its mask and the motion in it, from a `mask_table`."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1)
     for problem, color in PROBLEM_COLORS.items():

@@ -29,9 +29,7 @@ MAX_NAME = 32  # characters of a group name next to an axis
 def plot_accuracy(summary: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     """Show top-1 by group, a panel per split: bars are means over seeds, dots single runs.
 
-    Args:
-        summary: Columns group, split, top1 (percent); one row per run and split.
-        colors: As above.
+    `summary` has the columns group, split, top1 (percent); one row per run and split.
     """
     groups, panels = list(dict.fromkeys(summary["group"])), []
     names = [shorten(group, MAX_NAME) for group in groups]
@@ -62,9 +60,8 @@ def _dots(axis: Axes, values: Sequence[float], y: float, size: int) -> None:
 def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[float]]) -> Figure:
     """Show paired differences, colored by verdict: a dot per seed, a bar for the interval.
 
-    Args:
-        comparisons: At least one row of `lib.report.verdict.compare_groups`.
-        differences: For each row the differences of top-1 of the seeds, in points.
+    `comparisons` has at least one row of `lib.report.verdict.compare_groups`; `differences` has for
+    each row the differences of top-1 of the seeds, in points.
     """
     height = 1.3 + 0.32 * len(comparisons)
     figure, axis = plt.subplots(figsize=(REPORT_WIDTH, height), layout="constrained")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.evaluate.invariance import ClipRegions
 from lib.evaluate.new_videos import Prediction
-from lib.evaluate.run_results import Calibration, SplitResult
+from lib.evaluate.run_results import Calibration
 from lib.fileio import write_atomic
 from lib.plots.clips import clip_rows
 from lib.plots.style import FAMILY_COLORS, GRAY, REPORT_WIDTH, BarPanel, bar_panels, shorten, styled
@@ -30,11 +30,6 @@ def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     matrix = np.zeros((scores.shape[1],) * 2, dtype=np.int64)
     np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
     return matrix
-
-
-def confusion_matrices(results: Mapping[str, SplitResult]) -> dict[str, np.ndarray]:
-    """Return the confusion matrix of each split."""
-    return {name: confusion_matrix(r.scores, r.labels) for name, r in results.items()}
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
@@ -154,9 +149,8 @@ def _recall_text(value: float) -> str:
 def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show stability of predictions under augmentation, and their use of actor and background.
 
-    Args:
-        families: Columns family, agreement (percent), kl (nats).
-        accuracy: Columns input, top1 (percent).
+    `families` has the columns family, agreement (percent), kl (nats); `accuracy` input, top1
+    (percent).
     """
     by_family, by_input = families.set_index("family"), accuracy.set_index("input")
     colors = [
@@ -185,8 +179,7 @@ MAX_SWAPS = 12  # pairs of classes in a panel
 def plot_swaps(swaps: pd.DataFrame) -> Figure:
     """Show how often a flip and a reversal swap the prediction of two classes.
 
-    Args:
-        swaps: Columns view (`flip`, `reverse`), first, second, percent; sorted.
+    `swaps` is sorted; its columns are view (`flip`, `reverse`), first, second, percent.
     """
     panels = []
     for view, title in (("flip", "Mirrored"), ("reverse", "Played backwards")):

@@ -243,7 +243,7 @@ def test_labels_that_differ_from_the_index_are_used_with_a_warning(run):
 
 def test_the_browser_accepts_corrects_skips_and_writes(run):
     browser = PseudoLabelBrowser(run)
-    table = browser.table
+    table = browser.labels.table
     assert "<img" in browser.clip.value and browser.other.value == table["second"][0]
     browser.accept.click()
     browser.correct.click()  # the second class is offered first
@@ -270,7 +270,7 @@ def test_the_browser_accepts_corrects_skips_and_writes(run):
 def test_the_browser_accepts_all_from_a_confidence(run):
     browser = PseudoLabelBrowser(run)
     browser.skip.click()  # the least certain
-    limit = sorted(browser.table["confidence"])[len(browser.table) // 2]
+    limit = sorted(browser.labels.table["confidence"])[len(browser.labels.table) // 2]
     browser.percent.value = int(100 * limit)
     browser.accept_all.click()
     table = PseudoLabels(run).table
