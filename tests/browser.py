@@ -96,10 +96,33 @@ class NotebookPage:
         """Wait until the kernel is idle and no cell waits for it."""
         self.page.wait_for_function(IS_IDLE, timeout=timeout_s * 1000)
 
+    def run_cell(self, cell: object) -> None:
+        """Run a code cell, and wait until the kernel has nothing more to do."""
+        prompt = cell.locator(".jp-InputPrompt").first
+        before = prompt.inner_text()
+        cell.locator(".cm-content").first.click()
+        self.page.keyboard.press("Control+Enter")
+        self.page.wait_for_function(
+            "([p, before]) => p.innerText !== before && !p.innerText.includes('*')",
+            arg=[prompt.element_handle(), before],
+            timeout=RUN_S * 1000,
+        )
+        self.wait_idle()
+
+    def save(self) -> None:
+        """Save the notebook with its outputs, and wait until its file is written."""
+        path, end = self.lab.folder / self.name, time.monotonic() + ANSWER_S
+        before = path.stat().st_mtime_ns
+        self.page.keyboard.press("Control+s")
+        while path.stat().st_mtime_ns == before:
+            assert time.monotonic() < end, f"{path} is not saved"
+            self.page.wait_for_timeout(100)
+
     def errors(self) -> list[str]:
         """Return the error outputs and what the page says about widgets that it cannot show."""
         shown = self.page.locator(
             ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], "
+            ".jp-OutputArea-output:has-text('Traceback (most recent call last)'), "
             ".jp-OutputArea-output:has-text('Error displaying widget')"
         )
         return shown.all_inner_texts()
@@ -118,6 +141,19 @@ class NotebookPage:
             timeout=ANSWER_S * 1000,
         )
         return self.page.locator(selector).first.get_attribute(attribute)
+
+    def set_width(self, width: int) -> None:
+        """Make the window so many pixels wide, and 5/8 of that high."""
+        self.page.set_viewport_size({"width": width, "height": width * 5 // 8})
+        self.page.wait_for_function("width => window.innerWidth === width", arg=width)
+
+    def wait_within(self, target: object) -> None:
+        """Wait until an element ends within the width of the window."""
+        self.page.wait_for_function(
+            "element => element.getBoundingClientRect().right <= window.innerWidth",
+            arg=target.element_handle(),
+            timeout=ANSWER_S * 1000,
+        )
 
     def screenshot(self, name: str, target: object = None) -> Path:
         """Write `outputs/screenshots/<name>.png` of the window, or of an element of it."""
@@ -226,31 +262,39 @@ def chromium() -> Iterator[object]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def lab(chromium, tmp_path_factory) -> Iterator[Lab]:
-    """JupyterLab, for the tests of a module."""
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    """JupyterLab, for all tests that a worker runs."""
+    find_chromium()
     with start_lab(tmp_path_factory.mktemp("lab")) as running:
         yield running
 
 
-@pytest.fixture
-def open_notebook(lab, chromium) -> Iterator[Callable[..., NotebookPage]]:
-    """Open copies of notebooks: `open_notebook(name, width=1280, **parameters)`."""
+@pytest.fixture(scope="module")
+def open_notebook(chromium, lab) -> Iterator[Callable[..., NotebookPage]]:
+    """Open copies of notebooks: `open_notebook(name, **parameters)`.
+
+    At most one is open: the kernel of the one before is shut down.
+    """
     contexts = []
 
-    def open_copy(name: str, width: int = 1280, **parameters: object) -> NotebookPage:
+    def close() -> None:
+        while contexts:
+            contexts.pop().close()
+            _end_sessions(lab)
+
+    def open_copy(name: str, **parameters: object) -> NotebookPage:
+        close()
         lab.copy(name, **parameters)
         context = chromium.new_context(
-            viewport={"width": width, "height": width * 5 // 8},
+            viewport={"width": 1280, "height": 800},
             permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)
         return NotebookPage(context.new_page(), lab, name)
 
     yield open_copy
-    for context in contexts:
-        context.close()
-    _end_sessions(lab)
+    close()
 
 
 def _end_sessions(lab: Lab) -> None:

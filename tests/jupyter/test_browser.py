@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, in a real browser."""
+"""Notebooks 1 to 3 in JupyterLab, in a real browser: data, views, a training that is watched."""
 
 import subprocess
 import sys
@@ -6,137 +6,58 @@ import sys
 import pytest
 import yaml
 
-from lib.config import PROJECT_ROOT, EvaluateSettings
-from lib.evaluate.test import evaluate
-from lib.train.fit import fit
+from lib.config import PROJECT_ROOT
+from lib.prepare.synthetic import make_synthetic
+from lib.runs.run_dir import RunDir
 
 pytest_plugins = ("browser",)
+pytestmark = pytest.mark.slow
+
+WIDTHS = (1920, 1280)  # of the window, in pixels
 
 
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory):
     """A data folder with a small synthetic data set."""
-    from lib.prepare.synthetic import make_synthetic
-
     folder = tmp_path_factory.mktemp("data")
     make_synthetic(folder / "synthetic", {"train": 24, "val": 12, "val_swapped": 12})
     return folder
 
 
-def test_kernel_is_this_environment(open_notebook, lab):
-    notebook = open_notebook("1_prepare_data.ipynb")
-    notebook.page.locator(".jp-CodeCell .cm-content").first.click()
-    notebook.page.keyboard.press("Control+a")
-    notebook.page.keyboard.type("import sys, lib; print(sys.executable, lib.__file__)")
-    notebook.page.keyboard.press("Control+Enter")
-    output = notebook.page.locator(".jp-OutputArea-output").first
-    output.wait_for()
-    assert output.inner_text().split() == [sys.executable, str(PROJECT_ROOT / "lib/__init__.py")]
-
-
-def test_data_preparation(open_notebook, small_data):
+def test_data_preparation_in_the_kernel_of_this_environment(open_notebook, small_data):
     notebook = open_notebook("1_prepare_data.ipynb", prepared_dir=str(small_data))
     notebook.run_all()
     assert notebook.errors() == []
     assert notebook.cell("boxed_rows(data").locator("img").count() == 1
     notebook.screenshot("1_prepare_data")
+    cell = notebook.page.locator(".jp-CodeCell").first
+    cell.locator(".cm-content").click()
+    notebook.page.keyboard.press("Control+a")
+    notebook.page.keyboard.type("import sys, lib; print(sys.executable, lib.__file__)")
+    notebook.page.keyboard.press("Control+Enter")
+    output = cell.locator(".jp-OutputArea-output")
+    output.wait_for()
+    assert output.inner_text().split() == [sys.executable, str(PROJECT_ROOT / "lib/__init__.py")]
 
+
+# --- Notebook 2 -----------------------------------------------------------------------------------
 
 PICTURE = ".jupyter-widgets img[alt='strong view']"
 
 
-@pytest.mark.parametrize("width", [1280, 1920])
-def test_augmentation_explorer(open_notebook, small_data, width):
-    notebook = open_notebook(
-        "2_look_at_augmentations.ipynb", width=width, prepared_dir=str(small_data)
-    )
-    notebook.run_all()
-    assert notebook.errors() == []
-    explorer = notebook.cell("AugmentationExplorer(")
-    explorer.locator("img").first.wait_for()
-    notebook.screenshot(f"2_explorer_{width}", explorer)
-    is_within = explorer.locator("img").first.evaluate(
-        "image => image.getBoundingClientRect().right <= window.innerWidth"
-    )
-    assert is_within
-    seed = explorer.get_by_label("seed")
-
-    shown = notebook.page.locator(PICTURE).first.get_attribute("src")
-    magnitude = explorer.locator(".widget-hslider", has_text="magnitude").locator(".noUi-handle")
-    magnitude.focus()
-    for _ in range(8):
-        magnitude.press("ArrowRight")
-    notebook.wait_changed(PICTURE, "src", shown)
-    notebook.wait_idle()
-    stronger = notebook.page.locator(PICTURE).first.get_attribute("src")
-    explorer.get_by_role("button", name="reseed").click()
-    notebook.wait_changed(PICTURE, "src", stronger)
-    notebook.wait_idle()
-    notebook.page.wait_for_function("input => input.value === '1'", arg=seed.element_handle())
-
-
-def test_explorer_by_keys_and_with_a_pin(open_notebook, small_data):
+@pytest.fixture(scope="module")
+def views_notebook(open_notebook, small_data):
     notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
     notebook.run_all()
-    explorer = notebook.cell("AugmentationExplorer(")
-    videos = explorer.locator(".widget-select select").first
-    picture = explorer.locator(".clips-box")
-    picture.get_by_label("frame", exact=True).fill("5")
-    picture.get_by_label("frame", exact=True).press("ArrowRight")  # not taken by JupyterLab
-    for key, row in (("n", 1), ("n", 2), ("p", 1)):
-        notebook.page.keyboard.press(key)
-        notebook.page.wait_for_function(
-            "([list, row]) => list.selectedIndex === row", arg=[videos.element_handle(), row]
-        )
-        notebook.wait_idle()
-    assert picture.locator("output").inner_text() == "frame 7 of 8"  # after each new picture
-    explorer.get_by_placeholder("search").first.press("n")
-    assert videos.evaluate("list => list.selectedIndex") == 1
-    explorer.get_by_role("button", name="pin as A").click()
-    explorer.get_by_text("A: strong view").wait_for()
-    explorer.get_by_role("button", name="reseed").click()
-    explorer.get_by_text("B, now").wait_for()
-    notebook.screenshot("2_explorer_pinned", explorer)
-    picture.locator(".square").nth(4).click()
-    assert picture.locator(".large").count() == 1
-    notebook.screenshot("2_explorer_enlarged", explorer)
     assert notebook.errors() == []
+    return notebook
 
 
-def test_settings_are_copied_and_the_loader_is_shown(open_notebook, small_data):
-    notebook = open_notebook("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
-    notebook.run_all()
-    explorer = notebook.cell("AugmentationExplorer(")
-    videos = explorer.locator(".widget-select select").first
-    videos.focus()
-    for row in (1, 2):
-        videos.press("ArrowDown")  # not taken by JupyterLab
-        assert videos.evaluate("list => list.selectedIndex") == row
-    notebook.wait_idle()
-    shown = notebook.page.locator(PICTURE).first.get_attribute("src")
-    explorer.locator("select[multiple]").select_option(["rotate"])
-    notebook.wait_changed(PICTURE, "src", shown)
-    explorer.get_by_role("button", name="copy as YAML").click()
-    copied = notebook.page.evaluate("navigator.clipboard.readText()")
-    assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
-
-    explorer.get_by_text("training batches").click()
-    words = explorer.get_by_text("strong view of unlabeled clips")
-    words.wait_for(timeout=30_000)  # the page shows the first step by itself
-    notebook.screenshot("2_loader", explorer)
-    first = explorer.locator("img").last.get_attribute("src")
-    explorer.get_by_role("spinbutton", name="step").press("ArrowUp")
-    notebook.page.wait_for_function(
-        "([cell, first]) => [...cell.querySelectorAll('img')].at(-1).getAttribute('src') !== first",
-        arg=[explorer.element_handle(), first],
-        timeout=30_000,
-    )
-
-
-def test_videos_of_the_page_play_offline(small_data, chromium, lab):
-    execute = [sys.executable, "-m", "nbconvert", "--execute", "--to", "html", "--embed-images"]
-    notebook = lab.copy("2_look_at_augmentations.ipynb", prepared_dir=str(small_data))
-    subprocess.run([*execute, str(notebook)], check=True, timeout=280, capture_output=True)
+def test_videos_of_the_page_play_offline(views_notebook, chromium, lab):
+    views_notebook.save()
+    notebook = lab.folder / views_notebook.name
+    convert = [sys.executable, "-m", "nbconvert", "--to", "html", "--embed-images"]
+    subprocess.run([*convert, str(notebook)], check=True, timeout=280, capture_output=True)
     page = notebook.with_suffix(".html")
     assert page.stat().st_size < 15e6
     with chromium.new_context(offline=True, viewport={"width": 1280, "height": 800}) as context:
@@ -154,11 +75,147 @@ def test_videos_of_the_page_play_offline(small_data, chromium, lab):
         assert grids.first.evaluate(frame) == "4"
 
 
-def test_report(open_notebook, tiny_settings, tmp_path):
-    run_dir = str(tmp_path / "study" / "semi_seed0")
-    fit(tiny_settings(run_dir=run_dir))
-    evaluate(EvaluateSettings(run_dir=run_dir))
-    notebook = open_notebook("5_report.ipynb", study_dir=str(tmp_path / "study"))
-    notebook.run_all()
+@pytest.fixture
+def explorer(views_notebook):
+    """The cell of the explorer, which is run again."""
+    cell = views_notebook.cell("AugmentationExplorer(")
+    views_notebook.run_cell(cell)
+    return cell
+
+
+def test_augmentation_explorer(views_notebook, explorer):
+    notebook, page = views_notebook, views_notebook.page
+    picture = explorer.locator("img").first
+    picture.wait_for()
+    for width in WIDTHS:
+        notebook.set_width(width)
+        notebook.screenshot(f"2_explorer_{width}", explorer)
+        notebook.wait_within(picture)
+    seed = explorer.get_by_label("seed")
+
+    shown = page.locator(PICTURE).first.get_attribute("src")
+    magnitude = explorer.locator(".widget-hslider", has_text="magnitude").locator(".noUi-handle")
+    magnitude.focus()
+    for _ in range(8):
+        magnitude.press("ArrowRight")
+    notebook.wait_changed(PICTURE, "src", shown)
+    notebook.wait_idle()
+    stronger = page.locator(PICTURE).first.get_attribute("src")
+    explorer.get_by_role("button", name="reseed").click()
+    notebook.wait_changed(PICTURE, "src", stronger)
+    notebook.wait_idle()
+    page.wait_for_function("input => input.value === '1'", arg=seed.element_handle())
+
+
+def test_explorer_by_keys_and_with_a_pin(views_notebook, explorer):
+    notebook, page = views_notebook, views_notebook.page
+    videos = explorer.locator(".widget-select select").first
+    picture = explorer.locator(".clips-box")
+    picture.get_by_label("frame", exact=True).fill("5")
+    picture.get_by_label("frame", exact=True).press("ArrowRight")  # not taken by JupyterLab
+    for key, row in (("n", 1), ("n", 2), ("p", 1)):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "([list, row]) => list.selectedIndex === row", arg=[videos.element_handle(), row]
+        )
+        notebook.wait_idle()
+    assert picture.locator("output").inner_text() == "frame 7 of 8"  # after each new picture
+    explorer.get_by_placeholder("search").first.press("n")
+    assert videos.evaluate("list => list.selectedIndex") == 1
+    explorer.get_by_role("button", name="pin as A").click()
+    explorer.get_by_text("A: strong view").wait_for()
+    explorer.get_by_role("button", name="reseed").click()
+    explorer.get_by_text("B, now").wait_for()
+    notebook.screenshot("2_explorer_pinned", explorer)
+    picture.locator(".square").nth(4).click()
+    assert picture.locator(".large").count() == 1
+    notebook.screenshot("2_explorer_enlarged", explorer)
     assert notebook.errors() == []
-    notebook.screenshot("5_report")
+
+
+def test_settings_are_copied_and_the_loader_is_shown(views_notebook, explorer):
+    notebook, page = views_notebook, views_notebook.page
+    videos = explorer.locator(".widget-select select").first
+    videos.focus()
+    for row in (1, 2):
+        videos.press("ArrowDown")  # not taken by JupyterLab
+        assert videos.evaluate("list => list.selectedIndex") == row
+    notebook.wait_idle()
+    shown = page.locator(PICTURE).first.get_attribute("src")
+    explorer.locator("select[multiple]").select_option(["rotate"])
+    notebook.wait_changed(PICTURE, "src", shown)
+    explorer.get_by_role("button", name="copy as YAML").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
+
+    explorer.get_by_text("training batches").click()
+    words = explorer.get_by_text("strong view of unlabeled clips")
+    words.wait_for(timeout=30_000)  # the page shows the first step by itself
+    notebook.screenshot("2_loader", explorer)
+    first = explorer.locator("img").last.get_attribute("src")
+    explorer.get_by_role("spinbutton", name="step").press("ArrowUp")
+    page.wait_for_function(
+        "([cell, first]) => [...cell.querySelectorAll('img')].at(-1).getAttribute('src') !== first",
+        arg=[explorer.element_handle(), first],
+        timeout=30_000,
+    )
+
+
+# --- Notebook 3 -----------------------------------------------------------------------------------
+
+START_S, END_S = 90, 240
+LONG = {"num_processes": 1, "test_num_clips": 1, "unlabeled_rampup_epochs": 0.0, "epochs": 1500}
+
+
+def view_of(notebook):
+    """Return the live view of the training: the output that has the stop button."""
+    return notebook.cell("await train(").locator(".jp-OutputArea").first
+
+
+def wait_says(notebook, pattern: str) -> None:
+    """Wait until the output of the training cell says something."""
+    notebook.page.wait_for_function(
+        """pattern => [...document.querySelectorAll('.jp-CodeCell')]
+            .filter(cell => cell.querySelector('.jp-InputArea').innerText.includes('await train('))
+            .some(cell => new RegExp(pattern).test(
+                cell.querySelector('.jp-Cell-outputArea')?.innerText ?? ''))""",
+        arg=pattern,
+        timeout=START_S * 1000,
+    )
+
+
+def test_training_is_watched_reloaded_stopped_and_continued(open_notebook, small_data, tmp_path):
+    run = RunDir(tmp_path / "run")
+    places = {"prepared_dir": str(small_data), "run_dir": str(run.folder)}
+    notebook = open_notebook("3_train.ipynb", **LONG, **places)
+    notebook.start_all()
+    wait_says(notebook, r"in epoch ([5-9]|\d\d)")
+    view_of(notebook).scroll_into_view_if_needed()
+    for width in WIDTHS:
+        notebook.set_width(width)
+        notebook.page.wait_for_timeout(1000)
+        notebook.screenshot(f"3_train_live_{width}")
+
+    notebook.save()
+    notebook.open()  # the page is loaded again; the kernel continues
+    stop = view_of(notebook).get_by_role("button", name="Stop")
+    stop.wait_for(timeout=START_S * 1000)
+    before = run.log_entries()[-1]["epoch"]
+    wait_says(notebook, rf"in epoch ({before + 2}|{before + 3}|{before + 4})")
+    view_of(notebook).scroll_into_view_if_needed()
+    notebook.screenshot("3_train_after_reload")
+    stop.click()
+    wait_says(notebook, r"stopped with \d+ of 1500 epochs saved")
+    notebook.wait_idle(END_S)  # the cells below ran on what there is
+    assert notebook.errors() == []
+    assert run.saved_progress() and not run.is_finished()
+    stopped_at = run.log_entries()[-1]["epoch"]
+    notebook.screenshot("3_train_stopped")
+
+    notebook.cell("await train(").locator(".cm-content").click()
+    notebook.page.keyboard.press("Control+Enter")
+    wait_says(notebook, rf"in epoch {stopped_at + 2}|in epoch {stopped_at + 3}")
+    notebook.page.get_by_title("Interrupt the kernel").click()
+    wait_says(notebook, "interrupted: saving a checkpoint")
+    wait_says(notebook, "KeyboardInterrupt")
+    assert run.log_entries()[-1]["epoch"] > stopped_at

@@ -1,0 +1,147 @@
+"""Notebooks 4 to 6 on a trained run in JupyterLab, in a real browser."""
+
+import re
+
+import pandas as pd
+import pytest
+from conftest import make_tiny_settings
+
+from lib.config import EvaluateSettings
+from lib.data.dataset import parse_split
+from lib.evaluate.pseudo_labels import TABLE, write_pseudo_labels
+from lib.evaluate.test import evaluate
+from lib.prepare.synthetic import make_synthetic
+from lib.runs.run_dir import RunDir
+from lib.train.fit import fit
+from lib.train.run_data import load_data
+
+pytest_plugins = ("browser",)
+pytestmark = pytest.mark.slow
+
+WIDTHS = (1280, 1920)  # of the window, in pixels
+
+HOSTILE = "<img src=x onerror=window.taken=1>.mp4"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[RunDir]:
+    """Two short runs of a study, on clips that can be recognized; the first has a table."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_synthetic(folder / "synthetic", {"train": 24, "val": 12})
+    changes = {"short_side": 64, "crop_size": 56, "test_crop_size": 56, "clip_len": 8}
+    changes |= {"labeled_fraction": 0.3, "epochs": 4, "test_num_clips": 3}
+    made = []
+    for name, objective in (("semi_seed0", "fixmatch"), ("supervised_seed0", "supervised")):
+        run_dir = folder / "study" / name
+        made.append(fit(make_tiny_settings(folder, run_dir, objective=objective, **changes)))
+        evaluate(EvaluateSettings(run_dir=str(run_dir)))
+    write_pseudo_labels(made[0])
+    return made
+
+
+@pytest.fixture(scope="module")
+def notebook(open_notebook, runs):
+    opened = open_notebook("4_evaluate.ipynb", run_dir=str(runs[0].folder))
+    opened.run_all()
+    assert opened.errors() == []
+    return opened
+
+
+def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
+    browser = notebook.cell("EvaluationBrowser(")
+    cell = browser.locator("button.jupyter-button", has_text=re.compile(r"^\d+$")).first
+    cell.scroll_into_view_if_needed()
+    count, words = cell.get_attribute("title").split(" ", 1)  # "3 videos of … taken for …"
+    cell.click()
+    browser.get_by_text(words).first.wait_for(timeout=30_000)
+    notebook.page.wait_for_function(  # the list follows the words
+        "([cell, n]) => cell.querySelectorAll('.widget-select option').length === n",
+        arg=[browser.element_handle(), int(count)],
+        timeout=30_000,
+    )
+    clip = browser.locator(".clips img").first
+    clip.wait_for(timeout=30_000)
+    assert clip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    browser.get_by_label("compare").select_option(label=runs[1].name)
+    browser.get_by_text(runs[1].name, exact=True).last.wait_for(timeout=30_000)
+    for width in WIDTHS:
+        notebook.set_width(width)
+        browser.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
+        notebook.page.wait_for_timeout(1000)
+        notebook.screenshot(f"4_evaluate_browser_{width}")
+
+
+def test_report(open_notebook, runs):
+    opened = open_notebook("5_report.ipynb", study_dir=str(runs[0].folder.parent))
+    opened.run_all()
+    assert opened.errors() == []
+    opened.screenshot("5_report")
+
+
+# --- Notebook 6 -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prediction(open_notebook, runs):
+    opened = open_notebook("6_predict.ipynb", run_dir=str(runs[0].folder))
+    opened.run_all()
+    assert opened.errors() == []
+    return opened
+
+
+def test_three_labels_are_corrected_and_the_split_is_written(prediction, runs):
+    run, notebook = runs[0], prediction
+    table, data = pd.read_csv(run.folder / TABLE), load_data(run.settings()).labeled
+    view = notebook.cell("show_pseudo_labels(run)")
+    view.locator("img").first.wait_for(timeout=30_000)
+    given = []
+    for number in range(3):
+        label = next(
+            c for c in data.classes if c not in tuple(table.loc[number, ["label", "second"]])
+        )
+        given.append(label)
+        view.locator(".widget-dropdown select").select_option(label=label)
+        view.get_by_role("button", name="take this class").click()
+        view.get_by_text(f"{number + 1} corrected").wait_for(timeout=30_000)
+    view.get_by_role("button", name="accept").first.click()
+    view.get_by_text("1 accepted, 3 corrected").wait_for(timeout=30_000)
+    decisions = pd.read_csv(run.folder / TABLE)["decision"][:4].tolist()
+    assert decisions == [*given, table["label"][3]]
+    view.get_by_role("button", name="write the split").click()
+    view.get_by_text("to train with it").wait_for(timeout=30_000)
+    assert "labeled_split=checked" in view.inner_text()
+    names, labels, _ = parse_split(data.split_path("checked"))
+    assert names[-4:] == table["name"][:4].tolist()
+    assert [data.classes[k] for k in labels[-4:]] == decisions
+    for width in WIDTHS:
+        notebook.set_width(width)
+        view.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
+        notebook.page.wait_for_timeout(1000)
+        notebook.screenshot(f"6_pseudo_labels_{width}")
+
+
+def upload(notebook, view, name: str, content: bytes) -> None:
+    """Choose a file in the dialog that the button opens."""
+    with notebook.page.expect_file_chooser() as dialog:
+        view.get_by_role("button", name="upload a video").click()
+    dialog.value.set_files({"name": name, "mimeType": "video/mp4", "buffer": content})
+
+
+def test_a_video_is_uploaded_and_its_answer_is_shown(prediction, runs):
+    run, notebook = runs[0], prediction
+    video = sorted((run.folder.parent.parent / "synthetic").rglob("*.mp4"))[1]
+    view = notebook.cell("show_upload(run)")
+    upload(notebook, view, HOSTILE, video.read_bytes())
+    view.get_by_text("alone").first.wait_for(timeout=60_000)
+    view.locator("img[alt='deciding clips of the video']").wait_for(timeout=30_000)
+    assert len(list((run.folder / "predictions" / "uploads").glob("img_src_x_*.mp4"))) == 1
+    for width in WIDTHS:
+        notebook.set_width(width)
+        notebook.wait_within(view.locator("img[alt='timeline of the video']"))
+        notebook.screenshot(f"6_upload_{width}", view.locator(".jp-OutputArea").first)
+    upload(notebook, view, HOSTILE, b"no video at all" * 99)
+    view.get_by_text("cannot be read").wait_for(timeout=30_000)
+    upload(notebook, view, "<b>program.exe", b"MZ")
+    view.get_by_text("<b>program.exe: not a video").wait_for(timeout=30_000)
+    notebook.screenshot("6_upload_refused", view.locator(".jp-OutputArea").first)
+    assert notebook.page.evaluate("window.taken") is None and notebook.errors() == []
