@@ -41,11 +41,10 @@ def test_readme_is_short():
     assert len(README.split()) <= 900
 
 
-def test_readme_augmentation_is_one_that_settings_accept(tmp_path):
+def test_readme_augmentation_is_one_that_settings_accept(own_file):
     augmentation, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(augmentation.splitlines()) <= 12
-    file = tmp_path / "my_idea.py"
-    file.write_text(augmentation)
+    file = own_file("my_idea.py", augmentation)
     settings = TrainSettings(temporal_ops=["none", f"{file}:boomerang"])
     operation = registry.temporal_ops()[settings.temporal_ops[1]]
     assert operation.apply(torch.arange(8), 0.0, None).tolist() == [0, 1, 2, 3, 3, 2, 1, 0]
