@@ -300,10 +300,15 @@ def split_sizes(
         unlabeled = sum(line.endswith(" -1") for line in lines)
         return sum(bool(line.strip()) for line in lines) - unlabeled, unlabeled
     if dataset == "folder":
-        videos = find_videos(project_path(root)).videos
-        return split_counts(videos, PrepareSettings().val_fraction).get(name)
+        return _folder_counts(project_path(root)).get(name)
     known = {s.name: (s.num_videos, 0) for s in CATALOG[dataset].splits if s.num_videos is not None}
     return known.get(name)
+
+
+@functools.cache  # a plan asks for each split of each run, and the progress bar every two seconds
+def _folder_counts(root: Path) -> dict[str, tuple[int, int]]:
+    """Return `split_counts` of a folder of videos that is not prepared yet."""
+    return split_counts(find_videos(root).videos, PrepareSettings().val_fraction)
 
 
 def class_names(dataset: str, root: str | None, prepared_dir: str) -> list[str]:

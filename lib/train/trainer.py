@@ -82,7 +82,7 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network that is tested: the EMA if there is one."""
+        """Network for validation and test: the EMA if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def update_ema(self) -> None:
