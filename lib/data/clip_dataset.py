@@ -7,7 +7,6 @@ from a generator seeded by (seed, stream, position). So a sample depends on noth
 can be continued at any step.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -240,7 +239,7 @@ def make_loader(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
     if num_workers:
         options = {
             "num_workers": num_workers,
-            "worker_init_fn": partial(_begin, is_ending),
+            "worker_init_fn": partial(_begin, is_ending, os.getpid()),
             "timeout": TIMEOUT_S,
             # A fork starts at once; it is not the default on Linux from Python 3.14 on.
             "multiprocessing_context": "fork" if sys.platform == "linux" else None,
@@ -253,9 +252,9 @@ def make_loader(dataset: Dataset, num_workers: int, **options: Any) -> Iterator:
     return batches
 
 
-def _begin(is_ending: Any, worker_id: int) -> None:
+def _begin(is_ending: Any, parent: int, worker_id: int) -> None:
     """Ignore the signals in a loader process, except for SIGTERM when its parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_ending.value else None)
-    if not multiprocessing.parent_process().is_alive():  # PyTorch notices only a later death
+    if os.getppid() != parent:  # PyTorch notices only a later death
         os._exit(1)

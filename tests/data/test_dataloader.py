@@ -54,7 +54,7 @@ def run_loader(queue: multiprocessing.SimpleQueue, is_late: bool) -> None:
         queue.put(os.getpid())
         while is_late and os.getppid() == mother:
             time.sleep(0.01)
-        _begin(is_ending, worker)
+        _begin(is_ending, mother, worker)
 
     mother = os.getpid()
     is_ending = multiprocessing.get_context("fork").RawValue("b", 0)
