@@ -210,21 +210,29 @@ class EvalTransform:
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Return the crops (num_crops, T, 3, crop, crop) of frames (T, H, W, 3), uint8."""
-        return self.views(frames, np.arange(len(frames))[None])
+        return self.views(self.resize(frames), np.arange(len(frames))[None])
 
-    def views(self, frames: np.ndarray, clips: np.ndarray) -> Tensor:
-        """Return the crops of several clips: positions (clips, T) in frames (N, H, W, 3), uint8.
+    def resize(self, frames: np.ndarray) -> Tensor:
+        """Return frames (N, H, W, 3), uint8, as contiguous (N, 3, h, w), short side scaled."""
+        size = resized_size(*frames.shape[1:3], self.short_side)
+        resized = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), *size)
+        return torch.from_numpy(np.ascontiguousarray(resized.numpy()))  # faster than torch's copy
+
+    def views(self, resized: Tensor, clips: np.ndarray) -> Tensor:
+        """Return the crops of several clips: positions (clips, T) in resized frames (N, 3, h, w).
 
         Returns:
-            Shape (clips · num_crops, T, 3, crop, crop), uint8; the crops of a clip are neighbors.
+            Shape (clips · num_crops, T, 3, crop, crop), on the device of the frames; the crops of
+            a clip are neighbors.
         """
-        height, width = resized_size(*frames.shape[1:3], self.short_side)
-        resized = resize(torch.from_numpy(frames).permute(0, 3, 1, 2), height, width).contiguous()
-        boxes = eval_crops(height, width, self.crop_size, self.num_crops)
+        boxes = eval_crops(*resized.shape[2:], self.crop_size, self.num_crops)
         shape = (len(clips), len(boxes), clips.shape[1], 3, self.crop_size, self.crop_size)
-        views = torch.empty(shape, dtype=torch.uint8)
+        views = torch.empty(shape, dtype=resized.dtype, device=resized.device)
+        source, target = resized, views
+        if not resized.is_cuda:  # NumPy copies three to six times as fast
+            source, target = resized.numpy(), views.numpy()
         for clip, positions in enumerate(clips.tolist()):
             for crop, (x1, y1, x2, y2) in enumerate(boxes):
                 for time, position in enumerate(positions):
-                    views[clip, crop, time] = resized[position, :, y1:y2, x1:x2]
+                    target[clip, crop, time] = source[position, :, y1:y2, x1:x2]
         return views.flatten(0, 1)

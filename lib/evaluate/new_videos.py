@@ -164,7 +164,8 @@ def _center_crops(model: TrainedModel, record: VideoRecord, starts: Sequence[int
     indices = _clip_indices(model.protocol, record, starts)
     frames, positions = np.unique(indices, return_inverse=True)
     center_crop = replace(model.protocol.crops, num_crops=1)
-    return center_crop.views(read_frames(record, frames), positions.reshape(indices.shape))
+    resized = center_crop.resize(read_frames(record, frames))
+    return center_crop.views(resized, positions.reshape(indices.shape))
 
 
 def _regions(

@@ -91,7 +91,7 @@ def write_pseudo_labels(run: RunDir) -> pd.DataFrame:
     views, labeled = VideoViews(dataset, rows, model.protocol, settings.frame_cache_mb), []
     for position, row in enumerate(tqdm(rows.tolist(), unit="video", disable=None)):
         try:
-            clips = views[position]
+            clips = model.protocol.crops.views(*views[position])
         except UnreadableVideoError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue

@@ -59,9 +59,10 @@ def test_protocol(settings: TrainSettings) -> EvalProtocol:
 
 
 class VideoViews(Dataset):
-    """All views of one video, decoded once: (V, T, 3, crop, crop), uint8, V = clips × crops.
+    """Arguments of `EvalTransform.views` for one video: its frames, decoded once, and its clips.
 
-    `rows` (N,) are the index rows of the videos, `frame_cache_mb` is as in `FrameReader`.
+    Views of a video repeat its frames, so they are cut where they are scored. `rows` (N,) are the
+    index rows of the videos, `frame_cache_mb` is as in `FrameReader`.
     """
 
     def __init__(
@@ -78,19 +79,14 @@ class VideoViews(Dataset):
         """Return the number of videos."""
         return len(self.rows)
 
-    def __getitem__(self, position: int) -> Tensor:
-        """Return the views of the video at a position of `rows`."""
+    def __getitem__(self, position: int) -> tuple[Tensor, np.ndarray]:
+        """Return the resized frames (N, 3, h, w), uint8, and the clips (clips, T) of a video."""
         p = self.protocol
         record = self.dataset.record(self.rows[position])
         indices = uniform_clip_indices(record.num_frames, p.clip_len, p.frame_interval, p.num_clips)
         unique, positions = np.unique(indices, return_inverse=True)
         frames = self.reader.read(record, unique)
-        return p.crops.views(frames, positions.reshape(indices.shape))
-
-
-def _stack(videos: list[Tensor]) -> Tensor:
-    """Stack the views of videos; those of a single video are not copied."""
-    return torch.stack(videos) if len(videos) > 1 else videos[0][None]
+        return p.crops.resize(frames), positions.reshape(indices.shape)
 
 
 def fuse(logits: Tensor, fusion: str) -> Tensor:
@@ -123,16 +119,20 @@ def score_videos(
         Subset(views, range(world.rank, len(views), world.world_size)),
         num_workers,
         batch_size=max(1, batch_clips // (protocol.num_clips * protocol.crops.num_crops)),
-        collate_fn=_stack,
+        collate_fn=list,
         pin_memory=world.device.type == "cuda",
     )
     scores = []
     for batch in batches:
-        parts = batch.flatten(0, 1).split(batch_clips)
-        clips = (normalize(part.to(world.device, non_blocking=True)) for part in parts)
+        videos = [
+            protocol.crops.views(frames.to(world.device, non_blocking=True), clips)
+            for frames, clips in batch
+        ]
+        all_views = torch.cat(videos) if len(videos) > 1 else videos[0]
+        parts = all_views.split(batch_clips)
         with autocast(world.device, precision):
-            logits = torch.cat([model(part).float() for part in clips])
-        scores.append(fuse(logits.unflatten(0, batch.shape[:2]), protocol.fusion).cpu())
+            logits = torch.cat([model(normalize(part)).float() for part in parts])
+        scores.append(fuse(logits.unflatten(0, (len(batch), -1)), protocol.fusion).cpu())
         on_batch(len(batch))
     model.train(was_training)
     parts = world.all_gather(torch.cat(scores).numpy() if scores else None)

@@ -143,7 +143,7 @@ def test_the_views_of_a_video_are_its_clips_and_in_each_its_crops(coded, num_cli
     views = VideoViews(coded, np.array([2, 0]), protocol)
     assert len(views) == 2
     for position, row in enumerate((2, 0)):
-        found = views[position]
+        found = transform.views(*views[position])
         assert found.shape == (num_clips * num_crops, 4, 3, 20, 20) and found.dtype == torch.uint8
         clips = uniform_clip_indices(40, 4, 3, num_clips)
         for clip, indices in enumerate(clips):
@@ -167,7 +167,7 @@ def test_scores_are_those_of_each_view_averaged(coded):
     model = make_scoring_model().eval()
     for fusion in ("logits", "probabilities"):
         protocol = EvalProtocol(3, 4, 3, EvalTransform(24, 24, 3), fusion)
-        views = VideoViews(coded, np.array([1]), protocol)[0]
+        views = protocol.crops.views(*VideoViews(coded, np.array([1]), protocol)[0])
         with torch.no_grad():
             logits = torch.cat([model(normalize()(view[None])) for view in views])
         expected = fuse(logits[None], fusion)
