@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by NumPy and torch, also of child processes
+
 import av
 import numpy as np
 import pandas as pd

@@ -39,12 +39,16 @@ def logistic_regression(features: np.ndarray, labels: np.ndarray, l2: float) -> 
     from sklearn.linear_model import LogisticRegression  # takes a second, and few runs need it
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     c = 1 / (len(labels) * l2)
     if len(np.unique(labels)) == 2:  # scikit-learn fits the difference of both logits
         c *= 2
     classifier = LogisticRegression(C=c, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
-    return make_pipeline(StandardScaler(), classifier).fit(features.astype(np.float64), labels)
+    model = make_pipeline(StandardScaler(), classifier)
+    # BLAS would use all cores, busy ones too: 40 times the processor time, and other last digits.
+    with threadpool_limits(torch.get_num_threads(), "blas"):
+        return model.fit(features.astype(np.float64), labels)
 
 
 def self_train(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from lib.config import EvaluateSettings
@@ -54,6 +56,21 @@ def test_regression_separates_what_can_be_separated():
     features = np.eye(6)[labels] + np.arange(6)
     weight, bias = linear_layer(logistic_regression(features, labels, l2=1e-4), 4)
     assert ((features @ weight.T + bias).argmax(axis=1) == labels).all()
+
+
+def test_regression_has_no_more_threads_than_the_process(monkeypatch):
+    """BLAS has threads of its own, which torch's setting does not reach."""
+    threads, real = set(), LogisticRegression.fit
+
+    def fitted(self, *args, **kwargs):
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads.update(pool["num_threads"] for pool in pools)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fitted)
+    with threadpool_limits(2, "blas"):
+        logistic_regression(np.eye(2), np.arange(2), l2=0.1)
+    assert threads == {torch.get_num_threads()} == {1}
 
 
 @pytest.mark.slow
