@@ -7,8 +7,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from lib.config import TrainSettings
@@ -37,7 +39,7 @@ from lib.evaluate.run_results import (
 )
 from lib.evaluate.trained_model import TrainedModel
 from lib.plots.evaluation import deciding_figure, timeline
-from lib.predict import main
+from lib.predict import main, report_video
 from lib.prepare.find_videos import find_videos
 from lib.prepare.synthetic import write_video
 from lib.runs.run_dir import RunDir
@@ -301,6 +303,47 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(video, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text(settings.as_yaml())
     assert main([str(tmp_path), str(video)]) == 2
     assert "not finished, 0 of 9 epochs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder_of_videos(classifier, video, tmp_path, monkeypatch) -> list[str]:
+    """Command line for a folder of three videos, one with a name of 244 bytes."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("day", "night", "\u8e74" * 80):
+        shutil.copy(video, videos / f"{name}.mp4")
+    monkeypatch.setattr("lib.predict.check_finished", lambda run: None)
+    monkeypatch.setattr("lib.predict.TrainedModel.load", lambda run: classifier)
+    monkeypatch.setattr("lib.predict.open_videos", lambda paths: ([*map(open_video, paths)], []))
+    for figure in ("timeline", "deciding_figure", "reliability_figure"):  # which take seconds
+        monkeypatch.setattr(f"lib.predict.{figure}", lambda *_: Figure((1, 1)))
+    (tmp_path / "params.yaml").touch()
+    return [str(tmp_path), str(videos), "--no-regions", "--out", str(tmp_path / "out")]
+
+
+def test_a_long_name_is_predicted_and_its_figures_get_a_shorter_one(folder_of_videos, tmp_path):
+    assert main(folder_of_videos) == 0
+    tables = [pd.read_csv(tmp_path / "out" / f"{kind}.csv") for kind in ("videos", "clips")]
+    assert [table["video"].nunique() for table in tables] == [3, 3]
+    names = [path.name for path in (tmp_path / "out").glob("003_*.png")]
+    assert len(names) == 2 and all(name.startswith("003_\u8e74\u8e74") for name in names)
+
+
+def test_an_interrupted_prediction_leaves_the_tables_of_the_finished_videos(
+    folder_of_videos, tmp_path, monkeypatch, capsys
+):
+    def report(model, video, stem, *options):
+        if stem.name.startswith("003"):
+            raise KeyboardInterrupt
+        return report_video(model, video, stem, *options)
+
+    monkeypatch.setattr("lib.predict.report_video", report)
+    assert main(folder_of_videos) == 130
+    names = [Path(name).stem for name in pd.read_csv(tmp_path / "out" / "videos.csv")["video"]]
+    assert names == ["day", "night"]
+    output = capsys.readouterr()
+    assert str(tmp_path / "out") in output.out
+    assert output.err.splitlines()[-1].startswith("interrupted; the tables have the videos")
 
 
 class NoPrediction(nn.Module):
