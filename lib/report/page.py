@@ -70,14 +70,17 @@ def page_head(
     A study of one's own videos (data set `folder`), or without a question whose groups are both
     tested, has a recommendation: the run that `lib.predict` takes.
     """
-    is_own = set(summary["dataset"]) == {"folder"}
-    compared, splits = _first_question(summary, [] if is_own else questions)
+    compared, splits = _first_question(summary, [] if _is_own(summary) else questions)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     origin = f"{title} · {count} · {date.today():%-d %B %Y}"
     machines = list(dict.fromkeys(summary["machine"]))
     commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
     best = _best(summary, runs)
     return TEXTS.head(compared, splits, best, origin, machines, list(commits))
+
+
+def _is_own(summary: pd.DataFrame) -> bool:
+    return set(summary["dataset"]) == {"folder"}
 
 
 def _best(summary: pd.DataFrame, runs: Sequence[RunDir]) -> dict[str, Any]:
@@ -129,13 +132,17 @@ def _facts(summary: pd.DataFrame, group: str, splits: Sequence[str]) -> dict[str
 def verdict_html(
     summary: pd.DataFrame, questions: Sequence[Pair], notes: Sequence[str] = ()
 ) -> str:
-    """Return the questions about a summary, the verdict, its numbers, and notes, as HTML."""
+    """Return the questions about a summary, the verdict, its numbers, and notes, as HTML.
+
+    Own videos without a question have no verdict: `page_head` recommends a run.
+    """
     table = compare_groups(summary, questions)
     word = overall(table["verdict"]) if len(table) else "nothing to compare"
     asked = table.groupby(["better", "worse"], sort=False)["split"].agg(list).to_dict()
     color, notes = VERDICT_COLORS.get(word, GRAY), [Markup(note) for note in notes]
     is_demo_there = (PROJECT_ROOT / DEMO / "summary.csv").is_file()
     remedy = TEXTS.remedy(list(dict.fromkeys(summary["group"])), is_demo_there and DEMO)
+    remedy = "" if _is_own(summary) else remedy
     return TEXTS.verdict(word, color, asked, table.to_dict("records"), notes, remedy)
 
 

@@ -4,6 +4,7 @@ A summary is the table of `summarize`, comparisons are those of `verdict.compare
 baselines those of `verdict.find_baselines`. A damaged run is left out.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lib.evaluate.run_results import group_of, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
 from lib.plots.evaluation import confusion_matrix
-from lib.report.verdict import Pair
+from lib.report.verdict import Pair, accuracy_interval
 from lib.runs.run_dir import METRICS, RunDir, read_result
 from lib.train.run_data import load_data
 
@@ -24,6 +25,7 @@ SHOWN_COLUMNS = {  # of the summary, and their names in the report
     "run": "run",
     "split": "split",
     "top1": "top-1 (%)",
+    "interval": "95 % interval",
     "mean_class_accuracy": "mean of classes (%)",
     "videos": "videos",
     "steps": "steps",
@@ -108,6 +110,14 @@ def machine_of(run: RunDir) -> str:
     if gpus := environment.get("gpus"):
         return f"{len(gpus)} × {gpus[0]}"
     return f"{environment['cpu_count']} CPU cores" if "cpu_count" in environment else "unknown"
+
+
+def run_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns `SHOWN_COLUMNS` of every run on every split; the interval is Wilson's."""
+    ends = itertools.starmap(accuracy_interval, summary[["top1", "videos"]].itertuples(index=False))
+    table = summary.assign(interval=[f"{low:.0f} to {high:.0f}" for low, high in ends])
+    table = table[[*SHOWN_COLUMNS]].rename(columns=SHOWN_COLUMNS)
+    return table.set_index("run").round(1)
 
 
 # --- Groups ---------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from lib.report.tables import (
     paper_table,
     read_invariance,
     read_runs,
+    run_table,
     summarize,
 )
 from lib.report.verdict import (
@@ -178,6 +179,11 @@ def test_the_cost_of_groups(runs):
     assert np.isnan(summarize(runs)["memory_mb"].iloc[2])  # a run from before memory was logged
 
 
+def test_every_run_has_the_interval_of_its_accuracy(runs):
+    table = run_table(summarize(runs))
+    assert table.loc["semi", ["top-1 (%)", "95 % interval"]].tolist() == [87.5, "53 to 98"]
+
+
 def test_the_groups_that_are_compared(runs):
     summary = summarize(runs)
     asked, baselines = plan_comparisons(summary, "any")
@@ -269,7 +275,8 @@ def make_summary(groups: dict[str, list[float]]) -> pd.DataFrame:
         for group, values in groups.items()
         for seed, top1 in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=["run", "group", "seed", "split", "top1"])
+    columns = ["run", "group", "seed", "split", "top1"]
+    return pd.DataFrame(rows, columns=columns).assign(dataset="synthetic")
 
 
 def test_the_first_line_is_the_claim(runs):
@@ -323,6 +330,16 @@ def test_a_single_group_is_told_how_to_be_compared():
     )
     page = verdict_html(make_summary({"a": [60], "b": [70]}), [])
     assert "name one of a and b with the parameter <code>baseline</code>" in page
+
+
+def test_own_videos_without_a_baseline_have_no_verdict():
+    summary = make_summary({"probe": [60], "probe_self_trained": [70]}).assign(dataset="folder")
+    assert verdict_html(summary, []).strip() == ""
+    page = verdict_html(summary, [], ["A note."])
+    assert "<p>A note.</p>" in page and "Verdict" not in page and "baseline" not in page
+    assert "Verdict: <b>not decided</b>" in verdict_html(
+        summary, [Pair("probe_self_trained", "probe", "val")]
+    )
 
 
 def test_the_page_opens_with_the_verdict():
