@@ -5,8 +5,9 @@ Both give the same frames there, so that no result depends on the choice.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,12 @@ def _decide(
     elif reader == "auto" and not _is_decord_faster(dataset, rows, num_processes):
         yield from ((row, SLOWER) for row in rows)
     else:
-        results = map_in_workers(prove_decord, list(map(dataset.record, rows)), num_processes)
-        for result in tqdm(results, "proving decord", len(rows), unit="video"):
-            yield rows[result.position], result.value or f"{FAILS}: {result.error}"
+        files = list(dataset.index.iloc[rows].groupby("path", sort=False).groups.values())
+        segments = [list(map(dataset.record, rows)) for rows in files]
+        results = map_in_workers(prove_decord, segments, num_processes)
+        for result in tqdm(results, "proving decord", len(files), unit="video"):
+            verdict = result.value or f"{FAILS}: {result.error}"
+            yield from ((row, verdict) for row in files[result.position])
 
 
 def _is_decord_faster(dataset: VideoDataset, rows: np.ndarray, num_processes: int) -> bool:
@@ -94,7 +98,7 @@ def _is_decord_faster(dataset: VideoDataset, rows: np.ndarray, num_processes: in
 
 def compare_speed(record: VideoRecord) -> tuple[float, float]:
     """Return the CPU time of PyAV and of decord for a clip, seconds; ValueError if not exact."""
-    if (verdict := prove_decord(record)) != DECORD:
+    if (verdict := prove_decord([record])) != DECORD:
         raise ValueError(verdict)
     times = [time.process_time()]
     for reader in ("", DECORD):
@@ -105,22 +109,25 @@ def compare_speed(record: VideoRecord) -> tuple[float, float]:
     return tuple(np.diff(times) / NUM_MEASURED)
 
 
-def prove_decord(record: VideoRecord) -> str:
-    """Return "decord" if it gives exactly the frames of a video, otherwise the reason against it.
+def prove_decord(segments: Sequence[VideoRecord]) -> str:
+    """Return "decord" if it gives exactly the frames of a file, otherwise the reason against it.
 
-    Runs read ascending frames. For each of them decord goes to the key frame before it, unless it
-    is already beyond that, and on from there frame by frame. So the frames are compared one after
-    the other, with gaps, from key frames on, and at both ends of what each key frame starts.
+    `segments` are all records of the file, whose frames are compared. Runs read ascending frames.
+    For each of them decord goes to the key frame before it, unless it is already beyond that, and
+    on from there frame by frame. So the frames are compared one after the other, with gaps, from
+    key frames on, and at both ends of what each key frame starts.
     """
-    with open_stream(record.path) as (_, stream):
+    path = segments[0].path
+    with open_stream(path) as (_, stream):
         if stream.codec_context.has_b_frames:
             return HAS_B_FRAMES
-    numbers = record.first_frame + np.arange(record.num_frames)
-    frames = iterate_frames(replace(record, reader=""), np.arange(record.num_frames))
-    expected = dict(zip(numbers.tolist(), map(checksum, frames), strict=True))
+    frames = [record.first_frame + np.arange(record.num_frames) for record in segments]
+    numbers = np.unique(np.concatenate(frames))
+    by_pyav = iterate_frames(replace(segments[0], reader="", first_frame=0), numbers)
+    expected = dict(zip(numbers.tolist(), map(checksum, by_pyav), strict=True))
     try:
-        for selected in _reads(record, numbers):
-            found = map(checksum, read_by_decord(record.path, selected))
+        for selected in _reads(path, numbers):
+            found = map(checksum, read_by_decord(path, selected))
             for number, value in zip(selected.tolist(), found, strict=True):
                 if value != expected[number]:
                     return f"{DIFFERS}: {number} of {selected[:8].tolist()}"
@@ -129,14 +136,14 @@ def prove_decord(record: VideoRecord) -> str:
     return DECORD
 
 
-def _reads(record: VideoRecord, numbers: np.ndarray) -> Iterator[np.ndarray]:
+def _reads(path: Path, numbers: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the ascending frames of each read that proves decord."""
     import decord
 
     yield from (numbers[::gap] for gap in (1, 2, 3, 8))
-    keys = decord.VideoReader(str(record.path.absolute()), num_threads=1).get_key_indices()
-    starts = np.union1d(numbers[0], np.intersect1d(keys, numbers))
-    stops = np.append(starts[1:], numbers[-1] + 1)
-    yield from (starts, stops - 1)
-    for place in np.unique(np.linspace(0, len(starts) - 1, NUM_STARTS).astype(int)):
-        yield np.arange(starts[place], stops[place])
+    keys = decord.VideoReader(str(path.absolute()), num_threads=1).get_key_indices()
+    is_start = np.isin(numbers, keys) | (np.diff(numbers, prepend=-2) > 1)
+    parts = np.split(numbers, np.flatnonzero(is_start)[1:])  # from a key frame, or after a gap
+    yield from (np.array([part[end] for part in parts]) for end in (0, -1))
+    for place in np.unique(np.linspace(0, len(parts) - 1, NUM_STARTS).astype(int)):
+        yield parts[place]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from coded_videos import FILES, X264, noise, record_of, write_coded
@@ -12,7 +13,7 @@ from conftest import write_lossless
 from lib.config import PROJECT_ROOT, ClipSettings, PrepareSettings
 from lib.data import frame_index
 from lib.data.clip_dataset import ClipDataset, Stream, ViewSpec
-from lib.data.dataset import VideoRecord
+from lib.data.dataset import VideoRecord, write_dataset
 from lib.data.frame_index import read_by_decord
 from lib.data.video_reader import read_frames
 from lib.prepare import choose_reader
@@ -23,7 +24,7 @@ from lib.prepare.steps import prepare, status_of
 
 def assert_exact_if_proved(record: VideoRecord, num_clips: int = 20) -> bool:
     """Compare random clips by decord with PyAV, if decord is proved; return True if it is."""
-    if prove_decord(record) != "decord":
+    if prove_decord([record]) != "decord":
         return False
     whole = read_frames(record, np.arange(record.num_frames))
     rng = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def test_decord_gives_the_right_frames_of_narrow_videos_or_does_not_read_them(tm
 def test_a_wrong_seek_is_found():
     """A video of ours (x264) in which decord 3.4 seeks to frame 0 instead of key frame 9."""
     record = record_of(PROJECT_ROOT / "tests" / "golden" / "wrong_seek.mp4")
-    assert prove_decord(record).startswith("decord gives other frames: 9 of ")
+    assert prove_decord([record]).startswith("decord gives other frames: 9 of ")
 
 
 @pytest.mark.parametrize("name", ["b_frames.mp4", "hmdb.avi", "h264.avi"])
@@ -61,16 +62,25 @@ def test_decord_reads_no_b_frames(tmp_path, name):
     """At the end of such files it gives now the last frame and now the one before it."""
     suffix, codec, options = FILES[name]
     path = write_coded(tmp_path / f"video{suffix}", noise(20), codec, **options)
-    assert prove_decord(record_of(path)) == "it has B-frames"
+    assert prove_decord([record_of(path)]) == "it has B-frames"
 
 
-def test_a_segment_is_proved_for_its_own_frames(tmp_path):
+def test_a_file_is_proved_once_for_the_frames_of_its_segments(tmp_path, monkeypatch):
     record = record_of(write_coded(tmp_path / "video.avi", noise(60), "mpeg4", g="12"))
-    segment = replace(record, first_frame=17, num_frames=30)
-    assert prove_decord(segment) == "decord"
-    numbers = np.array([0, 11, 29])
-    by_decord = read_frames(replace(segment, reader="decord"), numbers)
-    np.testing.assert_array_equal(by_decord, read_frames(record, 17 + numbers))
+    first, second = (replace(record, first_frame=f, num_frames=8) for f in (17, 50))
+    reads = []
+
+    def read(path, numbers):
+        reads.append(numbers.tolist())
+        return read_by_decord(path, numbers)
+
+    monkeypatch.setattr(choose_reader, "read_by_decord", read)
+    assert prove_decord([first, second]) == "decord"
+    assert reads[0] == [*range(17, 25), *range(50, 58)] and max(map(max, reads)) == 57
+    assert reads[4:6] == [[17, 24, 50], [23, 24, 57]]  # 24 is a key frame, 25 to 49 are not used
+    numbers = np.array([0, 3, 7])
+    by_decord = read_frames(replace(second, reader="decord"), numbers)
+    np.testing.assert_array_equal(by_decord, read_frames(record, 50 + numbers))
 
 
 def test_what_decord_does_not_give_is_read_by_pyav(tmp_path, monkeypatch):
@@ -146,18 +156,34 @@ def test_an_interrupted_proof_is_continued(root, monkeypatch):
     prepare(settings_for(root, "av"))
     proved, real = [], choose_reader.prove_decord
 
-    def interrupted(record):
+    def interrupted(segments):
         if len(proved) == 2:
             raise KeyboardInterrupt
-        proved.append(record.name)
-        return real(record)
+        proved.append(segments[0].name)
+        return real(segments)
 
     monkeypatch.setattr(choose_reader, "prove_decord", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(settings_for(root, "decord"))
-    monkeypatch.setattr(choose_reader, "prove_decord", lambda record: proved.append(record.name))
+    monkeypatch.setattr(choose_reader, "prove_decord", lambda each: proved.append(each[0].name))
     prepare(settings_for(root, "decord"))
     assert proved == ["a/0", "a/1", "a/2", "a/3"]
+
+
+def test_segments_of_a_file_share_its_proof(root, monkeypatch):
+    dataset = prepare(settings_for(root, "av"))
+    index = pd.concat([dataset.index, dataset.index.assign(name=dataset.index["name"] + "@")])
+    dataset = write_dataset(dataset.folder, "folder", dataset.classes, root, index, {})
+    proved, real = [], choose_reader.prove_decord
+
+    def prove(segments):
+        proved.append([record.name for record in segments])
+        return real(segments)
+
+    monkeypatch.setattr(choose_reader, "prove_decord", prove)
+    readers = choose_reader.choose_readers(dataset, "decord").index["reader"].tolist()
+    assert proved == [[f"a/{number}", f"a/{number}@"] for number in range(4)]
+    assert readers[:4] == readers[4:] and readers[:3] == ["decord"] * 3
 
 
 @pytest.mark.parametrize("is_faster", [True, False])
