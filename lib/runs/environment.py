@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,18 @@ def environment(num_processes: int = 1) -> dict[str, Any]:
         "num_processes": num_processes,
         "threads_per_process": num_threads(num_processes),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": dict(sorted((d.name.lower(), d.version) for d in distributions())),
+        "packages": _packages(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch_config": torch.__config__.show(),
         "commit": _commit(),
     }
+
+
+@cache  # a quarter of a second, and each run of a process asks
+def _packages() -> dict[str, str]:
+    """Return the versions of the installed packages by their names."""
+    metadata = (distribution.metadata for distribution in distributions())
+    return dict(sorted((fields["Name"].lower(), fields["Version"]) for fields in metadata))
 
 
 def cpu_model() -> str:
