@@ -257,9 +257,7 @@ def pretraining_of(settings: TrainSettings) -> str:
         return "from a file"
     if settings.pretrained:
         return "published weights"
-    teachers = ["ImageNet teacher"] if settings.distillation_weight > 0 else []
-    teachers += ["soft targets"] if settings.soft_targets is not None else []
-    return ", ".join(teachers) or "none"
+    return "ImageNet teacher" if settings.distillation_weight > 0 else "none"
 
 
 # --- Files ----------------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ class ClipTensors(NamedTuple):
         targets: One-hot labels, shape (B, K); zeros where the class is unknown. Unlabeled clips
             have them for the log only.
         imagenet_targets: ImageNet probabilities to distill, shape (B, 1000), or None.
-        soft_targets: Class probabilities of another model, shape (B, K), or None.
         row: Index row of each video, shape (B,), or None.
     """
 
@@ -45,7 +44,6 @@ class ClipTensors(NamedTuple):
     person_mask: Tensor | None
     targets: Tensor
     imagenet_targets: Tensor | None = None
-    soft_targets: Tensor | None = None
     row: Tensor | None = None
 
 
@@ -128,8 +126,6 @@ class FixMatchObjective(SupervisedObjective):
         confidence_threshold: Pseudo-labels below it are masked out, in (0, 1].
         unlabeled_scene_p: Probability of the scene augmentation of an unlabeled batch, in [0, 1].
         distillation_weight: Weight of the ImageNet distillation on the weak views; 0 for none.
-        soft_target_weight: Weight of another model's class probabilities in the pseudo-labels, in
-            [0, 1], where the clips have them.
         joint_forward: True if weak clips are in that pass, False if they follow it in another.
 
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
@@ -139,7 +135,6 @@ class FixMatchObjective(SupervisedObjective):
     confidence_threshold: float = 0.95
     unlabeled_scene_p: float = 0.5
     distillation_weight: float = 0.0
-    soft_target_weight: float = 0.5
     joint_forward: bool = True
 
     def mix_unlabeled(self, unlabeled: ClipTensors, generator: torch.Generator) -> MixedClips:
@@ -199,10 +194,7 @@ class FixMatchObjective(SupervisedObjective):
             else:
                 logits_w = (model if teacher is None else teacher)(u_w)
             mask = self.confidence_mask(logits_w, unlabeled.row)
-            q_hat = self.pseudo_labels(logits_w)
-            if unlabeled.soft_targets is not None:
-                q_hat = q_hat.lerp(unlabeled.soft_targets.to(q_hat), self.soft_target_weight)
-            q_hat = mix_targets(q_hat, u_s.partner, u_s.label_weight)
+            q_hat = mix_targets(self.pseudo_labels(logits_w), u_s.partner, u_s.label_weight)
 
         labeled_loss = _labeled_loss(logits_l, labeled.targets, x_l)
         unlabeled_loss = self.unlabeled_loss(logits_s, q_hat, mask)

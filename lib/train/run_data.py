@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.config import TrainSettings, project_path
+from lib.config import TrainSettings
 from lib.data.clip_dataset import ClipBatch, ClipDataset, Stream, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
-from lib.data.frame_tables import read_soft_targets
 from lib.train.objectives import ClipTensors
 
 # First number of a seed key after the run's seed: what the random numbers are for.
@@ -134,17 +133,6 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, split_name
         )
 
 
-def load_soft_targets(settings: TrainSettings, data: RunData) -> Tensor | None:
-    """Return class probabilities (V, K) of another model for all videos of the unlabeled index.
-
-    None without `soft_targets`; ValueError if their file cannot be used.
-    """
-    if settings.soft_targets is None or not settings.is_semi_supervised:
-        return None
-    path = project_path(settings.soft_targets)
-    return torch.from_numpy(read_soft_targets(path, data.unlabeled, data.unlabeled_rows))
-
-
 # --- Clips ----------------------------------------------------------------------------------------
 
 
@@ -196,15 +184,9 @@ class Normalize(nn.Module):
         return clips.float().sub_(self.mean[..., None]).div_(self.std[..., None])
 
 
-def to_device(
-    batch: ClipBatch, normalize: Normalize, num_classes: int, soft_targets: Tensor | None = None
-) -> ClipTensors:
-    """Move a batch to the device of `normalize` and normalize it.
-
-    `soft_targets` are class probabilities of all videos of the index, shape (V, K), on the CPU.
-    """
+def to_device(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipTensors:
+    """Move a batch to the device of `normalize` and normalize it."""
     device = normalize.mean.device
-    soft_targets = None if soft_targets is None else soft_targets[batch.row].to(device)
     batch = batch.to(device)
     weak, strong = (x if x is None else normalize(x) for x in (batch.weak, batch.strong))
     mask = batch.person_mask
@@ -212,4 +194,4 @@ def to_device(
         mask = mask.transpose(1, 2).float()
     label = batch.label.unsqueeze(1)  # −1, an unknown class, gives zeros
     targets = (label == torch.arange(num_classes, device=device)).float()
-    return ClipTensors(weak, strong, mask, targets, batch.teacher, soft_targets, batch.row)
+    return ClipTensors(weak, strong, mask, targets, batch.teacher, batch.row)
