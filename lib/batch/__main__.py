@@ -53,8 +53,6 @@ def make_parser() -> argparse.ArgumentParser:
         "every run; several values, separated by commas, make a grid")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, metavar="N", help="runs at the same time (1)")
-    retry = "try a failed run again, N times (1)"
-    add("--retry", type=int, nargs="?", const=1, default=0, metavar="N", help=retry)
     add("--executor", choices=("slurm",), help="submit the runs to Slurm and return")
     add = parser.add_argument_group("with --executor slurm").add_argument
     unset = "the cluster's default"
@@ -92,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(plan_text(runs))
         return 0
-    batch = make_batch(runs, options.retry)
+    batch = make_batch(runs)
     if cluster is None:
         return run_here(batch, options.jobs or 1)
     if batch.work or batch.reports:

@@ -39,13 +39,13 @@ def wait_for(process: subprocess.Popen) -> int:
 
 
 class Job:
-    """Base of the jobs of a batch; a job may be started `tries` times.
+    """Base of the jobs of a batch.
 
     `title` is its name on the screen, `folder` that of its executed notebooks and its log.
     """
 
-    def __init__(self, title: str, folder: Path, tries: int = 1):
-        self.title, self.folder, self.tries = title, folder, tries
+    def __init__(self, title: str, folder: Path):
+        self.title, self.folder = title, folder
         self.log_path = folder / "batch.log"
         self.process: subprocess.Popen | None = None
 
@@ -109,8 +109,8 @@ class PrepareJob(Job):
 class RunJob(Job):
     """Training and test of a run: notebooks 3 and 4."""
 
-    def __init__(self, planned: PlannedRun, title: str, tries: int = 1):
-        super().__init__(title, planned.run_dir, tries)
+    def __init__(self, planned: PlannedRun, title: str):
+        super().__init__(title, planned.run_dir)
         self.planned = planned
         self.lock_wait_s = 0.0  # for another process that does the run
 
@@ -190,11 +190,10 @@ class Batch:
     refused: dict[str, tuple[Path, str]]  # title -> folder and reason of a run that is refused
 
 
-def make_batch(runs: Sequence[PlannedRun], retry: int = 0) -> Batch:
+def make_batch(runs: Sequence[PlannedRun]) -> Batch:
     """Check that runs can be done, print the studies, and return the jobs.
 
-    A failed run is tried again `retry` times. ValueError if data is missing or a folder cannot be
-    written.
+    ValueError if data is missing or a folder cannot be written.
     """
     titles = {run.run_dir: f"[{i}/{len(runs)}] {run.name}" for i, run in enumerate(runs, 1)}
     states = {run.run_dir: state_of(run) for run in runs}
@@ -208,7 +207,7 @@ def make_batch(runs: Sequence[PlannedRun], retry: int = 0) -> Batch:
             print(f"{titles[folder]}: {state}")
         if state == REFUSED:
             refused[titles[folder]] = (folder, reason)
-    work = [RunJob(run, titles[run.run_dir], 1 + retry) for run in to_do]
+    work = [RunJob(run, titles[run.run_dir]) for run in to_do]
     return Batch(runs, folders, prepare, work, _report_jobs(folders, to_do), refused)
 
 

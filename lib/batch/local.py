@@ -107,18 +107,10 @@ class Pool:
                 waiting.append(job)
                 self._stopping.wait(LOCKED_POLL_S)
             except (JobError, OSError, ValueError) as error:
-                self._note_failure(job, str(error), waiting)
+                self.failures[job.title] = (job.folder, str(error))
+                say(f"{job.title}: failed: {error}")
             finally:
                 self._active.remove(job)
-
-    def _note_failure(self, job: Job, problem: str, waiting: deque[Job]) -> None:
-        job.tries -= 1
-        if job.tries and not self._stopping.is_set():
-            waiting.append(job)
-            say(f"{job.title}: failed, is tried again: {problem}")
-        else:
-            self.failures[job.title] = (job.folder, problem)
-            say(f"{job.title}: failed: {problem}")
 
     def _show_progress(self, workers: list[Future]) -> None:
         """Show the share of the training in a terminal until all workers are done."""

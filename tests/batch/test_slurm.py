@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from test_batch import LONG, TINY, write_study
@@ -14,9 +13,6 @@ from test_training import assert_same_weights
 
 from lib.batch import __main__ as command_line
 from lib.batch import slurm as slurm_module
-from lib.batch.jobs import RunJob
-from lib.batch.plan import read_plan
-from lib.batch.slurm import Resources
 from lib.config import PROJECT_ROOT
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
@@ -80,37 +76,10 @@ def test_another_executor_is_refused(study):
         command_line.main([str(study), "--executor", "pbs"])
 
 
-@pytest.mark.parametrize("options", [["--nodes", "0"], ["--hours", "0"], ["--sbatch", "qos"]])
+@pytest.mark.parametrize("options", [["--cpus", "0"], ["--hours", "0"], ["--sbatch", "qos"]])
 def test_impossible_resources_are_refused(study, capsys, options):
     assert command_line.main([str(study), "--executor", "slurm", *options]) == 2
     assert f"{options[0][2:]}: " in capsys.readouterr().err
-
-
-def test_a_run_over_several_machines_is_one_task_per_gpu():
-    share = Resources(nodes=2, gpus=4, cpus=48).for_sbatch()
-    assert (share["nodes"], share["ntasks_per_node"], share["cpus_per_task"]) == (2, 4, 12)
-    share = Resources(gpus=4, cpus=48).for_sbatch()  # notebook 3 starts the others
-    assert (share["nodes"], share["ntasks_per_node"], share["cpus_per_task"]) == (1, 1, 48)
-    assert Resources(nodes=2, gpus=0).tasks_per_node == 1
-
-
-def test_each_task_trains_as_one_process_of_the_run(study, monkeypatch, tmp_path):
-    (planned,) = read_plan([study / "a.yaml"])
-    started = {}
-
-    def start(command, cwd, env):
-        started.update(command=command, env=env)
-
-    monkeypatch.setattr(slurm_module.subprocess, "Popen", start)
-    monkeypatch.setattr(slurm_module, "wait_for", lambda process: 0)
-    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    here = SimpleNamespace(num_tasks=8, raw_job_id="7", global_rank=5, local_rank=1)
-    slurm_module.SlurmJob(RunJob(planned, "a"), tmp_path / "a.yaml")._train_as_task(here)
-    assert started["command"][1:] == ["-m", "lib.train.fit", str(tmp_path / "a.yaml")]
-    names = ("MASTER_ADDR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS")
-    assert [started["env"][name] for name in names] == ["10.0.0.1", "5", "1", "8", "12"]
 
 
 # --- In Slurm -------------------------------------------------------------------------------------
@@ -192,24 +161,6 @@ def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, prepared_di
         assert "continuing" in (run.folder / "3_train.ipynb").read_text()
         assert_as_if_undisturbed(run, LONG["epochs"])
     assert (tmp_path / "runs" / "report.html").is_file()
-
-
-@pytest.mark.slow
-def test_slurm_trains_one_run_on_two_machines(tmp_path, prepared_dir, slurm):
-    """And again after it was preempted; the results are those of two processes here."""
-    recipe = LONG | {"prepared_dir": str(prepared_dir), "num_processes": 2, "epochs": 12}
-    study = write_study(tmp_path / "tiny", recipe, a={})
-    run = RunDir(tmp_path / "runs" / "a")
-    options = ("--executor", "slurm", "--gpus", "0", "--cpus", "1", "--hours", "0.5")
-    process = start_batch(study, *options, "--nodes", "2", **slurm)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said
-    number = said.split("submitted as jobs ")[1].split(",")[0]
-    for _ in first_to_reach([run], 3):
-        ask(slurm, "scontrol", "requeue", number)
-    wait_for_slurm(slurm, tmp_path / "runs")
-    assert "Restarts=1 " in ask(slurm, "scontrol", "show", "job", number)
-    assert_as_if_undisturbed(run, 12)
 
 
 @pytest.mark.parametrize(
