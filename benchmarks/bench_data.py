@@ -25,8 +25,7 @@ from lib.data.video_reader import read_frames
 from lib.prepare.jpeg_frames import write_frames
 from lib.prepare.own_folder import index_folder
 from lib.prepare.parallel import map_in_workers, num_cores
-from lib.prepare.person_boxes import boxes_of_video
-from lib.prepare.yolox import YoloxDetector, letterbox
+from lib.prepare.person_boxes import YoloxDetector, boxes_of_video, letterbox
 
 MAX_FRAME_VIDEOS = 100  # so many are written as frames
 

@@ -146,39 +146,24 @@ class PrepareSettings(DataSettings):
     """Run the detector on every n-th frame; boxes in between are interpolated."""
     detector_weights: PathText | None = None
     """YOLOX network for COCO as an ONNX file; None: YOLOX-Nano."""
-    detector_min_score: Probability = 0.1
-    """Lowest score of a box that is stored."""
-    detector_batch: Count = 8
-    """Frames in one call of the detector, if its file allows more than one."""
     detections_file: PathText | None = None
     """The reference's `detections.npy`, for `import`."""
-    teacher_scores: Literal["keep", "compute", "import"] = "keep"
-    """ImageNet probabilities for distillation: `keep` those that exist, `compute` them, or `import`
-    the reference's file."""
+    teacher_scores: Literal["keep", "compute"] = "keep"
+    """ImageNet probabilities for distillation: `keep` those that exist, or `compute` them."""
     teacher_model: str = "resnet18"
     """`efficientnet_lite0`, an image classifier of torchvision, or `timm/<name>`."""
     teacher_weights: PathText | None = None
     """State dict of the classifier; None: the published ImageNet weights."""
     teacher_stride: Count = 4
     """Classify every n-th frame; a frame of a clip takes the nearest."""
-    teacher_batch: Count = 64
-    """Frames in one call of the classifier."""
-    teacher_file: PathText | None = None
-    """The reference's file of scores, for `import`."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the classifier; `auto` takes a GPU if there is one."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        for source, file in (
-            ("person_boxes", "detections_file"),
-            ("teacher_scores", "teacher_file"),
-        ):
-            kind, path = getattr(self, source), getattr(self, file)
-            if (kind == "import") != (path is not None):
-                raise ValueError(
-                    f"{source} 'import' and {file} go together: got {kind!r} and {path!r}"
-                )
+        if (self.person_boxes == "import") != (self.detections_file is not None):
+            raise ValueError(
+                "person_boxes 'import' and detections_file go together: got "
+                f"{self.person_boxes!r} and {self.detections_file!r}"
+            )
         if self.detector_weights is not None and self.person_boxes != "yolox":
             raise ValueError(
                 f"detector_weights is for person_boxes 'yolox', which is {self.person_boxes!r}"

@@ -1,24 +1,22 @@
-"""Import of the reference's pickled person boxes and ImageNet scores, without running code.
+"""Import of the reference's pickled person boxes, without running code.
 
-Formats: boxes {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}; scores {video:
-{1-based frame: {"prob": array (1000,)}}}. A video's name is its file name without the suffix, in
-Kinetics the first 11 characters (the YouTube id).
+Format: {video: {1-based frame: array (n, 5) of x1, y1, x2, y2, score}}. A video's name is its file
+name without the suffix, in Kinetics the first 11 characters (the YouTube id).
 """
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import FrameRows, PersonBoxes, TeacherScores
+from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.fileio import reading
 from lib.prepare.download import sha256_of
 from lib.prepare.match_names import has_youtube_ids, stem_of, youtube_id
 
-REMEDY = "use a file of the reference, or compute the boxes and scores"
+REMEDY = "use a file of the reference, or detect the people"
 DTYPES = {"b1", "f2", "f4", "f8", "O8"} | {kind + size for kind in "iu" for size in "1248"}
 
 
@@ -98,7 +96,7 @@ def import_detections(dataset: VideoDataset, path: Path) -> Path:
         ValueError: If the file has another format or size of frames, or none of the videos.
     """
     made_with = import_made_with(path)
-    results = _rows_of(dataset, path, _boxes_of, PersonBoxes.no_rows)
+    results = _read_boxes(dataset, path)
     sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
     for (name, width, height), result in zip(sizes, results, strict=True):
         far = result.rows[:, 2:4].max(axis=0, initial=0)
@@ -112,24 +110,6 @@ def import_detections(dataset: VideoDataset, path: Path) -> Path:
     return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
 
 
-def import_scores(dataset: VideoDataset, path: Path) -> Path:
-    """Convert the reference's file of ImageNet scores to `teacher.safetensors`; return its path.
-
-    Raises:
-        ValueError: If the file has another format, or lacks a video.
-    """
-    made_with = import_made_with(path)
-    results = _rows_of(dataset, path, _scores_of, TeacherScores.no_rows)
-    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-    missing = [name for name, rows in zip(names, results, strict=True) if not len(rows.rows)]
-    if missing:
-        raise ValueError(
-            f"{path}: no scores for {len(missing)} of {len(results)} videos, the first: "
-            f"{missing[0]}; compute the scores instead (teacher_scores = 'compute')"
-        )
-    return TeacherScores.write(dataset.folder, names, frames, results, made_with)
-
-
 def import_made_with(path: Path) -> dict:
     """Return the provenance of an imported file, as plain JSON; ValueError if it is unreadable."""
     with reading(path, REMEDY):
@@ -137,33 +117,17 @@ def import_made_with(path: Path) -> dict:
 
 
 def _boxes_of(frame: int, value: Any) -> np.ndarray:
-    boxes = _numbers(value)
+    if not isinstance(value, np.ndarray) or value.dtype == object:
+        raise ValueError("expected arrays of numbers")
+    boxes = np.asarray(value, dtype=np.float32)
     boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
         raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
     return boxes
 
 
-def _scores_of(frame: int, value: Any) -> np.ndarray:
-    scores = _numbers(value.get("prob") if isinstance(value, dict) else np.zeros(0))
-    if scores.shape != (1000,) or not np.isfinite(scores).all():
-        raise ValueError(f"frame {frame} has no 'prob' of 1000 finite numbers")
-    return scores[None].astype(np.float16)
-
-
-def _numbers(value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.dtype == object:
-        raise ValueError("expected arrays of numbers")
-    return np.asarray(value, dtype=np.float32)
-
-
-def _rows_of(
-    dataset: VideoDataset,
-    path: Path,
-    convert: Callable[[int, Any], np.ndarray],
-    no_rows: np.ndarray,
-) -> list[FrameRows]:
-    """Read the rows of each video of the index; `convert` returns the rows of a frame's value."""
+def _read_boxes(dataset: VideoDataset, path: Path) -> list[FrameRows]:
+    """Read the boxes of each video of the index."""
     name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
     keys = [name_of(name) for name in dataset.index["name"]]
     table = _read_table(path, keys)
@@ -173,11 +137,12 @@ def _rows_of(
         entry = table.get(key, {})
         try:
             numbers = sorted(n for n in entry if 1 <= n <= num_frames)
-            parts = [convert(int(number), entry[number]) for number in numbers]
+            parts = [_boxes_of(int(number), entry[number]) for number in numbers]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: video {name}: {error}") from error
         num_beyond += len(entry) - len(numbers)
         frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
+        no_rows = PersonBoxes.no_rows
         results.append(FrameRows(np.concatenate([no_rows, *parts]), frames.astype(np.int32)))
     if num_beyond:
         print(f"{path}: {num_beyond} frames beyond the ends of the videos were ignored")

@@ -3,21 +3,28 @@
 The detector sees every N-th frame; boxes between two detections are interpolated. The moving
 region needs no network: everything that differs from the median frame is moving. It suits people
 that are small, drawn or seen from an unusual angle; with a moving camera it is the whole frame.
+
+Source of the detector: Ge et al., YOLOX: Exceeding YOLO Series in 2021, arXiv 2107.08430.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pandas as pd
+from PIL import Image
 
+from lib.augment.views import boxes_to_mask
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import iterate_frames
 from lib.prepare.download import sha256_of
 from lib.prepare.parallel import compute_table, num_cores
-from lib.prepare.yolox import YoloxDetector
+
+# --- Moving region --------------------------------------------------------------------------------
 
 BLOCK = 4  # side of the blocks of pixels that are compared, pixels
 MIN_DIFFERENCE = 18.0  # of a block's mean from its median over time, in any channel, 0..255
@@ -65,8 +72,131 @@ def _box_around(moving: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.array([[*(box * scale), 0.5 + 0.5 * min(1.0, filled)]], dtype=np.float32)
 
 
+# --- Detector -------------------------------------------------------------------------------------
+
+# 3.7 MB, Apache-2.0; the same folder has larger ones (yolox_tiny, yolox_s, ...).
+YOLOX_NANO_URL = (
+    "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx"
+)
+YOLOX_NANO_SHA256 = "c789161ed43c8269fcd4e67c67eeeb4e80c622da2eb296a20bc6007bd18a0b7d"
+
+PERSON = 0  # class index in COCO
+STRIDES = (8, 16, 32)
+PADDING_VALUE = 114
+NMS_IOU = 0.45  # of two boxes that overlap more, the one with the lower score is removed
+MIN_SCORE = 0.1  # lowest score (objectness × class) of a box, in [0, 1]
+BATCH = 8  # frames in one call of the network, if the file allows more than one
+
+
+class YoloxDetector:
+    """Person detector in ONNX Runtime; a copy in another process opens its own session.
+
+    Input: frames (B, 3, S, S) of BGR values 0–255, scaled to fit and padded with gray on the right
+    and at the bottom (letterbox). Output: (B, N, 85), for every cell of three grids (strides 8, 16
+    and 32) the box center and size relative to the cell, the objectness and 80 class scores (COCO).
+
+    Args:
+        weights: A YOLOX network for COCO as an ONNX file.
+        num_threads: Threads of the network on a CPU.
+    """
+
+    def __init__(self, weights: Path, num_threads: int = 1):
+        self.weights, self.num_threads = weights, num_threads
+
+    def __getstate__(self) -> dict:
+        """Leave out the session."""
+        return {key: value for key, value in self.__dict__.items() if key != "session"}
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The network, on a GPU if ONNX Runtime supports one."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        available = onnxruntime.get_available_providers()
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+        try:
+            session = onnxruntime.InferenceSession(self.weights, options, providers)
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.weights}: not an ONNX network ({reason[:160]})") from error
+        shape, output_shape = session.get_inputs()[0].shape, session.get_outputs()[0].shape
+        if len(shape) != 4 or shape[1] != 3 or output_shape[-1] != 85:
+            raise ValueError(
+                f"{self.weights}: not a YOLOX network for COCO: input {shape} and output "
+                f"{output_shape}, expected (batch, 3, side, side) and (batch, cells, 85)"
+            )
+        return session
+
+    def detect(self, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """Detect the people in RGB frames (H, W, 3), uint8, of one size, read batch by batch.
+
+        Returns:
+            For each frame an array (n, 5), float32: x1, y1, x2, y2 in pixels of the frame, score;
+            highest score first.
+        """
+        network_input = self.session.get_inputs()[0]
+        batch_size, _, *sides = network_input.shape
+        is_fixed = isinstance(batch_size, int)
+        batch_size = batch_size if is_fixed else BATCH
+        boxes, remaining = [], iter(frames)
+        while batch := list(islice(remaining, batch_size)):
+            images = [letterbox(frame, tuple(sides)) for frame in batch]
+            if is_fixed:
+                images += images[-1:] * (batch_size - len(batch))
+            (outputs,) = self.session.run(None, {network_input.name: np.stack(images)})
+            for output, frame in zip(outputs, batch, strict=False):
+                boxes.append(self._decode(output, tuple(sides), frame.shape[:2]))
+        return boxes
+
+    def _decode(
+        self, raw: np.ndarray, sides: tuple[int, int], frame_size: tuple[int, int]
+    ) -> np.ndarray:
+        """Convert the network's output for one frame, (N, 85), to boxes (n, 5)."""
+        import torch  # in the worker processes, because both take seconds
+        from torchvision.ops import nms
+
+        height, width = frame_size
+        scale = min(sides[0] / height, sides[1] / width)
+        scores = raw[:, 4] * raw[:, 5 + PERSON]
+        rows = np.flatnonzero(scores > MIN_SCORE)
+        grid, stride = grid_cells(sides)
+        center = (raw[rows, :2] + grid[rows]) * stride[rows, None]
+        half = np.exp(raw[rows, 2:4]) * stride[rows, None] / 2
+        boxes = np.hstack([center - half, center + half]) / scale
+        boxes = boxes.clip(0, [width, height, width, height])
+        scores = scores[rows].astype(boxes.dtype)
+        kept = nms(torch.from_numpy(boxes), torch.from_numpy(scores), NMS_IOU).numpy()
+        return np.hstack([boxes[kept], scores[kept, None]]).astype(np.float32)
+
+
+def letterbox(frame: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    """Scale an RGB frame (H, W, 3), uint8, to fit `sides`; return BGR (3, *sides), float32."""
+    height, width = frame.shape[:2]
+    scale = min(sides[0] / height, sides[1] / width)
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    image = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
+    out = np.full((3, *sides), PADDING_VALUE, dtype=np.float32)
+    out[:, : size[1], : size[0]] = np.asarray(image)[:, :, ::-1].transpose(2, 0, 1)
+    return out
+
+
+@lru_cache
+def grid_cells(sides: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells' positions (N, 2) as x, y, in cells, and their strides (N,), pixels."""
+    cells, strides = [], []
+    for stride in STRIDES:
+        y, x = np.mgrid[0 : sides[0] // stride, 0 : sides[1] // stride]
+        cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
+        strides.append(np.full(x.size, stride))
+    return np.concatenate(cells), np.concatenate(strides)
+
+
+# --- All frames -----------------------------------------------------------------------------------
+
 MAX_VIDEOS = 2000  # of which statistics are computed
-GRID = 64  # points per side on which the covered area is measured
+GRID = 64  # side of the mask on which the covered area is measured
 # Boxes of neighboring key frames with a lower generalized IoU are of different people: 1 for equal
 # boxes, 0 for boxes that touch, -1/3 for two boxes of one size with a gap of one width.
 MIN_GIOU = -0.4
@@ -83,10 +213,10 @@ def boxes_of_video(record: VideoRecord, detect: Detect, stride: int) -> FrameRow
     return interpolate_boxes(keys, detect(iterate_frames(record, keys)))
 
 
-def yolox_made_with(weights: Path, stride: int, min_score: float) -> dict:
+def yolox_made_with(weights: Path, stride: int) -> dict:
     """Return the provenance of a detector's boxes, as plain JSON."""
     digest = sha256_of(weights)
-    return {"method": "yolox", "weights_sha256": digest, "stride": stride, "min_score": min_score}
+    return {"method": "yolox", "weights_sha256": digest, "stride": stride, "min_score": MIN_SCORE}
 
 
 def motion_made_with(stride: int) -> dict:
@@ -95,12 +225,7 @@ def motion_made_with(stride: int) -> dict:
 
 
 def detect_persons(
-    dataset: VideoDataset,
-    weights: Path,
-    stride: int = 4,
-    min_score: float = 0.1,
-    batch: int = 8,
-    num_processes: int = 0,
+    dataset: VideoDataset, weights: Path, stride: int = 4, num_processes: int = 0
 ) -> Path:
     """Detect the people in every `stride`-th frame of all videos; return the path of the boxes.
 
@@ -111,11 +236,10 @@ def detect_persons(
         ValueError: If the weights cannot be used, or a video cannot be read; names the file.
     """
     processes = num_processes or num_cores()
-    threads = max(1, num_cores() // processes)
-    detector = YoloxDetector(weights, min_score, batch, threads)
+    detector = YoloxDetector(weights, num_threads=max(1, num_cores() // processes))
     _ = detector.session  # so that a wrong file is reported here, once
     work = partial(boxes_of_video, detect=detector.detect, stride=stride)
-    made_with = yolox_made_with(weights, stride, min_score)
+    made_with = yolox_made_with(weights, stride)
     return compute_table(dataset, PersonBoxes, work, made_with, "detecting people", processes)
 
 
@@ -202,29 +326,23 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
         scored = person_boxes.lookup_scored(record.row, np.arange(record.num_frames))
         boxes = [frame[frame[:, 4] > min_score] for frame in scored]
         counts = np.array([len(frame) for frame in boxes])
-        areas = [_covered_area(frame, record.height, record.width) for frame in boxes if len(frame)]
+        scale = GRID / np.array([record.width, record.height] * 2)
+        scaled = [frame[:, :4] * scale for frame in boxes if len(frame)]
         table.append(
             {
                 "name": record.name,
                 "class": dataset.index["class"].iloc[record.row],
                 "frames_with_person": (counts > 0).mean(),
                 "boxes_per_frame": counts.mean(),
-                "box_area": float(np.mean(areas)) if areas else 0.0,
-                "score": np.concatenate(boxes)[:, 4].mean() if areas else np.nan,
+                "box_area": float(
+                    boxes_to_mask(scaled, GRID, GRID).numpy().mean() if scaled else 0
+                ),
+                "score": np.concatenate(boxes)[:, 4].mean() if scaled else np.nan,
                 "vanishes": bool((np.diff(np.flatnonzero(counts)) > 1).any()),
                 "several": bool(counts.max() > 1),
             }
         )
     return pd.DataFrame(table)
-
-
-def _covered_area(boxes: np.ndarray, height: int, width: int) -> float:
-    """Return the share of a frame's `GRID`² points that boxes (n, 5) cover together."""
-    points = (np.arange(GRID) + 0.5) / GRID
-    x, y = points * width, points * height
-    in_x = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
-    in_y = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
-    return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())
 
 
 def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:

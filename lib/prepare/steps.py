@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lib.config import PrepareSettings, TrainSettings, project_path
 from lib.data.dataset import (
@@ -35,12 +34,14 @@ from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.choose_reader import MIN_FILES, choose_readers, readers_text, undecided
 from lib.prepare.download import UnavailableError, download
 from lib.prepare.find_videos import count_text, find_videos
-from lib.prepare.import_reference import import_detections, import_made_with, import_scores
+from lib.prepare.import_reference import import_detections, import_made_with
 from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
 from lib.prepare.match_names import import_split
 from lib.prepare.own_folder import BROKEN_FILE, index_folder
 from lib.prepare.parallel import num_cores
 from lib.prepare.person_boxes import (
+    YOLOX_NANO_SHA256,
+    YOLOX_NANO_URL,
     detect_motion,
     detect_persons,
     motion_made_with,
@@ -56,7 +57,6 @@ from lib.prepare.teacher import (
     score_frames,
     teacher_made_with,
 )
-from lib.prepare.yolox import YOLOX_NANO_SHA256, YOLOX_NANO_URL
 from lib.runs.run_dir import format_duration
 
 # Seconds of one core for a frame of a small video (320 × 240); large ones take longer.
@@ -371,7 +371,7 @@ def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.n
     if settings.person_boxes == "yolox":
         with suppress(ValueError):  # the step of the detector has the reason
             weights = weights_file(settings, "detector", allowed=False)
-            expected = yolox_made_with(weights, stride, settings.detector_min_score)
+            expected = yolox_made_with(weights, stride)
         cores = processes or num_cores()
         work = _work(frames, stride, SECONDS_PER_DETECTION / cores)
         details, run = f"yolox: {work} with YOLOX-Nano on {cores} cores", partial(_detect, settings)
@@ -395,43 +395,34 @@ def _is_made_with(made_with: dict | None, expected: dict | None) -> bool:
 
 
 def _detect(settings: PrepareSettings, dataset: VideoDataset) -> None:
-    weights, processes = weights_file(settings, "detector", allowed=False), settings.num_processes
-    stride, min_score = settings.detector_stride, settings.detector_min_score
-    detect_persons(dataset, weights, stride, min_score, settings.detector_batch, processes)
+    weights = weights_file(settings, "detector", allowed=False)
+    detect_persons(dataset, weights, settings.detector_stride, settings.num_processes)
 
 
 def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
     made_with, expected = read_made_with(folder / TEACHER_FILE), None
+    model, stride = settings.teacher_model, settings.teacher_stride
     if settings.teacher_scores == "keep":
         if made_with is not None:
             return Step(part, THERE, _describe(made_with))
         return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
-    if settings.teacher_scores == "import":
-        path = _required_file("teacher_file", settings.teacher_file)
-        expected, details, size = import_made_with(path), f"import {path}", 0
-        run = partial(import_scores, path=path)
-    else:
-        model, stride = settings.teacher_model, settings.teacher_stride
-        with suppress(ValueError):  # the step of the classifier has the reason
-            weights = weights_file(settings, "teacher", allowed=False)
-            expected = teacher_made_with(model, weights) | {"stride": stride}
-        size = _num_keys(frames, stride) * 2 * NUM_CLASSES
-        work = _work(frames, stride, SECONDS_PER_SCORE / num_cores())
-        details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
-        run = partial(compute_scores, settings)
+    with suppress(ValueError):  # the step of the classifier has the reason
+        weights = weights_file(settings, "teacher", allowed=False)
+        expected = teacher_made_with(model, weights) | {"stride": stride}
     if _is_made_with(made_with, expected):
         return Step(part, THERE, _describe(made_with))
-    return Step(part, TO_DO, f"{details}; {_describe(made_with)}", run, size)
+    size = _num_keys(frames, stride) * 2 * NUM_CLASSES
+    work = _work(frames, stride, SECONDS_PER_SCORE / num_cores())
+    details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
+    details += f"; {_describe(made_with)}"
+    return Step(part, TO_DO, details, partial(compute_scores, settings), size)
 
 
 def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
     """Compute the ImageNet scores of a data set."""
     weights = weights_file(settings, "teacher", allowed=False)
     teacher = load_teacher(settings.teacher_model, weights)
-    has_gpu = settings.device == "auto" and torch.cuda.is_available()
-    device = "cuda" if has_gpu else settings.device.replace("auto", "cpu")
-    stride, batch = settings.teacher_stride, settings.teacher_batch
-    score_frames(dataset, teacher, stride, batch, device, settings.num_processes)
+    score_frames(dataset, teacher, settings.teacher_stride, settings.num_processes)
 
 
 def _num_keys(frames: np.ndarray, stride: int) -> int:

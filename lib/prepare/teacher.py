@@ -27,6 +27,8 @@ from lib.models.hub import (
 from lib.prepare.download import download, sha256_of
 from lib.prepare.parallel import compute_table
 
+BATCH = 64  # images in one call of the network
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -112,26 +114,22 @@ def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) ->
 
 
 def score_frames(
-    dataset: VideoDataset,
-    teacher: Teacher,
-    stride: int = 4,
-    batch: int = 64,
-    device: str = "cpu",
-    num_processes: int = 0,
+    dataset: VideoDataset, teacher: Teacher, stride: int = 4, num_processes: int = 0
 ) -> Path:
     """Classify every `stride`-th frame of all videos; return the path of `teacher.safetensors`.
 
-    A call after an interrupted one continues. The network classifies `batch` images at once, and
+    A call after an interrupted one continues. The network is on a GPU if there is one, and
     `num_processes` decode, 0 for one per core.
 
     Raises:
         ValueError: If a video cannot be read, or the network does not have ImageNet's classes.
     """
     made_with = {**teacher.made_with, "stride": stride}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher.network.eval().to(device)
 
     def score(images: np.ndarray) -> FrameRows:
-        parts = np.array_split(images, -(-len(images) // batch))
+        parts = np.array_split(images, -(-len(images) // BATCH))
         rows = np.concatenate([teacher.probabilities(part, device) for part in parts])
         return FrameRows(rows, np.arange(len(rows), dtype=np.int32) * stride)
 

@@ -22,19 +22,21 @@ from lib.prepare import parallel
 from lib.prepare.import_reference import import_detections
 from lib.prepare.own_folder import index_folder
 from lib.prepare.person_boxes import (
+    YoloxDetector,
     box_statistics,
     boxes_by_class,
     detect_motion,
     detect_persons,
+    grid_cells,
     interpolate_boxes,
     key_frames,
+    letterbox,
     match_boxes,
     moving_boxes,
     yolox_made_with,
 )
 from lib.prepare.steps import prepare, weights_file
 from lib.prepare.synthetic import render_video, write_video
-from lib.prepare.yolox import YoloxDetector, grid_cells, letterbox
 
 SHARED = PROJECT_ROOT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "yolox_nano.onnx"
@@ -106,8 +108,6 @@ def test_settings_of_boxes_that_exclude_each_other(tmp_path):
         PrepareSettings(person_boxes="import")
     with pytest.raises(ValueError, match="detector_weights is for person_boxes 'yolox'"):
         PrepareSettings(detector_weights="x.onnx")
-    with pytest.raises(ValueError, match="teacher_file go together"):
-        PrepareSettings(teacher_file="x.npy")
     settings = PrepareSettings(person_boxes="yolox", prepared_dir=str(tmp_path))
     with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there; set download"):
         weights_file(settings, "detector", allowed=False)

@@ -17,8 +17,7 @@ from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.frame_tables import FrameRows, TeacherScores
 from lib.data.video_reader import read_frames
 from lib.models.classifier import InputSpec
-from lib.prepare import parallel
-from lib.prepare.import_reference import import_scores
+from lib.prepare import parallel, teacher
 from lib.prepare.own_folder import index_folder
 from lib.prepare.steps import compute_scores, prepare
 from lib.prepare.synthetic import render_video, write_video
@@ -56,8 +55,9 @@ def brightness_teacher() -> Teacher:
 
 
 @pytest.mark.slow
-def test_scores_of_every_kth_frame_and_lookup_of_the_nearest(videos):
-    score_frames(videos, brightness_teacher(), stride=3, batch=2, num_processes=1)
+def test_scores_of_every_kth_frame_and_lookup_of_the_nearest(videos, monkeypatch):
+    monkeypatch.setattr(teacher, "BATCH", 2)
+    score_frames(videos, brightness_teacher(), stride=3, num_processes=1)
     scores = TeacherScores(videos)
     for row, num_frames in enumerate((7, 10)):
         record = videos.record(row)
@@ -143,7 +143,6 @@ def test_scores_of_a_random_resnet18(videos, random_resnet18, tmp_path):
         teacher_scores="compute",
         teacher_weights=str(tmp_path / "random.pth"),
         teacher_stride=8,
-        device="cpu",
         num_processes=1,
     )
     compute_scores(settings, videos)
@@ -200,39 +199,6 @@ def one_hot(number: int) -> np.ndarray:
     return np.eye(1000, dtype=np.float64)[number]
 
 
-def test_import_scores_of_every_fourth_frame(tmp_path):
-    names = ["a/PoolJ8L1re4_000156_000166", "a/XGemYI1k1Q8_000002_000012"]
-    dataset = tiny_index(tmp_path / "data", names, [10, 3], "kinetics100")
-    table = {
-        "PoolJ8L1re4": {frame: {"prob": one_hot(frame)} for frame in (1, 5, 9, 13)},
-        "XGemYI1k1Q8": {1: {"prob": one_hot(7)}},
-    }
-    path = tmp_path / "scores.npy"
-    np.save(path, np.array(table, dtype=object), allow_pickle=True)
-    import_scores(dataset, path)
-    scores = TeacherScores(dataset)
-    found = [int(scores.lookup(0, frame).argmax()) for frame in range(10)]
-    assert found == [1, 1, 1, 5, 5, 5, 5, 9, 9, 9]
-    assert int(scores.lookup(1, 2).argmax()) == 7
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ({"1": {1: {"prob": np.zeros(999)}}}, "video a/1: frame 1 has no 'prob' of 1000"),
-        ({"1": {1: np.zeros(1000)}}, "frame 1 has no 'prob'"),
-        ({"1": {1: {"prob": np.full(1000, np.nan)}}}, "1000 finite numbers"),
-        ({"1": {1: {"prob": one_hot(1)}}}, "no scores for 1 of 2 videos, the first: a/2"),
-        ({"x": {}}, "has none of the 2 videos"),
-    ],
-)
-def test_malformed_scores_are_refused(tmp_path, table, message):
-    (tmp_path / "scores.pkl").write_bytes(pickle.dumps(table))
-    dataset = tiny_index(tmp_path / "data", ["a/1", "a/2"], [3, 3])
-    with pytest.raises(ValueError, match=message):
-        import_scores(dataset, tmp_path / "scores.pkl")
-
-
 def test_missing_and_incomplete_score_files(tmp_path):
     dataset = tiny_index(tmp_path, ["a/1", "a/2"], [3, 3])
     with pytest.raises(ValueError, match="no ImageNet scores.*distillation_weight to 0"):
@@ -260,7 +226,6 @@ def test_real_teacher_on_real_video(shared, tmp_path):
         teacher_scores="compute",
         teacher_model="efficientnet_lite0",
         teacher_stride=80,
-        device="cpu",
         num_processes=1,
     )
     dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
