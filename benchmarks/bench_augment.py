@@ -16,8 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from benchmarks.timing import describe_machine, interleave, print_table
-from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import RandAugment
+from lib.augment.randaugment import RANDAUGMENT_OPS, RandAugment
 from lib.augment.temporal import TemporalAugment
 from lib.augment.views import StrongTransform, WeakTransform
 

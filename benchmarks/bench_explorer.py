@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.augment.ops import RANDAUGMENT_OPS
+from lib.augment.randaugment import RANDAUGMENT_OPS
 from lib.config import ExploreSettings
 from lib.data.dataset import VideoDataset, write_dataset, write_split
 from lib.data.frame_tables import FrameRows, PersonBoxes

@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks.timing import describe_machine, interleave, print_table
 from lib.augment.views import EvalTransform
 from lib.config import PROJECT_ROOT
-from lib.data.clip_sampling import uniform_clip_indices
+from lib.data.clip_dataset import uniform_clip_indices
 from lib.data.dataset import VideoRecord
 from lib.data.video_reader import iterate_frames, read_frames
 from lib.params import read_settings

@@ -95,8 +95,7 @@ def map_own_names(values: dict[str, Any], change: Callable[[str, str], str]) -> 
 
 def operations() -> list[str]:
     """Return the names of RandAugment's groups and operations."""
-    from lib.augment.ops import RANDAUGMENT_OPS
-    from lib.augment.randaugment import OPERATION_GROUPS
+    from lib.augment.randaugment import OPERATION_GROUPS, RANDAUGMENT_OPS
 
     return [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
 

@@ -22,8 +22,7 @@ from lib.augment.scene import actor_cutmix
 from lib.augment.temporal import TEMPORAL_OPS, TemporalAugment
 from lib.augment.views import EvalTransform, boxes_to_mask, eval_crops, resized_size
 from lib.config import ClipSettings, EvaluateSettings
-from lib.data.clip_dataset import make_generator
-from lib.data.clip_sampling import uniform_clip_indices
+from lib.data.clip_dataset import make_generator, uniform_clip_indices
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import open_person_boxes
 from lib.data.video_reader import FrameReader

@@ -7,8 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import RandAugment
+from lib.augment.randaugment import RANDAUGMENT_OPS, RandAugment
 from lib.augment.scene import foreground_weight
 from lib.config import ClipSettings
 from lib.data.clip_dataset import ClipBatch, ClipPipeline, make_generator

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import OPERATION_GROUPS
+from lib.augment.randaugment import OPERATION_GROUPS, RANDAUGMENT_OPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.augment.ops import RANDAUGMENT_OPS
+from lib.augment.randaugment import RANDAUGMENT_OPS
 from lib.plots.style import (
     BLUE,
     FAMILY_COLORS,

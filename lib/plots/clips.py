@@ -9,8 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import FILL, RandAugment
+from lib.augment.randaugment import FILL, RANDAUGMENT_OPS, RandAugment
 from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips
 from lib.augment.temporal import TEMPORAL_OPS, TemporalParams
 from lib.augment.views import StrongParams

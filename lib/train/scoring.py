@@ -11,8 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from lib.augment.views import EvalTransform
 from lib.config import TrainSettings
-from lib.data.clip_dataset import make_loader
-from lib.data.clip_sampling import uniform_clip_indices
+from lib.data.clip_dataset import make_loader, uniform_clip_indices
 from lib.data.dataset import VideoDataset
 from lib.data.video_reader import FrameReader
 from lib.runs.device import autocast

@@ -21,11 +21,10 @@ from lib.data.clip_dataset import ClipBatch, Stream, make_generator
 from lib.data.dataset import VideoDataset
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
-from lib.runs.progress import EventWriter, ProgressFile
+from lib.runs.progress import EventWriter, Meter, ProgressFile, peak_memory_mb
 from lib.runs.run_dir import RunDir
 from lib.train import run_model
 from lib.train.linear_probe import fit_head
-from lib.train.meter import Meter, peak_memory_mb
 from lib.train.objectives import (
     ObjectiveOutput,
     Stats,

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.augment import ops
-from lib.augment.ops import RANDAUGMENT_OPS
+from lib.augment.randaugment import RANDAUGMENT_OPS
 from lib.config import PROJECT_ROOT
 
 GOLDEN = PROJECT_ROOT / "tests/golden"

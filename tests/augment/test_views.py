@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.augment.ops import RANDAUGMENT_OPS
-from lib.augment.randaugment import RandAugment, expand_operations
+from lib.augment.randaugment import RANDAUGMENT_OPS, RandAugment, expand_operations
 from lib.augment.temporal import TemporalAugment
 from lib.augment.views import (
     EvalTransform,

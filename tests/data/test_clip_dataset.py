@@ -16,8 +16,8 @@ from lib.data.clip_dataset import (
     Stream,
     ViewSpec,
     make_generator,
+    random_clip_indices,
 )
-from lib.data.clip_sampling import random_clip_indices
 from lib.data.dataset import read_dataset, write_dataset
 
 ALL_VIEWS = ViewSpec(weak=True, strong=True, person_mask=True)

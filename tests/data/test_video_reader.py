@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib.config import PROJECT_ROOT
 from lib.data import video_reader as video
-from lib.data.clip_sampling import random_clip_indices, uniform_clip_indices
+from lib.data.clip_dataset import random_clip_indices, uniform_clip_indices
 from lib.data.dataset import VideoDataset, write_dataset
 from lib.data.video_reader import FrameReader, iterate_frames, read_frames
 from lib.prepare.synthetic import write_video

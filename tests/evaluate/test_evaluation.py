@@ -16,7 +16,7 @@ from tiny import make_scoring_model, score_worker
 
 from lib.augment.views import EvalTransform
 from lib.config import EvaluateSettings
-from lib.data.clip_sampling import uniform_clip_indices
+from lib.data.clip_dataset import uniform_clip_indices
 from lib.data.dataset import write_split
 from lib.data.video_reader import FrameReader
 from lib.evaluate.test import evaluate

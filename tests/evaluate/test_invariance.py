@@ -97,7 +97,7 @@ def test_mask_follows_the_evaluation_crop(prepared_dir, tiny_settings):
     settings = tiny_settings(short_side=64, crop_size=40)
     clip, mask = CenterClips(dataset, settings)(0)
     record = dataset.record(0)
-    from lib.data.clip_sampling import uniform_clip_indices
+    from lib.data.clip_dataset import uniform_clip_indices
     from lib.data.frame_tables import PersonBoxes
 
     indices = uniform_clip_indices(

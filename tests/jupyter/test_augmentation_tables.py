@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.augment.ops import RANDAUGMENT_OPS
+from lib.augment.randaugment import RANDAUGMENT_OPS
 from lib.config import ClipSettings
 from lib.data.clip_dataset import ClipBatch
 from lib.jupyter.augmentation_tables import count_draws, mask_table, operation_changes

@@ -15,10 +15,10 @@ from lib.config import TrainSettings
 from lib.runs import checkpoint
 from lib.runs.checkpoint import list_checkpoints, read_checkpoint, read_progress
 from lib.runs.distributed import DistContext
+from lib.runs.progress import Meter
 from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
 from lib.train.fit import fit
-from lib.train.meter import Meter
 
 # ruff: noqa: F811 (a fixture that is imported)
 HERE = torch.device("cpu")

@@ -17,11 +17,11 @@ from lib.evaluate.run_results import read_log
 from lib.prepare.steps import prepare_for
 from lib.prepare.synthetic import ACTIONS
 from lib.runs.distributed import DistContext
+from lib.runs.progress import Meter
 from lib.runs.run_dir import RunDir
 from lib.train import fit as fit_module
 from lib.train import run_model, trainer
 from lib.train.fit import fit
-from lib.train.meter import Meter
 from lib.train.objectives import (
     FixMatchObjective,
     ObjectiveOutput,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from lib.train.meter import Meter
+from lib.runs.progress import Meter
 
 
 def test_what_was_counted_elsewhere_is_added_up_where_the_processes_talk():
