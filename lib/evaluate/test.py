@@ -1,7 +1,6 @@
 """Test of a trained run on its test splits, by one process or one per GPU."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,17 +29,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     num_processes = resolve_num_processes(settings.num_processes, device)
     if device != "cpu" or num_processes > 1:  # raise errors before processes start
         _load(run, data.labeled.classes, "cpu")
-    num_videos = sum(len(data.labeled.read_labeled_split(name)) for name in trained.test_splits)
-    counter = run.folder / ".evaluated"
-    with tqdm(total=num_videos, desc="testing", unit="video") as progress:
-
-        def follow() -> None:
-            if counter.exists() and (text := counter.read_text()):
-                progress.update(min(int(text), num_videos) - progress.n)
-
-        args = (run, settings.batch_clips, counter)
-        launch(evaluate_worker, args, num_processes, device, follow)
-        counter.unlink(missing_ok=True)
+    for name in trained.test_splits:
+        data.labeled.read_labeled_split(name)
+    launch(evaluate_worker, (run, settings.batch_clips), num_processes, device)
     results = read_results(run)
     for name, result in results.items():
         classes, predicted = np.array(result.dataset.classes), result.scores.argmax(axis=1)
@@ -58,30 +49,23 @@ def evaluate(settings: EvaluateSettings) -> dict[str, SplitResult]:
     return results
 
 
-def evaluate_worker(world: DistContext, run: RunDir, batch_clips: int, counter: Path) -> None:
-    """Score the videos of one process; rank 0 writes all scores, and their number to `counter`."""
+def evaluate_worker(world: DistContext, run: RunDir, batch_clips: int) -> None:
+    """Score the videos of one process; rank 0 writes the scores of all and shows its progress."""
     dataset = load_data(run.settings()).labeled
     model = _load(run, dataset.classes, world.device)
-    done = 0
-
-    def count(videos: int) -> None:
-        nonlocal done
-        done += videos * world.world_size
-        if world.rank == 0:
-            write_text(counter, str(done))
-
     for name in model.settings.test_splits:
         rows = dataset.read_split(name)
-        scores = score_videos(
-            model.network,
-            model.normalize,
-            VideoViews(dataset, rows, model.protocol, model.settings.frame_cache_mb),
-            world,
-            batch_clips=batch_clips,
-            num_workers=model.settings.num_workers,
-            precision=model.precision,
-            on_batch=count,
-        )
+        with tqdm(total=len(rows), desc=name, unit="video", disable=world.rank > 0) as progress:
+            scores = score_videos(
+                model.network,
+                model.normalize,
+                VideoViews(dataset, rows, model.protocol, model.settings.frame_cache_mb),
+                world,
+                batch_clips=batch_clips,
+                num_workers=model.settings.num_workers,
+                precision=model.precision,
+                on_batch=lambda videos, bar=progress: bar.update(videos * world.world_size),
+            )
         if world.rank == 0:
             arrays = {"scores": scores, "labels": dataset.index["label"].to_numpy()[rows]}
             path = split_file(run, "scores", name, ".npz")

@@ -328,15 +328,14 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
         counts = np.array([len(frame) for frame in boxes])
         scale = GRID / np.array([record.width, record.height] * 2)
         scaled = [frame[:, :4] * scale for frame in boxes if len(frame)]
+        covered = boxes_to_mask(scaled, GRID, GRID).numpy()
         table.append(
             {
                 "name": record.name,
                 "class": dataset.index["class"].iloc[record.row],
                 "frames_with_person": (counts > 0).mean(),
                 "boxes_per_frame": counts.mean(),
-                "box_area": float(
-                    boxes_to_mask(scaled, GRID, GRID).numpy().mean() if scaled else 0
-                ),
+                "box_area": float(covered.mean()) if scaled else 0.0,
                 "score": np.concatenate(boxes)[:, 4].mean() if scaled else np.nan,
                 "vanishes": bool((np.diff(np.flatnonzero(counts)) > 1).any()),
                 "several": bool(counts.max() > 1),

@@ -5,7 +5,7 @@ steps since that checkpoint are trained again: nothing is saved after a step tha
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -45,7 +45,6 @@ from lib.train.scoring import VideoViews, metrics, score_videos, val_protocol
 STOP_CHECK_STEPS = 20
 MAX_UNSAVED_S = 60  # at the start of a validation, during which nothing is saved
 MIN_SCALE = 1.0  # of fp16's gradient scaler, which starts at 65,536 and halves
-MAX_NAMES = 12  # videos in an error message
 ALONE = DistContext(0, 1, torch.device("cpu"))  # for means over the steps of one process
 
 Pair = tuple[ClipBatch, ClipBatch | None]  # labeled and unlabeled micro-batch
@@ -239,21 +238,22 @@ class Trainer:
 
         self.ddp_model.train()
         state.optimizer.zero_grad(set_to_none=True)
-        batches: list[Pair] = []
+        clips = 0
         losses: list[Tensor] = []
         stats: list[Stats] = []
         for number in range(self.num_micro):
-            batches.append(next(pairs))
+            pair = next(pairs)
+            clips += sum(len(batch.row) for batch in pair if batch is not None)
             is_last = number == self.num_micro - 1  # whose backward pass shares the gradients
             is_shared = is_last or self.world.world_size == 1
             with nullcontext() if is_shared else self.ddp_model.no_sync():
-                output = self.compute_loss(batches[-1], number, weight)
+                output = self.compute_loss(pair, number, weight)
                 state.scaler.scale(output.loss / self.num_micro).backward()
             losses.append(output.loss.detach())
             stats.append({"loss/total": mean_of(output.loss)} | output.stats)
         state.scaler.unscale_(state.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
-        is_finite = self._check_finite(torch.stack(losses), grad_norm, batches)
+        is_finite = self._check_finite(torch.stack(losses), grad_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.update_ema()
@@ -261,7 +261,6 @@ class Trainer:
         stats.append({"grad_norm": (grad_norm, torch.ones_like(grad_norm))})
         for entries in stats:
             state.meter.update(entries, is_counted=is_finite)
-        clips = sum(len(batch.row) for pair in batches for batch in pair if batch is not None)
         state.meter.clips += self.world.world_size * clips
 
     def compute_loss(self, pair: Pair, number: int, unlabeled_weight: float) -> ObjectiveOutput:
@@ -278,44 +277,25 @@ class Trainer:
                 self.ddp_model, x_l, x_u, generator, teacher, unlabeled_weight
             )
 
-    def _check_finite(self, losses: Tensor, grad_norm: Tensor, batches: Sequence[Pair]) -> bool:
+    def _check_finite(self, losses: Tensor, grad_norm: Tensor) -> bool:
         """Return True if losses and gradient are finite, False if fp16's scaler skips the step.
 
-        FloatingPointError, with the videos, for a loss, or a gradient that no scaler can help.
+        FloatingPointError for a loss, or a gradient that no scaler can help.
         """
         finite = torch.stack([grad_norm.isfinite(), losses.isfinite().all()])
-        is_gradient_finite, are_losses_finite = finite.tolist()
-        if is_gradient_finite and are_losses_finite:
+        is_gradient_finite, is_loss_finite = finite.tolist()
+        if is_gradient_finite and is_loss_finite:
             return True
-        names = self._names([batches[k] for k in (~losses.isfinite()).nonzero()[:, 0].tolist()])
         if not is_gradient_finite:  # in all processes, which share it
-            names = sum(self.world.all_gather(names), [])
-            scaler = self.state.scaler
-            if not names and scaler.is_enabled() and scaler.get_scale() >= MIN_SCALE:
+            is_loss_finite, scaler = all(self.world.all_gather(is_loss_finite)), self.state.scaler
+            if is_loss_finite and scaler.is_enabled() and scaler.get_scale() >= MIN_SCALE:
                 return False
-        kind = "loss" if names else "gradient"
-        raise FloatingPointError(self._describe_non_finite(kind, names or self._names(batches)))
-
-    def _describe_non_finite(self, kind: str, names: list[str]) -> str:
-        more = " …" if len(names) > MAX_NAMES else ""
         saved = self.run.saved_progress()
-        kept = f"checkpoint of step {saved.step} is kept" if saved else "no checkpoint was saved"
-        return (
-            f"step {self.state.step + 1}: the {kind} is NaN or infinite; videos in the batch: "
-            f"{', '.join(names[:MAX_NAMES])}{more}; {kept}; try a lower lr, a warm-up, or bf16 "
-            "instead of fp16"
+        raise FloatingPointError(
+            f"step {self.state.step + 1}: the {'gradient' if is_loss_finite else 'loss'} is NaN or "
+            f"infinite; the checkpoint of step {saved.step if saved else 0} is kept; try a lower "
+            "lr, a warm-up, or bf16 instead of fp16"
         )
-
-    def _names(self, pairs: Sequence[Pair]) -> list[str]:
-        """Return the names of the videos of micro-batches."""
-        datasets = self.data.labeled, self.data.unlabeled
-        return [
-            name
-            for pair in pairs
-            for dataset, batch in zip(datasets, pair, strict=True)
-            if batch is not None
-            for name in dataset.index["name"].iloc[batch.row.tolist()]
-        ]
 
     def end_epoch(self) -> None:
         """Log the epoch; every `val_every_epochs` epochs and at each end, validate and save."""

@@ -1,7 +1,6 @@
 """Nothing trained is lost: what is saved when, and what happens to a file that is damaged."""
 
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -141,26 +140,22 @@ def test_first_nan_loss_ends_the_run_and_is_named(tiny_settings, at_forward, mon
     with pytest.raises(FloatingPointError) as error:
         fit(settings)
     message = str(error.value)
-    assert message.startswith("step 15: the loss is NaN or infinite; videos in the batch: ")
-    assert message.count("_") >= 7 and "checkpoint of step 12 is kept; try a lower lr" in message
+    assert message.startswith("step 15: the loss is NaN or infinite; ")
+    assert "checkpoint of step 12 is kept; try a lower lr" in message
     state = run.load()
     assert state["step"] == 12 and all(v.isfinite().all() for v in state["model"].values())
     assert [entry["epoch"] for entry in run.log_entries()] == [1, 2]
 
 
-def test_videos_of_non_finite_losses_are_named(tiny_settings):
+def test_non_finite_losses_and_gradients_are_told_apart(tiny_settings):
     made = trainer.Trainer(tiny_settings(), DistContext(0, 1, HERE))
-    pairs = list(made.load_pairs(0, 2))
-    names = made.data.labeled.index["name"]
-    of_second = {names.iloc[row] for batch in pairs[1] for row in batch.row.tolist()}
     finite, infinite = torch.tensor(1.0), torch.tensor(float("inf"))
-    assert made._check_finite(torch.ones(2), finite, pairs)
+    assert made._check_finite(torch.ones(2), finite)
     for grad_norm in (finite, infinite):
-        with pytest.raises(FloatingPointError, match="the loss is NaN or infinite; vid") as error:
-            made._check_finite(torch.tensor([1.0, float("nan")]), grad_norm, pairs)
-        assert set(re.findall(r"\w+/train_\d+", str(error.value))) == of_second
-    with pytest.raises(FloatingPointError, match="the gradient is NaN or infinite; videos in"):
-        made._check_finite(torch.ones(2), infinite, pairs)
+        with pytest.raises(FloatingPointError, match="the loss is NaN or infinite"):
+            made._check_finite(torch.tensor([1.0, float("nan")]), grad_norm)
+    with pytest.raises(FloatingPointError, match="the gradient is NaN or infinite"):
+        made._check_finite(torch.ones(2), infinite)
 
 
 def test_a_learning_rate_that_is_too_high_ends_the_run(tiny_settings):
