@@ -5,15 +5,17 @@ unknown name, a wrong type or an impossible value is an error that names the fie
 starts. The defaults are a small run on a CPU; the values of the paper are in `params/paper`.
 """
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lib import registry
-
-PROJECT_ROOT = registry.PROJECT_ROOT
+from lib.augment.randaugment import OPERATION_GROUPS, RANDAUGMENT_OPS
+from lib.augment.scene import SCENE_AUGMENTATIONS
+from lib.augment.temporal import TEMPORAL_OPS
+from lib.registry import OWN_NAME, PROJECT_ROOT, Table, did_you_mean
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,6 +25,41 @@ Natural = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PathText = Annotated[str, "path"]  # one value on the command line, commas included
+
+
+def objective_table() -> Table:
+    """Return the table of objectives; their modules import the settings."""
+    from lib.train import adaptive, objectives  # noqa: F401 (the first adds its rows)
+
+    return objectives.OBJECTIVES
+
+
+def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
+    def check(name: str) -> str:
+        names = table()
+        if name not in names:
+            hint = did_you_mean(name, names) or ";"
+            raise ValueError(f"no such name{hint} There are {', '.join(names)}")
+        if isinstance(names, Table):
+            names.check(name)
+        return name
+
+    return AfterValidator(check)
+
+
+def _check_model(name: str) -> str:
+    if OWN_NAME.fullmatch(name):  # others are checked when the network is built
+        from lib.models.networks import NETWORKS
+
+        NETWORKS.check(name)
+    return name
+
+
+OperationNames = list[Annotated[str, _in(lambda: [*OPERATION_GROUPS, *RANDAUGMENT_OPS])]]
+TemporalNames = Annotated[list[Annotated[str, _in(lambda: TEMPORAL_OPS)]], Field(min_length=1)]
+SceneName = Annotated[str, _in(lambda: SCENE_AUGMENTATIONS)]
+ObjectiveName = Annotated[str, _in(objective_table)]
+ModelName = Annotated[str, AfterValidator(_check_model)]
 
 
 def project_path(path: str | Path) -> Path:
@@ -77,11 +114,11 @@ class ClipSettings(DataSettings):
     """Operations drawn for a strong view (n)."""
     randaugment_magnitude: Annotated[float, Field(ge=0, le=30)] = 10.0
     """Magnitude of these operations (m), of 30."""
-    randaugment_ops: registry.OperationNames = ["photometric", "geometric"]
+    randaugment_ops: OperationNames = ["photometric", "geometric"]
     """Groups or single operations to draw from; may be empty."""
-    temporal_ops: registry.TemporalNames = ["none", "half", "reverse", "drop"]
+    temporal_ops: TemporalNames = ["none", "half", "reverse", "drop"]
     """Temporal operations; without `reverse` if classes differ by the direction of time."""
-    scene_augmentation: registry.SceneName = "actor_cutmix"
+    scene_augmentation: SceneName = "actor_cutmix"
     """Augmentation of a batch for invariance to the scene (`lib.augment.scene`)."""
     person_min_score: Probability = 0.4
     """Person boxes with a score above this make the person mask."""
@@ -95,8 +132,7 @@ class ClipSettings(DataSettings):
                 f"crop_size {self.crop_size} is larger than short_side {self.short_side}; "
                 "a center crop would leave the frame"
             )
-        table = registry.temporal_ops()
-        even_only = [name for name in self.temporal_ops if table[name].needs_even]
+        even_only = [name for name in self.temporal_ops if TEMPORAL_OPS[name].needs_even]
         if self.clip_len % 2 and even_only:
             raise ValueError(
                 f"clip_len {self.clip_len} is odd, but {', '.join(map(repr, even_only))} needs an "
@@ -107,7 +143,7 @@ class ClipSettings(DataSettings):
     @property
     def scene_needs_person_mask(self) -> bool:
         """True if the scene augmentation needs person boxes."""
-        return registry.scene_augmentations()[self.scene_augmentation].needs_person_mask
+        return SCENE_AUGMENTATIONS[self.scene_augmentation].needs_person_mask
 
 
 class PrepareSettings(DataSettings):
@@ -213,7 +249,7 @@ class TrainSettings(ClipSettings):
     val_split: str = "val"
     """Split for validation."""
 
-    objective: registry.ObjectiveName = "fixmatch"
+    objective: ObjectiveName = "fixmatch"
     """`linear_probe`, `supervised`, or a semi-supervised objective (`lib.train.objectives`).
     As `model`, `temporal_ops` and `scene_augmentation` it may be of your own: `my_idea.py:Name`, a
     file in the project's root or next to the notebooks (docs/change_one_idea.md)."""
@@ -243,7 +279,7 @@ class TrainSettings(ClipSettings):
     """Forward weak, labeled and strong clips together. If False, weak clips get their own pass
     without gradients: faster, but another method, because batch norm then sees them separately."""
 
-    model: registry.ModelName = "r3d_small"
+    model: ModelName = "r3d_small"
     """Network, by name (`lib.models`)."""
     pretrained: bool = False
     """Start from the network's published weights (Kinetics or ImageNet)."""
@@ -327,7 +363,7 @@ class TrainSettings(ClipSettings):
     @property
     def is_semi_supervised(self) -> bool:
         """True if unlabeled clips are trained on."""
-        return registry.objectives()[self.objective].uses_unlabeled
+        return objective_table()[self.objective].uses_unlabeled
 
     @property
     def reads_unlabeled(self) -> bool:

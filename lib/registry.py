@@ -1,8 +1,7 @@
 """Tables of what settings name: augmentations, objectives and networks, also in a user's own files.
 
 `my_idea.py:Name` in such a setting is the object `Name` of that file, in the project's root or in
-`notebooks/`. The modules of the tables import the settings, so a table is imported when a name is
-looked up.
+`notebooks/`.
 """
 
 import difflib
@@ -12,12 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import AfterValidator, Field
-
-if TYPE_CHECKING:
-    from lib.train.objectives import SupervisedObjective
+from typing import Any
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 OWN_NAME = re.compile(r"(.+\.py):(\w+)")
@@ -90,70 +84,7 @@ def map_own_names(values: dict[str, Any], change: Callable[[str, str], str]) -> 
     return values | {name: changed(values[name]) for name in OWN_FIELDS if name in values}
 
 
-# --- Tables ---------------------------------------------------------------------------------------
-
-
-def operations() -> list[str]:
-    """Return the names of RandAugment's groups and operations."""
-    from lib.augment.randaugment import OPERATION_GROUPS, RANDAUGMENT_OPS
-
-    return [*OPERATION_GROUPS, *RANDAUGMENT_OPS]
-
-
-def temporal_ops() -> Table:
-    """Return the table of temporal operations."""
-    from lib.augment.temporal import TEMPORAL_OPS
-
-    return TEMPORAL_OPS
-
-
-def scene_augmentations() -> Table:
-    """Return the table of scene augmentations."""
-    from lib.augment.scene import SCENE_AUGMENTATIONS
-
-    return SCENE_AUGMENTATIONS
-
-
-def objectives() -> "dict[str, type[SupervisedObjective]]":
-    """Return the table of objectives."""
-    from lib.train import adaptive  # noqa: F401 (adds its rows)
-    from lib.train.objectives import OBJECTIVES
-
-    return OBJECTIVES
-
-
-# --- Names in settings ----------------------------------------------------------------------------
-
-
 def did_you_mean(name: str, names: Collection[str]) -> str:
     """Return the hint `; did you mean …?` for the end of an error; empty without a close name."""
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
-    def check(name: str) -> str:
-        names = table()
-        if name not in names:
-            hint = did_you_mean(name, names) or ";"
-            raise ValueError(f"no such name{hint} There are {', '.join(names)}")
-        if isinstance(names, Table):
-            names.check(name)
-        return name
-
-    return AfterValidator(check)
-
-
-def _check_model(name: str) -> str:
-    if OWN_NAME.fullmatch(name):  # others are checked when the network is built
-        from lib.models.networks import NETWORKS
-
-        NETWORKS.check(name)
-    return name
-
-
-OperationNames = list[Annotated[str, _in(operations)]]
-TemporalNames = Annotated[list[Annotated[str, _in(temporal_ops)]], Field(min_length=1)]
-SceneName = Annotated[str, _in(scene_augmentations)]
-ObjectiveName = Annotated[str, _in(objectives)]
-ModelName = Annotated[str, AfterValidator(_check_model)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import registry
+from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import PROJECT_ROOT, TrainSettings
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_readme_augmentation_is_one_that_settings_accept(own_file):
     assert len(augmentation.splitlines()) <= 12
     file = own_file("my_idea.py", augmentation)
     settings = TrainSettings(temporal_ops=["none", f"{file}:boomerang"])
-    operation = registry.temporal_ops()[settings.temporal_ops[1]]
+    operation = TEMPORAL_OPS[settings.temporal_ops[1]]
     assert operation.apply(torch.arange(8), 0.0, None).tolist() == [0, 1, 2, 3, 3, 2, 1, 0]
 
 

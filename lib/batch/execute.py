@@ -20,7 +20,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 from papermill.iorw import load_notebook_node
 
-from lib.config import PROJECT_ROOT
+from lib.registry import PROJECT_ROOT
 from lib.runs.signals import end_with_parent, signal_name
 
 NOTEBOOKS = PROJECT_ROOT / "notebooks"

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import registry
 from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips, SceneAugmentation, mix_targets
-from lib.config import TrainSettings
+from lib.config import TrainSettings, objective_table
+from lib.registry import Table
 
 Stats = dict[str, tuple[Tensor, Tensor]]  # log entries, name -> (sum, count)
 ACTOR_CUTMIX = SCENE_AUGMENTATIONS["actor_cutmix"]
@@ -238,7 +238,7 @@ class UDAObjective(FixMatchObjective):
         return losses.sum() / torch.clamp(mask.sum(), min=1)
 
 
-OBJECTIVES = registry.Table(
+OBJECTIVES = Table(
     SupervisedObjective,
     {
         "linear_probe": SupervisedObjective,  # minimized over the head alone
@@ -251,7 +251,7 @@ OBJECTIVES = registry.Table(
 
 def make_objective(settings: TrainSettings) -> SupervisedObjective:
     """Return the objective of a run; its fields with the name of a setting are filled from it."""
-    kind = registry.objectives()[settings.objective]
+    kind = objective_table()[settings.objective]
     names = {field.name for field in fields(kind)} & TrainSettings.model_fields.keys()
     values = {name: getattr(settings, name) for name in names}
     return kind(scene=SCENE_AUGMENTATIONS[settings.scene_augmentation], **values)
