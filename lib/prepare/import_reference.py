@@ -14,7 +14,7 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.fileio import reading
 from lib.prepare.download import sha256_of
-from lib.prepare.match_names import has_youtube_ids, stem_of, youtube_id
+from lib.prepare.published_splits import has_youtube_ids, stem_of, youtube_id
 
 REMEDY = "use a file of the reference, or detect the people"
 DTYPES = {"b1", "f2", "f4", "f8", "O8"} | {kind + size for kind in "iu" for size in "1248"}

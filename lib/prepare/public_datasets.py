@@ -13,22 +13,20 @@ from lib.data.dataset import VideoDataset, write_dataset
 from lib.prepare.catalog import CATALOG, CatalogEntry, RemoteFile
 from lib.prepare.download import UnavailableError, download, extract, extract_nested
 from lib.prepare.find_videos import video_paths, without_suffix
-from lib.prepare.match_names import (
+from lib.prepare.own_folder import open_videos
+from lib.prepare.published_splits import (
+    SplitEntry,
     find_entries,
     has_youtube_ids,
     import_split,
     match_names,
     normalize_name,
-    stem_of,
-    youtube_id,
-)
-from lib.prepare.own_folder import open_videos
-from lib.prepare.split_formats import (
-    SplitEntry,
     read_categories,
     read_hmdb_split,
     read_split_file,
     read_ucf_split,
+    stem_of,
+    youtube_id,
 )
 from lib.prepare.status import MISSING, THERE, TO_DO, Step
 

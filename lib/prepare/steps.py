@@ -36,7 +36,6 @@ from lib.prepare.download import UnavailableError, download
 from lib.prepare.find_videos import count_text, find_videos
 from lib.prepare.import_reference import import_detections, import_made_with
 from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
-from lib.prepare.match_names import import_split
 from lib.prepare.own_folder import BROKEN_FILE, index_folder
 from lib.prepare.parallel import num_cores
 from lib.prepare.person_boxes import (
@@ -48,7 +47,7 @@ from lib.prepare.person_boxes import (
     yolox_made_with,
 )
 from lib.prepare.public_datasets import REQUIRED, public_steps
-from lib.prepare.split_formats import read_split_file
+from lib.prepare.published_splits import import_split, read_split_file
 from lib.prepare.status import MISSING, OPTIONAL, THERE, TO_DO, Step, status_table
 from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
 from lib.prepare.teacher import (

@@ -28,7 +28,7 @@ from lib.evaluate.run_results import Calibration
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.pseudo_label_browser import PseudoLabelBrowser, show_pseudo_labels
-from lib.prepare.match_names import class_counts
+from lib.prepare.published_splits import class_counts
 from lib.prepare.synthetic import make_synthetic
 from lib.runs.run_dir import RunDir, differences, read_result
 from lib.train.fit import fit

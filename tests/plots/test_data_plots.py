@@ -14,8 +14,8 @@ from lib.plots.data import (
     plot_class_counts,
     plot_clip_lengths,
 )
-from lib.prepare.match_names import class_counts
 from lib.prepare.person_boxes import box_statistics
+from lib.prepare.published_splits import class_counts
 from lib.prepare.synthetic import make_synthetic
 
 matplotlib.use("Agg")

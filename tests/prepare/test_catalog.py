@@ -29,7 +29,7 @@ from lib.prepare.public_datasets import (
     index_public_dataset,
     match_listed_videos,
 )
-from lib.prepare.split_formats import SplitEntry
+from lib.prepare.published_splits import SplitEntry
 from lib.prepare.status import status_text
 from lib.prepare.steps import prepare, status_of
 from lib.prepare.synthetic import write_video

@@ -14,21 +14,19 @@ from lib.data.dataset import (
     write_split,
 )
 from lib.prepare.download import extract
-from lib.prepare.match_names import (
+from lib.prepare.published_splits import (
+    SplitEntry,
     class_counts,
     compare_splits,
     find_entries,
     import_split,
-    summarize_splits,
-)
-from lib.prepare.split_formats import (
-    SplitEntry,
     read_categories,
     read_hmdb_split,
     read_kinetics_csv,
     read_reference_split,
     read_split_file,
     read_video_list,
+    summarize_splits,
 )
 
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
