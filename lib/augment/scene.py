@@ -16,17 +16,11 @@ from lib.registry import Table
 
 
 class MixedClips(NamedTuple):
-    """A batch after a scene augmentation.
+    """A batch after a scene augmentation."""
 
-    Attributes:
-        clips: The mixed clips, shape (B, C, T, H, W).
-        partner: Index of the clip whose target is mixed in, shape (B,), int64.
-        label_weight: Weight of the own target, shape (B,), in [0, 1].
-    """
-
-    clips: Tensor
-    partner: Tensor
-    label_weight: Tensor
+    clips: Tensor  # the mixed clips, (B, C, T, H, W)
+    partner: Tensor  # index of the clip whose target is mixed in, (B,), int64
+    label_weight: Tensor  # weight of the own target, (B,), in [0, 1]
 
 
 def actor_cutmix(weak: Tensor, strong: Tensor, person_mask: Tensor) -> MixedClips:

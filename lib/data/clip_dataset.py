@@ -79,19 +79,12 @@ def uniform_clip_indices(
 
 
 class ClipParams(NamedTuple):
-    """Everything random in a sample.
+    """Everything random in a sample."""
 
-    Attributes:
-        frame_indices: Frames of the video, shape (T,).
-        weak: Crop and flip.
-        strong: Operations of the strong view.
-        teacher_frame: The frame whose ImageNet probabilities are used, one of `frame_indices`.
-    """
-
-    frame_indices: np.ndarray
+    frame_indices: np.ndarray  # frames of the video, (T,)
     weak: WeakParams
     strong: StrongParams
-    teacher_frame: int
+    teacher_frame: int  # one of `frame_indices`, whose ImageNet probabilities are used
 
 
 class ClipPipeline:
@@ -123,38 +116,21 @@ class ClipPipeline:
         return ClipParams(indices, weak, strong, int(teacher))
 
 
-class ClipSample(NamedTuple):
-    """One clip and its views, uint8; None for a view that was not requested.
+class ClipBatch(NamedTuple):
+    """Clips and their views, uint8; None for a view that was not requested.
 
-    Attributes:
-        weak: Shape (T, 3, H, W).
-        strong: Shape (T, 3, H, W).
-        person_mask: 1 on people in the weak view, shape (T, 1, H, W).
-        teacher: ImageNet probabilities of one random frame of the clip, shape (1000,), float32.
-        label: Class index; −1 if unknown.
-        row: Index row of the video.
+    A sample is a batch without the dimension B; its label and its row are whole numbers.
     """
 
-    weak: Tensor | None
-    strong: Tensor | None
-    person_mask: Tensor | None
-    teacher: Tensor | None
-    label: int
-    row: int
-
-
-class ClipBatch(NamedTuple):
-    """A batch of samples; shapes as in `ClipSample` with B in front, labels and rows (B,) int64."""
-
-    weak: Tensor | None
-    strong: Tensor | None
-    person_mask: Tensor | None
-    teacher: Tensor | None
-    label: Tensor
-    row: Tensor
+    weak: Tensor | None  # (B, T, 3, H, W)
+    strong: Tensor | None  # (B, T, 3, H, W)
+    person_mask: Tensor | None  # 1 on people in the weak view, (B, T, 1, H, W)
+    teacher: Tensor | None  # ImageNet probabilities of a random frame, (B, 1000), float32
+    label: Tensor | int  # class index, −1 if unknown, (B,), int64
+    row: Tensor | int  # index row of the video, (B,), int64
 
     @classmethod
-    def collate(cls, samples: list[ClipSample]) -> "ClipBatch":
+    def collate(cls, samples: list["ClipBatch"]) -> "ClipBatch":
         """Stack samples."""
         *views, labels, rows = zip(*samples, strict=True)
         stacked = [None if view[0] is None else torch.stack(view) for view in views]
@@ -197,7 +173,7 @@ class ClipDataset(Dataset):
         self.boxes = PersonBoxes(dataset) if views.person_mask else None
         self.teacher = TeacherScores(dataset) if views.teacher else None
 
-    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+    def __getitem__(self, key: tuple[int, int]) -> ClipBatch:
         """Return the sample at (position, index row)."""
         position, row = key
         record = self.dataset.record(row)
@@ -213,24 +189,17 @@ class ClipDataset(Dataset):
         if self.teacher is not None:
             teacher = torch.from_numpy(self.teacher.lookup(row, params.teacher_frame))
         label = record.label if self.has_labels else -1
-        return ClipSample(weak if self.views.weak else None, strong, mask, teacher, label, row)
+        return ClipBatch(weak if self.views.weak else None, strong, mask, teacher, label, row)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless stream of clips.
+    """An endless stream of clips."""
 
-    Attributes:
-        clips: Maker of the samples.
-        rows: Index rows of the videos, shape (N,).
-        batch: Clips in a step, over all processes.
-        order_key: Seed key of the orders of the passes, non-negative integers.
-    """
-
-    clips: Dataset
-    rows: np.ndarray
-    batch: int
-    order_key: tuple[int, ...]
+    clips: Dataset  # maker of the samples
+    rows: np.ndarray  # index rows of the videos, (N,)
+    batch: int  # clips in a step, over all processes
+    order_key: tuple[int, ...]  # seed key of the orders of the passes, non-negative integers
 
     def micro_batches(
         self, start: int, stop: int, rank: int = 0, world_size: int = 1, num_micro: int = 1

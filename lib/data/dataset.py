@@ -43,34 +43,21 @@ REMEDY = "prepare the data set again (delete dataset.json)"
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video.
+    """One video, or a segment of one."""
 
-    Attributes:
-        row: Its row in the index.
-        name: `class/stem`, unique in its data set.
-        path: The video file, or the folder of its frames.
-        label: Class index in [0, number of classes); −1 without a label.
-        num_frames: Frames that can be decoded; of a segment, its own.
-        height: Height of a frame in pixels.
-        width: Width of a frame in pixels.
-        fingerprint: Fingerprint of the prepared file; empty for a folder of frames.
-        seek: A packed `FrameIndex`; empty if the file is decoded from its start. For a folder, the
-            name of its first frame; empty if that is `img_00001.jpg`.
-        reader: `decord` if that reads the file; otherwise, if known, why PyAV does.
-        first_frame: First frame in the file; above 0 for a segment.
-    """
-
-    row: int
-    name: str
-    path: Path
-    label: int
-    num_frames: int
-    height: int
+    row: int  # in the index
+    name: str  # `class/stem`, unique in its data set
+    path: Path  # the video file, or the folder of its frames
+    label: int  # class index in [0, number of classes); −1 without a label
+    num_frames: int  # that can be decoded; of a segment, its own
+    height: int  # of a frame, pixels
     width: int
-    fingerprint: str = ""
+    fingerprint: str = ""  # of the prepared file; empty for a folder of frames
+    # A packed `FrameIndex`; empty if the file is decoded from its start. For a folder, the name of
+    # its first frame; empty if that is `img_00001.jpg`.
     seek: str = ""
-    reader: str = ""
-    first_frame: int = 0
+    reader: str = ""  # `decord` if that reads the file; otherwise, if known, why PyAV does
+    first_frame: int = 0  # in the file; above 0 for a segment
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,10 @@ FINGERPRINT_BYTES = 4096  # read at each end of a file
 
 
 class FrameIndex(NamedTuple):
-    """Positions of the frames of a video file.
+    """Positions of the frames of a video file."""
 
-    Attributes:
-        times: Packet time of each frame (see `packet_time`), shape (N,), int64.
-        keys: Numbers of the frames at which decoding can start, ascending from 0, int64.
-    """
-
-    times: np.ndarray
-    keys: np.ndarray
+    times: np.ndarray  # packet time of each frame (see `packet_time`), (N,), int64
+    keys: np.ndarray  # numbers of the frames at which decoding can start, ascending from 0, int64
 
     @classmethod
     def build(cls, times: Sequence[int | None], keys: Sequence[int]) -> "FrameIndex | None":

@@ -35,15 +35,10 @@ REMEDY = "delete that file, and compute it again with notebooks/1_prepare_data.i
 
 
 class FrameRows(NamedTuple):
-    """Rows of one video.
+    """Rows of one video."""
 
-    Attributes:
-        rows: Shape (n, D).
-        frames: 0-based frame of each row, sorted, shape (n,), int32.
-    """
-
-    rows: np.ndarray
-    frames: np.ndarray
+    rows: np.ndarray  # (n, D)
+    frames: np.ndarray  # 0-based frame of each row, sorted, (n,), int32
 
     @classmethod
     def stack(cls, rows_of_frames: Sequence[np.ndarray]) -> "FrameRows":

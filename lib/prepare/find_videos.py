@@ -30,16 +30,14 @@ MAX_DEPTH = 6  # of folders below the root; links may form cycles
 
 
 class FoundVideos(NamedTuple):
-    """Videos of a folder.
+    """Videos of a folder, sorted by path.
 
-    Attributes:
-        videos: Columns part (train, val or empty), class (empty: unlabeled), name, path, video
-            (name of the file), start_s and end_s (of a segment, else NaN), sorted by path.
-        ignored: A line for each kind of file that is left out.
+    Columns part (train, val or empty), class (empty: unlabeled), name, path, video (name of the
+    file), start_s and end_s (of a segment, else NaN).
     """
 
     videos: pd.DataFrame
-    ignored: list[str]
+    ignored: list[str]  # a line for each kind of file that is left out
 
 
 def find_videos(root: Path) -> FoundVideos:

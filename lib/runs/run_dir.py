@@ -231,26 +231,18 @@ Phase = Literal[
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The status of a run at one moment, as its folder shows it.
+    """The status of a run at one moment, as its folder shows it."""
 
-    Attributes:
-        phase: `missing`: no run, or not readable; `waiting`: not started; `stopped`: no process
-            trains it and epochs are missing.
-        epochs: Epochs of the whole run; 0 if it is missing.
-        epoch: Complete epochs in the newest checkpoint, as `step`.
-        progress: Content of `progress.json` during training, else empty.
-        error: The traceback of a failed process, or the problem of an unreadable run.
-        lock_owner: The process that trains it, or empty.
-    """
-
+    # `missing`: no run, or not readable; `waiting`: not started; `stopped`: no process trains it
+    # and epochs are missing.
     phase: Phase
-    epochs: int = 0
-    epoch: int = 0
+    epochs: int = 0  # of the whole run; 0 if it is missing
+    epoch: int = 0  # complete ones in the newest checkpoint, as `step`
     step: int | None = None
     log: tuple[dict[str, Any], ...] = ()
-    progress: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    lock_owner: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)  # `progress.json` during training
+    error: str = ""  # traceback of a failed process, or the problem of an unreadable run
+    lock_owner: str = ""  # the process that trains it
     is_tested: bool = False
 
     @property

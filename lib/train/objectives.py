@@ -27,24 +27,16 @@ ACTOR_CUTMIX = SCENE_AUGMENTATIONS["actor_cutmix"]
 
 
 class ClipTensors(NamedTuple):
-    """A batch of normalized clips on the device.
+    """A batch of normalized clips on the device."""
 
-    Attributes:
-        weak: Weak views, shape (B, C, T, H, W); None where only strong ones are used.
-        strong: Strong views, same shape, or None.
-        person_mask: 1 on people in the weak views, shape (B, 1, T, H, W), or None.
-        targets: One-hot labels, shape (B, K); zeros where the class is unknown. Unlabeled clips
-            have them for the log only.
-        imagenet_targets: ImageNet probabilities to distill, shape (B, 1000), or None.
-        row: Index row of each video, shape (B,), or None.
-    """
-
-    weak: Tensor | None
-    strong: Tensor | None
-    person_mask: Tensor | None
+    weak: Tensor | None  # (B, C, T, H, W); None where only strong ones are used
+    strong: Tensor | None  # the same
+    person_mask: Tensor | None  # 1 on people in the weak views, (B, 1, T, H, W)
+    # One-hot labels, (B, K); zeros where the class is unknown. Unlabeled clips have them for the
+    # log only.
     targets: Tensor
-    imagenet_targets: Tensor | None = None
-    row: Tensor | None = None
+    imagenet_targets: Tensor | None = None  # ImageNet probabilities to distill, (B, 1000)
+    row: Tensor | None = None  # index row of each video, (B,)
 
 
 class ObjectiveOutput(NamedTuple):

@@ -25,23 +25,14 @@ FINGERPRINT_COLUMNS = ["name", "label", "frames", "fingerprint"]  # of a video, 
 
 @dataclass(frozen=True)
 class RunData:
-    """Videos of a run.
+    """Videos of a run; rows are of the index of a data set."""
 
-    Attributes:
-        labeled: Data set of the labels, those of the labeled split.
-        labeled_rows: Index rows of its labeled videos.
-        val_rows: Index rows of its validation videos.
-        unlabeled: Data set of the unlabeled videos; None if none are used.
-        unlabeled_rows: Index rows of its videos.
-        epoch_rows: The rows whose pass is an epoch: the unlabeled ones if they are trained on.
-    """
-
-    labeled: VideoDataset
+    labeled: VideoDataset  # with the labels of the labeled split
     labeled_rows: np.ndarray
-    val_rows: np.ndarray
-    unlabeled: VideoDataset | None
+    val_rows: np.ndarray  # for validation, of the same data set
+    unlabeled: VideoDataset | None  # None if no unlabeled videos are used
     unlabeled_rows: np.ndarray | None
-    epoch_rows: np.ndarray
+    epoch_rows: np.ndarray  # whose pass is an epoch: the unlabeled ones if they are trained on
 
     @property
     def other_rows(self) -> np.ndarray:

@@ -22,21 +22,14 @@ from lib.runs.distributed import DistContext
 class EvalProtocol:
     """Views of a video in a test, and their fusion.
 
-    Attributes:
-        num_clips: Evenly spaced clips per video.
-        clip_len: Frames in a clip.
-        frame_interval: Distance between neighboring frames, in frames.
-        crops: Size of the frames and crops of a clip.
-        fusion: Quantity that is averaged over the views, `logits` or `probabilities`.
-
     Source: Zou et al., section 4.1: 10 clips × 3 crops of 256; 1 × 1 of 224 in validation.
     """
 
-    num_clips: int
-    clip_len: int
-    frame_interval: int
-    crops: EvalTransform
-    fusion: Literal["logits", "probabilities"] = "logits"
+    num_clips: int  # evenly spaced clips per video
+    clip_len: int  # frames in a clip
+    frame_interval: int  # distance between neighboring frames, in frames
+    crops: EvalTransform  # size of the frames and crops of a clip
+    fusion: Literal["logits", "probabilities"] = "logits"  # what is averaged over the views
 
     @property
     def span(self) -> int:

@@ -52,30 +52,20 @@ Pair = tuple[ClipBatch, ClipBatch | None]  # labeled and unlabeled micro-batch
 
 @dataclass
 class TrainState:
-    """Everything that training changes, and that a checkpoint holds.
-
-    Attributes:
-        ema: Moving average of the model, or None.
-        scaler: Gradient scaler of fp16.
-        objective: Its buffers are its state.
-        meter: Sums for the log entry of the epoch in progress.
-        step: Optimizer steps made.
-        epoch: Epochs that are in the log.
-        best_top1: Validation accuracy that a better checkpoint exceeds, percent: the best one so
-            far, plus its standard error if that is of the start from a probe.
-        seconds: Training time of the epochs in the log.
-    """
+    """Everything that training changes, and that a checkpoint holds."""
 
     model: nn.Module
-    ema: AveragedModel | None
+    ema: AveragedModel | None  # moving average of the model
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    objective: SupervisedObjective
-    meter: Meter = field(default_factory=Meter)
-    step: int = 0
-    epoch: int = 0
+    scaler: torch.amp.GradScaler  # of the gradient, for fp16
+    objective: SupervisedObjective  # its buffers are its state
+    meter: Meter = field(default_factory=Meter)  # for the log entry of the epoch in progress
+    step: int = 0  # optimizer steps made
+    epoch: int = 0  # epochs that are in the log
+    # Validation accuracy that a better checkpoint exceeds, percent: the best one so far, plus its
+    # standard error if that is of the start from a probe.
     best_top1: float = -1.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # training time of the epochs in the log
 
     @property
     def eval_model(self) -> nn.Module:
