@@ -28,10 +28,10 @@ PathText = Annotated[str, "path"]  # one value on the command line, commas inclu
 
 
 def objective_table() -> Table:
-    """Return the table of objectives; their modules import the settings."""
-    from lib.train import adaptive, objectives  # noqa: F401 (the first adds its rows)
+    """Return the table of objectives; its module imports the settings."""
+    from lib.train.objectives import OBJECTIVES
 
-    return objectives.OBJECTIVES
+    return OBJECTIVES
 
 
 def _in(table: Callable[[], Collection[str]]) -> AfterValidator:
@@ -264,7 +264,7 @@ class TrainSettings(ClipSettings):
     temperature: Positive = 0.4
     """Sharpening of UDA's soft pseudo-labels."""
     threshold_momentum: Decay = 0.999
-    """Momentum of the moving averages of FreeMatch and SoftMatch."""
+    """Momentum of the moving averages of FreeMatch."""
     unlabeled_weight: NonNegative = 1.0
     """Weight of the unlabeled loss."""
     unlabeled_rampup_epochs: NonNegative = 4.0

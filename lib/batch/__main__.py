@@ -46,9 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("paths", nargs="*", help="run files, studies, folders of studies, patterns")
-    add("--from", dest="again", metavar="RUN", help="reproduce a run from its folder alone and "
-        "compare its first 100 losses; with --set: a new run with some other settings, in the "
-        "run_dir that is set")  # fmt: skip
+    add("--from", dest="again", metavar="RUN", help="a run with the settings of this one, from its "
+        "folder alone, but for those of --set, which names its run_dir")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter of "
         "every run; several values, separated by commas, make a grid")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and stop")

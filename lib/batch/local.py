@@ -17,14 +17,12 @@ from tqdm import tqdm
 
 from lib.batch.jobs import POLL_S, Batch, Job, JobError, make_batch
 from lib.batch.plan import Grid, PlannedRun, estimate_clips
-from lib.config import TrainSettings, project_path
+from lib.config import TrainSettings
 from lib.fileio import LockedError
 from lib.params import make_settings
-from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir, format_duration, read_status
 
 LOCKED_POLL_S = 5.0
-MAX_LOSSES = 100  # that are compared after a run was reproduced
 # glibc keeps freed memory for the next step instead of returning it to the kernel: a tenth less
 # time of a demo run on a CPU, with the same results.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
@@ -153,40 +151,16 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
 
 
 def run_again(folder: str, grid: Grid) -> int:
-    """Train and test a run again and return the number of failures.
+    """Train and test a run with some other settings and return the number of failures.
 
-    `grid` has the settings that differ, with the `run_dir` of the new run. If it is empty, the run
-    is reproduced in `<folder>_again`, and its first losses are compared. ValueError if there is no
+    `grid` has these settings, among them the `run_dir` of the new run. ValueError if there is no
     run, its data is missing, or the grid names more than one run.
     """
     if several := [name for name, values in grid.items() if len(values) > 1]:
         raise ValueError(f"--set {several[0]}: several values; with --from give one")
-    if grid and "run_dir" not in grid:
-        raise ValueError("--set run_dir: with --from and --set, name the folder of the new run")
+    if "run_dir" not in grid:
+        raise ValueError("--set run_dir: with --from, name the folder of the new run")
     first, changes = RunDir(folder), {name: values[0] for name, values in grid.items()}
-    place = project_path(changes.get("run_dir", f"{first.folder}_again"))
-    values = first.settings().model_dump() | changes | {"run_dir": str(place)}
+    values = first.settings().model_dump() | changes
     settings = make_settings(TrainSettings, values, f"--from {folder} --set")
-    batch = make_batch([PlannedRun(first.params_path, values, settings)])
-    if changes:
-        return run_here(batch)
-    batch.reports = []  # one run is no study
-    if failures := run_here(batch):
-        return failures
-    differs = difference(first, RunDir(place))
-    print(differs or f"{place}: its first losses equal those of {first.folder} to the last digit")
-    return int(bool(differs))
-
-
-def difference(first: RunDir, second: RunDir) -> str:
-    """Return where the mean losses of the epochs, at most the first hundred, first differ."""
-    pairs = list(zip(first.log_entries(), second.log_entries(), strict=False))[:MAX_LOSSES]
-    for before, now in pairs:
-        old, new = before.get("loss/total"), now.get("loss/total")
-        if old != new:
-            text = f"epoch {before['epoch']}: the loss was {old!r} and is {new!r}"
-            computed = [numerics_summary(run.environment()) for run in (first, second)]
-            if computed[0] == computed[1]:
-                return f"{text}, on machines that compute alike: code or data have changed"
-            return f"{text}; the machines or PyTorch differ: {computed[0]}, now {computed[1]}"
-    return "" if pairs else f"{first.folder} or {second.folder} has no epoch in its log"
+    return run_here(make_batch([PlannedRun(first.params_path, values, settings)]))

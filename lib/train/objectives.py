@@ -6,8 +6,6 @@
 | strongly augmented supervised | strong | p | `SupervisedObjective` |
 | semi-supervised | weak | 0 | `FixMatchObjective`, `UDAObjective` |
 | cross-data-set semi-supervised | strong | p | the same, unlabeled clips of another data set |
-
-`lib.train.adaptive` has objectives beyond the paper.
 """
 
 from dataclasses import dataclass, fields
@@ -19,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.augment.scene import SCENE_AUGMENTATIONS, MixedClips, SceneAugmentation, mix_targets
-from lib.config import TrainSettings, objective_table
+from lib.config import TrainSettings
 from lib.registry import Table
 
 Stats = dict[str, tuple[Tensor, Tensor]]  # log entries, name -> (sum, count)
@@ -230,6 +228,75 @@ class UDAObjective(FixMatchObjective):
         return losses.sum() / torch.clamp(mask.sum(), min=1)
 
 
+@dataclass(eq=False)
+class FreeMatchObjective(FixMatchObjective):
+    """FixMatch with thresholds that follow the confidence, and a fairness loss; not of the paper.
+
+    τ(c) = τ · p̃(c) / max p̃, with moving averages τ of the largest probability and p̃ of the
+    probabilities.
+
+    Buffers: these averages, `mean_confidence` () and `mean_probabilities` (K,), and that of the
+    predicted classes, `mean_histogram` (K,); they start at 1 / K.
+
+    Args:
+        threshold_momentum: Momentum of the moving averages, in [0, 1).
+        fairness_weight: Weight of the fairness loss within the unlabeled loss.
+
+    Source: Wang et al., "FreeMatch" (arXiv 2205.07246), equations 5 to 8 and 10.
+    """
+
+    threshold_momentum: float = 0.999
+    fairness_weight: float = 0.01
+
+    def begin(self, rows: np.ndarray, num_classes: int) -> None:
+        """Start the averages from a uniform distribution."""
+        self.register_buffer("mean_confidence", torch.tensor(1 / num_classes))
+        self.register_buffer("mean_probabilities", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("mean_histogram", torch.full((num_classes,), 1 / num_classes))
+
+    def confidence_mask(self, logits: Tensor, rows: Tensor | None) -> Tensor:
+        """Return 1 where the probability exceeds the threshold of its class, else 0."""
+        probabilities = logits.float().softmax(dim=1)
+        confidence, predicted = probabilities.max(dim=1)
+        histogram = F.one_hot(predicted, logits.shape[1]).float().mean(dim=0)
+        momentum = self.threshold_momentum
+        self.mean_confidence = _average(self.mean_confidence, confidence.mean(), momentum)
+        self.mean_probabilities = _average(
+            self.mean_probabilities, probabilities.mean(dim=0), momentum
+        )
+        self.mean_histogram = _average(self.mean_histogram, histogram, momentum)
+        threshold = self.mean_confidence * self.mean_probabilities / self.mean_probabilities.max()
+        return (confidence > threshold[predicted]).to(logits.dtype)
+
+    def unlabeled_loss(self, logits: Tensor, pseudo_labels: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of the strong views with the fairness loss."""
+        loss = super().unlabeled_loss(logits, pseudo_labels, mask)
+        return loss + self.fairness_weight * self.fairness_loss(logits, mask)
+
+    def fairness_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the self-adaptive fairness loss of the strong views, −H(p̃ / h̃, p̄ / h̄).
+
+        Source: Wang et al., "FreeMatch", equations 10 to 12.
+        """
+        confident = logits.float().softmax(dim=1)[mask > 0]
+        if not len(confident):
+            return logits.sum() * 0
+        histogram = F.one_hot(confident.argmax(dim=1), logits.shape[1]).float().mean(dim=0)
+        expected = _normalized_ratio(self.mean_probabilities, self.mean_histogram)
+        actual = _normalized_ratio(confident.mean(dim=0), histogram)
+        return (expected * torch.log(actual + 1e-12)).sum()
+
+
+def _average(mean: Tensor, value: Tensor, momentum: float) -> Tensor:
+    return momentum * mean + (1 - momentum) * value
+
+
+def _normalized_ratio(probabilities: Tensor, histogram: Tensor) -> Tensor:
+    """Return probabilities / histogram with sum 1; a class that was never predicted counts 0."""
+    ratio = torch.where(histogram > 0, probabilities / histogram.clamp(min=1e-12), 0.0)
+    return ratio / ratio.sum()
+
+
 OBJECTIVES = Table(
     SupervisedObjective,
     {
@@ -237,13 +304,14 @@ OBJECTIVES = Table(
         "supervised": SupervisedObjective,
         "fixmatch": FixMatchObjective,
         "uda": UDAObjective,
+        "freematch": FreeMatchObjective,
     },
 )
 
 
 def make_objective(settings: TrainSettings) -> SupervisedObjective:
     """Return the objective of a run; its fields with the name of a setting are filled from it."""
-    kind = objective_table()[settings.objective]
+    kind = OBJECTIVES[settings.objective]
     names = {field.name for field in fields(kind)} & TrainSettings.model_fields.keys()
     values = {name: getattr(settings, name) for name in names}
     return kind(scene=SCENE_AUGMENTATIONS[settings.scene_augmentation], **values)

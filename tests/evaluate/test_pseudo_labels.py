@@ -377,7 +377,7 @@ def test_a_list_is_written_of_decisions_only_and_over_no_other(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["labeled_split=checked"], "--set run_dir: with --from and --set"),
+        (["labeled_split=checked"], "--set run_dir: with --from"),
         (["run_dir=a", "seed=0,1"], "--set seed: several values"),
         (["run_dir=outputs/x", "labeld_list=checked"], "labeld_list"),
     ],

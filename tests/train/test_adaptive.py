@@ -1,7 +1,5 @@
 """Adaptive thresholds by the formulas of their papers; the EMA."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -12,47 +10,14 @@ from lib.config import EvaluateSettings
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.runs.run_dir import RunDir
-from lib.train.adaptive import FlexMatchObjective, FreeMatchObjective, SoftMatchObjective
 from lib.train.fit import fit
-from lib.train.objectives import ClipTensors, FixMatchObjective
+from lib.train.objectives import ClipTensors, FixMatchObjective, FreeMatchObjective
 from lib.train.run_data import load_data
 from lib.train.run_model import make_ema
 
 
 def logits_of(*probabilities) -> torch.Tensor:
     return torch.tensor(probabilities, dtype=torch.float64).log()
-
-
-# --- FlexMatch ------------------------------------------------------------------------------------
-
-
-def test_flexmatch_by_hand():
-    objective = FlexMatchObjective(confidence_threshold=0.8)
-    objective.begin(np.array([1, 2, 4, 5, 7, 8]), 3)  # rows of six videos; 0, 3, 6 are of others
-    sure = logits_of([0.9, 0.05, 0.05], [0.85, 0.1, 0.05], [0.02, 0.95, 0.03], [0.5, 0.4, 0.1])
-    mask = objective.confidence_mask(sure, torch.tensor([1, 2, 4, 5]))
-    # Nothing was confident before: every β is 0, so that every threshold is.
-    assert mask.tolist() == [1, 1, 1, 1]
-    assert objective.selected.tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
-    # σ = (2, 1, 0), three videos are not confident yet: β = (2/3, 1/3, 0), β / (2 − β) = (1/2,
-    # 1/5, 0), thresholds (0.4, 0.16, 0).
-    mask = objective.confidence_mask(
-        logits_of([0.41, 0.3, 0.29], [0.39, 0.31, 0.3], [0.33, 0.34, 0.33], [0.3, 0.3, 0.4]),
-        torch.tensor([5, 7, 8, 1]),
-    )
-    assert mask.tolist() == [1, 0, 1, 1]
-    assert objective.selected.tolist() == [-2, 0, 0, -2, 1, -1, -2, -1, -1]
-    objective.confidence_mask(logits_of([0.05, 0.05, 0.9]), torch.tensor([1]))  # another class now
-    assert objective.selected.tolist() == [-2, 2, 0, -2, 1, -1, -2, -1, -1]
-
-
-def test_flexmatch_threshold_of_the_class_that_is_learned_best_is_the_setting():
-    objective = FlexMatchObjective(confidence_threshold=0.8)
-    objective.begin(np.arange(4), 2)
-    objective.selected = torch.tensor([0, 0, 0, 1])
-    logits = logits_of([0.81, 0.19], [0.79, 0.21], [0.17, 0.83], [0.801, 0.199])
-    mask = objective.confidence_mask(logits, torch.tensor([0, 1, 3, 2]))
-    assert mask.tolist() == [1, 0, 1, 1]
 
 
 # --- FreeMatch ------------------------------------------------------------------------------------
@@ -100,42 +65,9 @@ def test_freematch_fairness_by_hand():
     assert loss.item() == pytest.approx(plain.item() + 0.5 * value, rel=1e-5)
 
 
-# --- SoftMatch ------------------------------------------------------------------------------------
-
-
-def test_softmatch_by_hand():
-    objective = SoftMatchObjective(threshold_momentum=0.9)
-    objective.begin(np.arange(4), 2)
-    logits = logits_of([0.8, 0.2], [0.6, 0.4], [0.3, 0.7])
-    weights = objective.confidence_mask(logits, None)
-    classes = [0.9 / 2 + 0.1 * 1.7 / 3, 0.9 / 2 + 0.1 * 1.3 / 3]
-    aligned = []
-    for row in ((0.8, 0.2), (0.6, 0.4), (0.3, 0.7)):
-        ratio = [p / c for p, c in zip(row, classes, strict=True)]
-        aligned.append(max(ratio) / sum(ratio))
-    mean = 0.9 / 2 + 0.1 * sum(aligned) / 3
-    variance = 0.9 + 0.1 * sum((a - sum(aligned) / 3) ** 2 for a in aligned) / 2
-    assert objective.mean.item() == pytest.approx(mean)
-    assert objective.variance.item() == pytest.approx(variance)
-    expected = [math.exp(-(min(a - mean, 0) ** 2) / (2 * variance)) for a in aligned]
-    assert weights.tolist() == pytest.approx(expected)
-    objective.mean, objective.variance = torch.tensor(0.9), torch.tensor(0.01)
-    objective.threshold_momentum = 0.999
-    weights = objective.confidence_mask(logits, None)
-    assert weights[0] > weights[2] > weights[1] and weights.max() < 1
-
-
-def test_softmatch_variance_of_one_clip_is_zero():
-    objective = SoftMatchObjective(threshold_momentum=0.5)
-    objective.begin(np.arange(4), 2)
-    objective.confidence_mask(logits_of([0.8, 0.2]), None)
-    assert objective.variance.item() == 0.5
-
-
-@pytest.mark.parametrize("objective", ["flexmatch", "freematch", "softmatch"])
 @pytest.mark.slow
-def test_resume_restores_thresholds_and_ema(tiny_settings, tmp_path, at_forward, objective):
-    settings = {"objective": objective, "threshold_momentum": 0.8, "ema_decay": 0.7}
+def test_resume_restores_thresholds_and_ema(tiny_settings, tmp_path, at_forward):
+    settings = {"objective": "freematch", "threshold_momentum": 0.8, "ema_decay": 0.7}
     settings |= {"ema_teacher": True, "head_init": "linear_probe"}
     expected = fit(tiny_settings(**settings, run_dir=tmp_path / "expected"))
     stopped = tiny_settings(**settings, run_dir=tmp_path / "stopped")
