@@ -9,7 +9,7 @@ from lib.config import PrepareSettings, TrainSettings
 from lib.data.dataset import is_prepared
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.prepare.catalog import CATALOG, dataset_folder
-from lib.prepare.steps import labeled_splits, list_steps
+from lib.prepare.steps import Preparation, labeled_splits
 from lib.prepare.synthetic import SPLIT_SIZES
 from lib.registry import did_you_mean
 
@@ -53,7 +53,7 @@ class DataRequirement:
         return splits + self._blocking_steps()
 
     def _blocking_steps(self) -> list[str]:
-        steps = list_steps(PrepareSettings(**self.parameters()))
+        steps = Preparation(PrepareSettings(**self.parameters())).steps()
         return [f"{step.part}: {step.details}" for step in steps if step.blocks]
 
     def command(self) -> str:

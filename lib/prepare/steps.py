@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,8 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
         ValueError: Before any work, if videos or files are missing, the videos are not laid out as
             expected, or the folder cannot be written or is too small; later, if a file is damaged.
     """
-    folder, steps = _folder(settings), list(list_steps(settings))
+    preparation = Preparation(settings)
+    folder, steps = preparation.folder, list(preparation.steps())
     if errors := [f"{step.part}: {step.details}" for step in steps if step.blocks]:
         raise ValueError("\n".join(errors))
     # The folder is created on demand; `store_frames` checks the room for its own frames.
@@ -88,8 +90,9 @@ def prepare(settings: PrepareSettings) -> VideoDataset:
 
 
 def status_of(settings: PrepareSettings) -> pd.DataFrame:
-    """Return `status_table` of a data set; errors as in `list_steps`, nothing is written."""
-    return status_table(list(list_steps(settings)), free_bytes(_folder(settings)))
+    """Return `status_table` of a data set; errors as in `Preparation`, nothing is written."""
+    preparation = Preparation(settings)
+    return status_table(list(preparation.steps()), free_bytes(preparation.folder))
 
 
 def open_dataset(name: str, videos_dir: str | None, prepared_dir: str) -> VideoDataset:
@@ -109,47 +112,6 @@ def prepare_for(settings: TrainSettings) -> None:
         )
 
 
-# --- The steps ------------------------------------------------------------------------------------
-
-
-def list_steps(settings: PrepareSettings) -> Iterator[Step]:
-    """Yield the steps of a data set in their order; nothing is opened, downloaded or written.
-
-    Raises:
-        ValueError: If the settings name no data set, or its videos are not laid out as expected.
-    """
-    folder, entry = _folder(settings), CATALOG[settings.dataset]
-    if entry.num_classes is not None:
-        number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
-        details = f"{entry.title}: {entry.num_classes} classes{number}; license: {entry.license}"
-        yield Step("data set", THERE, details)
-    yield Step("folder", THERE if folder.is_dir() else TO_DO, str(folder))
-    if settings.person_boxes == "yolox":  # weights come first: downloads may fail
-        yield _or_missing("detector", _weights_step, settings, "detector")
-    if settings.teacher_scores == "compute":
-        yield _or_missing("classifier", _weights_step, settings, "teacher")
-    dataset = read_dataset(folder) if is_prepared(folder) else None
-    if dataset is not None:
-        yield from _prepared_videos(settings, dataset)
-        sizes = dataset.index[["frames", "width", "height"]].to_numpy()
-    else:
-        list_videos = {"synthetic": _synthetic, "folder": _own_folder}
-        steps, count = list_videos.get(settings.dataset, public_steps)(settings, folder)
-        yield from steps
-        sizes = np.tile(UNOPENED, (count, 1))
-    if settings.storage == "frames":
-        yield _jpeg_step(settings, dataset, sizes)
-    else:
-        yield _or_missing("reader", _reader_step, settings, dataset, len(sizes))
-    yield from _split_steps(settings, folder)
-    yield _or_missing("person boxes", _boxes_step, settings, folder, sizes[:, 0])
-    yield _or_missing("ImageNet scores", _scores_step, settings, folder, sizes[:, 0])
-
-
-def _folder(settings: PrepareSettings) -> Path:
-    return dataset_folder(settings.dataset, settings.videos_dir, settings.prepared_dir)
-
-
 def _or_missing(part: str, make_step: Callable[..., Step], *arguments: object) -> Step:
     """Return `make_step(part, *arguments)`; if that raises ValueError, a step that blocks."""
     try:
@@ -166,80 +128,218 @@ def _required_file(setting: str, value: str) -> Path:
     return path
 
 
-# --- Videos ---------------------------------------------------------------------------------------
+class Preparation:
+    """The steps of a data set; making them opens no video, downloads and writes nothing.
 
+    Raises:
+        ValueError: If the settings name no data set, or its videos are not laid out as expected.
+    """
 
-def _synthetic(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
-    def run(_: None) -> None:
-        make_synthetic(folder, num_processes=settings.num_processes)
+    def __init__(self, settings: PrepareSettings):
+        self.settings = settings
+        self.folder = dataset_folder(settings.dataset, settings.videos_dir, settings.prepared_dir)
+        self.dataset = read_dataset(self.folder) if is_prepared(self.folder) else None
+        self.sizes = np.zeros((0, 3))  # frames, width and height of each video
 
-    count = sum(SPLIT_SIZES.values())
-    return [Step("videos", TO_DO, f"{count} to render", run, SYNTHETIC_BYTES)], count
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps in their order."""
+        settings, entry = self.settings, CATALOG[self.settings.dataset]
+        if entry.num_classes is not None:
+            number = "" if entry.num_videos is None else f", {entry.num_videos:,} videos"
+            details = f"{entry.title}: {entry.num_classes} classes{number}"
+            yield Step("data set", THERE, f"{details}; license: {entry.license}")
+        yield Step("folder", THERE if self.folder.is_dir() else TO_DO, str(self.folder))
+        if settings.person_boxes == "yolox":  # weights come first: downloads may fail
+            yield _or_missing("detector", self._weights, "detector")
+        if settings.teacher_scores == "compute":
+            yield _or_missing("classifier", self._weights, "teacher")
+        yield from self._videos()
+        if settings.storage == "frames":
+            yield self._frames()
+        else:
+            yield _or_missing("reader", self._reader)
+        yield from self._splits()
+        yield _or_missing("person boxes", self._boxes)
+        yield _or_missing("ImageNet scores", self._scores)
 
+    # --- Videos -----------------------------------------------------------------------------------
 
-def _own_folder(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
-    root = project_path(settings.videos_dir)
-    videos, ignored = find_videos(root)
-    groups = settings.groups_file and _required_file("groups_file", settings.groups_file)
+    def _videos(self) -> Iterator[Step]:
+        if self.dataset is not None:
+            self.sizes = self.dataset.index[["frames", "width", "height"]].to_numpy()
+            yield from self._prepared_videos(self.dataset)
+            return
+        if self.settings.dataset == "synthetic":
+            steps, count = self._synthetic()
+        elif self.settings.dataset == "folder":
+            steps, count = self._own_folder()
+        else:
+            steps, count = public_steps(self.settings, self.folder)
+        yield from steps
+        self.sizes = np.tile(UNOPENED, (count, 1))
 
-    def run(_: None) -> None:
-        share, seed = settings.val_fraction, settings.seed
-        index_folder(root, folder, share, seed, settings.num_processes, groups)
+    def _synthetic(self) -> tuple[list[Step], int]:
+        def run(_: None) -> None:
+            make_synthetic(self.folder, num_processes=self.settings.num_processes)
 
-    steps = [Step("videos", TO_DO, f"{count_text(videos)}, to open", run)]
-    return steps + [Step("left out", OPTIONAL, text) for text in ignored], len(videos)
+        count = sum(SPLIT_SIZES.values())
+        return [Step("videos", TO_DO, f"{count} to render", run, SYNTHETIC_BYTES)], count
 
-
-def _opened_videos(part: str, videos_dir: str | None, dataset: VideoDataset) -> Step:
-    root = videos_dir and project_path(videos_dir)
-    source = read_description(dataset.folder)["source"].get("root", root)
-    if root and root != Path(source).resolve():
-        raise ValueError(
-            f"videos_dir: {dataset.folder} was made from {source}, not from {root}; omit "
-            f"videos_dir, or delete {dataset.folder / 'dataset.json'} to prepare it again"
-        )
-    text = f"{len(dataset.index):,}"
-    if num_unlabeled := int((dataset.index["label"] < 0).sum()):
-        text += f", {num_unlabeled:,} of them unlabeled"
-    return Step(part, THERE, f"{text}, root {dataset.root}")
-
-
-def _prepared_videos(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
-    """Yield the steps for the videos of a prepared data set."""
-    yield _or_missing("videos", _opened_videos, settings.videos_dir, dataset)
-    files = dataset.index[dataset.index["fingerprint"] != ""]
-    if slow := int((files["seek"] == "").sum()):
-        details = f"{slow:,} of {len(files):,} videos are decoded from their start: slower"
-        yield Step("seeking", THERE, details)
-    report, num_broken = dataset.folder / BROKEN_FILE, 0
-    if report.is_file():
-        num_broken = int((~pd.read_csv(report)["is_kept"]).sum())
-    if num_broken:
-        yield Step("unreadable videos", MISSING, f"{num_broken}, reasons in {report}")
-    expected, num_videos = CATALOG[settings.dataset].num_videos, len(dataset.index) + num_broken
-    if expected and (num_absent := expected - num_videos) > 0:
-        details = f"{num_absent:,} of {expected:,}, named in splits/*.problems.csv; to add them, "
-        yield Step("absent videos", MISSING, f"{details}delete {dataset.folder / 'dataset.json'}")
-    if settings.dataset == "folder":
-        yield from _own_changes(settings, dataset)
-
-
-def _own_changes(settings: PrepareSettings, dataset: VideoDataset) -> Iterator[Step]:
-    """Yield what is left out of a folder of own videos, and what differs from its preparation."""
-    source = read_description(dataset.folder)["source"]
-    groups = settings.groups_file and str(project_path(settings.groups_file))
-    values = {"val_fraction": settings.val_fraction, "seed": settings.seed, "groups_file": groups}
-    changes = [
-        f"val was drawn with {name} {source[name]}, not {value}"
-        for name, value in values.items()
-        if name in source and source[name] != value
-    ]
-    if (root := project_path(settings.videos_dir)).is_dir():
+    def _own_folder(self) -> tuple[list[Step], int]:
+        settings, root = self.settings, project_path(self.settings.videos_dir)
         videos, ignored = find_videos(root)
-        yield from (Step("left out", OPTIONAL, text) for text in ignored)
-        changes += _changed_videos(dataset, videos)
-    for change in changes:
-        yield Step("changes", MISSING, f"{change}; delete {dataset.folder} to prepare it again")
+        groups = settings.groups_file and _required_file("groups_file", settings.groups_file)
+
+        def run(_: None) -> None:
+            share, seed = settings.val_fraction, settings.seed
+            index_folder(root, self.folder, share, seed, settings.num_processes, groups)
+
+        steps = [Step("videos", TO_DO, f"{count_text(videos)}, to open", run)]
+        return steps + [Step("left out", OPTIONAL, text) for text in ignored], len(videos)
+
+    def _prepared_videos(self, dataset: VideoDataset) -> Iterator[Step]:
+        yield _or_missing("videos", self._opened_videos, dataset)
+        files = dataset.index[dataset.index["fingerprint"] != ""]
+        if slow := int((files["seek"] == "").sum()):
+            details = f"{slow:,} of {len(files):,} videos are decoded from their start: slower"
+            yield Step("seeking", THERE, details)
+        report, num_broken = self.folder / BROKEN_FILE, 0
+        if report.is_file():
+            num_broken = int((~pd.read_csv(report)["is_kept"]).sum())
+        if num_broken:
+            yield Step("unreadable videos", MISSING, f"{num_broken}, reasons in {report}")
+        expected = CATALOG[self.settings.dataset].num_videos
+        if expected and (absent := expected - len(dataset.index) - num_broken) > 0:
+            details = f"{absent:,} of {expected:,}, named in splits/*.problems.csv; to add them, "
+            details += f"delete {self.folder / 'dataset.json'}"
+            yield Step("absent videos", MISSING, details)
+        if self.settings.dataset == "folder":
+            yield from self._own_changes(dataset)
+
+    def _opened_videos(self, part: str, dataset: VideoDataset) -> Step:
+        root = self.settings.videos_dir and project_path(self.settings.videos_dir)
+        source = read_description(self.folder)["source"].get("root", root)
+        if root and root != Path(source).resolve():
+            raise ValueError(
+                f"videos_dir: {self.folder} was made from {source}, not from {root}; omit "
+                f"videos_dir, or delete {self.folder / 'dataset.json'} to prepare it again"
+            )
+        text = f"{len(dataset.index):,}"
+        if num_unlabeled := int((dataset.index["label"] < 0).sum()):
+            text += f", {num_unlabeled:,} of them unlabeled"
+        return Step(part, THERE, f"{text}, root {dataset.root}")
+
+    def _own_changes(self, dataset: VideoDataset) -> Iterator[Step]:
+        """Yield what is left out of a folder of own videos, and what differs from before."""
+        settings, source = self.settings, read_description(self.folder)["source"]
+        groups = settings.groups_file and str(project_path(settings.groups_file))
+        values = {"val_fraction": settings.val_fraction, "seed": settings.seed}
+        changes = [
+            f"val was drawn with {name} {source[name]}, not {value}"
+            for name, value in (values | {"groups_file": groups}).items()
+            if name in source and source[name] != value
+        ]
+        if (root := project_path(settings.videos_dir)).is_dir():
+            videos, ignored = find_videos(root)
+            yield from (Step("left out", OPTIONAL, text) for text in ignored)
+            changes += _changed_videos(dataset, videos)
+        for change in changes:
+            yield Step("changes", MISSING, f"{change}; delete {self.folder} to prepare it again")
+
+    def _frames(self) -> Step:
+        if self.dataset is not None and stores_frames(self.dataset):
+            return Step("frames", THERE, str(self.dataset.root))
+        side, processes = self.settings.frames_short_side, self.settings.num_processes
+        size = jpeg_bytes(self.sizes, side)
+        details = f"{int(self.sizes[:, 0].sum()):,} to write, about {gigabytes(size)}"
+        run = partial(store_frames, short_side=side, num_processes=processes)
+        return Step("frames", TO_DO, details, run, size)
+
+    def _reader(self, part: str) -> Step:
+        reader, num_processes = self.settings.reader, self.settings.num_processes
+        if reader == "decord" and find_spec("decord") is None:
+            raise ValueError(
+                "reader: decord is not installed; install decord2, or set reader to av"
+            )
+        run = partial(choose_readers, reader=reader, num_processes=num_processes)
+        if self.dataset is not None:
+            text = readers_text(self.dataset.index)
+            if len(undecided(self.dataset.index, reader)):
+                return Step(part, TO_DO, text, run)
+            return Step(part, THERE, text)
+        is_few = self.settings.dataset == "synthetic" or len(self.sizes) < MIN_FILES
+        if reader == "av" or (reader == "auto" and is_few):
+            return Step(part, THERE, "PyAV")
+        return Step(part, TO_DO, f"{reader}: decord is tried", run)
+
+    # --- Splits, person boxes and ImageNet scores -------------------------------------------------
+
+    def _splits(self) -> Iterator[Step]:
+        for path in map(project_path, self.settings.split_files):
+            yield _or_missing("your split", self._own_split, path)
+        names = [*REQUIRED, *labeled_splits(self.settings)]
+        for state, run in ((THERE, None), (TO_DO, partial(draw_splits, settings=self.settings))):
+            if selected := [name for name in names if self._split_state(name) == state]:
+                yield Step("splits", state, ", ".join(selected), run)
+
+    def _own_split(self, part: str, path: Path) -> Step:
+        entries = read_split_file(path)
+        run = partial(import_split, split_name=path.stem, entries=entries, source=str(path))
+        return Step(part, self._split_state(path.stem), str(path), run)
+
+    def _split_state(self, name: str) -> str:
+        return THERE if (self.folder / "splits" / f"{name}.txt").is_file() else TO_DO
+
+    def _weights(self, part: str, network: str) -> Step:
+        try:
+            return Step(part, THERE, str(weights_file(self.settings, network, allowed=False)))
+        except UnavailableError:
+            if not self.settings.download:
+                raise
+            run = partial(weights_file, self.settings, network, True)
+            return Step(part, TO_DO, "to download", lambda _: run())
+
+    def _boxes(self, part: str) -> Step:
+        made_with, settings = read_made_with(self.folder / PERSON_BOXES_FILE), self.settings
+        stride, processes, expected = settings.detector_stride, settings.num_processes, None
+        if settings.person_boxes == "keep":
+            if made_with is not None:
+                return Step(part, THERE, _describe(made_with))
+            if settings.dataset == "synthetic":
+                return Step(part, TO_DO, "exact, written with the videos")
+            return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
+        if settings.person_boxes == "yolox":
+            with suppress(ValueError):  # the step of the detector has the reason
+                expected = yolox_made_with(weights_file(settings, "detector", False), stride)
+            cores = processes or num_cores()
+            work = _work(self.sizes[:, 0], stride, SECONDS_PER_DETECTION / cores)
+            details = f"yolox: {work} with YOLOX-Nano on {cores} cores"
+            run = partial(_detect, settings)
+        elif settings.person_boxes == "motion":
+            expected, details = motion_made_with(stride), "motion"
+            run = partial(detect_motion, stride=stride, num_processes=processes)
+        else:
+            path = _required_file("detections_file", settings.detections_file)
+            expected, details = import_made_with(path), f"import {path}"
+            run = partial(import_detections, path=path)
+        size = BYTES_OF_BOXES * self.sizes[:, 0].sum()
+        return _table_step(part, made_with, expected, Step(part, TO_DO, details, run, size))
+
+    def _scores(self, part: str) -> Step:
+        made_with, settings = read_made_with(self.folder / TEACHER_FILE), self.settings
+        model, stride, expected = settings.teacher_model, settings.teacher_stride, None
+        if settings.teacher_scores == "keep":
+            if made_with is not None:
+                return Step(part, THERE, _describe(made_with))
+            return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
+        with suppress(ValueError):  # the step of the classifier has the reason
+            weights = weights_file(settings, "teacher", False)
+            expected = teacher_made_with(model, weights) | {"stride": stride}
+        size = _num_keys(self.sizes[:, 0], stride) * 2 * NUM_CLASSES
+        work = _work(self.sizes[:, 0], stride, SECONDS_PER_SCORE / num_cores())
+        details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
+        run = partial(compute_scores, settings)
+        return _table_step(part, made_with, expected, Step(part, TO_DO, details, run, size))
 
 
 def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> list[str]:
@@ -260,32 +360,15 @@ def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> list[str]:
     ]
 
 
-def _jpeg_step(settings: PrepareSettings, dataset: VideoDataset | None, sizes: np.ndarray) -> Step:
-    if dataset is not None and stores_frames(dataset):
-        return Step("frames", THERE, str(dataset.root))
-    side = settings.frames_short_side
-    size = jpeg_bytes(sizes, side)
-    details = f"{int(sizes[:, 0].sum()):,} to write, about {gigabytes(size)}"
-    run = partial(store_frames, short_side=side, num_processes=settings.num_processes)
-    return Step("frames", TO_DO, details, run, size)
+def _table_step(part: str, made_with: dict | None, expected: dict | None, todo: Step) -> Step:
+    """Return `todo` unless a table has the expected settings, but for a later scaling of boxes."""
+    stored = {key: value for key, value in (made_with or {}).items() if key != SCALED_TO}
+    if expected is not None and expected == stored:
+        return Step(part, THERE, _describe(made_with))
+    return replace(todo, details=f"{todo.details}; {_describe(made_with)}")
 
 
-def _reader_step(
-    part: str, settings: PrepareSettings, dataset: VideoDataset | None, num_videos: int
-) -> Step:
-    if settings.reader == "decord" and find_spec("decord") is None:
-        raise ValueError("reader: decord is not installed; install decord2, or set reader to av")
-    run = partial(choose_readers, reader=settings.reader, num_processes=settings.num_processes)
-    if dataset is not None:
-        text, count = readers_text(dataset.index), len(undecided(dataset.index, settings.reader))
-        return Step(part, TO_DO if count else THERE, text, run if count else None)
-    is_few = settings.dataset == "synthetic" or num_videos < MIN_FILES
-    if settings.reader == "av" or (settings.reader == "auto" and is_few):
-        return Step(part, THERE, "PyAV")
-    return Step(part, TO_DO, f"{settings.reader}: decord is tried", run)
-
-
-# --- Splits ---------------------------------------------------------------------------------------
+# --- Work -----------------------------------------------------------------------------------------
 
 
 def labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
@@ -312,26 +395,6 @@ def draw_splits(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
     return list(splits)
 
 
-def _split_steps(settings: PrepareSettings, folder: Path) -> Iterator[Step]:
-    def state_of(name: str) -> str:
-        return THERE if (folder / "splits" / f"{name}.txt").is_file() else TO_DO
-
-    def own_split(part: str, path: Path) -> Step:
-        entries = read_split_file(path)
-        run = partial(import_split, split_name=path.stem, entries=entries, source=str(path))
-        return Step(part, state_of(path.stem), str(path), run)
-
-    for path in map(project_path, settings.split_files):
-        yield _or_missing("your split", own_split, path)
-    names = [*REQUIRED, *labeled_splits(settings)]
-    for state, run in ((THERE, None), (TO_DO, partial(draw_splits, settings=settings))):
-        if selected := [name for name in names if state_of(name) == state]:
-            yield Step("splits", state, ", ".join(selected), run)
-
-
-# --- Person boxes and ImageNet scores -------------------------------------------------------------
-
-
 def weights_file(settings: PrepareSettings, network: str, allowed: bool) -> Path:
     """Return the weights of the "detector" or the "teacher"; download them if allowed and needed.
 
@@ -349,72 +412,9 @@ def weights_file(settings: PrepareSettings, network: str, allowed: bool) -> Path
     return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, allowed)
 
 
-def _weights_step(part: str, settings: PrepareSettings, network: str) -> Step:
-    try:
-        return Step(part, THERE, str(weights_file(settings, network, allowed=False)))
-    except UnavailableError:
-        if not settings.download:
-            raise
-        return Step(part, TO_DO, "to download", lambda _: weights_file(settings, network, True))
-
-
-def _boxes_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
-    made_with, stride = read_made_with(folder / PERSON_BOXES_FILE), settings.detector_stride
-    processes, expected = settings.num_processes, None
-    if settings.person_boxes == "keep":
-        if made_with is not None:
-            return Step(part, THERE, _describe(made_with))
-        if settings.dataset == "synthetic":
-            return Step(part, TO_DO, "exact, written with the videos")
-        return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
-    if settings.person_boxes == "yolox":
-        with suppress(ValueError):  # the step of the detector has the reason
-            weights = weights_file(settings, "detector", allowed=False)
-            expected = yolox_made_with(weights, stride)
-        cores = processes or num_cores()
-        work = _work(frames, stride, SECONDS_PER_DETECTION / cores)
-        details, run = f"yolox: {work} with YOLOX-Nano on {cores} cores", partial(_detect, settings)
-    elif settings.person_boxes == "motion":
-        expected, details = motion_made_with(stride), "motion"
-        run = partial(detect_motion, stride=stride, num_processes=processes)
-    else:
-        path = _required_file("detections_file", settings.detections_file)
-        expected, details = import_made_with(path), f"import {path}"
-        run = partial(import_detections, path=path)
-    if _is_made_with(made_with, expected):
-        return Step(part, THERE, _describe(made_with))
-    details = f"{details}; {_describe(made_with)}"
-    return Step(part, TO_DO, details, run, BYTES_OF_BOXES * frames.sum())
-
-
-def _is_made_with(made_with: dict | None, expected: dict | None) -> bool:
-    """Return True if a table has the expected settings, ignoring a later rescaling of boxes."""
-    stored = {key: value for key, value in (made_with or {}).items() if key != SCALED_TO}
-    return expected is not None and expected == stored
-
-
 def _detect(settings: PrepareSettings, dataset: VideoDataset) -> None:
     weights = weights_file(settings, "detector", allowed=False)
     detect_persons(dataset, weights, settings.detector_stride, settings.num_processes)
-
-
-def _scores_step(part: str, settings: PrepareSettings, folder: Path, frames: np.ndarray) -> Step:
-    made_with, expected = read_made_with(folder / TEACHER_FILE), None
-    model, stride = settings.teacher_model, settings.teacher_stride
-    if settings.teacher_scores == "keep":
-        if made_with is not None:
-            return Step(part, THERE, _describe(made_with))
-        return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
-    with suppress(ValueError):  # the step of the classifier has the reason
-        weights = weights_file(settings, "teacher", allowed=False)
-        expected = teacher_made_with(model, weights) | {"stride": stride}
-    if _is_made_with(made_with, expected):
-        return Step(part, THERE, _describe(made_with))
-    size = _num_keys(frames, stride) * 2 * NUM_CLASSES
-    work = _work(frames, stride, SECONDS_PER_SCORE / num_cores())
-    details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
-    details += f"; {_describe(made_with)}"
-    return Step(part, TO_DO, details, partial(compute_scores, settings), size)
 
 
 def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
