@@ -366,6 +366,12 @@ class TrainSettings(ClipSettings):
         return objective_table()[self.objective].uses_unlabeled
 
     @property
+    def batches(self) -> dict[str, int]:
+        """Clips in a step by setting: the labeled ones, and the unlabeled ones if there are any."""
+        names = ("labeled_batch", "unlabeled_batch")[: 1 + self.is_semi_supervised]
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def reads_unlabeled(self) -> bool:
         """True if unlabeled videos are read (also for a self-trained probe)."""
         is_probe = "linear_probe" in (self.objective, self.head_init)

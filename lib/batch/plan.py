@@ -85,7 +85,7 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
                     print(f"{Path(parameters['run_dir']).name}: {notes[0]}")
                     continue
                 settings = make_settings(TrainSettings, values, str(path))
-                check_network(settings)
+                check_network(settings.model, settings.pretrained)
                 data = settings.dataset, settings.videos_dir, settings.prepared_dir
                 notes += view_warnings(classes_of(*data), settings.flip, settings.temporal_ops)
                 runs.append(PlannedRun(path, values, settings, tuple(notes)))
@@ -97,10 +97,10 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
     return runs
 
 
-def check_network(settings: TrainSettings) -> None:
+def check_network(model: str, pretrained: bool) -> None:
     """Raise ValueError if there is no such network, or its weights are not available."""
     try:
-        input_spec(settings.model, settings.pretrained)
+        input_spec(model, pretrained)
     except ValueError as error:
         raise ValueError(f": model: {error}") from error
 

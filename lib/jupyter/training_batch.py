@@ -62,7 +62,7 @@ def view_training_batch(
     """
     streams = [stream for stream in make_streams(settings, data) if stream is not None]
     classes, scene = data.labeled.classes, settings.scene_augmentation
-    num_micro = num_micro_batches(settings, 1)
+    num_micro = num_micro_batches(settings.batches, settings.micro_batch, 1)
     shown = min([shown, *((stream.batch // num_micro + 1) // 2 for stream in streams)])
     batches = [_with_partners(stream, step, num_micro, shown) for stream in streams]
     normalize = Normalize(FILL, (1.0,) * 3)  # 0 is shown as the mean color

@@ -292,12 +292,11 @@ class Preparation:
 
     def _weights(self, part: str, network: str) -> Step:
         try:
-            return Step(part, THERE, str(weights_file(self.settings, network, allowed=False)))
+            return Step(part, THERE, str(self.weights_file(network, allowed=False)))
         except UnavailableError:
             if not self.settings.download:
                 raise
-            run = partial(weights_file, self.settings, network, True)
-            return Step(part, TO_DO, "to download", lambda _: run())
+            return Step(part, TO_DO, "to download", lambda _: self.weights_file(network, True))
 
     def _boxes(self, part: str) -> Step:
         made_with, settings = read_made_with(self.folder / PERSON_BOXES_FILE), self.settings
@@ -310,11 +309,11 @@ class Preparation:
             return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
         if settings.person_boxes == "yolox":
             with suppress(ValueError):  # the step of the detector has the reason
-                expected = yolox_made_with(weights_file(settings, "detector", False), stride)
+                expected = yolox_made_with(self.weights_file("detector", False), stride)
             cores = processes or num_cores()
             work = _work(self.sizes[:, 0], stride, SECONDS_PER_DETECTION / cores)
             details = f"yolox: {work} with YOLOX-Nano on {cores} cores"
-            run = partial(_detect, settings)
+            run = self._detect
         elif settings.person_boxes == "motion":
             expected, details = motion_made_with(stride), "motion"
             run = partial(detect_motion, stride=stride, num_processes=processes)
@@ -333,13 +332,42 @@ class Preparation:
                 return Step(part, THERE, _describe(made_with))
             return Step(part, OPTIONAL, "none yet; distillation needs them: set teacher_scores")
         with suppress(ValueError):  # the step of the classifier has the reason
-            weights = weights_file(settings, "teacher", False)
+            weights = self.weights_file("teacher", False)
             expected = teacher_made_with(model, weights) | {"stride": stride}
         size = _num_keys(self.sizes[:, 0], stride) * 2 * NUM_CLASSES
         work = _work(self.sizes[:, 0], stride, SECONDS_PER_SCORE / num_cores())
         details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
-        run = partial(compute_scores, settings)
-        return _table_step(part, made_with, expected, Step(part, TO_DO, details, run, size))
+        todo = Step(part, TO_DO, details, self.compute_scores, size)
+        return _table_step(part, made_with, expected, todo)
+
+    def weights_file(self, network: str, allowed: bool) -> Path:
+        """Return the weights of the "detector" or "teacher"; download them if allowed and needed.
+
+        Raises:
+            UnavailableError: If they are neither set nor there, and may not, or cannot, be
+                downloaded.
+            ValueError: If a file is damaged, or the one that is set is missing.
+        """
+        settings = self.settings
+        own = {"detector": settings.detector_weights, "teacher": settings.teacher_weights}[network]
+        if own is not None:
+            return _required_file(f"{network}_weights", own)
+        folder = project_path(settings.prepared_dir) / "weights"
+        if network == "teacher":
+            return published_weights(settings.teacher_model, folder, allowed)
+        path = folder / Path(YOLOX_NANO_URL).name
+        return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, allowed)
+
+    def _detect(self, dataset: VideoDataset) -> None:
+        weights = self.weights_file("detector", allowed=False)
+        stride, processes = self.settings.detector_stride, self.settings.num_processes
+        detect_persons(dataset, weights, stride, processes)
+
+    def compute_scores(self, dataset: VideoDataset) -> None:
+        """Compute the ImageNet scores of a data set."""
+        settings = self.settings
+        teacher = load_teacher(settings.teacher_model, self.weights_file("teacher", allowed=False))
+        score_frames(dataset, teacher, settings.teacher_stride, settings.num_processes)
 
 
 def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> list[str]:
@@ -393,35 +421,6 @@ def draw_splits(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
         if not dataset.split_path(name).is_file():
             write_split(dataset, name, draw(labels, dataset.read_split("train")))
     return list(splits)
-
-
-def weights_file(settings: PrepareSettings, network: str, allowed: bool) -> Path:
-    """Return the weights of the "detector" or the "teacher"; download them if allowed and needed.
-
-    Raises:
-        UnavailableError: If they are neither set nor there, and may not or cannot be downloaded.
-        ValueError: If a file is damaged, or the one that is set is missing.
-    """
-    own = {"detector": settings.detector_weights, "teacher": settings.teacher_weights}[network]
-    if own is not None:
-        return _required_file(f"{network}_weights", own)
-    folder = project_path(settings.prepared_dir) / "weights"
-    if network == "teacher":
-        return published_weights(settings.teacher_model, folder, allowed)
-    path = folder / Path(YOLOX_NANO_URL).name
-    return download(YOLOX_NANO_URL, path, YOLOX_NANO_SHA256, allowed)
-
-
-def _detect(settings: PrepareSettings, dataset: VideoDataset) -> None:
-    weights = weights_file(settings, "detector", allowed=False)
-    detect_persons(dataset, weights, settings.detector_stride, settings.num_processes)
-
-
-def compute_scores(settings: PrepareSettings, dataset: VideoDataset) -> None:
-    """Compute the ImageNet scores of a data set."""
-    weights = weights_file(settings, "teacher", allowed=False)
-    teacher = load_teacher(settings.teacher_model, weights)
-    score_frames(dataset, teacher, settings.teacher_stride, settings.num_processes)
 
 
 def _num_keys(frames: np.ndarray, stride: int) -> int:

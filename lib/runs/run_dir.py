@@ -88,7 +88,7 @@ class RunDir:
             epochs = self.settings().epochs
             if epochs != settings.epochs:
                 self.metrics_path.rename(self.folder / f"metrics_{epochs}_epochs.json")
-        for path in own_files(settings):
+        for path in own_files(settings.model_dump()):
             write_text(self.folder / path.name, path.read_text(encoding="utf-8"))
         write_text(self.params_path, settings.as_yaml())
         if not self.is_finished():
@@ -212,10 +212,10 @@ def _with_digest(file: str, name: str) -> str:
     return f"{path.name}:{name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
 
 
-def own_files(settings: TrainSettings) -> list[Path]:
-    """Return the files of the user that settings name."""
+def own_files(values: dict[str, Any]) -> list[Path]:
+    """Return the files of the user that values of settings name."""
     files: list[str] = []
-    map_own_names(settings.model_dump(), lambda file, name: files.append(file) or file)
+    map_own_names(values, lambda file, name: files.append(file) or file)
     return [find_file(file) for file in dict.fromkeys(files)]
 
 

@@ -86,7 +86,7 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     """
     device = resolve_device(settings.device)
     num_processes = resolve_num_processes(settings.num_processes, device)
-    num_micro_batches(settings, num_processes)
+    num_micro_batches(settings.batches, settings.micro_batch, num_processes)
     check_precision(settings.precision, device)
     if device == "cuda" and not settings.num_workers:
         warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)

@@ -1,6 +1,7 @@
 """Schedules (learning rate, weight of the unlabeled loss) and the split of a step."""
 
 import math
+from collections.abc import Mapping
 
 from lib.config import TrainSettings
 
@@ -34,15 +35,15 @@ def ramp_up(weight: float, step: int, rampup_steps: float) -> float:
     return weight if step >= rampup_steps else weight * step / rampup_steps
 
 
-def num_micro_batches(settings: TrainSettings, world_size: int) -> int:
+def num_micro_batches(batches: Mapping[str, int], micro_batch: int, world_size: int) -> int:
     """Return the number of micro-batches into which each process divides its share of a step.
+
+    `batches` are the clips in a step, by the names of their settings; `micro_batch` is the largest
+    number of clips of one in a pass, 0 for no bound.
 
     Raises:
         ValueError: If a batch cannot be divided equally.
     """
-    batches = {"labeled_batch": settings.labeled_batch}
-    if settings.is_semi_supervised:
-        batches["unlabeled_batch"] = settings.unlabeled_batch
     for name, batch in batches.items():
         if batch % world_size:
             raise ValueError(
@@ -50,7 +51,7 @@ def num_micro_batches(settings: TrainSettings, world_size: int) -> int:
                 "choose a multiple"
             )
     largest = max(batches.values()) // world_size
-    bound = settings.micro_batch or largest
+    bound = micro_batch or largest
     for count in range(1, largest + 1):
         if all(batch % (world_size * count) == 0 for batch in batches.values()):
             if max(batches.values()) // (world_size * count) <= bound:

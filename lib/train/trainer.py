@@ -135,7 +135,7 @@ class Trainer:
         self.num_classes = len(self.data.labeled.classes)
         epoch_rows = self.data.epoch_rows
         self.steps_per_epoch = count_steps(len(epoch_rows), settings)
-        self.num_micro = num_micro_batches(settings, world.world_size)
+        self.num_micro = num_micro_batches(settings.batches, settings.micro_batch, world.world_size)
         self.normalize = run_model.run_normalize(settings).to(world.device)
         self.val_views = VideoViews(
             self.data.labeled, self.data.val_rows, val_protocol(settings), settings.frame_cache_mb

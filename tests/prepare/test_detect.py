@@ -35,7 +35,7 @@ from lib.prepare.person_boxes import (
     moving_boxes,
     yolox_made_with,
 )
-from lib.prepare.steps import prepare, weights_file
+from lib.prepare.steps import Preparation, prepare
 from lib.prepare.synthetic import render_video, write_video
 
 SHARED = PROJECT_ROOT.parent / "shared"
@@ -110,7 +110,7 @@ def test_settings_of_boxes_that_exclude_each_other(tmp_path):
         PrepareSettings(detector_weights="x.onnx")
     settings = PrepareSettings(person_boxes="yolox", prepared_dir=str(tmp_path))
     with pytest.raises(ValueError, match="weights/yolox_nano.onnx: not there; set download"):
-        weights_file(settings, "detector", allowed=False)
+        Preparation(settings).weights_file("detector", allowed=False)
 
 
 # --- Motion ---------------------------------------------------------------------------------------

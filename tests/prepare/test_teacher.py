@@ -19,7 +19,7 @@ from lib.data.video_reader import read_frames
 from lib.models.classifier import InputSpec
 from lib.prepare import parallel, teacher
 from lib.prepare.own_folder import index_folder
-from lib.prepare.steps import compute_scores, prepare
+from lib.prepare.steps import Preparation, prepare
 from lib.prepare.synthetic import render_video, write_video
 from lib.prepare.teacher import (
     Teacher,
@@ -145,7 +145,7 @@ def test_scores_of_a_random_resnet18(videos, random_resnet18, tmp_path):
         teacher_stride=8,
         num_processes=1,
     )
-    compute_scores(settings, videos)
+    Preparation(settings).compute_scores(videos)
     record = videos.record(1)
     images = images_of_video(record, 8, 256, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -229,7 +229,7 @@ def test_real_teacher_on_real_video(shared, tmp_path):
         num_processes=1,
     )
     dataset = index_folder(tmp_path / "videos", tmp_path / "data", 0.5, 0, 1)
-    compute_scores(settings, dataset)
+    Preparation(settings).compute_scores(dataset)
     record = dataset.record(0)
     scores = TeacherScores(dataset)
     seen = np.mean([scores.lookup(0, f) for f in range(0, record.num_frames, 80)], axis=0)

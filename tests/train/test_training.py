@@ -204,7 +204,7 @@ def test_a_step_is_cut_into_the_fewest_equal_parts(labeled, unlabeled, micro, si
         settings = TrainSettings(
             labeled_batch=labeled, unlabeled_batch=unlabeled, micro_batch=micro
         )
-    assert num_micro_batches(settings, size) == expected
+    assert num_micro_batches(settings.batches, settings.micro_batch, size) == expected
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,13 @@ def test_a_step_is_cut_into_the_fewest_equal_parts(labeled, unlabeled, micro, si
 )
 def test_a_step_that_cannot_be_shared_is_refused(changes, size, message):
     with pytest.raises(ValueError, match=message):
-        num_micro_batches(TrainSettings(**changes), size)
+        settings = TrainSettings(**changes)
+        num_micro_batches(settings.batches, settings.micro_batch, size)
 
 
 def test_the_unlabeled_batch_does_not_matter_without_unlabeled_clips():
     settings = TrainSettings(objective="supervised", labeled_batch=40, unlabeled_batch=41)
-    assert num_micro_batches(settings, 8) == 1
+    assert num_micro_batches(settings.batches, settings.micro_batch, 8) == 1
 
 
 def test_clips_are_normalised_and_put_in_the_networks_order():
