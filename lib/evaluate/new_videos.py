@@ -84,11 +84,9 @@ def open_video(path: Path) -> NewVideo:
 def open_videos(paths: Sequence[Path]) -> tuple[list[NewVideo], list[str]]:
     """Open videos in worker processes; return the readable ones and the problems of the others."""
     opened, problems = [], []
-    table = inspect_videos(paths, timeout_s=OPENING_S).astype(object)
-    rows = table.where(table.notna(), None).itertuples(index=False, name=None)
-    for path, row in zip(paths, rows, strict=True):
+    for path, info in zip(paths, inspect_videos(paths, timeout_s=OPENING_S), strict=True):
         try:
-            opened.append(_open(path, VideoInfo(*row)))
+            opened.append(_open(path, info))
         except ValueError as error:
             problems.append(str(error))
     return opened, problems

@@ -4,16 +4,13 @@ import hashlib
 import shutil
 import stat
 import zipfile
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import rarfile
 import requests
 from tqdm.auto import tqdm
 
 from lib.data.dataset import check_room
-from lib.fileio import write_atomic
 
 CHUNK = 1 << 16  # bytes
 TIMEOUT_S = 60  # without a byte
@@ -103,12 +100,12 @@ def extract(archive: Path, folder: Path) -> list[Path]:
         with _open(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             paths = [_target(folder, member) for member in members]
-            pairs = zip(members, paths, strict=True)
-            todo = [(member, path) for member, path in pairs if not _is_extracted(member, path)]
-            check_room(folder, sum(member.file_size for member, _ in todo), str(archive))
-            for member, path in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
-                with opened.open(member) as source:
-                    write_atomic(path, partial(_copy, source, size=member.file_size))
+            sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
+            pairs = zip(members, sizes, strict=True)
+            todo = [member for member, size in pairs if member.file_size != size]
+            check_room(folder, sum(member.file_size for member in todo), str(archive))
+            for member in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
+                opened.extract(member, folder)
     except rarfile.RarCannotExec as error:
         raise ValueError(
             f"{archive}: no program for rar archives; install unrar, unar, 7z or bsdtar, or "
@@ -143,22 +140,11 @@ def _open(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
 
 def _target(folder: Path, member: zipfile.ZipInfo | rarfile.RarInfo) -> Path:
     """Return the path of a member; ValueError if it is a link or outside of `folder`."""
-    name = member.filename.replace("\\", "/")
+    name = member.filename
     parts = PurePosixPath(name).parts
     is_of_zip = isinstance(member, zipfile.ZipInfo)
     if stat.S_ISLNK(member.external_attr >> 16) if is_of_zip else not member.is_file():
         raise ValueError(f"{name!r} is a link or a device")
-    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+    if not parts or name[0] == "/" or ".." in parts or any(sign in name for sign in ":\\\0"):
         raise ValueError(f"{name!r} is outside of the folder")
     return folder.joinpath(*parts)
-
-
-def _is_extracted(member: zipfile.ZipInfo | rarfile.RarInfo, path: Path) -> bool:
-    return path.is_file() and path.stat().st_size == member.file_size
-
-
-def _copy(source: IO[bytes], path: Path, size: int) -> None:
-    with open(path, "wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        if file.tell() != size:
-            raise EOFError(f"a file has {file.tell()} bytes, its header says {size}")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-import pandas as pd
 from av.video.reformatter import VideoReformatter
 from tqdm.auto import tqdm
 
@@ -47,14 +46,11 @@ def inspect_videos(
     num_processes: int = 0,
     timeout_s: float = TIMEOUT_S,
     progress_file: Path | None = None,
-) -> pd.DataFrame:
+) -> list[VideoInfo]:
     """Inspect video files and folders of JPEG frames in worker processes, as `map_in_workers`.
 
     `progress_file` gets a JSON line per inspected file, so that a repeated call opens only files
     that are new or have changed.
-
-    Returns:
-        One row for each of `paths`, in their order, with the columns of `VideoInfo`.
     """
     progress_file = progress_file or Path(os.devnull)
     infos = _read_progress(progress_file)
@@ -68,7 +64,7 @@ def inspect_videos(
             infos[key] = result.value or VideoInfo(error=result.error)
             log.write("\n" + json.dumps([key, *infos[key]]))  # after a line that was cut off, too
             log.flush()
-    return pd.DataFrame([infos[key] for key in keys], columns=list(VideoInfo._fields))
+    return [infos[key] for key in keys]
 
 
 def _file_key(path: Path) -> str:

@@ -20,7 +20,7 @@ from lib.prepare.find_videos import (
     read_table,
     without_suffix,
 )
-from lib.prepare.inspect_videos import inspect_videos
+from lib.prepare.inspect_videos import VideoInfo, inspect_videos
 
 BROKEN_FILE = "broken.csv"
 GROUP_COLUMNS = ("name", "group")
@@ -129,7 +129,8 @@ def open_videos(
     infos = inspect_videos(
         [root / path for path in paths], num_processes, progress_file=progress_file
     )
-    index = videos.merge(infos.assign(path=paths.to_numpy()), on="path")
+    table = pd.DataFrame(infos, columns=VideoInfo._fields).assign(path=paths.to_numpy())
+    index = videos.merge(table, on="path")
     if "start_s" in index:
         _cut_segments(index)
     index["is_kept"] = index["error"].isna()

@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from lib.fileio import write_atomic
 
 FILE_NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.pt")
@@ -45,7 +47,6 @@ def save_newest(folder: Path, state: dict[str, Any]) -> Path:
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint; it is completely on the disk before it gets its name."""
-    import torch
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -64,8 +65,6 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without unpickling objects; ValueError if it is damaged."""
-    import torch
-
     try:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:

@@ -171,7 +171,7 @@ def test_interrupted_opening_continues_where_it_was(tmp_path, monkeypatch):
         return []
 
     monkeypatch.setattr(inspection, "map_in_workers", interrupted)
-    assert inspect_videos(paths[:3], 1, progress_file=progress).equals(first)
+    assert inspect_videos(paths[:3], 1, progress_file=progress) == first
     with pytest.raises(KeyboardInterrupt):
         inspect_videos(paths, 1, progress_file=progress)
     assert opened == paths[3:]
@@ -465,8 +465,8 @@ def test_a_frozen_decoder_is_given_up(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "videos", ["a/1.mp4", "a/freeze.mp4"])
     monkeypatch.setattr(inspection, "inspect_video", inspect_or_crash)
     found = inspect_videos([root / "a/freeze.mp4", root / "a/1.mp4"], 1, timeout_s=3)
-    assert found["error"][0] == "no result after 3 s, given up"
-    assert found["frames"][1] == 6
+    assert found[0].error == "no result after 3 s, given up"
+    assert found[1].frames == 6
 
 
 def test_workers_answer_every_item_once():
@@ -494,9 +494,11 @@ def test_a_script_that_cannot_be_imported_again_is_told_why(tmp_path):
 def test_real_clips_open_with_and_without_utf8_metadata(tmp_path):
     paths = sorted((SHARED / "clips").iterdir())
     found = inspect_videos(paths, 2)
-    assert found["error"].isna().all() and (found["frames"] > 20).all()
-    cartwheel = found["frames"][[p.name.endswith("cartwheel_f_cm_np2_le_med_6.avi") for p in paths]]
-    assert cartwheel.tolist() == [83]  # as in the published lists; decord repeats the last one
+    assert all(info.error is None and info.frames > 20 for info in found)
+    name = "cartwheel_f_cm_np2_le_med_6.avi"
+    pairs = zip(paths, found, strict=True)
+    cartwheel = [info.frames for path, info in pairs if path.name.endswith(name)]
+    assert cartwheel == [83]  # as in the published lists; decord repeats the last one
 
 
 @needs_real_videos
