@@ -71,11 +71,8 @@ def order_sensitive_classes(classes: Sequence[str]) -> dict[str, list[tuple[str,
     """Return the groups of classes that each view may confuse, judged by their names alone.
 
     Two classes are in a group if their names are equal but for words of opposite direction, such as
-    "pushing left" and "pushing right", or "sit down" and "stand up".
-
-    Returns:
-        `flip`: classes that a horizontal flip may turn into each other; `reverse`: those that
-        playing backwards may. In the order of `classes`.
+    "pushing left" and "pushing right", or "sit down" and "stand up". `flip` are classes that a
+    horizontal flip may turn into each other, `reverse` those that playing backwards may.
     """
     return {"flip": _groups(classes, MIRRORED), "reverse": _groups(classes, REVERSED)}
 

@@ -279,9 +279,7 @@ class Operation:
     ) -> Tensor:
         """Call the function on a clip with those of the arguments that it takes.
 
-        Raises:
-            TypeError: If the clip is not a uint8 tensor.
-            ValueError: If its shape is not (T, C, H, W).
+        TypeError if the clip is not a uint8 tensor; ValueError if its shape is not (T, C, H, W).
         """
         if not isinstance(clip, Tensor) or clip.dtype != torch.uint8:
             kind = getattr(clip, "dtype", type(clip).__name__)

@@ -87,16 +87,9 @@ def cutmix(
 ) -> MixedClips:
     """Paste one box of the partner, the same in all frames; labels mix by area.
 
-    The box has area 1 − λ and its center anywhere in the frame; the part outside the frame is cut
-    off, and the label weight is the area that is left.
-
-    Args:
-        weak: Normalized weak views, shape (B, C, T, H, W).
-        strong: Not used.
-        person_mask: Not used.
-        lam: λ in [0, 1).
-        y: Center of the box, share of the height.
-        x: Center of the box, share of the width.
+    The box has area 1 − `lam`, in [0, 1), and its center (x, y), shares of width and height,
+    anywhere in the frame; the part outside the frame is cut off, and the label weight is the area
+    that is left. Of the views only `weak` (B, C, T, H, W), normalized, is used.
 
     Source: Yun et al., CutMix, 2019, equations 1 and 2, applied to clips.
     """

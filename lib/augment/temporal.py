@@ -20,8 +20,7 @@ from lib.registry import Table
 def temporal_half(clip: Tensor, first: bool) -> Tensor:
     """Show one half of the clip twice: 0 1 2 3 becomes 0 1 0 1 if `first`, otherwise 2 3 2 3.
 
-    Raises:
-        ValueError: If the number of frames is odd.
+    ValueError if the number of frames is odd.
 
     Source: Zou et al., T-Half; the reference's `TemporalHalf`.
     """

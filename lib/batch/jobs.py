@@ -31,13 +31,6 @@ class JobError(RuntimeError):
     """A job failed, or was stopped."""
 
 
-def wait_for(process: subprocess.Popen) -> int:
-    """Wait for a process and return its exit status."""
-    while process.poll() is None:  # `wait` would hold a lock that `poll` of a handler needs
-        time.sleep(POLL_S)
-    return process.returncode
-
-
 class Job:
     """Base of the jobs of a batch.
 
@@ -47,6 +40,7 @@ class Job:
     def __init__(self, title: str, folder: Path):
         self.title, self.folder = title, folder
         self.log_path = folder / "batch.log"
+        self.lock_wait_s = 0.0  # for another process that does the job
         self.process: subprocess.Popen | None = None
 
     def do(self, environment: Mapping[str, str]) -> str:
@@ -82,14 +76,14 @@ class Job:
                 env=os.environ | environment,
                 start_new_session=True,
             )
-        if status := wait_for(self.process):
-            raise JobError(f"ended by {signal_name(-status)}" if status < 0 else self.last_line())
-
-    def last_line(self) -> str:
-        """Return the last line of the log, without colors."""
-        text = self.log_path.read_text(encoding="utf-8", errors="replace")
-        lines = re.sub(r"\033\[[0-9;]*m", "", text).split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        while self.process.poll() is None:  # `wait` would hold a lock that a handler needs
+            time.sleep(POLL_S)
+        if (status := self.process.returncode) < 0:
+            raise JobError(f"ended by {signal_name(-status)}")
+        if status:
+            text = self.log_path.read_text(encoding="utf-8", errors="replace")
+            lines = re.sub(r"\033\[[0-9;]*m", "", text).split("\n")  # without colors
+            raise JobError(next((x.strip() for x in reversed(lines) if x.strip()), "no output"))
 
 
 class PrepareJob(Job):
@@ -112,7 +106,6 @@ class RunJob(Job):
     def __init__(self, planned: PlannedRun, title: str):
         super().__init__(title, planned.run_dir)
         self.planned = planned
-        self.lock_wait_s = 0.0  # for another process that does the run
 
     def do(self, environment: Mapping[str, str]) -> str:
         """Execute notebook 3 unless that is done, then notebook 4."""

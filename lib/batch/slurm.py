@@ -72,7 +72,7 @@ class SlurmJob:
     """A job of a batch as submitit calls it."""
 
     def __init__(self, job: Job):
-        self.job = job
+        self.job, job.lock_wait_s = job, LOCKED_WAIT_S
 
     def __call__(self) -> str:
         """Do the job and return its result; JobError if it failed."""
@@ -135,8 +135,6 @@ def submit(
     numbers: list[str] = []
     dependency: dict[str, str] = {}
     without_gpu = resources.model_copy(update={"gpus": 0})
-    for job in batch.work:
-        job.lock_wait_s = LOCKED_WAIT_S
     stages = {
         "prepare": list(map(SlurmJob, batch.prepare)),
         "run": list(map(SlurmJob, batch.work)),

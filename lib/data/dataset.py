@@ -124,11 +124,9 @@ class VideoDataset:
         """Return the index rows of the videos of a split and their labels there, int64.
 
         The labels may differ from the index (`lib.evaluate.pseudo_labels` writes such splits);
-        where the index has one, that gives a warning.
-
-        Raises:
-            ValueError: If there is no such split, it is malformed, a video is not in the index or a
-                label is not one of the classes; names the file, the lines and the remedy.
+        where the index has one, that gives a warning. ValueError if there is no such split, it is
+        malformed, a video is not in the index or a label is not one of the classes; names the file,
+        the lines and the remedy.
         """
         path = self.split_path(split_name)
         if not path.is_file():
@@ -179,12 +177,9 @@ class VideoDataset:
 def parse_split(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Read a split file with lines `class/name frames label`; names may contain spaces.
 
-    Returns:
-        Names; labels and numbers of frames, each of shape (number of lines,), int64.
-
-    Raises:
-        ValueError: If a line is malformed, a video is listed twice or the file has no line; names
-            the file and the line.
+    Returns names; labels and numbers of frames, each of shape (number of lines,), int64. ValueError
+    if a line is malformed, a video is listed twice or the file has no line; names the
+    file and the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -213,17 +208,9 @@ def draw_labeled_rows(
 ) -> np.ndarray:
     """Draw a class-stratified subset of the labeled videos of a split.
 
-    Every class keeps round(fraction · its videos), at least one. One seed gives nested subsets:
-    5 % lie inside 10 %.
-
-    Args:
-        labels: Label of each index row, −1 without one, shape (videos in the index,).
-        rows: Index rows to draw from, shape (N,).
-        fraction: Share of each class's videos, in (0, 1].
-        seed: Seed of the draw.
-
-    Returns:
-        The drawn rows in the order of `rows`, int64.
+    `labels` are those of all index rows, −1 without one; `rows` (N,) are those to draw from, and
+    the drawn ones are in their order, int64. Every class keeps round(fraction · its videos), at
+    least one, for a fraction in (0, 1]. One seed gives nested subsets: 5 % lie inside 10 %.
     """
     return draw_rows(labels, rows, lambda size: max(1, round(fraction * size)), seed)
 
@@ -275,9 +262,8 @@ def open_prepared(name: str, videos_dir: str | None, prepared_dir: str) -> Video
 def read_dataset(folder: str | Path) -> VideoDataset:
     """Open a prepared data set.
 
-    Raises:
-        ValueError: If the folder is not a prepared data set, or its index lacks columns or names
-            a video twice.
+    ValueError if the folder is not a prepared data set, or its index lacks columns or names a video
+    twice.
     """
     folder = Path(folder).resolve()
     if not is_prepared(folder):

@@ -8,6 +8,7 @@ and is decoded from its start, which is exact for every file.
 """
 
 import base64
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,10 @@ NUM_SPREAD_CHECKS = 8  # places of a file where frames are read together to veri
 MIN_SKIPPED = 2  # up to this many unwanted frames are decoded, which is faster than a seek
 DECORD_BATCH = 16  # frames in memory at a time
 FINGERPRINT_BYTES = 4096  # read at each end of a file
+# Decoders that cannot leave out single frames that no other frame needs. A packet of MPEG-4 may
+# hold two frames, and skipping the first loses the second. Libraries outside FFmpeg (libdav1d) skip
+# what they were told to skip when they were opened.
+CANNOT_SKIP = re.compile("mpeg4$|lib")
 
 
 class FrameIndex(NamedTuple):
@@ -104,11 +109,8 @@ ANY_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]
 def open_stream(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file and its first video stream, decoded in this thread.
 
-    The absolute path of a file named `http:x.mp4` is no address.
-
-    Raises:
-        ValueError: If it has no video stream, or one of an unknown codec.
-        av.FFmpegError: If it is not a video file.
+    The absolute path of a file named `http:x.mp4` is no address. ValueError if it has no video
+    stream, or one of an unknown codec; av.FFmpegError if it is not a video file.
     """
     local = {"protocol_whitelist": "file"}  # nothing that a file refers to is fetched
     with av.open(str(path.absolute()), options=local, **ANY_METADATA) as container:
@@ -188,11 +190,7 @@ def iterate_file(
 
     Their 0-based `numbers` (T,) are strictly ascending, at least one. Frames that decord (if
     preparation has proved it to be exact for this file) or an index does not lead to are decoded
-    from the start.
-
-    Raises:
-        ValueError: If there is no such frame.
-        av.FFmpegError: If the file cannot be read.
+    from the start. ValueError if there is no such frame; av.FFmpegError if the file cannot be read.
     """
     faster = [read_by_decord] if with_decord else []
     if index is not None:
@@ -272,7 +270,7 @@ def _decode_times(
     The decoder is drained at the end, so that the next seek starts with an empty one.
     """
     decoder = stream.codec_context
-    unwanted = "NONREF" if _can_skip(decoder.name) else "DEFAULT"
+    unwanted = "DEFAULT" if CANNOT_SKIP.match(decoder.name) else "NONREF"
     unsent, rest, none = set(times), iter(times), object()
     expected = next(rest)
     for packet in container.demux(stream):
@@ -290,12 +288,3 @@ def _decode_times(
             break
     if expected is not none:
         raise LookupError("a frame is not where the index says")
-
-
-def _can_skip(decoder: str) -> bool:
-    """Return True if a decoder can leave out single frames that no other frame needs.
-
-    A packet of MPEG-4 may hold two frames, and skipping the first loses the second. Libraries
-    outside FFmpeg (libdav1d) skip what they were told to skip when they were opened.
-    """
-    return decoder != "mpeg4" and not decoder.startswith("lib")

@@ -50,8 +50,7 @@ class FrameRows(NamedTuple):
 class FrameTable:
     """A table of a data set; a pickled copy opens the file again in its own process.
 
-    Raises:
-        ValueError: If the file is missing or damaged, or lacks a video of the index.
+    ValueError if the file is missing or damaged, or lacks a video of the index.
     """
 
     file_name: ClassVar[str]

@@ -33,9 +33,7 @@ def find_frame_files(folder: Path) -> list[str]:
     """Return the names of the frames in a folder: its numbered images, by number.
 
     In a folder of several kinds, images called `img_...` are the frames and others optical flow.
-
-    Raises:
-        ValueError: If there is no such image, a number is missing, or the kinds are unclear.
+    ValueError if there is no such image, a number is missing, or the kinds are unclear.
     """
     kinds: dict[tuple[str, str], list[str]] = {}
     for match in filter(None, map(NUMBERED_IMAGE.fullmatch, os.listdir(folder))):
@@ -70,9 +68,8 @@ def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> 
     Returns:
         RGB frames, shape (T, H, W, 3), uint8.
 
-    Raises:
-        UnreadableVideoError: If the video cannot be decoded, has no such frame, or is not the one
-            that was prepared; names the file.
+    UnreadableVideoError if the video cannot be decoded, has no such frame, or is not the one that
+    was prepared; names the file.
     """
     numbers, positions = np.unique(np.asarray(frame_indices), return_inverse=True)
     frames = None
@@ -116,20 +113,16 @@ def _iterate_video(
     try:
         if record is None:
             yield from iterate_file(path, numbers)
-        else:
-            yield from iterate_file(path, numbers, _index_of(record), record.reader == DECORD)
+            return
+        if record.fingerprint and fingerprint(path) != record.fingerprint:
+            raise ValueError("it is not the file that was prepared")
+        index = FrameIndex.unpack(record.seek) if record.seek else None
+        yield from iterate_file(path, numbers, index, record.reader == DECORD)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         remedy = "" if record is None else f"; {PREPARE_AGAIN}"
         problem = f"{path}: cannot be read as a video ({reason}){remedy}"
         raise UnreadableVideoError(problem) from error
-
-
-def _index_of(record: VideoRecord) -> FrameIndex | None:
-    """Return the frame index of a video, if it has one, after checking its fingerprint."""
-    if record.fingerprint and fingerprint(record.path) != record.fingerprint:
-        raise ValueError("it is not the file that was prepared")
-    return FrameIndex.unpack(record.seek) if record.seek else None
 
 
 def _iterate_images(

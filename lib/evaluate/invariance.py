@@ -186,15 +186,10 @@ def measure_invariance(
 def count_swaps(predicted: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """Count how often a flip and a reversal turn the prediction of a class into that of another.
 
-    Args:
-        predicted: Predicted classes of the clips as they are, mirrored, and played backwards, shape
-            (3, N).
-        classes: Names of the classes.
-
-    Returns:
-        Columns view (`flip`, `reverse`), first, second (classes), swapped (clips of either that
-        become the other), clips (predicted as either before), percent; pairs that are swapped at
-        least once, the most frequent first.
+    `predicted` (3, N) are the classes of the clips as they are, mirrored, and played backwards.
+    Returns columns view (`flip`, `reverse`), first, second (classes), swapped (clips of either that
+    become the other), clips (predicted as either before), percent; pairs that are swapped at least
+    once, the most frequent first.
     """
     rows, before = [], np.bincount(predicted[0], minlength=len(classes))
     for view, after in zip(("flip", "reverse"), predicted[1:], strict=True):

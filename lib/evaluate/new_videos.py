@@ -61,8 +61,7 @@ class Prediction:
 def find_new_videos(places: list[Path]) -> list[Path]:
     """Return the files among places and the videos below folders; print what is left out.
 
-    Raises:
-        ValueError: If a place has no video.
+    ValueError if a place has no video.
     """
     videos: list[Path] = []
     for place in places:
@@ -117,11 +116,8 @@ def predict_video(
 ) -> Prediction:
     """Score clips that slide through a video of any length; they are fused as in the run's test.
 
-    Args:
-        model: The trained network.
-        video: The video; one batch of clips is in memory at a time.
-        overlap: Share of a clip that the next clip repeats, in [0, 1).
-        with_regions: Predict the actor and the background of the deciding clips.
+    `overlap`, in [0, 1), is the share of a clip that the next clip repeats. `with_regions` predicts
+    the actor and the background of the deciding clips. One batch of clips is in memory at a time.
     """
     record, span = video.record, model.protocol.span
     last = max(0, record.num_frames - span)

@@ -51,8 +51,7 @@ MAX_SHOWN = 10  # rows that the command prints
 def unlabeled_rows(run: RunDir, data: RunData) -> np.ndarray:
     """Return the index rows of the videos that a run used without a label, in the split's order.
 
-    Raises:
-        ValueError: If there are none, or they are in another data set than the labels.
+    ValueError if there are none, or they are in another data set than the labels.
     """
     s = run.settings()
     if not s.reads_unlabeled:

@@ -167,8 +167,7 @@ def best_in_validation(runs: Iterable[RunDir]) -> RunDir | None:
 def recommended_run(study_dir: str | Path) -> RunDir:
     """Return the run of a study to predict with, as of `best_in_validation`.
 
-    Raises:
-        ValueError: If no run of the study is tested on its validation split.
+    ValueError if no run of the study is tested on its validation split.
     """
     folder = project_path(study_dir)
     runs = (RunDir(path.parent) for path in sorted(folder.glob("*/metrics.json")))

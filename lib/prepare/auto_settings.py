@@ -217,10 +217,8 @@ def data_warnings(videos: pd.DataFrame, values: Mapping[str, Any], stats: VideoS
 def resolve_auto(parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
     """Resolve the values `auto` of a run's parameters from its videos and this machine.
 
-    Without `videos_dir` the values are for usual videos, without a GPU and weights.
-
-    Returns:
-        The parameters, None for a probe without weights to probe; reasons and warnings.
+    Without `videos_dir` the values are for usual videos, without a GPU and weights. Returns the
+    parameters, None for a probe without weights to probe; reasons and warnings.
     """
     if parameters.get("videos_dir") is None:
         return fill_auto(parameters, VideoStats(), Hardware())

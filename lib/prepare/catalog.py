@@ -59,8 +59,7 @@ CATALOG = TypeAdapter(dict[str, CatalogEntry]).validate_python(yaml.safe_load(_T
 def dataset_folder(name: str, videos_dir: str | None, prepared_dir: str) -> Path:
     """Return the prepared folder of a data set of the catalog.
 
-    Raises:
-        ValueError: If the name is not in the catalog, or `folder` has no `videos_dir`.
+    ValueError if the name is not in the catalog, or `folder` has no `videos_dir`.
     """
     if name not in CATALOG:
         hint = did_you_mean(name, CATALOG) or f"; choose one of {', '.join(CATALOG)}"

@@ -35,11 +35,9 @@ def matches(path: Path, checksum: str | None) -> bool:
 def download(url: str, path: Path, checksum: str | None, allowed: bool) -> Path:
     """Return `path`; download the file first if it is not there and if that is allowed.
 
-    A partial download is kept in `<path>.part`, and a repeated call continues it.
-
-    Raises:
-        UnavailableError: If it is not there, and may not or cannot be downloaded.
-        ValueError: If it has another checksum (as in `matches`).
+    A partial download is kept in `<path>.part`, and a repeated call continues it. UnavailableError
+    if it is not there, and may not or cannot be downloaded; ValueError if it has another checksum
+    (as in `matches`).
     """
     if path.is_file():
         if not matches(path, checksum):
@@ -90,19 +88,18 @@ def _fetch(url: str, part: Path) -> None:
 def extract(archive: Path, folder: Path) -> list[Path]:
     """Extract a zip or rar archive; return the files in its order.
 
-    Files that are there with their full size are kept.
-
-    Raises:
-        ValueError: If the archive is damaged, does not fit on the disk, or needs a program that is
-            missing; before anything is written, if it holds links or names outside of the folder.
+    Files that are there with their full size are kept. ValueError if the archive is damaged, does
+    not fit on the disk, or needs a program that is missing; before anything is written, if it holds
+    links or names outside of the folder.
     """
     try:
         with _open(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            paths = [_target(folder, member) for member in members]
-            sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
-            pairs = zip(members, sizes, strict=True)
-            todo = [member for member, size in pairs if member.file_size != size]
+            paths = {m: _target(folder, m) for m in opened.infolist() if not m.is_dir()}
+            todo = [
+                m
+                for m, path in paths.items()
+                if not path.is_file() or path.stat().st_size != m.file_size
+            ]
             check_room(folder, sum(member.file_size for member in todo), str(archive))
             for member in tqdm(todo, desc=f"extracting {archive.name}", unit="file"):
                 opened.extract(member, folder)
@@ -115,7 +112,7 @@ def extract(archive: Path, folder: Path) -> list[Path]:
         raise ValueError(
             f"{archive}: cannot be extracted ({error}); if damaged, delete it and get it again"
         ) from error
-    return paths
+    return list(paths.values())
 
 
 def extract_nested(archive: Path, folder: Path) -> None:

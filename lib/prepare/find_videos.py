@@ -43,8 +43,7 @@ class FoundVideos(NamedTuple):
 def find_videos(root: Path) -> FoundVideos:
     """Return the videos below `root` and what is left out.
 
-    Raises:
-        ValueError: If there are no videos, the layout is ambiguous, or a table cannot be used.
+    ValueError if there are no videos, the layout is ambiguous, or a table cannot be used.
     """
     parts = _parts(root)
     files = list(walk_files(root))

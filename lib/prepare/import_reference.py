@@ -73,8 +73,7 @@ class _SafeUnpickler(pickle.Unpickler):
 def load_arrays(path: Path) -> Any:
     """Read a pickle, or a `.npy` file that contains one, of arrays and built-in containers.
 
-    Raises:
-        ValueError: If it cannot be read or asks for anything else.
+    ValueError if it cannot be read or asks for anything else.
     """
     with reading(path, REMEDY), open(path, "rb") as file:
         is_npy = file.read(6) == b"\x93NUMPY"
@@ -90,10 +89,8 @@ def load_arrays(path: Path) -> Any:
 def import_detections(dataset: VideoDataset, path: Path) -> Path:
     """Convert the reference's `detections.npy` to `person_boxes.safetensors`; return its path.
 
-    Videos and frames that the file lacks get no boxes; their number is printed.
-
-    Raises:
-        ValueError: If the file has another format or size of frames, or none of the videos.
+    Videos and frames that the file lacks get no boxes; their number is printed. ValueError if the
+    file has another format or size of frames, or none of the videos.
     """
     made_with = import_made_with(path)
     results = _read_boxes(dataset, path)

@@ -93,7 +93,11 @@ def inspect_video(path: Path) -> VideoInfo:
     """
     try:
         if path.is_dir():
-            return _inspect_folder(path)
+            names = find_frame_files(path)
+            sizes = [frame.shape[:2] for frame in iterate_frames(path, np.arange(len(names)))]
+            height, width = _common_size(sizes)
+            first = "" if names[0] == FRAME_FILE.format(1) else names[0]
+            return VideoInfo(len(names), 0.0, width, height, seek=first)
         if path.stat().st_size == 0:
             return VideoInfo(error="the file is empty")
         return _inspect_file(path)
@@ -103,14 +107,6 @@ def inspect_video(path: Path) -> VideoInfo:
         return VideoInfo(error=f"cannot be opened ({error.strerror or error})")
     except ValueError as error:
         return VideoInfo(error=str(error))
-
-
-def _inspect_folder(folder: Path) -> VideoInfo:
-    names = find_frame_files(folder)
-    sizes = [frame.shape[:2] for frame in iterate_frames(folder, np.arange(len(names)))]
-    height, width = _common_size(sizes)
-    first = "" if names[0] == FRAME_FILE.format(1) else names[0]
-    return VideoInfo(len(names), 0.0, width, height, seek=first)
 
 
 def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:

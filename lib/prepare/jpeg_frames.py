@@ -70,9 +70,8 @@ def store_frames(
 ) -> VideoDataset:
     """Write the frames of all videos and make the index refer to them; scale the person boxes.
 
-    Raises:
-        ValueError: If a video cannot be read, or the missing frames do not fit on the disk. Frames
-            that are written are kept.
+    ValueError if a video cannot be read, or the missing frames do not fit on the disk. Frames that
+    are written are kept.
     """
     if stores_frames(dataset):
         return dataset

@@ -49,10 +49,8 @@ def index_folder(
     Unreadable videos are left out and listed in `broken.csv`; the source of each video is listed in
     `groups.csv`. The split `train` has labeled and unlabeled videos, `val` labeled ones only:
     without a folder `val` the share `val_fraction` of each class, drawn by `seed`. Without the
-    table `groups_file`, the source of a video is derived from its name.
-
-    Raises:
-        ValueError: If the folder or a table cannot be used, or a class lacks a video in a split.
+    table `groups_file`, the source of a video is derived from its name. ValueError if the folder or
+    a table cannot be used, or a class lacks a video in a split.
     """
     videos, ignored = find_videos(root)
     print("\n".join([f"{root}: {count_text(videos)}", *(f"  left out: {x}" for x in ignored)]))

@@ -54,10 +54,8 @@ def map_in_workers(
     """Call a function on every item in worker processes; yield results as they are ready.
 
     An exception, the death of a process or a time-out becomes the `error` of that item. Function
-    and items must be picklable; 0 processes are one per core.
-
-    Raises:
-        RuntimeError: If no process can be started at all.
+    and items must be picklable; 0 processes are one per core. RuntimeError if no process can be
+    started at all.
     """
     count = min(num_processes or num_cores(), len(items))
     if not count:

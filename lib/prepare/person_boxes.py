@@ -36,28 +36,22 @@ MEDIAN_FRAMES = 48  # frames of the median, at most
 def moving_boxes(frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Return a box around the region of each RGB frame (H, W, 3) that differs from the median one.
 
-    Returns:
-        For each frame an array (n, 5), float32, n = 0 or 1: x1, y1, x2, y2 in pixels, and a score
-        in [0.5, 1], higher if the moving blocks fill more of the box.
+    It is an array (n, 5), float32, n = 0 or 1: x1, y1, x2, y2 in pixels, and a score in [0.5, 1],
+    higher if the moving blocks fill more of the box.
     """
     block_means = []
     for frame in frames:
         height, width = frame.shape[:2]
-        block_means.append(_block_means(frame))
+        side = min(BLOCK, height, width)
+        rows, columns = height // side, width // side
+        whole = frame[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+        block_means.append(whole.mean(axis=(1, 3), dtype=np.float32))
     blocks = np.stack(block_means)
     sample = np.linspace(0, len(blocks) - 1, min(len(blocks), MEDIAN_FRAMES)).round().astype(int)
     median = np.median(blocks[sample], axis=0)
     moving = np.abs(blocks - median).max(axis=3) > MIN_DIFFERENCE
     scale = np.array([width / moving.shape[2], height / moving.shape[1]] * 2)
     return [_box_around(blocks_of_frame, scale) for blocks_of_frame in moving]
-
-
-def _block_means(frame: np.ndarray) -> np.ndarray:
-    height, width = frame.shape[:2]
-    side = min(BLOCK, height, width)
-    rows, columns = height // side, width // side
-    whole_blocks = frame[: rows * side, : columns * side]
-    return whole_blocks.reshape(rows, side, columns, side, 3).mean(axis=(1, 3), dtype=np.float32)
 
 
 def _box_around(moving: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -132,9 +126,8 @@ class YoloxDetector:
     def detect(self, frames: Iterable[np.ndarray]) -> list[np.ndarray]:
         """Detect the people in RGB frames (H, W, 3), uint8, of one size, read batch by batch.
 
-        Returns:
-            For each frame an array (n, 5), float32: x1, y1, x2, y2 in pixels of the frame, score;
-            highest score first.
+        Returns for each frame an array (n, 5), float32: x1, y1, x2, y2 in pixels of the frame,
+        score; highest score first.
         """
         network_input = self.session.get_inputs()[0]
         batch_size, _, *sides = network_input.shape
@@ -230,10 +223,8 @@ def detect_persons(
     """Detect the people in every `stride`-th frame of all videos; return the path of the boxes.
 
     A call after an interrupted one with the same settings continues. The other arguments are those
-    of `YoloxDetector` and `compute_table`.
-
-    Raises:
-        ValueError: If the weights cannot be used, or a video cannot be read; names the file.
+    of `YoloxDetector` and `compute_table`. ValueError if the weights cannot be used, or a video
+    cannot be read; names the file.
     """
     processes = num_processes or num_cores()
     detector = YoloxDetector(weights, num_threads=max(1, num_cores() // processes))
@@ -309,13 +300,11 @@ def match_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFrame:
     """Return a table of the boxes of each video, one row per video; at most `MAX_VIDEOS` are drawn.
 
-    Only boxes that score above `min_score` are counted.
-
-    Returns:
-        Columns name, class, frames_with_person (share of the frames with a box), boxes_per_frame
-        (mean), box_area (mean share of a frame that its boxes cover, overlaps counted once, over
-        the frames with a box; 0 without any), score (mean; NaN without boxes), vanishes (frames
-        without a box lie between frames with one), several (a frame has more than one).
+    Only boxes that score above `min_score` are counted. Columns: name, class, frames_with_person
+    (share of the frames with a box), boxes_per_frame (mean), box_area (mean share of a frame that
+    its boxes cover, overlaps counted once, over the frames with a box; 0 without any), score (mean;
+    NaN without boxes), vanishes (frames without a box lie between frames with one), several (a
+    frame has more than one).
     """
     person_boxes = PersonBoxes(dataset)
     rows = np.arange(len(dataset.index))

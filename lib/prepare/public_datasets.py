@@ -65,14 +65,9 @@ def index_public_dataset(
 ) -> VideoDataset:
     """Index the videos of a public data set that are in its splits.
 
-    Args:
-        name: Name in the catalog.
-        root: Its videos or folders of frames, in any layout; None for its archives.
-        files: Its published files; their `folder` becomes the prepared folder.
-        num_processes: Worker processes; 0 for one per core.
-
-    Raises:
-        ValueError: If files are missing or damaged; names them and their addresses.
+    `name` is in the catalog; `root` holds its videos or folders of frames, in any layout, None for
+    its archives. The `folder` of its published files becomes the prepared folder. ValueError if
+    files are missing or damaged; names them and their addresses.
     """
     entry, folder = CATALOG[name], files.folder
     splits = read_splits(name, files)
@@ -101,8 +96,7 @@ def index_public_dataset(
 def read_splits(name: str, files: PublishedFiles) -> Splits:
     """Read the published and the official splits that are available, entries `class/stem`.
 
-    Raises:
-        ValueError: If `train` or `val` is not available, or a file is damaged.
+    ValueError if `train` or `val` is not available, or a file is damaged.
     """
     entry, splits = CATALOG[name], {}
     if entry.official_splits is not None:
@@ -147,8 +141,7 @@ def _read_official_splits(name: str, files: PublishedFiles) -> Splits:
 def class_order(splits: Mapping[str, Sequence[SplitEntry]]) -> list[str]:
     """Return the class names in label order: by majority of the entries, else alphabetically.
 
-    Raises:
-        ValueError: If two classes have one label.
+    ValueError if two classes have one label.
     """
     votes: dict[str, Counter] = defaultdict(Counter)
     for entry in (entry for entries in splits.values() for entry in entries):
@@ -168,13 +161,8 @@ def match_listed_videos(
     """Find the videos of splits anywhere below a folder.
 
     A video matches by its class folder, in any spelling, and its name; or by its name alone; in
-    Kinetics, by its YouTube id.
-
-    Returns:
-        Columns class, name (`class/stem`, as listed) and path; the number of unlisted videos.
-
-    Raises:
-        ValueError: If a listed video is there twice.
+    Kinetics, by its YouTube id. Returns columns class, name (`class/stem`, as listed) and path; the
+    number of unlisted videos. ValueError if a listed video is there twice.
     """
     listed = list(dict.fromkeys(e.name for entries in splits.values() for e in entries))
     keys = [(normalize_name, normalize_name), (stem_of, stem_of)]

@@ -137,14 +137,9 @@ def import_split(
     """Write a published split as a split of this data set, and print a summary.
 
     Videos that are not in the index are left out, and labels are those of the index; both are
-    reported in `splits/<split_name>.problems.csv`. The messages name `source`.
-
-    Returns:
-        Columns name, problem, in_list, here; one row for each video that is missing or of an
-        unknown class, or whose frames or label differ.
-
-    Raises:
-        ValueError: If a video is listed twice, or none is in the index.
+    reported in `splits/<split_name>.problems.csv`, and returned: columns name, problem, in_list,
+    here; one row for each video that is missing or of an unknown class, or whose frames or label
+    differ. ValueError, with `source`, if a video is listed twice, or none is in the index.
     """
     matches = find_entries(dataset, [entry.name for entry in entries])
     rows = matches[matches >= 0]
@@ -189,14 +184,11 @@ def _problems(
 
 
 def find_entries(dataset: VideoDataset, names: Sequence[str]) -> np.ndarray:
-    """Return the index rows of videos by their names in a published split.
+    """Return the index rows of videos by their names in a published split, -1 where absent, int64.
 
     Keys are tried in turn: the whole name; the class in any spelling (blanks, underscores,
     brackets, capitals); the last folder and the stem; for a name without a class the stem; in
     Kinetics, the YouTube id.
-
-    Returns:
-        Index rows, -1 where a video is not there, shape (len(names),), int64.
     """
     keys = [(str, str), (normalize_name, normalize_name)]
     keys += [(str, lambda name: "/".join(name.split("/")[-2:])), (str, stem_of)]
@@ -212,10 +204,7 @@ def match_names(
     """Match names with candidates; both are `class/stem` or the stem alone.
 
     The pairs (key of a name, key of a candidate) are tried in order; a key that several candidates
-    share matches none of them.
-
-    Returns:
-        Positions in `candidates`, -1 without a match, shape (len(names),), int64.
+    share matches none of them. Returns positions in `candidates`, -1 without a match, int64.
     """
     positions = np.full(len(names), -1, dtype=np.int64)
     for name_key, candidate_key in keys:
@@ -256,12 +245,10 @@ def has_youtube_ids(dataset_name: str) -> bool:
 
 
 def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
-    """Return one row per split of a data set.
+    """Return one row per split of a data set, with the names of the splits as index.
 
-    Returns:
-        Index: names of the splits. Columns: videos; unlabeled (videos without a class); classes
-        (with a video in the split); fewest and most (videos of a class, over all classes);
-        of_train (share of `train` in the split).
+    Columns: videos; unlabeled (videos without a class); classes (with a video in the split); fewest
+    and most (videos of a class, over all classes); of_train (share of `train` in the split).
     """
     names = dataset.split_names()
     train = dataset.read_split("train") if "train" in names else np.zeros(0)

@@ -50,11 +50,8 @@ class DataRequirement:
         if not self.is_prepared and self.dataset not in PREPARED_BY_BATCH:
             return ["not prepared"]
         splits = [f"no split {name!r}{hint}" for name, hint in self._absent_splits().items()]
-        return splits + self._blocking_steps()
-
-    def _blocking_steps(self) -> list[str]:
         steps = Preparation(PrepareSettings(**self.parameters())).steps()
-        return [f"{step.part}: {step.details}" for step in steps if step.blocks]
+        return splits + [f"{step.part}: {step.details}" for step in steps if step.blocks]
 
     def command(self) -> str:
         """Return the command that prepares the missing parts; empty if a name is misspelled."""

@@ -70,9 +70,8 @@ BYTES_OF_BOXES = 24.0  # per frame
 def prepare(settings: PrepareSettings) -> VideoDataset:
     """Prepare a data set; parts that are there already are kept.
 
-    Raises:
-        ValueError: Before any work, if videos or files are missing, the videos are not laid out as
-            expected, or the folder cannot be written or is too small; later, if a file is damaged.
+    ValueError before any work, if videos or files are missing, the videos are not laid out as
+    expected, or the folder cannot be written or is too small; later, if a file is damaged.
     """
     preparation = Preparation(settings)
     folder, steps = preparation.folder, list(preparation.steps())
@@ -131,8 +130,7 @@ def _required_file(setting: str, value: str) -> Path:
 class Preparation:
     """The steps of a data set; making them opens no video, downloads and writes nothing.
 
-    Raises:
-        ValueError: If the settings name no data set, or its videos are not laid out as expected.
+    ValueError if the settings name no data set, or its videos are not laid out as expected.
     """
 
     def __init__(self, settings: PrepareSettings):
@@ -343,10 +341,8 @@ class Preparation:
     def weights_file(self, network: str, allowed: bool) -> Path:
         """Return the weights of the "detector" or "teacher"; download them if allowed and needed.
 
-        Raises:
-            UnavailableError: If they are neither set nor there, and may not, or cannot, be
-                downloaded.
-            ValueError: If a file is damaged, or the one that is set is missing.
+        UnavailableError if they are neither set nor there, and may not, or cannot, be downloaded;
+        ValueError if a file is damaged, or the one that is set is missing.
         """
         settings = self.settings
         own = {"detector": settings.detector_weights, "teacher": settings.teacher_weights}[network]

@@ -231,10 +231,8 @@ def make_synthetic(
 ) -> VideoDataset:
     """Render and encode the data set into its prepared folder; existing videos are kept.
 
-    Args:
-        folder: The prepared folder.
-        split_sizes: Number of videos in each split; None for `SPLIT_SIZES`.
-        num_processes: Worker processes; 0 for one per core, or fewer for few videos.
+    `split_sizes` are numbers of videos, None for `SPLIT_SIZES`. 0 processes are one per core, or
+    fewer for few videos.
     """
     videos = draw_videos(split_sizes or SPLIT_SIZES)
     items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))

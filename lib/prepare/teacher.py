@@ -56,8 +56,7 @@ class Teacher:
 def load_teacher(model: str, weights: Path) -> Teacher:
     """Load an image classifier by name: `efficientnet_lite0`, one of torchvision, or `timm/<name>`.
 
-    Raises:
-        ValueError: If there is no such classifier, or the weights cannot be read or do not fit.
+    ValueError if there is no such classifier, or the weights cannot be read or do not fit.
     """
     _check_classifier(model)
     network = build_classifier(model)
@@ -84,9 +83,8 @@ def _check_classifier(model: str) -> None:
 def published_weights(model: str, folder: Path, allowed: bool) -> Path:
     """Return the file of a classifier's published ImageNet weights, in `folder` if downloaded.
 
-    Raises:
-        ValueError: If there is no such classifier, or the file is damaged, or missing and not
-            `allowed` to be downloaded; the message has its address and path.
+    ValueError if there is no such classifier, or the file is damaged, or missing and not `allowed`
+    to be downloaded; the message has its address and path.
     """
     _check_classifier(model)
     if model == LITE0:
@@ -99,11 +97,7 @@ def published_weights(model: str, folder: Path, allowed: bool) -> Path:
 
 
 def images_of_video(record: VideoRecord, stride: int, resize: int, crop: int) -> np.ndarray:
-    """Return every `stride`-th frame, its short side scaled to `resize` and its center cropped.
-
-    Returns:
-        RGB images, shape (n, crop, crop, 3), uint8.
-    """
+    """Return every `stride`-th frame, scaled to a short side and cropped: (n, crop, crop, 3)."""
     from torchvision.transforms import functional  # late, because it takes seconds
 
     images = []
@@ -119,10 +113,8 @@ def score_frames(
     """Classify every `stride`-th frame of all videos; return the path of `teacher.safetensors`.
 
     A call after an interrupted one continues. The network is on a GPU if there is one, and
-    `num_processes` decode, 0 for one per core.
-
-    Raises:
-        ValueError: If a video cannot be read, or the network does not have ImageNet's classes.
+    `num_processes` decode, 0 for one per core. ValueError if a video cannot be read, or the network
+    does not have ImageNet's classes.
     """
     made_with = {**teacher.made_with, "stride": stride}
     device = "cuda" if torch.cuda.is_available() else "cpu"

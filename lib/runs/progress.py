@@ -17,19 +17,15 @@ from lib.runs.distributed import DistContext
 from lib.runs.run_dir import RunDir, format_duration
 
 WRITE_INTERVAL_S = 2.0
+ALONE = DistContext(0, 1, torch.device("cpu"))  # for means over the steps of one process
 
 
 class Meter:
-    """Sums of the statistics of an epoch's steps; the means over all processes are exact.
-
-    Attributes:
-        sums: Name -> (sum, count).
-        clips: Clips of these steps, over all processes.
-    """
+    """Sums of the statistics of an epoch's steps; the means over all processes are exact."""
 
     def __init__(self):
-        self.sums: dict[str, Tensor] = {}
-        self.clips = 0
+        self.sums: dict[str, Tensor] = {}  # name -> (sum, count)
+        self.clips = 0  # of these steps, over all processes
         self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def seconds(self) -> float:
@@ -125,27 +121,24 @@ class ProgressFile:
         self.started = time.perf_counter()
         self.written: float | None = None
 
-    def is_due(self) -> bool:
-        """Return True if the file is older than two seconds."""
-        return self.written is None or time.perf_counter() - self.written > WRITE_INTERVAL_S
-
-    def write(
-        self, step: int, lr: float, samples_per_s: float, means: dict[str, float | None]
-    ) -> None:
-        """Write the state after a step, ignoring errors; `means` are of this process and epoch."""
-        self.written = time.perf_counter()
+    def update(self, step: int, lr: float, meter: Meter) -> None:
+        """Write the state after a step, every two seconds; means of this process, no errors."""
+        now = time.perf_counter()
+        if self.written is not None and now - self.written <= WRITE_INTERVAL_S:
+            return
+        self.written = now
         per_step = (self.written - self.started) / max(1, step - self.first_step)
         state = {
             "step": step,
             "last_step": self.last_step,
             "steps_per_epoch": self.steps_per_epoch,
             "lr": lr,
-            "samples_per_s": round(samples_per_s, 1),
+            "samples_per_s": round(meter.clips / meter.seconds(), 1),
             "seconds_left": round(per_step * (self.last_step - step), 1),
         }
         with suppress(OSError):
             self.run.check_exists()  # a deleted folder must not be created again
-            write_text(self.run.progress_path, json.dumps(state | means) + "\n")
+            write_text(self.run.progress_path, json.dumps(state | meter.means(ALONE)) + "\n")
 
 
 class LogPrinter:

@@ -51,10 +51,8 @@ def fit(settings: TrainSettings) -> RunDir:
     Returns:
         The run, with its checkpoints and its log.
 
-    Raises:
-        ValueError: If data, splits, boxes, batches or the folder do not fit the settings.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint is saved; the same call
-            continues.
+    ValueError if data, splits, boxes, batches or the folder do not fit the settings;
+    KeyboardInterrupt after Ctrl-C or SIGTERM, when a checkpoint is saved; the same call continues.
     """
     device, num_processes, data_digest = check(settings)
     run = RunDir(settings.run_dir)

@@ -29,12 +29,8 @@ PRIOR_COUNT = 5  # labels added to each class before its frequency is computed
 def logistic_regression(features: np.ndarray, labels: np.ndarray, l2: float) -> "Pipeline":
     """Fit a logistic regression on features scaled to mean 0 and standard deviation 1.
 
-    Minimizes mean CE + l2/2 · |W|², W being the weights on the scaled features.
-
-    Args:
-        features: Shape (N, D).
-        labels: Class indices, shape (N,), of at least two classes.
-        l2: Weight of the penalty, above 0.
+    Minimizes mean CE + l2/2 · |W|², l2 > 0, W being the weights on the scaled features. `features`
+    are (N, D), `labels` (N,) class indices of at least two classes.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second, and few runs need it
     from sklearn.pipeline import make_pipeline
@@ -110,10 +106,8 @@ def cross_validate(
     """Predict each labeled video by a probe that saw no video of its source.
 
     `fit` is (features, labels, unlabeled features) -> model, other arguments are those of
-    `self_train`; `groups` (N,) and `unlabeled_groups` (U,) are the sources of the videos.
-
-    Returns:
-        True where the prediction is right, shape (N,); None if the sources are too few.
+    `self_train`; `groups` (N,) and `unlabeled_groups` (U,) are the sources of the videos. Returns
+    True where the prediction is right, shape (N,); None if the sources are too few.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -142,11 +136,9 @@ def fit_head(
     """Make a linear probe the head of a network; the first process fits that of all.
 
     `compute_features` is (data set, index rows (N,)) -> features of the videos, shape (N, D);
-    `rounds` of self-training are made if there are videos without a label.
-
-    Returns:
-        Log entries: loss and accuracy on the labeled videos; where these are few, the accuracy of
-        `cross_validate` on them and the validation videos.
+    `rounds` of self-training are made if there are videos without a label. Returns log entries:
+    loss and accuracy on the labeled videos; where these are few, the accuracy of `cross_validate`
+    on them and the validation videos.
     """
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
     features = compute_features(data.labeled, data.labeled_rows)

@@ -60,9 +60,8 @@ class RunData:
 def load_data(settings: TrainSettings) -> RunData:
     """Open the data sets and splits of a run and check that they fit together.
 
-    Raises:
-        ValueError: If a data set is not prepared (gives the command), a split is missing, training
-            and validation overlap, or two test splits have one name.
+    ValueError if a data set is not prepared (gives the command), a split is missing, training and
+    validation overlap, or two test splits have one name.
     """
     names = [Path(name).name.removesuffix(".txt") for name in settings.test_splits]
     if len(set(names)) < len(names):

@@ -39,10 +39,8 @@ def num_micro_batches(batches: Mapping[str, int], micro_batch: int, world_size: 
     """Return the number of micro-batches into which each process divides its share of a step.
 
     `batches` are the clips in a step, by the names of their settings; `micro_batch` is the largest
-    number of clips of one in a pass, 0 for no bound.
-
-    Raises:
-        ValueError: If a batch cannot be divided equally.
+    number of clips of one in a pass, 0 for no bound. ValueError if a batch cannot be divided
+    equally.
     """
     for name, batch in batches.items():
         if batch % world_size:

@@ -45,7 +45,6 @@ from lib.train.scoring import VideoViews, metrics, score_videos, val_protocol
 STOP_CHECK_STEPS = 20
 MAX_UNSAVED_S = 60  # at the start of a validation, during which nothing is saved
 MIN_SCALE = 1.0  # of fp16's gradient scaler, which starts at 65,536 and halves
-ALONE = DistContext(0, 1, torch.device("cpu"))  # for means over the steps of one process
 
 Pair = tuple[ClipBatch, ClipBatch | None]  # labeled and unlabeled micro-batch
 
@@ -183,7 +182,8 @@ class Trainer:
             end_of_epoch = (state.epoch + 1) * self.steps_per_epoch
             if state.step < end_of_epoch:  # else its checkpoint was saved before its validation
                 self.train_step(pairs)
-                self._write_progress(progress)
+                if self.world.rank == 0:
+                    progress.update(state.step, state.optimizer.param_groups[0]["lr"], state.meter)
             if state.step == end_of_epoch:
                 self.end_epoch()
             if self._save_if_due():
@@ -353,12 +353,6 @@ class Trainer:
         l2, rounds = self.settings.probe_l2, self.settings.self_training_rounds
         head = self.state.model.head
         return fit_head(head, compute_features, self.data, l2, rounds, self.world)
-
-    def _write_progress(self, progress: ProgressFile) -> None:
-        if self.world.rank == 0 and progress.is_due():
-            meter, lr = self.state.meter, self.state.optimizer.param_groups[0]["lr"]
-            rate = meter.clips / meter.seconds()
-            progress.write(self.state.step, lr, rate, meter.means(ALONE))
 
     def _save_if_due(self) -> bool:
         """Save by time and on a stop request; return True on the latter.

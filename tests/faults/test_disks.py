@@ -11,7 +11,7 @@ import pytest
 from lib.config import PROJECT_ROOT
 from lib.fileio import write_atomic
 from lib.prepare.synthetic import make_synthetic
-from lib.runs.progress import LogPrinter, ProgressFile
+from lib.runs.progress import LogPrinter, Meter, ProgressFile
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 from lib.train.run_data import load_data
@@ -35,7 +35,7 @@ def test_progress_that_cannot_be_written_or_printed_does_not_end_training(tmp_pa
     run = RunDir(tmp_path)
     run.progress_path.mkdir()
     printer = LogPrinter(run, epochs=2)
-    ProgressFile(run, 0, 10, 5).write(1, 0.1, 3.0, {})
+    ProgressFile(run, 0, 10, 5).update(1, 0.1, Meter())
     run.log_path.write_text("{damaged\n")
     printer.update()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import re
 import shutil
 
@@ -48,14 +49,14 @@ def watched(fast, monkeypatch):
 def states_while(settings, monkeypatch, look=lambda: None) -> list:
     """Train a run and return what its folder said after every step; `look` is called then."""
     states = []
-    real = progress.ProgressFile.write
+    real = progress.ProgressFile.update
 
-    def write(self, *arguments):
+    def update(self, *arguments):
         real(self, *arguments)
         states.append(read_status(settings.run_dir))
         look()
 
-    monkeypatch.setattr(progress.ProgressFile, "write", write)
+    monkeypatch.setattr(progress.ProgressFile, "update", update)
     fit(settings)
     return states
 
@@ -79,16 +80,15 @@ def test_a_run_is_followed_step_by_step(fast, tiny_settings, monkeypatch):
 def test_progress_is_written_every_two_seconds_at_most(tiny_settings, tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
-    file = progress.ProgressFile(RunDir(tmp_path), 10, 30, 5)
-    assert file.is_due()
-    now[0] += 4.0
-    file.write(12, 0.1, 50.0, {"loss/total": 1.0})
-    assert not file.is_due()
-    now[0] += 1.9
-    assert not file.is_due()
-    now[0] += 0.2
-    assert file.is_due()
-    assert '"seconds_left": 36.0' in RunDir(tmp_path).progress_path.read_text()  # 18 steps of 2 s
+    run, meter = RunDir(tmp_path), progress.Meter()
+    file = progress.ProgressFile(run, 10, 30, 5)
+    steps = []
+    for seconds, step in ((4.0, 12), (1.9, 13), (0.2, 14)):
+        now[0] += seconds
+        file.update(step, 0.1, meter)
+        steps.append(json.loads(run.progress_path.read_text()))
+    assert [state["step"] for state in steps] == [12, 12, 14]
+    assert steps[0]["seconds_left"] == 36.0  # 18 steps of 2 s
 
 
 def test_the_stop_button_asks_a_run_that_is_trained_and_no_other(tmp_path, tiny_settings):
