@@ -366,6 +366,18 @@ class TrainSettings(ClipSettings):
         return objective_table()[self.objective].uses_unlabeled
 
     @property
+    def labeled_source(self) -> tuple[str, str | None, str]:
+        """Name, `videos_dir` and `prepared_dir` of the data set of the labeled videos."""
+        return self.dataset, self.videos_dir, self.prepared_dir
+
+    @property
+    def unlabeled_source(self) -> tuple[str, str | None, str]:
+        """The same of the unlabeled videos, if there are any."""
+        if self.unlabeled_dataset is None or not self.reads_unlabeled:
+            return self.labeled_source
+        return self.unlabeled_dataset, self.unlabeled_videos_dir, self.prepared_dir
+
+    @property
     def batches(self) -> dict[str, int]:
         """Clips in a step by setting: the labeled ones, and the unlabeled ones if there are any."""
         names = ("labeled_batch", "unlabeled_batch")[: 1 + self.is_semi_supervised]

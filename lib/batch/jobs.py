@@ -168,9 +168,6 @@ class ReportJob(Job):
         return text
 
 
-# --- Batch ----------------------------------------------------------------------------------------
-
-
 @dataclass
 class Batch:
     """The jobs of a batch."""

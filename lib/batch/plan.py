@@ -86,8 +86,8 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
                     continue
                 settings = make_settings(TrainSettings, values, str(path))
                 check_network(settings.model, settings.pretrained)
-                data = settings.dataset, settings.videos_dir, settings.prepared_dir
-                notes += view_warnings(classes_of(*data), settings.flip, settings.temporal_ops)
+                classes = classes_of(*settings.labeled_source)
+                notes += view_warnings(classes, settings.flip, settings.temporal_ops)
                 runs.append(PlannedRun(path, values, settings, tuple(notes)))
         except ValueError as error:
             wrong.setdefault(str(error).removeprefix(str(path)), []).append(path)
@@ -272,11 +272,10 @@ def count_videos(s: TrainSettings) -> tuple[int, int, int] | None:
 
     Unlabeled videos are those of the unlabeled split that are not labeled as well.
     """
-    own = (s.dataset, s.videos_dir, s.prepared_dir)
-    sizes = [split_sizes(*own, s.labeled_split), split_sizes(*own, s.val_split), (0, 0)]
+    sizes = [split_sizes(*s.labeled_source, name) for name in (s.labeled_split, s.val_split)]
+    sizes.append((0, 0))
     if s.reads_unlabeled:
-        other = (s.unlabeled_dataset, s.unlabeled_videos_dir, s.prepared_dir)
-        sizes[2] = split_sizes(*(other if s.unlabeled_dataset else own), s.unlabeled_split)
+        sizes[2] = split_sizes(*s.unlabeled_source, s.unlabeled_split)
     if None in sizes:
         return None
     labeled = round(sizes[0][0] * s.labeled_fraction)

@@ -65,9 +65,6 @@ def check_slurm() -> None:
         )
 
 
-# --- On the cluster -------------------------------------------------------------------------------
-
-
 class SlurmJob:
     """A job of a batch as submitit calls it."""
 
@@ -114,9 +111,6 @@ def finish(batch: Batch) -> None:
     if wrong:
         raise RuntimeError("\n  ".join(["not complete:", *wrong]))
     print("all runs are complete")
-
-
-# --- Submission -----------------------------------------------------------------------------------
 
 
 def submit(

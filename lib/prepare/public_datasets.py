@@ -179,9 +179,6 @@ def match_listed_videos(
     return table.assign(path=paths.to_numpy()), len(found) - len(paths)
 
 
-# --- Steps ----------------------------------------------------------------------------------------
-
-
 def public_steps(settings: PrepareSettings, folder: Path) -> tuple[list[Step], int]:
     """Return the steps for the videos of a public data set, and the number of its videos."""
     entry = CATALOG[settings.dataset]

@@ -111,14 +111,11 @@ def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
         return requirements.setdefault((name, folder), new)
 
     for s in runs:
-        labeled = requirement(s.dataset, s.videos_dir, s.prepared_dir)
+        labeled = requirement(*s.labeled_source)
         labeled.splits |= {s.labeled_split, s.val_split, *s.test_splits}
         labeled.person_boxes |= s.scene_needs_person_mask and s.labeled_scene_p > 0
         if s.reads_unlabeled:
-            unlabeled = labeled
-            if s.unlabeled_dataset is not None:
-                place = (s.unlabeled_dataset, s.unlabeled_videos_dir)
-                unlabeled = requirement(*place, s.prepared_dir)
+            unlabeled = requirement(*s.unlabeled_source)
             unlabeled.splits.add(s.unlabeled_split)
             is_mixed = s.is_semi_supervised and s.unlabeled_scene_p > 0
             unlabeled.person_boxes |= s.scene_needs_person_mask and is_mixed

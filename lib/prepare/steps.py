@@ -104,11 +104,8 @@ def open_dataset(name: str, videos_dir: str | None, prepared_dir: str) -> VideoD
 
 def prepare_for(settings: TrainSettings) -> None:
     """Prepare the data sets of a run that are not prepared yet, as `open_dataset` does."""
-    open_dataset(settings.dataset, settings.videos_dir, settings.prepared_dir)
-    if settings.reads_unlabeled and settings.unlabeled_dataset is not None:
-        open_dataset(
-            settings.unlabeled_dataset, settings.unlabeled_videos_dir, settings.prepared_dir
-        )
+    for source in dict.fromkeys((settings.labeled_source, settings.unlabeled_source)):
+        open_dataset(*source)
 
 
 def _or_missing(part: str, make_step: Callable[..., Step], *arguments: object) -> Step:
@@ -368,20 +365,11 @@ class Preparation:
 
 def _changed_videos(dataset: VideoDataset, videos: pd.DataFrame) -> list[str]:
     broken = pd.read_csv(dataset.folder / BROKEN_FILE)
-    is_broken = videos["path"].isin(broken["path"][~broken["is_kept"]])
-    now = videos.set_index("name")["class"]
-    before = dataset.index.set_index("name")["class"]
-    both = now.index.intersection(before.index)
-    changes = {
-        "are new": now.index[~is_broken.to_numpy()].difference(before.index),
-        "are gone": before.index.difference(now.index),
-        "have another class": both[now[both] != before[both]],
-    }
-    return [
-        f"{len(names)} videos {text}, the first: {names[0]}"
-        for text, names in changes.items()
-        if len(names)
-    ]
+    videos = videos[~videos["path"].isin(broken["path"][~broken["is_kept"]])]
+    before, now = (set(zip(t["name"], t["class"], strict=True)) for t in (dataset.index, videos))
+    names = sorted({name for name, _ in before ^ now})
+    text = "videos are new, gone or of another class, the first"
+    return [f"{len(names)} {text}: {names[0]}"] if names else []
 
 
 def _table_step(part: str, made_with: dict | None, expected: dict | None, todo: Step) -> Step:

@@ -20,9 +20,6 @@ LABELED, UNLABELED, ORDER, MIXING, DROPOUT = range(5)
 FINGERPRINT_COLUMNS = ["name", "label", "frames", "fingerprint"]  # of a video, wherever it is
 
 
-# --- Videos ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RunData:
     """Videos of a run; rows are of the index of a data set."""
@@ -69,7 +66,7 @@ def load_data(settings: TrainSettings) -> RunData:
             f"test_splits: {settings.test_splits} have one name twice and would share a file of "
             "scores; rename one"
         )
-    dataset = open_prepared(settings.dataset, settings.videos_dir, settings.prepared_dir)
+    dataset = open_prepared(*settings.labeled_source)
     split_rows, split_labels = dataset.read_labels(settings.labeled_split)
     labeled = dataset.relabeled(split_rows, split_labels)
     labels = labeled.index["label"].to_numpy()
@@ -84,10 +81,8 @@ def load_data(settings: TrainSettings) -> RunData:
     unlabeled = unlabeled_rows = None
     if settings.reads_unlabeled:
         unlabeled = dataset
-        if settings.unlabeled_dataset is not None:
-            unlabeled = open_prepared(
-                settings.unlabeled_dataset, settings.unlabeled_videos_dir, settings.prepared_dir
-            )
+        if settings.unlabeled_source != settings.labeled_source:
+            unlabeled = open_prepared(*settings.unlabeled_source)
         if settings.self_training_rounds and unlabeled.classes != dataset.classes:
             raise ValueError(
                 "self_training_rounds: unlabeled_dataset has other classes; set it to 0"
@@ -123,9 +118,6 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, split_name
         )
 
 
-# --- Clips ----------------------------------------------------------------------------------------
-
-
 def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream | None]:
     """Return the stream of labeled clips and that of unlabeled clips, None if there are none.
 
@@ -152,9 +144,6 @@ def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream
     clips = ClipDataset(data.unlabeled, settings, views, (settings.seed, UNLABELED), has_labels)
     order_key = (settings.seed, ORDER, UNLABELED)
     return labeled, Stream(clips, data.unlabeled_rows, settings.unlabeled_batch, order_key)
-
-
-# --- Tensors --------------------------------------------------------------------------------------
 
 
 class Normalize(nn.Module):

@@ -40,9 +40,6 @@ def run_normalize(settings: TrainSettings) -> Normalize:
     return Normalize(spec.mean, spec.std)
 
 
-# --- Several processes ----------------------------------------------------------------------------
-
-
 def wrap_ddp(model: nn.Module, world: DistContext) -> tuple[nn.Module, nn.Module]:
     """Convert batch norm to SyncBatchNorm on GPUs; return the network and its wrapper by DDP.
 
@@ -75,9 +72,6 @@ def average_batch_norm(model: nn.Module, world: DistContext) -> None:
     for buffer in model.buffers():
         if buffer.is_floating_point():
             world.all_reduce(buffer).div_(world.world_size)
-
-
-# --- Exponential moving average -------------------------------------------------------------------
 
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
