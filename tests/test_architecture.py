@@ -114,7 +114,7 @@ def test_the_training_loop_loads_nothing_that_prepares_or_shows():
     )
     loaded = set(result.stdout.split())
     modules = {name for name in loaded if name.startswith("lib.")}
-    assert "lib.train.trainer" in modules and len(modules) <= 45
+    assert "lib.train.trainer" in modules and len(modules) <= 40
     rooms = {name.split(".")[1] for name in modules}
     assert rooms <= {room for row in ORDER[:5] for room in row}
     assert {"onnxruntime", "rarfile", "pebble", "IPython", "requests"} & loaded == set()

@@ -76,10 +76,6 @@ def read_frames(source: str | Path | VideoRecord, frame_indices: np.ndarray) -> 
     for position, frame in enumerate(iterate_frames(source, numbers)):
         if frames is None:
             frames = np.empty((len(numbers), *frame.shape), dtype=np.uint8)
-        elif frame.shape != frames.shape[1:]:
-            raise ValueError(
-                f"{source}: frame {numbers[position]} is not of the size of those before"
-            )
         frames[position] = frame
     is_ascending = len(numbers) == len(positions) and (np.diff(positions) > 0).all()
     return frames if is_ascending else frames[positions]

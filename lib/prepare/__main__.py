@@ -5,7 +5,6 @@ python -m lib.prepare --dataset ucf101 --download true --person_boxes yolox
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from typing import get_origin
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         values = vars(parser.parse_args(arguments))
         only_status = values.pop("status")
-        values = {name: _items(value) for name, value in values.items() if value is not None}
+        values = {name: value for name, value in values.items() if value is not None}
         settings = make_settings(PrepareSettings, values, "command line", are_texts=True)
         print(status_text(status_of(settings)))
         if not only_status:
@@ -41,13 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped. Finished parts are kept: run again to continue", file=sys.stderr)
         return 130
     return 0
-
-
-def _items(value: str | list[str]) -> str | list[str]:
-    """Return the value of an option; a list may also be written as in YAML, `[a, b]`."""
-    text = " ".join(value)
-    is_yaml = isinstance(value, list) and text[:1] == "[" and text[-1:] == "]"
-    return re.split(r",\s*", text[1:-1]) if is_yaml else value
 
 
 if __name__ == "__main__":

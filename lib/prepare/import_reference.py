@@ -92,19 +92,30 @@ def import_detections(dataset: VideoDataset, path: Path) -> Path:
     Videos and frames that the file lacks get no boxes; their number is printed. ValueError if the
     file has another format or size of frames, or none of the videos.
     """
-    made_with = import_made_with(path)
-    results = _read_boxes(dataset, path)
-    sizes = dataset.index[["name", "width", "height"]].itertuples(index=False)
-    for (name, width, height), result in zip(sizes, results, strict=True):
-        far = result.rows[:, 2:4].max(axis=0, initial=0)
-        if far[0] > 1.05 * width + 2 or far[1] > 1.05 * height + 2:
+    made_with, index = import_made_with(path), dataset.index
+    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
+    keys = [name_of(name) for name in index["name"]]
+    table, results, num_beyond = _read_table(path, keys), [], 0
+    videos = index[["name", "frames", "width", "height"]].itertuples(index=False)
+    for (name, num_frames, width, height), key in zip(videos, keys, strict=True):
+        entry, frames = table.get(key, {}), range(1, num_frames + 1)
+        boxes = {
+            n: _boxes_of(entry[n], f"{path}: video {name}: frame {n}") for n in frames if n in entry
+        }
+        results.append(FrameRows.stack([boxes.get(n, PersonBoxes.no_rows) for n in frames]))
+        num_beyond += len(entry) - len(boxes)
+        far = results[-1].rows[:, 2:4].max(axis=0, initial=0)
+        if (far > 1.05 * np.array([width, height]) + 2).any():
             raise ValueError(
                 f"{path}: the boxes of {name} reach to {far.round().tolist()}, but its frames are "
                 f"{width} × {height}; use the frames that the boxes were computed on, or detect "
                 "the people yourself"
             )
-    names, frames = dataset.index["name"].tolist(), dataset.index["frames"].tolist()
-    return PersonBoxes.write(dataset.folder, names, frames, results, made_with)
+    if num_beyond:
+        print(f"{path}: {num_beyond} frames beyond the ends of the videos were ignored")
+    return PersonBoxes.write(
+        dataset.folder, index["name"].tolist(), index["frames"].tolist(), results, made_with
+    )
 
 
 def import_made_with(path: Path) -> dict:
@@ -113,37 +124,14 @@ def import_made_with(path: Path) -> dict:
         return {"method": "import", "file_sha256": sha256_of(path)}
 
 
-def _boxes_of(frame: int, value: Any) -> np.ndarray:
+def _boxes_of(value: Any, source: str) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype == object:
-        raise ValueError("expected arrays of numbers")
+        raise ValueError(f"{source}: expected arrays of numbers")
     boxes = np.asarray(value, dtype=np.float32)
     boxes = boxes.reshape(-1, 5) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 5 or not np.isfinite(boxes).all():
-        raise ValueError(f"frame {frame} has shape {boxes.shape} or is not finite")
+        raise ValueError(f"{source} has shape {boxes.shape} or is not finite")
     return boxes
-
-
-def _read_boxes(dataset: VideoDataset, path: Path) -> list[FrameRows]:
-    """Read the boxes of each video of the index."""
-    name_of = youtube_id if has_youtube_ids(dataset.name) else stem_of
-    keys = [name_of(name) for name in dataset.index["name"]]
-    table = _read_table(path, keys)
-    results, num_beyond = [], 0
-    videos = dataset.index[["name", "frames"]].itertuples(index=False)
-    for (name, num_frames), key in zip(videos, keys, strict=True):
-        entry = table.get(key, {})
-        try:
-            numbers = sorted(n for n in entry if 1 <= n <= num_frames)
-            parts = [_boxes_of(int(number), entry[number]) for number in numbers]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: video {name}: {error}") from error
-        num_beyond += len(entry) - len(numbers)
-        frames = np.repeat(np.array(numbers, dtype=np.int32) - 1, [len(part) for part in parts])
-        no_rows = PersonBoxes.no_rows
-        results.append(FrameRows(np.concatenate([no_rows, *parts]), frames.astype(np.int32)))
-    if num_beyond:
-        print(f"{path}: {num_beyond} frames beyond the ends of the videos were ignored")
-    return results
 
 
 def _read_table(path: Path, keys: list[str]) -> dict:
