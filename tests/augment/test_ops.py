@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lib.augment import ops
+from lib.augment import randaugment as ops
 from lib.augment.randaugment import RANDAUGMENT_OPS
 from lib.config import PROJECT_ROOT
 
