@@ -302,7 +302,7 @@ def test_existing_boxes_need_no_detector(tmp_path):
     with pytest.raises(ValueError, match="bad.onnx: not an ONNX network"):
         prepare(settings)
     names, rows = dataset.index["name"].tolist(), [FrameRows.stack([np.zeros((0, 5))])] * 2
-    made_with = yolox_made_with(tmp_path / "bad.onnx", 4, 0.1)
+    made_with = yolox_made_with(tmp_path / "bad.onnx", 4)
     PersonBoxes.write(dataset.folder, names, [4, 3], rows, made_with)
     prepare(settings)
 
