@@ -271,6 +271,10 @@ class TrainSettings(ClipSettings):
     """Epochs in which that weight grows linearly from 0."""
     distillation_weight: NonNegative = 0.0
     """Weight of the ImageNet distillation loss; 0: no distillation."""
+    soft_targets: PathText | None = None
+    """Table of class probabilities by another model (`lib.data.frame_tables`)."""
+    soft_target_weight: Probability = 0.5
+    """Weight of these probabilities in the pseudo-labels."""
     ema_decay: Decay = 0.0
     """Decay of the exponential moving average of the network, which is then tested; 0: no EMA."""
     ema_teacher: bool = False

@@ -181,6 +181,8 @@ def test_papers_recipes_leave_nothing_to_the_small_defaults(study, runs):
     of_the_machine = {"run_dir", "prepared_dir", "tensorboard"}
     not_of_the_paper = {
         "threshold_momentum",
+        "soft_targets",
+        "soft_target_weight",
         "ema_decay",
         "ema_teacher",
         "tsm_fraction",

@@ -1,4 +1,4 @@
-"""Annotations of frames: person boxes and ImageNet scores.
+"""Annotations of videos: person boxes and ImageNet scores per frame, soft targets per video.
 
 Each table is one memory-mapped file in the prepared folder. `person_boxes.safetensors` holds
 `boxes` (N, 5) float32: x1, y1, x2, y2 in pixels of the video's frame, and a score in [0, 1].
@@ -200,3 +200,46 @@ def read_made_with(path: Path) -> dict | None:
 def open_person_boxes(dataset: VideoDataset) -> PersonBoxes | None:
     """Open the person boxes of a data set; None if it has none."""
     return PersonBoxes(dataset) if has_person_boxes(dataset) else None
+
+
+def read_soft_targets(path: Path, dataset: VideoDataset, rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities of a data set's videos, shape (videos of the index, K), float32.
+
+    The videos at the index rows `rows` must be in the file; other missing ones become zeros.
+
+    Raises:
+        ValueError: If the file is missing, has other classes, lacks a video, or a row is not a
+            distribution; names the difference.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"name": str})
+    except (OSError, ValueError) as error:
+        raise ValueError(f"soft_targets: {path} cannot be read ({error})") from error
+    columns, expected = set(table.columns), {"name", *dataset.classes}
+    if columns != expected:
+        raise ValueError(
+            f"soft_targets: {path} must have a column `name` and one for each class of "
+            f"{dataset.folder}; missing: {_first(expected - columns)}; "
+            f"unexpected: {_first(columns - expected)}"
+        )
+    table = table.drop_duplicates("name").set_index("name")[list(dataset.classes)]
+    names = dataset.index["name"]
+    missing = names.iloc[rows][~names.iloc[rows].isin(table.index)]
+    if len(missing):
+        raise ValueError(
+            f"soft_targets: {path} has no row for {len(missing)} of {len(rows)} videos, the "
+            f"first: {missing.iloc[0]}"
+        )
+    values = table.to_numpy(np.float64)
+    is_valid = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3)
+    if not is_valid.all():
+        raise ValueError(
+            f"soft_targets: {path}: the row of {table.index[~is_valid][0]} is not a distribution "
+            "(values at least 0, sum 1)"
+        )
+    return table.reindex(names).fillna(0.0).to_numpy(np.float32)
+
+
+def _first(names: set[str]) -> str:
+    """Format up to three names."""
+    return ", ".join(sorted(names)[:3]) + (" …" if len(names) > 3 else "") or "–"

@@ -3,6 +3,7 @@
 All readers keep the order of the file; their ValueErrors have the file, the line and the format.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,8 +34,11 @@ def read_split_file(path: Path) -> list[SplitEntry]:
     """Read a split in any format of one file, recognized by its suffix and first line.
 
     Formats: lines `class/name frames label`; video files with or without frames and label (UCF-101,
-    MMAction2, VideoMAE); Kinetics' `.csv`.
+    MMAction2, VideoMAE); Kinetics' `.csv`; Something-Something's `.json` with its `labels.json` in
+    the same folder.
     """
+    if path.suffix == ".json":
+        return read_something_json(path, path.with_name("labels.json"))
     if VIDEO_LINE.fullmatch(_lines(path)[0][1]):
         return read_video_list(path)
     return read_kinetics_csv(path) if path.suffix == ".csv" else read_reference_split(path)
@@ -105,6 +109,17 @@ def read_kinetics_csv(path: Path) -> list[SplitEntry]:
         stems = table["youtube_id"] + times.map("_{:06d}".format).sum(axis=1)
         labels = table["label"].str.replace(" ", "_") if "label" in table else ""
         return list(map(SplitEntry, (labels + "/" + stems).str.removeprefix("/")))
+
+
+def read_something_json(path: Path, labels_path: Path) -> list[SplitEntry]:
+    """Read Something-Something v2's records with `id` and `template`, and {template: label}."""
+    with reading(labels_path, "get the file that came with the split"):
+        labels = {name: int(label) for name, label in json.loads(labels_path.read_bytes()).items()}
+    with reading(path, "it must be a JSON list of records with `id` and a known `template`"):
+        records = json.loads(path.read_bytes())
+        templates = [re.sub(r"[\[\]]", "", record["template"]) for record in records]
+        pairs = zip(records, templates, strict=True)
+        return [SplitEntry(str(record["id"]), labels[template]) for record, template in pairs]
 
 
 def read_categories(path: Path) -> list[str]:

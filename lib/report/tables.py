@@ -257,7 +257,9 @@ def pretraining_of(settings: TrainSettings) -> str:
         return "from a file"
     if settings.pretrained:
         return "published weights"
-    return "ImageNet teacher" if settings.distillation_weight > 0 else "none"
+    teachers = ["ImageNet teacher"] if settings.distillation_weight > 0 else []
+    teachers += ["soft targets"] if settings.soft_targets is not None else []
+    return ", ".join(teachers) or "none"
 
 
 # --- Files ----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from lib.runs.progress import LogPrinter
 from lib.runs.run_dir import RunDir
 from lib.runs.signals import stop_on_signals
 from lib.train import run_model
-from lib.train.run_data import load_data, make_streams
+from lib.train.run_data import load_data, load_soft_targets, make_streams
 from lib.train.schedule import num_micro_batches
 from lib.train.trainer import Trainer
 
@@ -94,6 +94,7 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     for split_name in settings.test_splits:
         data.labeled.read_labeled_split(split_name)
     make_streams(settings, data)
+    load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
         input_spec(settings.model).check(settings.model, settings.clip_len, crop_size)
     run_model.build_run_model(settings, len(data.labeled.classes))  # checks its weights

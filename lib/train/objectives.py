@@ -34,6 +34,7 @@ class ClipTensors(NamedTuple):
     # log only.
     targets: Tensor
     imagenet_targets: Tensor | None = None  # ImageNet probabilities to distill, (B, 1000)
+    soft_targets: Tensor | None = None  # class probabilities of another model, (B, K)
     row: Tensor | None = None  # index row of each video, (B,)
 
 
@@ -116,6 +117,8 @@ class FixMatchObjective(SupervisedObjective):
         confidence_threshold: Pseudo-labels below it are masked out, in (0, 1].
         unlabeled_scene_p: Probability of the scene augmentation of an unlabeled batch, in [0, 1].
         distillation_weight: Weight of the ImageNet distillation on the weak views; 0 for none.
+        soft_target_weight: Weight of another model's class probabilities in the pseudo-labels, in
+            [0, 1], where the clips have them.
         joint_forward: True if weak clips are in that pass, False if they follow it in another.
 
     Source: Zou et al., equations 1 to 3; Sohn et al., FixMatch.
@@ -125,6 +128,7 @@ class FixMatchObjective(SupervisedObjective):
     confidence_threshold: float = 0.95
     unlabeled_scene_p: float = 0.5
     distillation_weight: float = 0.0
+    soft_target_weight: float = 0.5
     joint_forward: bool = True
 
     def mix_unlabeled(self, unlabeled: ClipTensors, generator: torch.Generator) -> MixedClips:
@@ -184,7 +188,10 @@ class FixMatchObjective(SupervisedObjective):
             else:
                 logits_w = (model if teacher is None else teacher)(u_w)
             mask = self.confidence_mask(logits_w, unlabeled.row)
-            q_hat = mix_targets(self.pseudo_labels(logits_w), u_s.partner, u_s.label_weight)
+            q_hat = self.pseudo_labels(logits_w)
+            if unlabeled.soft_targets is not None:
+                q_hat = q_hat.lerp(unlabeled.soft_targets.to(q_hat), self.soft_target_weight)
+            q_hat = mix_targets(q_hat, u_s.partner, u_s.label_weight)
 
         labeled_loss = _labeled_loss(logits_l, labeled.targets, x_l)
         unlabeled_loss = self.unlabeled_loss(logits_s, q_hat, mask)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.config import TrainSettings
+from lib.config import TrainSettings, project_path
 from lib.data.clip_dataset import ClipBatch, ClipDataset, Stream, ViewSpec
 from lib.data.dataset import VideoDataset, draw_labeled_rows, open_prepared
+from lib.data.frame_tables import read_soft_targets
 from lib.train.objectives import ClipTensors
 
 # First number of a seed key after the run's seed: what the random numbers are for.
@@ -118,6 +119,17 @@ def _warn_of_missing_classes(dataset: VideoDataset, rows: np.ndarray, split_name
         )
 
 
+def load_soft_targets(settings: TrainSettings, data: RunData) -> Tensor | None:
+    """Return class probabilities (V, K) of another model for all videos of the unlabeled index.
+
+    None without `soft_targets`; ValueError if their file cannot be used.
+    """
+    if settings.soft_targets is None or not settings.is_semi_supervised:
+        return None
+    path = project_path(settings.soft_targets)
+    return torch.from_numpy(read_soft_targets(path, data.unlabeled, data.unlabeled_rows))
+
+
 def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream | None]:
     """Return the stream of labeled clips and that of unlabeled clips, None if there are none.
 
@@ -163,9 +175,15 @@ class Normalize(nn.Module):
         return clips.float().sub_(self.mean[..., None]).div_(self.std[..., None])
 
 
-def to_device(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipTensors:
-    """Move a batch to the device of `normalize` and normalize it."""
+def to_device(
+    batch: ClipBatch, normalize: Normalize, num_classes: int, soft_targets: Tensor | None = None
+) -> ClipTensors:
+    """Move a batch to the device of `normalize` and normalize it.
+
+    `soft_targets` are class probabilities of all videos of the index, shape (V, K), on the CPU.
+    """
     device = normalize.mean.device
+    soft_targets = None if soft_targets is None else soft_targets[batch.row].to(device)
     batch = batch.to(device)
     weak, strong = (x if x is None else normalize(x) for x in (batch.weak, batch.strong))
     mask = batch.person_mask
@@ -173,4 +191,4 @@ def to_device(batch: ClipBatch, normalize: Normalize, num_classes: int) -> ClipT
         mask = mask.transpose(1, 2).float()
     label = batch.label.unsqueeze(1)  # −1, an unknown class, gives zeros
     targets = (label == torch.arange(num_classes, device=device)).float()
-    return ClipTensors(weak, strong, mask, targets, batch.teacher, batch.row)
+    return ClipTensors(weak, strong, mask, targets, batch.teacher, soft_targets, batch.row)

@@ -36,6 +36,7 @@ from lib.train.run_data import (
     DROPOUT,
     MIXING,
     load_data,
+    load_soft_targets,
     make_streams,
     to_device,
 )
@@ -131,6 +132,7 @@ class Trainer:
         self.run = RunDir(settings.run_dir)
         self.data = load_data(settings)
         self.labeled, self.unlabeled = make_streams(settings, self.data)
+        self.soft_targets = load_soft_targets(settings, self.data)
         self.num_classes = len(self.data.labeled.classes)
         epoch_rows = self.data.epoch_rows
         self.steps_per_epoch = count_steps(len(epoch_rows), settings)
@@ -255,10 +257,11 @@ class Trainer:
 
     def compute_loss(self, pair: Pair, number: int, unlabeled_weight: float) -> ObjectiveOutput:
         """Return the loss of the micro-batch `number`, from 0, of this process in a step."""
-        x_l, x_u = (
-            None if batch is None else to_device(batch, self.normalize, self.num_classes)
-            for batch in pair
-        )
+        labeled, unlabeled = pair
+        x_l = to_device(labeled, self.normalize, self.num_classes)
+        x_u = None
+        if unlabeled is not None:
+            x_u = to_device(unlabeled, self.normalize, self.num_classes, self.soft_targets)
         part = self.world.rank * self.num_micro + number
         generator = make_generator(self.settings.seed, MIXING, self.state.step, part)
         teacher = self.state.eval_model if self.settings.ema_teacher else None

@@ -1,5 +1,7 @@
 """Labelled lists: drawing, reading published formats, taking them over, comparing."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,7 @@ from lib.prepare.published_splits import (
     read_hmdb_split,
     read_kinetics_csv,
     read_reference_split,
+    read_something_json,
     read_split_file,
     read_video_list,
     summarize_splits,
@@ -137,17 +140,33 @@ def test_kinetics_csv(tmp_path):
         read_kinetics_csv(write(tmp_path / "wrong.csv", "label,id\nx,y\n"))
 
 
+def test_something_something_json(tmp_path):
+    labels = write(tmp_path / "labels.json", json.dumps({"Holding something": "3"}))
+    record = {"id": "78687", "label": "holding potato", "template": "Holding [something]"}
+    train = write(tmp_path / "train.json", json.dumps([record]))
+    assert read_something_json(train, labels) == [SplitEntry("78687", 3)]
+    with pytest.raises(ValueError, match="wrong.json: damaged .'Eating'.; it must be"):
+        wrong = json.dumps([record | {"template": "Eating"}])
+        read_something_json(write(tmp_path / "wrong.json", wrong), labels)
+    with pytest.raises(ValueError, match="broken.json: damaged .*; it must be a JSON list"):
+        read_something_json(write(tmp_path / "broken.json", "["), labels)
+    with pytest.raises(ValueError, match="labels.json: damaged .*'three'.*get the file"):
+        read_something_json(train, write(labels, '{"Holding something": "three"}'))
+
+
 def test_formats_are_told_apart(tmp_path):
     texts = {
         "a.txt": "A/v_A_g08_c01 20 3\n",
         "b.txt": "\nA/v_A_g08_c01.avi 4\r\n",
         "c.txt": "A/v_A_g08_c01.avi\n",
         "d.csv": "label,youtube_id,time_start,time_end\nyoga,abc,1,2\n",
+        "e.json": '[{"id": "7", "template": "Holding [x]"}]',
     }
+    write(tmp_path / "labels.json", '{"Holding x": "5"}')
     read = {name: read_split_file(write(tmp_path / name, text)) for name, text in texts.items()}
     name = "A/v_A_g08_c01"
     assert read["a.txt"] == [SplitEntry(name, 3, 20)] and read["b.txt"] == [SplitEntry(name, 3)]
-    assert read["c.txt"] == [SplitEntry(name)]
+    assert read["c.txt"] == [SplitEntry(name)] and read["e.json"] == [SplitEntry("7", 5)]
     assert read["d.csv"] == [SplitEntry("yoga/abc_000001_000002")]
     for bad in (tmp_path / "none.txt", tmp_path / "none.csv"):
         with pytest.raises(ValueError, match="cannot be read .No such file.*UTF-8 text"):

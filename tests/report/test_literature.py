@@ -68,4 +68,5 @@ def test_what_a_network_had_learned_before(tiny_settings):
     assert pretraining_of(tiny_settings()) == "none"
     assert pretraining_of(tiny_settings(pretrained=True)) == "published weights"
     assert pretraining_of(tiny_settings(weights="a.pth")) == "from a file"
-    assert pretraining_of(tiny_settings(distillation_weight=1.0)) == "ImageNet teacher"
+    distilled = tiny_settings(distillation_weight=1.0, soft_targets="soft.csv")
+    assert pretraining_of(distilled) == "ImageNet teacher, soft targets"

@@ -1,12 +1,14 @@
-"""Adaptive thresholds by the formulas of their papers; the EMA."""
+"""Adaptive thresholds by the formulas of their papers; the EMA; soft targets."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from lib.config import EvaluateSettings
+from lib.data.frame_tables import read_soft_targets
 from lib.evaluate.test import evaluate
 from lib.evaluate.trained_model import TrainedModel
 from lib.runs.run_dir import RunDir
@@ -133,18 +135,83 @@ class Fixed(nn.Module):
         return self.logits[: len(clips)]
 
 
-def test_labels_by_the_average():
+def test_labels_by_the_average_and_soft_targets_in_them():
     clips = torch.zeros(2, 3, 1, 2, 2)
     labels = torch.eye(2)[[0, 1]]
+    soft = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
     labeled = ClipTensors(clips, None, None, labels)
-    unlabeled = ClipTensors(clips, clips, None, labels)
-    objective = FixMatchObjective(unlabeled_scene_p=0.0, confidence_threshold=0.9)
+    unlabeled = ClipTensors(clips, clips, None, labels, soft_targets=soft)
+    objective = FixMatchObjective(
+        unlabeled_scene_p=0.0, confidence_threshold=0.9, soft_target_weight=0.25
+    )
     own = torch.zeros(6, 2)  # the network itself is never sure
     teacher = Fixed(torch.tensor([[0.0, 9.0], [9.0, 0.0]]))
     step = objective(Fixed(own), labeled, unlabeled, torch.Generator(), teacher)
     assert step.stats["ssl/mask_rate"][0].item() == 2
     own[4:] = torch.tensor([[1.0, 0.0], [0.0, 2.0]])  # the strong views
     step = objective(Fixed(own), labeled, unlabeled, torch.Generator(), teacher)
-    targets = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    targets = torch.tensor([[0.125, 0.875], [0.75, 0.25]])
     expected = -(targets * own[4:].log_softmax(1)).sum(1).mean()
     assert step.stats["loss/unlabeled"][0].item() == pytest.approx(expected.item())
+
+
+# --- Soft targets ---------------------------------------------------------------------------------
+
+
+def write_table(path, dataset, rows, **changes):
+    names = dataset.index["name"].to_numpy()[rows]
+    share = 1 / len(dataset.classes)
+    table = pd.DataFrame({"name": names} | {name: share for name in dataset.classes[::-1]})
+    table.assign(**changes).to_csv(path, index=False)
+
+
+def test_soft_targets_are_read_by_name(tiny_settings, tmp_path):
+    data = load_data(tiny_settings())
+    dataset, rows = data.unlabeled, data.unlabeled_rows
+    write_table(tmp_path / "soft.csv", dataset, rows)
+    table = pd.read_csv(tmp_path / "soft.csv")
+    table.loc[3, list(dataset.classes)] = [0, 0, 1, 0]
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "soft.csv", index=False)
+    soft = read_soft_targets(tmp_path / "soft.csv", dataset, rows)
+    assert soft.shape == (len(dataset.index), 4)
+    assert soft[rows[3]].tolist() == [0, 0, 1, 0]
+    assert soft[rows[2]] == pytest.approx(1 / 4)
+    others = np.setdiff1d(np.arange(len(dataset.index)), rows)
+    assert not soft[others].any()
+
+
+@pytest.mark.slow
+def test_soft_targets_change_what_is_learned(tiny_settings, tmp_path):
+    data = load_data(tiny_settings())
+    write_table(tmp_path / "soft.csv", data.unlabeled, data.unlabeled_rows)
+    losses = []
+    for number, changes in enumerate(
+        ({}, {"soft_targets": str(tmp_path / "soft.csv")}, {"soft_target_weight": 1.0})
+    ):
+        changes = changes if number < 2 else changes | {"soft_targets": str(tmp_path / "soft.csv")}
+        run = fit(tiny_settings(run_dir=tmp_path / str(number), **changes))
+        losses.append(run.log_entries()[-1]["loss/unlabeled"])
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[1:], "has no row for 1 of 18 videos, the first: "),
+        (
+            lambda t: t.rename(columns={t.columns[1]: "juggling"}),
+            "unexpected: juggling",
+        ),
+        (lambda t: t.drop(columns="name"), "missing: name; unexpected: –"),
+        (lambda t: t.replace(t.iloc[0, 1], 0.9), "is not a distribution"),
+    ],
+)
+def test_soft_targets_of_others_are_refused(tiny_settings, tmp_path, change, message):
+    data = load_data(tiny_settings())
+    path = tmp_path / "soft.csv"
+    write_table(path, data.unlabeled, data.unlabeled_rows)
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=f"soft_targets: .*{message}"):
+        fit(tiny_settings(soft_targets=str(path)))
+    with pytest.raises(ValueError, match="soft_targets: .*gone.csv cannot be read"):
+        fit(tiny_settings(soft_targets=str(tmp_path / "gone.csv")))

@@ -28,7 +28,7 @@ from lib.train.linear_probe import (
     logistic_regression,
     self_train,
 )
-from lib.train.run_data import load_data, make_streams
+from lib.train.run_data import load_data, load_soft_targets, make_streams
 from lib.train.run_model import build_run_model, eval_state_dict
 
 
@@ -418,6 +418,8 @@ def test_a_probe_that_learns_from_unlabelled_videos_needs_their_list_and_no_boxe
     data = load_data(settings)
     assert make_streams(settings, data)[1] is None
     assert len(data.epoch_rows) == len(data.labeled_rows) < len(data.unlabeled_rows)
+    nowhere = settings.model_copy(update={"soft_targets": "nowhere.csv"})
+    assert load_soft_targets(nowhere, data) is None
     start = settings.model_copy(update={"objective": "supervised", "head_init": "linear_probe"})
     assert start.reads_unlabeled
 

@@ -469,15 +469,18 @@ def test_the_labelled_and_the_unlabelled_batch_are_mixed_by_their_own_draws():
 
 @pytest.mark.parametrize("kind", [FixMatchObjective, UDAObjective], ids=lambda kind: kind.__name__)
 def test_losses_are_single_precision_where_the_network_computes_in_half(kind):
-    """One-hot labels come in single precision, and so do the means of the log."""
+    """Soft targets and one-hot labels come in single precision, and so do the means of the log."""
     clips = random_batch(np.random.default_rng(0))
     clips = ClipTensors(*(None if x is None else x.float() for x in clips))
+    soft = torch.full_like(clips.targets, 1 / clips.targets.shape[1])
     network = nn.Sequential(nn.Flatten(), nn.LazyLinear(clips.targets.shape[1]))
     found = {}
     for is_half in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            step = call(kind(unlabeled_scene_p=0.0), network, clips, clips)
+            step = call(
+                kind(unlabeled_scene_p=0.0), network, clips, clips._replace(soft_targets=soft)
+            )
         assert step.loss.dtype is torch.float32 and step.loss.isfinite()
         found[is_half] = step.loss.item()
     assert found[True] == pytest.approx(found[False], rel=0.05)

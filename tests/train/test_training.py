@@ -164,6 +164,7 @@ def test_the_settings_name_the_objective():
         "unlabeled_scene_p": 0.75,
         "confidence_threshold": 0.6,
         "distillation_weight": 0.5,
+        "soft_target_weight": 0.3,
         "temperature": 0.7,
     }
     settings = values | {"scene_augmentation": "mixup"}
@@ -426,6 +427,8 @@ ELSEWHERE = {
     "model": "test_the_settings_name_the_network",
     "pretrained": "test_weights_that_cannot_be_had_are_refused",
     "weights": "test_weights_that_cannot_be_had_are_refused",
+    "soft_targets": "test_thresholds.py",
+    "soft_target_weight": "test_thresholds.py",
     "test_splits": "test_evaluation.py",
     "test_num_clips": "test_evaluation.py",
     "test_num_crops": "test_evaluation.py",
