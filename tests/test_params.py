@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lib.batch.plan import by_hand, plan_text, read_plan
+from lib.batch import plan
+from lib.batch.plan import by_hand, cost_of, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.evaluate.run_results import group_of
 from lib.models.networks import model_names
@@ -297,3 +298,22 @@ def test_the_plan_of_everything_prints(runs):
     text = plan_text(list(runs.values()))
     assert f"{len(runs)} runs" in text
     assert "python -m lib.prepare --dataset kinetics100" in text
+
+
+def test_the_plan_has_hours_memory_and_the_expected_number(runs, monkeypatch):
+    table = plan.read_table("speed.csv").head(2).assign(clips_per_s=[20.0, 40.0], memory_gb=8.0)
+    tables = {"speed.csv": table.assign(clips=[16, 4])}
+    read = plan.read_table
+    monkeypatch.setattr(plan, "read_table", lambda name: tables.get(name, read(name)))
+    text = plan_text([runs["ucf101/semi_10percent"], runs["demo/semi_seed0"]])
+    hours = 360 * (9537 // 40) * (40 + 2 * 40) / 20 / 3600
+    assert f"{hours / 8:.1f} h on 8 RTX 2080 Ti, {hours:.1f} h on one; 7.5 GB for a pass" in text
+    assert "top-1 40.2 in the paper (LEViL (2026), Table I)" in text
+    assert "top-1 89.4 to 100.0 on val (params/expected.csv)" in text
+    assert text.endswith(f"; {hours / 8:.0f} h on 8 GPUs, {hours:.0f} h on one")
+    long_clips = runs["kinetics400/supervised_32x2_100percent"].settings
+    assert cost_of(long_clips) == (0.0, "12.0 GB for a pass of 6 clips")  # 4 times 8 frames
+    assert cost_of(runs["demo/semi_seed0"].settings) == (0.0, "")  # not for a GPU
+    assert cost_of(runs["pretrained_gpu/ucf101_semi_5percent"].settings) == (0.0, "")
+    tables["speed.csv"] = table.assign(gpu=["old", "new"])
+    assert cost_of(runs["ucf101/semi_10percent"].settings) == (0.0, "")  # not measured on the last

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from lib.augment.class_names import view_warnings
 from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
 from lib.data.dataset import is_prepared, read_description
+from lib.evaluate.run_results import group_of
 from lib.models.networks import input_spec
 from lib.params import (
     AUTO,
@@ -35,7 +37,7 @@ from lib.prepare.find_videos import find_videos, split_counts
 from lib.prepare.requirements import data_requirements
 from lib.registry import did_you_mean
 from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
-from lib.train.schedule import count_steps
+from lib.train.schedule import count_steps, num_micro_batches
 
 COMPLETE, TO_EVALUATE, TO_CONTINUE = "complete", "to evaluate", "to continue"
 TO_DO, REFUSED = "to do", "refused"
@@ -267,6 +269,35 @@ def estimate_clips(s: TrainSettings) -> int | None:
     return s.epochs * count_steps(own + unlabeled, s) * (s.labeled_batch + s.unlabeled_batch)
 
 
+def cost_of(s: TrainSettings) -> tuple[float, str]:
+    """Return the hours of a run on one GPU, 0 if not known, and its cost in words.
+
+    The GPU is the last one of `params/speed.csv`; without a row for the network, the words are
+    empty. Weak and strong view count each, validation and test do not; time and memory grow with
+    the pixels of a clip.
+    """
+    table = read_table("speed.csv")
+    is_like = (table["model"] == s.model) & (table["precision"] == s.precision)
+    rows = table[is_like & (table["gpu"] == table["gpu"].iloc[-1])]
+    if s.device != "cuda" or rows.empty:
+        return 0.0, ""
+    row, size = rows.iloc[-1], s.clip_len * s.crop_size**2 / (8 * 224**2)
+    steps = (estimate_clips(s) or 0) / sum(s.batches.values())
+    views = sum(s.batches.values()) + s.batches.get("unlabeled_batch", 0)
+    hours = steps * views * size / row["clips_per_s"] / 3600
+    clips = views // num_micro_batches(s.batches, s.micro_batch, 1)
+    text = f"{row['memory_gb'] * clips * size / row['clips']:.1f} GB for a pass of {clips} clips"
+    if hours:
+        text = f"{hours / 8:,.1f} h on 8 {row['gpu']}, {hours:,.1f} h on one; {text}"
+    return hours, text
+
+
+@functools.cache
+def read_table(name: str) -> pd.DataFrame:
+    """Return a table of `params/`."""
+    return pd.read_csv(PROJECT_ROOT / "params" / name, comment="#")
+
+
 def count_videos(s: TrainSettings) -> tuple[int, int, int] | None:
     """Return the labeled, unlabeled and validation videos of a run; None if not known yet.
 
@@ -328,6 +359,7 @@ def class_names(dataset: str, root: str | None, prepared_dir: str) -> list[str]:
 def plan_text(runs: Sequence[PlannedRun]) -> str:
     """Return the plan as text: a paragraph for each study, then the data."""
     lines, states = [], {run.run_dir: state_of(run) for run in runs}
+    costs = {run.run_dir: cost_of(run.settings) for run in runs}
     for folder, group in itertools.groupby(runs, key=lambda run: run.run_dir.parent):
         study = list(group)
         lines += [f"{folder.name}: {len(study)} runs -> {folder}", *notes_of(study)]
@@ -335,13 +367,27 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
         for run in study:
             state = ": ".join(filter(None, states[run.run_dir]))
             lines.append(f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{state}]")
+            if text := "; ".join(filter(None, [costs[run.run_dir][1], *_expected_texts(run)])):
+                lines.append(f"  {'':<{width}}  {text}")
         lines.append(f"  the first by hand: {by_hand(study[0])}")
     lines += ["data", *_data_lines(run.settings for run in runs)]
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
     total = sum(estimate_clips(run.settings) or 0 for run in runs)
     lines.append(f"{len(runs)} runs ({counted}); {total:,} clips of splits with known sizes")
+    if hours := sum(cost[0] for cost in costs.values()):
+        lines[-1] += f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one"
     return "\n".join(lines)
+
+
+def _expected_texts(run: PlannedRun) -> Iterator[str]:
+    names = [run.run_dir.parent.name, group_of(run.name)]
+    for *key, top1, source in read_table("paper.csv").itertuples(index=False):
+        if key == names:
+            yield f"top-1 {top1} in the paper ({source})"
+    for *key, split, low, high in read_table("expected.csv").itertuples(index=False):
+        if key == names:
+            yield f"top-1 {low} to {high} on {split} (params/expected.csv)"
 
 
 def notes_of(runs: Sequence[PlannedRun]) -> list[str]:
