@@ -19,6 +19,7 @@ from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_pat
 from lib.data.dataset import is_prepared, read_description
 from lib.evaluate.run_results import group_of
 from lib.models.networks import input_spec
+from lib.models.transformers_video import missing_network
 from lib.params import (
     AUTO,
     RECIPE,
@@ -34,7 +35,7 @@ from lib.params import (
 from lib.prepare.auto_settings import resolve_auto
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.find_videos import find_videos, split_counts
-from lib.prepare.requirements import data_requirements
+from lib.prepare.requirements import data_requirements, missing_networks
 from lib.registry import did_you_mean
 from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
 from lib.train.schedule import count_steps, num_micro_batches
@@ -100,11 +101,16 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
 
 
 def check_network(model: str, pretrained: bool) -> None:
-    """Raise ValueError if there is no such network, or its weights are not available."""
+    """Raise ValueError if there is no such network, or its weights are not available.
+
+    A network of the hub may still have to be downloaded.
+    """
+    if missing_network(model):
+        return
     try:
         input_spec(model, pretrained)
     except ValueError as error:
-        raise ValueError(f": model: {error}") from error
+        raise ValueError(f": model: {str(error).removeprefix('model: ')}") from error
 
 
 def _problem(text: str, files: Sequence[Path]) -> str:
@@ -370,7 +376,7 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
             if text := "; ".join(filter(None, [costs[run.run_dir][1], *_expected_texts(run)])):
                 lines.append(f"  {'':<{width}}  {text}")
         lines.append(f"  the first by hand: {by_hand(study[0])}")
-    lines += ["data", *_data_lines(run.settings for run in runs)]
+    lines += ["data", *_data_lines([run.settings for run in runs])]
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
     total = sum(estimate_clips(run.settings) or 0 for run in runs)
@@ -414,7 +420,7 @@ def by_hand(run: PlannedRun) -> str:
     return f"{files} -y {shlex.quote(text)}"
 
 
-def _data_lines(runs: Iterable[TrainSettings]) -> Iterator[str]:
+def _data_lines(runs: Sequence[TrainSettings]) -> Iterator[str]:
     for need in data_requirements(runs):
         place = f" ({need.folder})" if need.folder else ""
         missing = need.missing()
@@ -422,6 +428,7 @@ def _data_lines(runs: Iterable[TrainSettings]) -> Iterator[str]:
         yield f"  {need.dataset}{place}: {state}; splits {', '.join(sorted(need.splits))}"
         if command := missing and need.command():
             yield f"    {command}"
+    yield from (f"  {text}" for text in missing_networks(runs))
 
 
 def _clips_text(settings: TrainSettings) -> str:

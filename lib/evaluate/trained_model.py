@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lib.config import TrainSettings
 from lib.evaluate.run_results import Calibration, fused_probabilities, read_calibration
+from lib.models.transformers_video import is_hub_network
 from lib.runs.device import autocast, resolve_test_device
 from lib.runs.run_dir import RunDir
 from lib.train.run_data import Normalize
@@ -51,10 +52,12 @@ class TrainedModel:
             raise ValueError(f"{run.checkpoint_path(settings.test_checkpoint)}: {problem}")
         device = torch.device(device or resolve_test_device(settings.device))
         unset = settings.model_copy(update={"pretrained": False, "weights": None})
+        if is_hub_network(settings.model):
+            unset = unset.model_copy(update={"model": f"hf/{run.folder}"})
         network = build_run_model(unset, len(trained))
         network.load_state_dict(eval_state_dict(state))
         calibration = read_calibration(run) if is_calibrated else None
-        normalize = run_normalize(settings).to(device)
+        normalize = run_normalize(unset).to(device)
         return cls(settings, trained, network.to(device).eval(), normalize, calibration)
 
     @property

@@ -1,4 +1,4 @@
-"""Networks by name: this library's, torchvision's and timm's, and the clips that they take.
+"""Networks by name: this library's, torchvision's, timm's and the hub's; clips that they take.
 
 Every network is a `VideoClassifier`; clips are float tensors of shape (B, 3, T, H, W).
 """
@@ -19,6 +19,13 @@ from lib.models.hub import (
     video_network_names,
 )
 from lib.models.image import ImageNetwork, insert_shifts
+from lib.models.transformers_video import (
+    build_hub_backbone,
+    hub_spec,
+    is_hub_network,
+    is_image_encoder,
+    missing_network,
+)
 from lib.models.video_resnet import (
     ChannelsLastConv3d,
     Conv2Plus1d,
@@ -96,7 +103,7 @@ NETWORKS = Table(
 
 
 def model_names() -> list[str]:
-    """Return the names that `build_model` takes, except timm's."""
+    """Return the names that `build_model` takes, except those of timm and the hub."""
     names = [f"torchvision/{name}" if name in NETWORKS else name for name in video_network_names()]
     return [*NETWORKS, *names, *image_network_names()]
 
@@ -115,8 +122,9 @@ def build_model(
     """Build a network by name, with new heads.
 
     Args:
-        name: One of `model_names()`, or `timm/<name>`. `r3d_18` is the reference's; torchvision's
-            network of that name is `torchvision/r3d_18`, a prefix that its others may have too.
+        name: One of `model_names()`, `timm/<name>` or `hf/<folder or repository>`. `r3d_18` is the
+            reference's; torchvision's network of that name is `torchvision/r3d_18`, a prefix that
+            its others may have too.
         num_classes: Number of action classes.
         pretrained: Start from the published weights (Kinetics-400, image networks ImageNet).
         weights: Start from this file: for an image network its own state dict, whose head is
@@ -135,12 +143,7 @@ def build_model(
             f"tsm_fraction and temporal_std_pooling are for image networks, and {name!r} is none; "
             "set them to 0 and false"
         )
-    if name in NETWORKS:
-        build, feature_dim, _, own_dropout = NETWORKS[name]
-        backbone = build()
-    else:
-        image_weights = weights if is_image else None
-        backbone, feature_dim, own_dropout = build_backbone(name, pretrained, image_weights)
+    backbone, feature_dim, own_dropout = _build_backbone(name, pretrained, weights, is_image)
     if is_image:
         insert_shifts(backbone, tsm_fraction, name)
         backbone = ImageNetwork(backbone, temporal_std_pooling)
@@ -152,18 +155,40 @@ def build_model(
     return model
 
 
+def _build_backbone(
+    name: str, pretrained: bool, weights: Path | None, is_image: bool
+) -> tuple[nn.Module, int, float]:
+    """Return a backbone, its number of features, its own dropout; `weights` of an image network."""
+    if name in NETWORKS:
+        build, feature_dim, _, own_dropout = NETWORKS[name]
+        return build(), feature_dim, own_dropout
+    if not is_hub_network(name):
+        return build_backbone(name, pretrained, weights if is_image else None)
+    if weights is not None:
+        raise ValueError(
+            f"weights: {name} reads the weights in its own folder; name that folder in model, "
+            "hf/<folder>, and set pretrained"
+        )
+    return *build_hub_backbone(name, pretrained), 0.0
+
+
 def input_spec(name: str, pretrained: bool = False) -> InputSpec:
     """Return the clips that a network takes; errors as in `build_model`.
 
-    For a network of torchvision or timm this is the input that its published weights were evaluated
-    with, whether they are used or not.
+    For a published network this is the input of its weights, whether they are used or not.
     """
     _check_name(name, pretrained)
+    if is_hub_network(name):
+        return hub_spec(name)
     return NETWORKS[name].input if name in NETWORKS else classifier_spec(name)
 
 
 def _check_name(name: str, pretrained: bool) -> bool:
     """Return True for an image network; raise ValueError for an unknown name or absent weights."""
+    if missing := missing_network(name):
+        raise ValueError(missing)
+    if is_hub_network(name):
+        return is_image_encoder(name)
     if name in NETWORKS and pretrained:
         raise ValueError(
             f"pretrained: there are no published weights for {name!r}; set it to false, or choose "
@@ -173,5 +198,8 @@ def _check_name(name: str, pretrained: bool) -> bool:
         return False
     if is_image_network(name):
         return True
-    others = f"; choose one of {', '.join(NETWORKS)}, a network of torchvision, or timm/<name>"
+    others = (
+        f"; choose one of {', '.join(NETWORKS)}, a network of torchvision, timm/<name>, or "
+        "hf/<folder or repository>"
+    )
     raise ValueError(f"there is no network {name!r}{did_you_mean(name, model_names()) or others}")

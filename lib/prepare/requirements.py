@@ -1,4 +1,4 @@
-"""Data that training runs need: the missing parts and the command that prepares them."""
+"""Data and networks that runs need: the missing parts and the command that prepares them."""
 
 import shlex
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from pathlib import Path
 from lib.config import PrepareSettings, TrainSettings
 from lib.data.dataset import is_prepared
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
+from lib.models.transformers_video import missing_network
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.steps import Preparation, labeled_splits
 from lib.prepare.synthetic import SPLIT_SIZES
@@ -124,9 +125,16 @@ def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:
 
 
 def missing_data(runs: Iterable[TrainSettings]) -> list[str]:
-    """Return one message per data set that lacks parts: the parts and the command for them."""
-    return [
+    """Return a message per data set and network that lacks parts: these and their command."""
+    runs = list(runs)
+    data = [
         f"data set {need.dataset}: {', '.join(parts)}\n    {need.command()}".rstrip()
         for need in data_requirements(runs)
         if (parts := need.missing())
     ]
+    return data + missing_networks(runs)
+
+
+def missing_networks(runs: Iterable[TrainSettings]) -> list[str]:
+    """Return a message, with a command, per network of the hub that is not on this machine."""
+    return list(filter(None, dict.fromkeys(missing_network(s.model) for s in runs)))

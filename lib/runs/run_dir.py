@@ -1,6 +1,6 @@
 """A run on disk: its folder, settings, log, checkpoints and status.
 
-params.yaml       all settings; next to it copies of the user's files that they name
+params.yaml       all settings; next to it copies of the files that they name
 environment.json  versions, devices, commit and everything that affects numerical results
 log.jsonl         one JSON object per epoch; with `tensorboard`, also as events in tensorboard/
 progress.json     during training: the position within the epoch
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from lib.config import TrainSettings, project_path
 from lib.fileio import lock_owner, parse_json_object, read_json, reading, write_text
+from lib.models.transformers_video import description_files
 from lib.params import make_settings, read_yaml
 from lib.registry import did_you_mean, find_file, map_own_names
 from lib.runs import checkpoint
@@ -80,7 +81,7 @@ class RunDir:
         """Write the settings and the environment of a run that begins or continues.
 
         Deletes what earlier processes left. If a run is extended, its test result is renamed. Files
-        of the user that the settings name are copied into the folder.
+        that the settings name are copied into the folder.
         """
         for path in self.checkpoint_dir.glob(".*.pt"):  # half-written by a killed process
             path.unlink()
@@ -213,10 +214,10 @@ def _with_digest(file: str, name: str) -> str:
 
 
 def own_files(values: dict[str, Any]) -> list[Path]:
-    """Return the files of the user that values of settings name."""
+    """Return the files that values of settings name: the user's, and those of the network."""
     files: list[str] = []
     map_own_names(values, lambda file, name: files.append(file) or file)
-    return [find_file(file) for file in dict.fromkeys(files)]
+    return [*map(find_file, dict.fromkeys(files)), *description_files(values["model"])]
 
 
 def is_gone(root: str | None) -> bool:
