@@ -286,7 +286,7 @@ class TrainSettings(ClipSettings):
     model: ModelName = "r3d_small"
     """Network, by name (`lib.models`)."""
     pretrained: bool = False
-    """Start from the network's published weights (Kinetics or ImageNet)."""
+    """Start from the network's published weights (Kinetics, ImageNet, or those of the hub)."""
     weights: PathText | None = None
     """Start from this file: weights of an image network, of the reference, or of MMAction2."""
     tsm_fraction: Probability = 0.0
@@ -305,6 +305,11 @@ class TrainSettings(ClipSettings):
     """Rounds of self-training, each with more pseudo-labels of the unlabeled split; 0: none."""
     dropout: Decay = 0.2
     """Dropout before the last layer."""
+    drop_path: Decay = 0.0
+    """Probability that a sample skips the last transformer block in training; it grows linearly
+    over the blocks, from 0. Torchvision's MViT and Swin also have their own, of 0.2 and 0.1."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass (hub, timm): less memory, a third slower."""
 
     epochs: Count = 12
     """Passes over the unlabeled split (supervised: over the labeled videos)."""
@@ -321,10 +326,15 @@ class TrainSettings(ClipSettings):
     """Peak learning rate at this global batch."""
     warmup_epochs: NonNegative = 1.0
     """Epochs of linear warm-up."""
+    layer_decay: Fraction = 1.0
+    """Factor between the learning rates of neighboring transformer blocks: the head has `lr`, block
+    n of N has lr · layer_decay^(N + 1 − n)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer; `adamw` for transformers, with an `lr` of about 0.001."""
     momentum: Decay = 0.9
-    """SGD momentum."""
+    """Momentum of SGD, the first beta of AdamW."""
     weight_decay: NonNegative = 0.0005
-    """SGD weight decay."""
+    """Weight decay; AdamW leaves out norms and biases."""
     grad_clip: Positive = 40.0
     """Largest L2 norm of the gradient."""
     val_every_epochs: Count = 4

@@ -97,7 +97,8 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     load_soft_targets(settings, data)
     for crop_size in (settings.crop_size, settings.test_crop_size):
         input_spec(settings.model).check(settings.model, settings.clip_len, crop_size)
-    run_model.build_run_model(settings, len(data.labeled.classes))  # checks its weights
+    model = run_model.build_run_model(settings, len(data.labeled.classes))  # checks its weights
+    run_model.make_optimizer(settings, model)
     check_writable(RunDir(settings.run_dir).folder, "run_dir", "choose another run_dir")
     return device, num_processes, data.digest
 

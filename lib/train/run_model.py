@@ -1,4 +1,4 @@
-"""Network of a run: its construction, its wrapper for several processes, its moving average."""
+"""Network of a run: its construction, optimizer, wrapper for processes, and moving average."""
 
 from inspect import signature
 from typing import Any
@@ -9,11 +9,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib.config import TrainSettings, project_path
+from lib.models.classifier import VideoClassifier, insert_drop_path, layer_depths
 from lib.models.networks import build_model, input_spec
 from lib.models.video_resnet import Conv2Plus1d
 from lib.runs.device import to_channels_last
 from lib.runs.distributed import DistContext
 from lib.train.run_data import Normalize
+
+BETA2 = 0.999  # of AdamW
 
 
 def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
@@ -29,15 +32,55 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         temporal_std_pooling=settings.temporal_std_pooling,
     )
     model.freeze(settings.freeze_fraction, settings.freeze_batch_norm)
+    insert_drop_path(model.backbone, settings.drop_path, settings.model)
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(model.backbone, settings.model)
     if settings.channels_last:
         to_channels_last(model)
     return model
+
+
+def _checkpoint_gradients(backbone: nn.Module, name: str) -> None:
+    """Compute activations again in the backward pass; ValueError if a network has no switch."""
+    for module in backbone.modules():
+        if hasattr(module, "gradient_checkpointing_enable"):  # of transformers
+            return module.gradient_checkpointing_enable({"use_reentrant": False})
+        if hasattr(module, "set_grad_checkpointing"):  # of timm
+            return module.set_grad_checkpointing()
+    raise ValueError(f"gradient_checkpointing: {name} has no such switch; set it to false")
 
 
 def run_normalize(settings: TrainSettings) -> Normalize:
     """Return the normalization of the run's network."""
     spec = input_spec(settings.model, settings.pretrained)
     return Normalize(spec.mean, spec.std)
+
+
+def make_optimizer(settings: TrainSettings, model: VideoClassifier) -> torch.optim.Optimizer:
+    """Return SGD, or AdamW, whose norms and biases have no weight decay.
+
+    `lr_scale` of a group is layer_decay to the power of the layers between it and the head.
+
+    Source: Bao et al., BEiT (arXiv 2106.08254), for the rate of a layer.
+    """
+    is_adamw, decay = settings.optimizer == "adamw", settings.layer_decay
+    depths, num_blocks = layer_depths(model.backbone) if decay < 1 else ({}, 0)
+    if decay < 1 and not num_blocks:
+        raise ValueError(f"layer_decay: {settings.model} has no transformer blocks; set it to 1")
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        depth = depths.get(name.removeprefix("backbone."), num_blocks + 1)
+        is_decayed = not is_adamw or parameter.ndim > 1
+        key = decay ** (num_blocks + 1 - depth), is_decayed
+        groups.setdefault(key, []).append(parameter)
+    parameters = [
+        {"params": group, "lr_scale": scale, "weight_decay": is_decayed * settings.weight_decay}
+        for (scale, is_decayed), group in groups.items()
+    ]
+    if is_adamw:
+        betas = settings.momentum, BETA2
+        return torch.optim.AdamW(parameters, lr=settings.lr, betas=betas, fused=True)
+    return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, fused=True)
 
 
 def wrap_ddp(model: nn.Module, world: DistContext) -> tuple[nn.Module, nn.Module]:

@@ -152,13 +152,7 @@ class Trainer:
         self.state = TrainState(
             model=model,
             ema=run_model.make_ema(model, settings.ema_decay) if settings.ema_decay else None,
-            optimizer=torch.optim.SGD(
-                model.parameters(),
-                lr=settings.lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-                fused=True,
-            ),
+            optimizer=run_model.make_optimizer(settings, model),
             scaler=torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
             objective=objective.to(world.device),
         )
@@ -185,7 +179,7 @@ class Trainer:
             if state.step < end_of_epoch:  # else its checkpoint was saved before its validation
                 self.train_step(pairs)
                 if self.world.rank == 0:
-                    progress.update(state.step, state.optimizer.param_groups[0]["lr"], state.meter)
+                    progress.update(state.step, state.optimizer.param_groups[-1]["lr"], state.meter)
             if state.step == end_of_epoch:
                 self.end_epoch()
             if self._save_if_due():
@@ -221,8 +215,9 @@ class Trainer:
         the objective's buffers and the EMA are updated all the same.
         """
         settings, state = self.settings, self.state
+        lr = learning_rate(state.step, self.steps_per_epoch, settings)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, self.steps_per_epoch, settings)
+            group["lr"] = lr * group["lr_scale"]
         rampup_steps = settings.unlabeled_rampup_epochs * self.steps_per_epoch
         weight = ramp_up(settings.unlabeled_weight, state.step, rampup_steps)
         dropout = make_generator(settings.seed, DROPOUT, state.step, self.world.rank)
