@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from lib.config import TrainSettings
 from lib.data.clip_dataset import ClipBatch, Stream, make_generator
-from lib.data.dataset import VideoDataset
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
 from lib.runs.progress import EventWriter, Meter, ProgressFile, peak_memory_mb
@@ -42,6 +41,7 @@ from lib.train.run_data import (
 )
 from lib.train.schedule import count_steps, learning_rate, num_micro_batches, ramp_up
 from lib.train.scoring import VideoViews, metrics, score_videos, val_protocol
+from lib.train.video_features import VideoFeatures
 
 STOP_CHECK_STEPS = 20
 MAX_UNSAVED_S = 60  # at the start of a validation, during which nothing is saved
@@ -147,6 +147,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         model = run_model.build_run_model(settings, self.num_classes).to(world.device)
         model, self.ddp_model = run_model.wrap_ddp(model, world)
+        self.features = VideoFeatures(settings, model.backbone, self.normalize, world)
         objective = make_objective(settings)
         objective.begin(epoch_rows, self.num_classes)
         self.state = TrainState(
@@ -322,11 +323,19 @@ class Trainer:
             self._save()
 
     def validate(self) -> dict[str, float]:
-        """Return the validation metrics, computed with batch norm averaged over the processes."""
+        """Return the validation metrics; those of a probe are of its features."""
+        rows = self.data.val_rows
+        is_probe = self.settings.objective == "linear_probe" or not self.state.step
+        scores = self._probe_scores(rows) if is_probe else self._val_scores()
+        labels = self.data.labeled.index["label"].to_numpy()[rows]
+        return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
+
+    def _val_scores(self) -> np.ndarray:
+        """Score the validation videos with batch norm averaged over the processes."""
         run_model.average_batch_norm(self.state.model, self.world)
         if self.state.ema is not None:
             run_model.average_batch_norm(self.state.ema, self.world)
-        scores = score_videos(
+        return score_videos(
             self.state.eval_model,
             self.normalize,
             self.val_views,
@@ -335,22 +344,18 @@ class Trainer:
             num_workers=self.settings.num_workers,
             precision=self.settings.precision,
         )
-        labels = self.data.labeled.index["label"].to_numpy()[self.data.val_rows]
-        return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
+
+    def _probe_scores(self, rows: np.ndarray) -> np.ndarray:
+        """Score videos by the head, while the backbone has the weights that it started with."""
+        head, device = self.state.model.head, self.world.device
+        features = torch.from_numpy(self.features(self.data.labeled, rows))
+        with torch.no_grad():
+            return head(features.to(device)).cpu().numpy()
 
     def _fit_head(self) -> Stats:
         """Replace the head by a linear probe on the features of the videos; return its stats."""
-
-        def compute_features(dataset: VideoDataset, rows: np.ndarray) -> np.ndarray:
-            views = VideoViews(dataset, rows, self.val_views.protocol)
-            backbone, num_workers = self.state.model.backbone, self.settings.num_workers
-            return score_videos(
-                backbone, self.normalize, views, self.world, num_workers=num_workers
-            )
-
         l2, rounds = self.settings.probe_l2, self.settings.self_training_rounds
-        head = self.state.model.head
-        return fit_head(head, compute_features, self.data, l2, rounds, self.world)
+        return fit_head(self.state.model.head, self.features, self.data, l2, rounds, self.world)
 
     def _save_if_due(self) -> bool:
         """Save by time and on a stop request; return True on the latter.

@@ -16,11 +16,10 @@ from torch import nn
 from lib.config import EvaluateSettings
 from lib.evaluate.pseudo_labels import unlabeled_rows
 from lib.evaluate.test import evaluate
-from lib.models.classifier import VideoClassifier
 from lib.models.networks import build_model
 from lib.prepare.requirements import data_requirements
 from lib.runs.run_dir import RunDir
-from lib.train import linear_probe, trainer
+from lib.train import linear_probe, trainer, video_features
 from lib.train.fit import fit
 from lib.train.linear_probe import (
     cross_validate,
@@ -224,14 +223,13 @@ def test_settings_of_a_probe_that_cannot_be_used(tiny_settings):
 
 
 def rows_whose_features_are_asked_for(monkeypatch) -> list[list[int]]:
-    seen, real = [], trainer.score_videos
+    seen, real = [], video_features.score_videos
 
     def scored(model, normalize, views, *args, **kwargs):
-        if not isinstance(model, VideoClassifier):  # validation is of the whole network
-            seen.append(sorted(views.rows.tolist()))
+        seen.append(sorted(views.rows.tolist()))
         return real(model, normalize, views, *args, **kwargs)
 
-    monkeypatch.setattr(trainer, "score_videos", scored)
+    monkeypatch.setattr(video_features, "score_videos", scored)
     # Cross-validation asks for the validation videos too.
     monkeypatch.setattr("lib.train.linear_probe.MAX_CROSS_VALIDATED", 0)
     return seen
@@ -243,7 +241,8 @@ def test_features_are_of_the_labelled_videos_alone(tiny_settings, monkeypatch):
         objective="linear_probe", epochs=1, labeled_fraction=0.4, self_training_rounds=0
     )
     fit(settings)
-    assert seen == [sorted(load_data(settings).labeled_rows)] and len(seen[0]) < 18
+    data = load_data(settings)
+    assert seen == [sorted(data.labeled_rows), sorted(data.val_rows)] and len(seen[0]) < 18
 
 
 def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
@@ -254,7 +253,7 @@ def test_rounds_need_the_other_videos_too(tiny_settings, monkeypatch):
     run = fit(settings)
     data = load_data(settings)
     others = sorted(set(data.unlabeled_rows) - set(data.labeled_rows))
-    assert seen == [sorted(data.labeled_rows), others] and others
+    assert seen == [sorted(data.labeled_rows), others, sorted(data.val_rows)] and others
     (entry,) = run.log_entries()
     assert entry["train/top1_clip"] > 0.5 and "eval/top1_video" in entry
     again = settings.model_copy(
@@ -365,7 +364,7 @@ def test_a_probe_that_was_killed_while_it_was_validated_is_not_fitted_again(
     )
     seen = rows_whose_features_are_asked_for(monkeypatch)
     run = fit(settings)
-    assert seen == []
+    assert seen == [sorted(load_data(settings).val_rows)]  # validated, not fitted again
     (entry,), (expected,) = run.log_entries(), whole.log_entries()
     names = set(entry) - {"seconds", "samples_per_s", "memory_mb"}
     assert {name: entry[name] for name in names} == {name: expected[name] for name in names}
