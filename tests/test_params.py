@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import pytest
 
@@ -104,7 +105,7 @@ TABLE = [
 ]  # fmt: skip
 STUDIES = (
     "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "cross", "ablation",
-    "pretrained_gpu",
+    "pretrained_gpu", "video_backbones",
 )  # fmt: skip
 SMALL_STUDIES = ("synthetic", "ablation_small", "demo", "folder", "pretrained")
 
@@ -174,7 +175,8 @@ def test_every_list_is_published(runs):
 def test_the_studies_are_known(runs):
     studies = {name.split("/")[0] for name in runs}
     assert studies == {*STUDIES, *SMALL_STUDIES}
-    assert all(run.settings.model in model_names() for run in runs.values())
+    names = {run.settings.model for run in runs.values()}
+    assert {name for name in names if not name.startswith("hf/")} <= set(model_names())
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -301,6 +303,8 @@ def test_the_plan_of_everything_prints(runs):
     text = plan_text(list(runs.values()))
     assert f"{len(runs)} runs" in text
     assert "python -m lib.prepare --dataset kinetics100" in text
+    command = "hf download facebook/vjepa2-vitl-fpc64-256 --include"
+    assert command in text or find_spec("transformers") is None
 
 
 def test_the_plan_has_hours_memory_and_the_expected_number(runs, monkeypatch):
