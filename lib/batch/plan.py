@@ -371,10 +371,7 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
         lines += [f"{folder.name}: {len(study)} runs -> {folder}", *notes_of(study)]
         width = max(len(run.name) for run in study)
         for run in study:
-            state = ": ".join(filter(None, states[run.run_dir]))
-            lines.append(f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{state}]")
-            if text := "; ".join(filter(None, [costs[run.run_dir][1], *_expected_texts(run)])):
-                lines.append(f"  {'':<{width}}  {text}")
+            lines += _run_lines(run, width, states[run.run_dir], costs[run.run_dir][1])
         lines.append(f"  the first by hand: {by_hand(study[0])}")
     lines += ["data", *_data_lines([run.settings for run in runs])]
     counts = Counter(state for state, _ in states.values())
@@ -384,6 +381,12 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     if hours := sum(cost[0] for cost in costs.values()):
         lines[-1] += f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one"
     return "\n".join(lines)
+
+
+def _run_lines(run: PlannedRun, width: int, state: tuple[str, str], cost: str) -> Iterator[str]:
+    yield f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{': '.join(filter(None, state))}]"
+    if text := "; ".join(filter(None, [cost, *_expected_texts(run)])):
+        yield f"  {'':<{width}}  {text}"
 
 
 def _expected_texts(run: PlannedRun) -> Iterator[str]:
