@@ -368,11 +368,8 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     costs = {run.run_dir: cost_of(run.settings) for run in runs}
     for folder, group in itertools.groupby(runs, key=lambda run: run.run_dir.parent):
         study = list(group)
-        lines += [f"{folder.name}: {len(study)} runs -> {folder}", *notes_of(study)]
-        width = max(len(run.name) for run in study)
-        for run in study:
-            lines += _run_lines(run, width, states[run.run_dir], costs[run.run_dir][1])
-        lines.append(f"  the first by hand: {by_hand(study[0])}")
+        lines.append(f"{folder.name}: {len(study)} runs -> {folder}")
+        lines += _study_lines(study, states, costs)
     lines += ["data", *_data_lines([run.settings for run in runs])]
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
@@ -383,10 +380,19 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     return "\n".join(lines)
 
 
-def _run_lines(run: PlannedRun, width: int, state: tuple[str, str], cost: str) -> Iterator[str]:
-    yield f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{': '.join(filter(None, state))}]"
-    if text := "; ".join(filter(None, [cost, *_expected_texts(run)])):
-        yield f"  {'':<{width}}  {text}"
+def _study_lines(
+    study: Sequence[PlannedRun],
+    states: Mapping[Path, tuple[str, str]],
+    costs: Mapping[Path, tuple[float, str]],
+) -> Iterator[str]:
+    yield from notes_of(study)
+    width = max(len(run.name) for run in study)
+    for run in study:
+        state = ": ".join(filter(None, states[run.run_dir]))
+        yield f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{state}]"
+        if text := "; ".join(filter(None, [costs[run.run_dir][1], *_expected_texts(run)])):
+            yield f"  {'':<{width}}  {text}"
+    yield f"  the first by hand: {by_hand(study[0])}"
 
 
 def _expected_texts(run: PlannedRun) -> Iterator[str]:
