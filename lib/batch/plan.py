@@ -370,10 +370,11 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
         study = list(group)
         lines.append(f"{folder.name}: {len(study)} runs -> {folder}")
         lines += _study_lines(study, states, costs)
-    lines += ["data", *_data_lines([run.settings for run in runs])]
+    settings = [run.settings for run in runs]
+    lines += ["data", *_data_lines(settings)]
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
-    total = sum(estimate_clips(run.settings) or 0 for run in runs)
+    total = sum(filter(None, map(estimate_clips, settings)))
     lines.append(f"{len(runs)} runs ({counted}); {total:,} clips of splits with known sizes")
     if hours := sum(cost[0] for cost in costs.values()):
         lines[-1] += f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one"
