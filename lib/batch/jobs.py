@@ -16,7 +16,6 @@ import yaml
 
 from lib.batch.plan import COMPLETE, REFUSED, TO_EVALUATE, PlannedRun, notes_of, state_of
 from lib.config import PROJECT_ROOT
-from lib.evaluate.run_results import recommended_run
 from lib.fileio import check_writable, file_lock
 from lib.prepare.requirements import DataRequirement, data_requirements, missing_data
 from lib.runs.run_dir import RunDir, read_result
@@ -153,6 +152,7 @@ class ReportJob(Job):
 
     def do(self, environment: Mapping[str, str]) -> str:
         """Execute notebook 5 and export the page, if a run of the study is tested."""
+        from lib.evaluate.run_results import recommended_run  # both import for seconds
         from lib.report.page import export_html
 
         if not any(self.folder.glob("*/metrics.json")):

@@ -138,7 +138,7 @@ def share_of(runs: Sequence[PlannedRun]) -> float:
 def make_slots(jobs: int) -> list[dict[str, str]]:
     """Share GPUs, or else cores, among jobs; ValueError if there are GPUs, but fewer than jobs."""
     if jobs == 1:
-        return [{}]
+        return [{} if torch.cuda.is_available() else KEEP_MEMORY]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     gpus = visible.split(",")[:count] if visible else [str(number) for number in range(count)]

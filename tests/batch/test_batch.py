@@ -20,7 +20,7 @@ from test_training import assert_same_weights, log_of
 from lib.batch import __main__ as command_line
 from lib.batch import execute as execute_module
 from lib.batch.execute import execute
-from lib.batch.local import make_slots
+from lib.batch.local import KEEP_MEMORY, make_slots
 from lib.batch.plan import (
     COMPLETE,
     REFUSED,
@@ -312,10 +312,23 @@ def test_data_that_is_made_on_demand_is_no_problem(tmp_path, study):
     assert missing_data(run.settings for run in runs) == []
 
 
-def test_the_machine_is_shared():
+def test_the_cores_are_shared(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert make_slots(1) == [KEEP_MEMORY]
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert make_slots(2) == [KEEP_MEMORY | {"OMP_NUM_THREADS": "3"}] * 2
+
+
+def test_the_gpus_are_shared(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert make_slots(1) == [{}]
-    if not torch.cuda.is_available():
-        assert len(make_slots(3)) == 3 and "OMP_NUM_THREADS" in make_slots(2)[0]
+    assert make_slots(2) == [{"CUDA_VISIBLE_DEVICES": "0,2"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    with pytest.raises(ValueError, match="--jobs: 4 at the same time, but there are 3 GPUs"):
+        make_slots(4)
 
 
 # --- Locks ----------------------------------------------------------------------------------------
