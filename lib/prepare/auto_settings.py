@@ -109,14 +109,15 @@ def _clip(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware) -> 
 def _resolution(values: Mapping[str, Any], videos: VideoStats, hardware: Hardware) -> Group:
     if values.get("pretrained"):  # also if the videos are smaller
         side = 256 if hardware.has_gpu else IMAGE_SIDE
-        reason = "near the size that the weights were trained with"
+        reason = f"near the size that the weights were trained with, {hardware}"
     else:
         side = max(32, min(256 if hardware.has_gpu else 96, videos.short_side))
-        reason = f"the videos have {videos.short_side} pixels"
-    side = _value(values, "short_side", side)
+        reason = f"the videos have {videos.short_side} pixels, {hardware}"
+    if values.get("short_side", AUTO) != AUTO:
+        side, reason = values["short_side"], "short_side was set"
     crop = _value(values, "crop_size", side * 7 // 8 // 4 * 4)
     sizes = {"short_side": side, "crop_size": crop, "test_crop_size": crop}
-    return sizes, f"{reason}, {hardware}; the crop is seven eighths"
+    return sizes, f"{reason}; the crop is seven eighths"
 
 
 def _batches(values: Mapping[str, Any], _: VideoStats, hardware: Hardware) -> Group:

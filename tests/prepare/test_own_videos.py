@@ -74,8 +74,10 @@ def test_auto_values_of_long_and_small_videos():
 
 def test_set_values_decide_the_auto_values():
     parameters = RECIPE | {"short_side": 200, "model": "r3d_small", "frame_interval": 3}
-    values, _ = fill_auto(parameters, VideoStats(), Hardware(has_weights=True))
+    values, reasons = fill_auto(parameters, VideoStats(), Hardware(has_weights=True))
     assert (values["short_side"], values["crop_size"], values["frame_interval"]) == (200, 172, 3)
+    crop = "crop_size 172, test_crop_size 172: short_side was set; the crop is seven eighths"
+    assert crop in reasons
     assert values["pretrained"] is False
 
 
