@@ -22,7 +22,7 @@ def learning_rate(step: int, steps_per_epoch: int, settings: TrainSettings) -> f
     """
     warmup_steps = settings.warmup_epochs * steps_per_epoch
     if step < warmup_steps:
-        return settings.lr * (step + 1) / warmup_steps
+        return min(settings.lr, settings.lr * (step + 1) / warmup_steps)  # may end within a step
     epoch = step // steps_per_epoch
     ends = [*settings.lr_restart_epochs, settings.epochs]
     start = max((end for end in ends if end <= epoch), default=0)

@@ -146,6 +146,8 @@ def test_the_warm_up_is_linear_and_then_the_cosine_goes_on():
     assert rates[:6] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
     without = TrainSettings(lr=0.3, epochs=10, warmup_epochs=0.0)
     assert rates[6:] == [learning_rate(step, 4, without) for step in range(6, 40)]
+    within_a_step = TrainSettings(epochs=10, lr=0.1, warmup_epochs=0.1)
+    assert learning_rate(0, 5, within_a_step) == 0.1  # of half a step; not twice the rate
 
 
 def test_the_unlabeled_weight_ramps_up_linearly():
