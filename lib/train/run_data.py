@@ -152,7 +152,10 @@ def make_streams(settings: TrainSettings, data: RunData) -> tuple[Stream, Stream
         person_mask=settings.scene_needs_person_mask and settings.unlabeled_scene_p > 0,
         teacher=settings.distillation_weight > 0,
     )
-    has_labels = data.unlabeled.classes == data.labeled.classes
+    is_known = data.unlabeled.index["label"].to_numpy()[data.other_rows] >= 0
+    has_labels = data.unlabeled.classes == data.labeled.classes and (
+        is_known.any() or not len(is_known)
+    )  # else the accuracy of pseudo-labels would be that of the labeled videos
     clips = ClipDataset(data.unlabeled, settings, views, (settings.seed, UNLABELED), has_labels)
     order_key = (settings.seed, ORDER, UNLABELED)
     return labeled, Stream(clips, data.unlabeled_rows, settings.unlabeled_batch, order_key)

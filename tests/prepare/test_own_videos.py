@@ -36,7 +36,7 @@ from lib.prepare.own_folder import groups_by_name, groups_from_file, split_group
 from lib.prepare.steps import open_dataset, prepare
 from lib.prepare.synthetic import write_video
 from lib.runs.run_dir import RunDir
-from lib.train.run_data import load_data
+from lib.train.run_data import load_data, make_streams
 
 RECIPE = dict.fromkeys(
     ("model", "pretrained", "clip_len", "frame_interval", "short_side", "crop_size",
@@ -323,6 +323,8 @@ def test_a_run_uses_all_labels_and_the_unlabeled_videos(root, tmp_path):
     assert (labels[data.labeled_rows] >= 0).all() and (labels[data.val_rows] >= 0).all()
     assert (labels[data.other_rows] == -1).all() and len(data.other_rows) == 3
     assert set(data.labeled_rows) | set(data.other_rows) == set(data.unlabeled_rows)
+    _, unlabeled = make_streams(planned.settings, data)
+    assert not unlabeled.clips.has_labels  # no accuracy of pseudo-labels from labeled videos
     with pytest.raises(ValueError, match="3 of its videos have no label"):
         dataset.read_labeled_split("train")
 
