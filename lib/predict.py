@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.predict", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", help="folder of a finished run, or of runs: the best in validation")
+    parser.add_argument("run", help="folder of a finished run, or of runs: the recommended one")
     parser.add_argument("videos", nargs="+", type=Path, help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighboring clips (0.5)")
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = RunDir(options.run)
         if not run.params_path.is_file():
             run = recommended_run(run.folder)
-            print(f"{run.folder}: the best of these runs in validation")
+            print(f"{run.folder}: the run that the report recommends")
         out = run.folder / "predictions" if options.out is None else project_path(options.out)
         videos = find_new_videos(options.videos)
         predict_all(run, videos, out, options.overlap, options.regions)

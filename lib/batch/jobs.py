@@ -164,7 +164,7 @@ class ReportJob(Job):
         text = str(self.folder / "report.html")
         with suppress(ValueError):  # no run is tested on its validation split
             best = recommended_run(self.folder).folder
-            text += f"; best in validation: python -m lib.predict {best} <videos>"
+            text += f"; recommended: python -m lib.predict {best} <videos>"
         return text
 
 

@@ -150,10 +150,19 @@ def read_results(run: RunDir) -> dict[str, SplitResult]:
     return results
 
 
+def read_cross_validation(run: RunDir) -> tuple[float, int] | None:
+    """Return the cross-validated top-1 of a probe, percent, and its videos; None without one."""
+    last = (run.log_entries() or [{}])[-1]
+    if "eval/videos_cross_validated" not in last:
+        return None
+    return last["eval/top1_cross_validated"], int(last["eval/videos_cross_validated"])
+
+
 def best_in_validation(runs: Iterable[RunDir]) -> RunDir | None:
     """Return the tested run with the best validation accuracy; None if no run is tested there.
 
-    Of equal ones a linear probe comes first, then more rounds of self-training, then the first.
+    Of equal ones a linear probe comes first, then more rounds of self-training, then the first. If
+    that is a probe, the best probe in cross-validation, which has more videos, takes its place.
     """
     ranks = {}
     for run in runs:
@@ -161,7 +170,11 @@ def best_in_validation(runs: Iterable[RunDir]) -> RunDir | None:
         if settings.val_split in splits:
             is_probe, rounds = settings.objective == "linear_probe", settings.self_training_rounds
             ranks[run] = (splits[settings.val_split]["top1"], is_probe, rounds)
-    return max(ranks, key=ranks.get, default=None)
+    best = max(ranks, key=ranks.get, default=None)
+    probes = {run: cross for run in ranks if (cross := read_cross_validation(run))}
+    if best in probes:
+        best = max(probes, key=lambda run: (probes[run], ranks[run]))
+    return best
 
 
 def recommended_run(study_dir: str | Path) -> RunDir:

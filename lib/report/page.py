@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from lib.config import PROJECT_ROOT, short_path
-from lib.evaluate.run_results import best_in_validation
+from lib.evaluate.run_results import best_in_validation, read_cross_validation
 from lib.fileio import write_text
 from lib.jupyter.html import escape, is_interactive, render
 from lib.plots.style import GRAY, VERDICT_COLORS
@@ -98,16 +98,10 @@ def _best(summary: pd.DataFrame, runs: Sequence[RunDir]) -> dict[str, Any]:
     means = others.groupby("group", sort=False)["top1"].mean()
     near = means[means >= low].to_dict()
     facts = {"folder": short_path(run.folder), "ends": (low, high), "near": near}
-    return row.to_dict() | facts | {"cross": _cross_validation(run)}
-
-
-def _cross_validation(run: RunDir) -> dict[str, Any]:
-    """Return top-1, videos and interval of a probe's cross-validation; empty without one."""
-    last = (run.log_entries() or [{}])[-1]
-    if "eval/videos_cross_validated" not in last:
-        return {}
-    top1, videos = last["eval/top1_cross_validated"], int(last["eval/videos_cross_validated"])
-    return {"top1": top1, "videos": videos, "ends": accuracy_interval(top1, videos)}
+    if cross := read_cross_validation(run):
+        top1, videos = cross
+        facts["cross"] = {"top1": top1, "videos": videos, "ends": accuracy_interval(top1, videos)}
+    return row.to_dict() | facts
 
 
 def _first_question(

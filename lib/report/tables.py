@@ -82,7 +82,7 @@ def run_rows(run: RunDir) -> list[dict[str, Any]]:
         "labels": results["labels"],
         "unlabeled": results.get("unlabeled", 0),
         "epochs": settings.epochs,
-        "steps": int(log["step"].iloc[-1]),
+        "steps": 0 if settings.objective == "linear_probe" else int(log["step"].iloc[-1]),
         "train_minutes": round(log["seconds"].iloc[-1] / 60, 2),
         "clips_per_s": round(log["samples_per_s"].median(), 1),
         "memory_mb": log["memory_mb"].max() if "memory_mb" in log else None,
@@ -163,7 +163,10 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the two groups of `names`, or those of the first question, the baseline first."""
+    """Return the groups of `names`, or those of the first question, the baseline first.
+
+    Without either it is the group with the best mean over all splits.
+    """
     groups = summary["group"].unique().tolist()
     if names:
         if len(names) != 2 or not set(names) <= set(groups):
@@ -171,7 +174,8 @@ def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[P
             raise ValueError(f"compared_groups: {names!r} must be two of the groups {options}")
         return names
     tested = (pair for pair in pairs if {pair.better, pair.worse} <= set(groups))
-    return next(([pair.worse, pair.better] for pair in tested), groups[:1])
+    best = summary.groupby("group", sort=False)["top1"].mean().idxmax()
+    return next(([pair.worse, pair.better] for pair in tested), [best])
 
 
 def read_invariance(runs: Sequence[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -110,8 +110,11 @@ def plan_comparisons(
     The questions are the claims in `params/claims.csv` about the study and at least one of its
     groups, else whether each group is better than its baseline. Without a baseline as of
     `find_baselines`, the only group that claims name as worse is the baseline of all. A group
-    `baseline` replaces claims and baselines.
+    `baseline` replaces claims and baselines. Own videos have no question without it as long as
+    there is one seed, which decides nothing; their page recommends a run.
     """
+    if not baseline and set(summary["dataset"]) == {"folder"} and summary["seed"].nunique() == 1:
+        return [], {}
     baselines, groups = find_baselines(summary, baseline), set(summary["group"])
     rows = of_study(CLAIMS, study)[["better", "worse", "split"]].itertuples(index=False)
     claims = [] if baseline else [Pair(*row) for row in rows]

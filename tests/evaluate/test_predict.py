@@ -385,3 +385,7 @@ def test_best_run_in_validation_is_recommended_and_a_probe_of_equal_ones(tmp_pat
         values = {"top1": top1, "top5": 90.0, "mean_class_accuracy": top1, "videos": 8}
         run.metrics_path.write_text(json.dumps({"labels": 4, "splits": {"val": values}}))
     assert recommended_run(tmp_path).name == "c_self_trained"
+    for name, top1 in (("b_probe", 75.0), ("c_self_trained", 70.0)):  # with more videos
+        cross = {"eval/top1_cross_validated": top1, "eval/videos_cross_validated": 40.0}
+        RunDir(tmp_path / name).append_log({"epoch": 1, "step": 1} | cross)
+    assert recommended_run(tmp_path).name == "b_probe"

@@ -198,6 +198,15 @@ def test_the_groups_that_are_compared(runs):
             groups_to_compare(summary, wrong, asked)
 
 
+def test_own_videos_with_one_seed_have_no_question(runs):
+    summary = summarize(runs[1:]).assign(dataset="folder", seed="0")
+    assert plan_comparisons(summary, "any") == ([], {})
+    assert groups_to_compare(summary, [], []) == ["semi"]  # the best one
+    assert plan_comparisons(summary, "any", "base")[0] == [Pair("semi", "base", "val")]
+    again = pd.concat([summary, summary.assign(seed="1")])
+    assert plan_comparisons(again, "any")[0] == [Pair("semi", "base", "val")]
+
+
 def test_a_reader_names_the_baseline(runs):
     asked, baselines = plan_comparisons(summarize(runs), "any", "semi")
     assert baselines == {"base": "semi"} and asked == [Pair("base", "semi", "val")]
@@ -307,7 +316,13 @@ def test_own_videos_get_a_recommendation(runs):
     entry = runs[2].log_entries()[-1] | folds
     runs[2].log_path.write_text(json.dumps(entry) + "\n")
     page = page_head("mine", summary, PAIRS, runs)
-    assert "over all 40 labeled videos" in page and "90 % right (95 % interval 77 to 96)" in page
+    assert (
+        "Use <b>semi</b>: 90 % of 40 labeled videos right in cross-validation "
+        "(95 % interval 77 to 96), learned from 6 labeled videos in 6 steps."
+    ) in page
+    assert "88 % of the 8 videos of val are right (95 % interval 53 to 98)" in page
+    probe = page_head("mine", summary.assign(steps=0), PAIRS, runs)
+    assert "learned from 6 labeled videos.</h1>" in probe
     alone = page_head("quickstart", summary[2:].assign(dataset="synthetic"), [], runs)
     assert "Use <b>semi</b>" in alone and "do not decide" not in alone
     for run in runs:
