@@ -376,9 +376,12 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
     total = sum(filter(None, map(estimate_clips, settings)))
     lines.append(f"{len(runs)} runs ({counted}); {total:,} clips of splits with known sizes")
-    if hours := sum(cost[0] for cost in costs.values()):
-        lines[-1] += f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one"
+    lines[-1] += _hours_text(sum(hours for hours, _ in costs.values()))
     return "\n".join(lines)
+
+
+def _hours_text(hours: float) -> str:
+    return f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one" if hours else ""
 
 
 def _study_lines(
