@@ -113,7 +113,7 @@ def plan_comparisons(
     `baseline` replaces claims and baselines. Own videos have no question without it as long as
     there is one seed, which decides nothing; their page recommends a run.
     """
-    if not baseline and set(summary["dataset"]) == {"folder"} and summary["seed"].nunique() == 1:
+    if _has_no_question(summary, baseline):
         return [], {}
     baselines, groups = find_baselines(summary, baseline), set(summary["group"])
     rows = of_study(CLAIMS, study)[["better", "worse", "split"]].itertuples(index=False)
@@ -123,6 +123,11 @@ def plan_comparisons(
     if not baselines and len(worse) == 1:
         baselines = find_baselines(summary, worse.pop())
     return claimed or baseline_pairs(summary, baselines), baselines
+
+
+def _has_no_question(summary: pd.DataFrame, baseline: str) -> bool:
+    is_one_seed = summary["seed"].nunique() == 1
+    return not baseline and is_one_seed and set(summary["dataset"]) == {"folder"}
 
 
 def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:
