@@ -141,7 +141,7 @@ def make_slots(jobs: int) -> list[dict[str, str]]:
         return [{} if torch.cuda.is_available() else KEEP_MEMORY]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    gpus = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+    gpus = visible.split(",")[:count] if visible else list(map(str, range(count)))
     if gpus and len(gpus) < jobs:
         raise ValueError(f"--jobs: {jobs} at the same time, but there are {len(gpus)} GPUs")
     if gpus:
