@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import jinja2
 import nbformat
 import papermill
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 import lib
 from lib.config import PROJECT_ROOT, Settings
+from lib.report.page import OFFLINE
 
 SITE = PROJECT_ROOT / "docs" / "_site"
 DEMO = PROJECT_ROOT / "outputs" / "demo"
@@ -40,6 +42,18 @@ GUIDES = ("docs/*.md", "params/README.md", "benchmarks/README.md", "[A-Z]*.md")
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
 )
+
+
+class MathRenderer(IPythonRenderer):
+    """Markdown as HTML, with equations as MathML: browsers show it without script or network."""
+
+    def block_math(self, body: str) -> str:
+        """Return a displayed equation."""
+        return convert(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        """Return an equation in a line of text."""
+        return convert(body)
 
 
 class Link(NamedTuple):
@@ -67,7 +81,7 @@ def build(site: Path, notebooks: Sequence[Path], report: Path | None) -> None:
         nav["Reference"].append(Link("report.html", "Report of the demo"))
         _write(new / "report.html", _without_links(report.read_text(encoding="utf-8")))
     for path, page in guides.items():
-        body = markdown2html(_site_links(path.read_text(encoding="utf-8"), path.parent))
+        body = _markdown_html(_site_links(path.read_text(encoding="utf-8"), path.parent))
         _write(new / page, _in_frame(page, _title(path), body, nav))
     body = TEMPLATES.get_template("api.html.j2").render(modules=list(_public_names()))
     _write(new / "api.html", _in_frame("api.html", "Public names", body, nav))
@@ -91,6 +105,10 @@ def execute(notebook: Path, folder: Path) -> Path:
         kernel_name="python3",
     )
     return executed
+
+
+def _markdown_html(text: str) -> str:
+    return MarkdownWithMath(MathRenderer(escape=False)).render(text)
 
 
 def _write(path: Path, text: str) -> None:
@@ -150,8 +168,8 @@ def _notebook_page(executed: Path, page: str, nav: Mapping[str, Sequence[Link]])
     content.cells = [
         cell for cell in content.cells if SETUP_TAG not in cell.metadata.get("tags", [])
     ]
-    exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True)
-    exporter.exclude_output_prompt = True
+    exporter = HTMLExporter(embed_images=True, filters={"markdown2html": _markdown_html}, **OFFLINE)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     text, _ = exporter.from_notebook_node(content)
     text = text.replace("<title>Notebook</title>", f"<title>{executed.stem}</title>", 1)
     return re.sub(r"(<body[^>]*>)", lambda body: body[1] + _navigation(page, nav), text, count=1)

@@ -17,7 +17,7 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     shown = new_output("display_data", {"text/html": '<div class="clips">a clip</div>'})
     cells = [
-        new_markdown_cell("# 1 · Title"),
+        new_markdown_cell("# 1 · Title\n\n$$q = \\frac{a}{b}$$\n\nand $\\hat q$, `$HOME`"),
         new_code_cell("set_up()", metadata={"tags": ["setup"]}),
         new_code_cell("display(clip)", outputs=[shown]),
     ]
@@ -46,6 +46,18 @@ def test_a_notebook_keeps_its_outputs_and_loses_its_setup_cell(site):
         text = page.read_text()
         assert '<div class="clips">a clip</div>' in text and "set_up" not in text
         assert 'href="../index.html"' in text
+
+
+def test_no_page_loads_a_script(site):
+    for page in site.rglob("*.html"):
+        assert re.findall(r'<script[^>]+src="[^"]', page.read_text()) == []
+
+
+def test_equations_are_mathml(site):
+    text = (site / "notebooks" / "3_train.html").read_text()
+    assert "\\frac" not in text and "$$q" not in text
+    assert text.count('<math display="block"') == 1 and text.count('<math display="inline"') == 1
+    assert "<mfrac>" in text and "<code>$HOME</code>" in text
 
 
 def test_the_report_has_no_links_to_runs(site):

@@ -35,6 +35,9 @@ from lib.runs.run_dir import RunDir
 
 DEMO = "outputs/demo"
 FIGURE = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
+OFFLINE = dict.fromkeys(  # of nbconvert's exporter: scripts that a page would load
+    ["mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url"], ""
+)
 # Short lines of text, figures as wide as the page, tables that scroll instead of being cut
 PAGE_CSS = """
 body { margin: 0 auto; max-width: 1400px; padding: 0 20px; }
@@ -205,10 +208,8 @@ def export_html(notebook: Path, page: Path) -> Path:
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(exclude_input=True, embed_images=True)
+    exporter = HTMLExporter(exclude_input=True, embed_images=True, **OFFLINE)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = ""
-    exporter.mermaid_js_url = exporter.jupyter_widgets_base_url = ""
     content = nbformat.read(notebook, as_version=4)
     content.cells = shown_cells(content.cells)
     for cell in content.cells:
