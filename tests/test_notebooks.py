@@ -75,8 +75,7 @@ def test_cells_are_short_and_define_nothing(name):
         source = "".join(cell["source"])
         if source.startswith("%%writefile"):
             continue
-        is_of_imports = source.startswith(("import ", "from "))
-        assert len(source.splitlines()) <= (40 if is_of_imports else 25)
+        assert len(source.splitlines()) <= 25
         assert not re.search(r"^\s*(class|def) ", source, re.M)
     assert len(cells(name, "markdown")) + 3 >= len(cells(name, "code"))  # setup, imports, reading
     assert "".join(cells(name, "markdown")[0]["source"]).startswith("# ")

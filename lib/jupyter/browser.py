@@ -9,11 +9,12 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from lib.config import ClipSettings
+from lib.config import ClipSettings, ExploreSettings
 from lib.evaluate.invariance import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
 from lib.evaluate.run_results import SplitResult, paired_results
 from lib.evaluate.trained_model import TrainedModel
-from lib.jupyter.html import FADED, Tile, own_keys, render, tiles_html, unobserved
+from lib.jupyter.explorer import AugmentationExplorer
+from lib.jupyter.html import FADED, Tile, error_html, own_keys, render, tiles_html, unobserved
 from lib.plots.evaluation import best_class, confused_classes, confusion_matrix, recall
 from lib.plots.style import GRAY, GROUP_COLORS, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir
@@ -113,6 +114,8 @@ def matrix_cells(
 
 # --- The browser ----------------------------------------------------------------------------------
 
+TITLE = """<b>{{ name }} in the explorer</b>, with the settings of the run
+<style onload="this.parentElement.scrollIntoView({behavior: 'smooth'})"></style>"""
 DETAIL = """\
 <b>{{ name }}</b> <span style="{{ faded }}">true class: {{ label }}; below, the predictions for the
 center clip and its regions</span>
@@ -135,6 +138,9 @@ class EvaluationBrowser:
         run: The tested run.
         results: Split -> result, as `evaluate` returns.
         second_run_dir: A second run, tested on the same splits, to compare with at first.
+
+    Attributes:
+        explorer: The explorer of the video that was last opened in it; None before.
     """
 
     def __init__(
@@ -143,10 +149,11 @@ class EvaluationBrowser:
         results: Mapping[str, SplitResult],
         second_run_dir: RunDir | None = None,
     ):
-        self.run, self.results = run, results
+        self.run, self.results, self.settings = run, results, run.settings()
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
-        self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, run.settings()))
+        self.clips = lru_cache(CACHED_CLIPS)(CenterClips(dataset, self.settings))
+        self.explorer: AugmentationExplorer | None = None
         self._model: TrainedModel | None = None
         self._cell: tuple[int, int] | None = None
         self._build(second_run_dir)
@@ -175,12 +182,18 @@ class EvaluationBrowser:
         for knob in knobs:
             knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
+        self.open = widgets.Button(description="open in the explorer", icon="arrow-down")
+        self.open.tooltip = "show the training views of this video below"
+        self.open.on_click(self.open_explorer)
+        self.open.layout.width = "200px"
+        self.below = widgets.VBox()
         grid = widgets.Layout(grid_template_columns="repeat(2, 250px)")
         top = widgets.GridBox(knobs, layout=grid)
-        left = widgets.VBox([own_keys(), top, self.matrix, self.note, self.videos])
+        left = widgets.VBox([own_keys(), top, self.matrix, self.note, self.videos, self.open])
         left.layout = widgets.Layout(flex="0 0 auto", max_width="680px", overflow="auto")
         layout = widgets.Layout(flex_flow="row wrap", grid_gap="16px")
-        self.widget = widgets.HBox([left, self.gallery, self.detail], layout=layout)
+        columns = widgets.HBox([left, self.gallery, self.detail], layout=layout)
+        self.widget = widgets.VBox([columns, self.below])
 
     @property
     def _class(self) -> int | None:
@@ -205,6 +218,20 @@ class EvaluationBrowser:
             self._choose()
         else:
             self.kind.value = CELL
+
+    def open_explorer(self, _: object = None) -> None:
+        """Show the training views of the chosen video in the explorer of notebook 2, below."""
+        row = int(self.result.rows[self.videos.value])
+        values = self.settings.model_dump(include=set(ClipSettings.model_fields))
+        values |= {"seed": self.settings.seed, "split_name": self.split.value}
+        try:
+            self.explorer = AugmentationExplorer(
+                self.result.dataset, ExploreSettings(**values), row
+            )
+            title = widgets.HTML(render(TITLE, name=self.result.dataset.index["name"][row]))
+            self.below.children = [title, self.explorer.widget]
+        except ERRORS as error:
+            self.below.children = [widgets.HTML(error_html(error))]
 
     def _on_knob(self, change: dict) -> None:
         knob, is_crowded = change["owner"], len(self.classes) > MAX_CLASSES
@@ -272,6 +299,7 @@ class EvaluationBrowser:
 
     def _on_video(self, _: object = None) -> None:
         position = self.videos.value
+        self.open.disabled = position is None
         if position is None:
             self.gallery.value = self.detail.value = ""
             return

@@ -1,11 +1,10 @@
 """Interactive explorer of notebook 2: choose a video, its partner and parameters; see all views."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -13,12 +12,12 @@ from lib.augment.randaugment import OPERATION_GROUPS, RANDAUGMENT_OPS
 from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
-from lib.data.dataset import VideoDataset, read_dataset, read_description
+from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import open_person_boxes
 from lib.fileio import write_text
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
 from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
-from lib.jupyter.training_batch import TrainingBatchPage, training_settings
+from lib.jupyter.training_batch import training_settings
 from lib.params import RECIPE, make_settings
 from lib.plots.data import left_aligned
 
@@ -55,13 +54,19 @@ document.execCommand('copy'); this.textContent = 'copied';">copy as YAML</button
 
 
 class VideoPicker:
-    """List of videos with search and random choice; `row` is the index row of the chosen one.
+    """List of videos with search and random choice.
 
-    `on_change` is called when another video is chosen.
+    Args:
+        label: Heading.
+        names: Index row -> name of each video.
+        row: Index row of the video that is chosen first.
+        on_change: Called when another video is chosen.
     """
 
-    def __init__(self, label: str, on_change: Callable[[], None]):
-        self.row, self._names, self._on_change = 0, {}, on_change
+    def __init__(
+        self, label: str, names: Mapping[int, str], row: int, on_change: Callable[[], None]
+    ):
+        self.row, self._names, self._on_change = row, names, on_change
         wide = widgets.Layout(width="98%")
         self.search = widgets.Text(placeholder="search", layout=wide)
         self.choice = widgets.Select(rows=5, layout=wide)
@@ -80,12 +85,6 @@ class VideoPicker:
         buttons = widgets.HBox([self.previous, self.random, self.next])
         self.widget = widgets.VBox([own_keys(), head, self.search, self.choice, buttons])
         self.widget.layout.width = "156px"
-
-    def fill(self, names: Sequence[str], rows: Sequence[int], row: int) -> None:
-        """List videos by name and index row and choose one, without calling `on_change`."""
-        self._names, self.row = dict(zip(map(int, rows), names, strict=True)), int(row)
-        with unobserved(self.search, self._list_matches):
-            self.search.value = ""
         self._list_matches()
 
     def choose(self, row: int) -> None:
@@ -154,30 +153,30 @@ def make_knobs(settings: ExploreSettings) -> dict[str, widgets.Widget]:
 
 
 class AugmentationExplorer:
-    """Widget of notebook 2: knobs, the views of one clip, and a page with training batches.
+    """Widget of notebook 2: knobs and the views of one clip.
 
     Args:
         dataset: The prepared data set.
-        settings: Initial values of the knobs; `split_name` is the split to choose videos from.
+        settings: Initial values of the knobs; `split_name` is the split to choose videos from, or
+            all videos if there is no such split.
+        row: Index row of the first video that is shown; None: the first of the split.
+
+    Attributes:
+        settings: The present values of the knobs.
+        views: What is shown; None until a clip was read.
+        pinned: Settings and views that they are compared with.
     """
 
-    def __init__(self, dataset: VideoDataset, settings: ExploreSettings):
-        self.settings, self.views = settings, None  # what is shown
-        self.pinned: tuple[ExploreSettings, ClipViews] | None = None  # compared with them
+    def __init__(self, dataset: VideoDataset, settings: ExploreSettings, row: int | None = None):
+        self.dataset, self.person_boxes = dataset, open_person_boxes(dataset)
+        self.settings, self.views = settings, None
+        self.pinned: tuple[ExploreSettings, ClipViews] | None = None
         self.knobs = make_knobs(settings)
         self.picture, self.params, self.yaml = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.differences = widgets.HTML()
-        self.video = VideoPicker("video", self.show)
+        self.video, self.partner = self._pickers(row)
         self.video.previous.add_class("previous-video")
         self.video.next.add_class("next-video")
-        self.partner = VideoPicker("partner", self.show)
-        self._open(dataset)
-        others = sorted(project_path(settings.prepared_dir).glob("*/dataset.json"))
-        folders = [dataset.folder, *(path.parent for path in others)]
-        options = {path.name: str(path) for path in folders}
-        self.data = widgets.Dropdown(options=options, description="data set")
-        self.data.value = options[dataset.folder.name]
-        self.data.style.description_width, self.data.layout.width = "60px", "328px"
         self.reseed = widgets.Button(description="reseed", icon="refresh")
         self.pin = widgets.ToggleButton(description="pin as A", icon="thumb-tack")
         self.pin.tooltip = "keep these views and compare them with other settings"
@@ -189,53 +188,37 @@ class AugmentationExplorer:
         self.show()
         for knob in self.knobs.values():
             knob.observe(self.show, names="value")
-        self.data.observe(self._change_dataset, names="value")
         self.reseed.on_click(lambda _: setattr(self.knobs["seed"], "value", self.settings.seed + 1))
         self.pin.observe(self._on_pin, names="value")
         self.write.on_click(self._on_write)
 
-    def _arrange(self) -> widgets.Tab:
+    def _arrange(self) -> widgets.VBox:
         seed, *others = self.knobs.values()
         columns = [self.video.widget, self.partner.widget]
         columns += [widgets.VBox([own_keys(), *others[:4]]), widgets.VBox(others[4:])]
         file = widgets.HBox([self.file, self.write], layout=wrapping())
         text = widgets.VBox([self.differences, self.params, self.yaml, file, self.message])
         text.layout = widgets.Layout(flex="1 1 420px")
-        rows = ([self.data, seed, self.reseed, self.pin], columns, [self.picture, text])
-        one_clip = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
-        one_clip.children += (widgets.HTML(KEYS, layout=widgets.Layout(display="none")),)
-        one_clip.add_class("explorer-page")
-        loader = TrainingBatchPage(lambda: training_settings(self.settings, self.dataset))
-        tab = widgets.Tab([one_clip, loader.widget], titles=("one clip", "training batches"))
-        tab.observe(lambda change: change["new"] and loader.show(), names="selected_index")
-        return tab
+        rows = ([seed, self.reseed, self.pin], columns, [self.picture, text])
+        page = widgets.VBox([widgets.HBox(row, layout=wrapping()) for row in rows])
+        page.children += (widgets.HTML(KEYS, layout=widgets.Layout(display="none")),)
+        return page.add_class("explorer-page")
 
-    def _open(self, dataset: VideoDataset) -> None:
-        """List the videos of the settings' split, or all videos if there is no such split."""
-        path, rows = dataset.split_path(self.settings.split_name), np.arange(len(dataset.index))
+    def _pickers(self, row: int | None) -> tuple[VideoPicker, VideoPicker]:
+        """Return the lists to choose the video and its partner from."""
+        index, path = self.dataset.index, self.dataset.split_path(self.settings.split_name)
         if path.is_file():
-            rows = dataset.read_split(self.settings.split_name)
-        if not len(rows):
+            index = index.iloc[self.dataset.read_split(self.settings.split_name)]
+        if index.empty:
             raise ValueError(f"{path}: contains no video; choose another split")
-        self.dataset, self.person_boxes = dataset, open_person_boxes(dataset)
-        names = dataset.index["name"].to_numpy()[rows]
-        labels = dataset.index["label"].to_numpy()[rows]
-        others = np.flatnonzero(labels != labels[0])  # a partner of another class shows more
-        self.video.fill(names, rows, rows[0])
-        self.partner.fill(names, rows, rows[others[0]] if len(others) else rows[-1])
-
-    def _change_dataset(self, change: dict) -> None:
-        try:
-            dataset = read_dataset(Path(change["new"]))
-            self._open(dataset)
-        except (ValueError, OSError) as error:
-            self.params.value = error_html(error)
-            return
-        source = read_description(dataset.folder)["source"]
-        root = source.get("root") if dataset.name == "folder" else None
-        location = {"dataset": dataset.name, "videos_dir": root}
-        self.settings = self.settings.model_copy(update=location)
-        self.show()
+        names = index["name"].to_dict()
+        row = next(iter(names)) if row is None else row
+        others = index.index[index["label"] != self.dataset.index["label"][row]]
+        partner = int(others[0] if len(others) else index.index[-1])  # another class shows more
+        return (
+            VideoPicker("video", names, row, self.show),
+            VideoPicker("partner", names, partner, self.show),
+        )
 
     def show(self, _: object = None) -> None:
         """Show the views for the present knobs; an error is shown below the last picture."""

@@ -1,30 +1,24 @@
 """Clips of a training step, as the network gets them from the run's own loader and objective."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import ipywidgets as widgets
 import torch
 from torch import Tensor
 
 from lib.augment.randaugment import FILL
 from lib.augment.scene import MixedClips, identity_mix
-from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
+from lib.config import ClipSettings, ExploreSettings, TrainSettings
 from lib.data.clip_dataset import ClipBatch, Stream, make_generator
 from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes
 from lib.jupyter.clip_views import scene_title
-from lib.jupyter.html import Tile, error_html, render, tiles_html, wrapping
-from lib.params import is_run_file, read_settings
+from lib.jupyter.html import Tile, render, tiles_html
 from lib.plots import style
 from lib.plots.clips import displayable
 from lib.plots.style import SCENE, STRONG, WEAK, shorten
-from lib.prepare.steps import prepare_for
 from lib.train.objectives import make_objective
-from lib.train.run_data import MIXING, Normalize, RunData, load_data, make_streams, to_device
+from lib.train.run_data import MIXING, Normalize, RunData, make_streams, to_device
 from lib.train.schedule import num_micro_batches
-
-THESE_KNOBS = "these knobs"
 
 
 class TrainingBatchView(NamedTuple):
@@ -38,14 +32,17 @@ class TrainingBatchView(NamedTuple):
 def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> TrainSettings:
     """Return a semi-supervised run with these clips and views, and otherwise defaults.
 
-    Without person boxes it has no scene augmentation.
+    If the split that is shown is not for training, the first `train…` takes its place. Without
+    person boxes there is no scene augmentation.
     """
     scene = {} if has_person_boxes(dataset) else {"unlabeled_scene_p": 0.0}
+    splits = [settings.split_name, *dataset.split_names()]
+    split = next((name for name in splits if name.startswith("train")), settings.split_name)
     return TrainSettings(
         **settings.model_dump(include=set(ClipSettings.model_fields)),
         seed=settings.seed,
-        labeled_split=settings.split_name,
-        unlabeled_split=settings.split_name,
+        labeled_split=split,
+        unlabeled_split=split,
         val_split=next((name for name in dataset.split_names() if name.startswith("val")), "val"),
         test_crop_size=min(settings.short_side, 256),
         **scene,
@@ -114,40 +111,3 @@ def batch_html(view: TrainingBatchView) -> str:
     tiles = tiles_html(view.tiles, "the clips of one training step", view.columns)
     notes = "<p>{% for note in notes %}{{ note }}<br>{% endfor %}</p>"
     return tiles + render(notes, notes=view.notes)
-
-
-class TrainingBatchPage:
-    """Page of the explorer: training batches of its knobs (`get_settings`), or of any run."""
-
-    def __init__(self, get_settings: Callable[[], TrainSettings]):
-        self.get_settings = get_settings
-        self.source = widgets.Combobox(
-            value=THESE_KNOBS, options=[THESE_KNOBS, *known_runs()], description="settings of",
-            placeholder="a params.yaml, or a run file next to a recipe.yaml",
-            continuous_update=False, layout=widgets.Layout(width="380px"),
-        )  # fmt: skip
-        self.step = widgets.BoundedIntText(0, min=0, max=10**7, description="step")
-        self.result = widgets.HTML()
-        for control in (self.source, self.step):
-            control.observe(self.show, names="value")
-        controls = widgets.HBox([self.source, self.step], layout=wrapping())
-        self.widget = widgets.VBox([controls, self.result])
-
-    def show(self, _: object = None) -> None:
-        """Load the first clips of the step and show them."""
-        source = self.source.value
-        try:
-            is_own = source == THESE_KNOBS
-            settings = self.get_settings() if is_own else read_settings([project_path(source)])
-            prepare_for(settings)
-            view = view_training_batch(settings, load_data(settings), self.step.value)
-            self.result.value = batch_html(view)
-        except (ValueError, OSError) as error:
-            self.result.value = error_html(error)
-
-
-def known_runs() -> list[str]:
-    """Return the parameter files of studies and runs, relative to the project's root."""
-    paths = [path for path in PROJECT_ROOT.glob("params/**/*.yaml") if is_run_file(path)]
-    paths += PROJECT_ROOT.glob("outputs/**/params.yaml")
-    return sorted(path.relative_to(PROJECT_ROOT).as_posix() for path in paths)

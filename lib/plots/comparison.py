@@ -84,7 +84,7 @@ def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[f
         ylim=(len(labels) - 0.4, -0.6),
         xlabel="difference of top-1 (points); dots: single seeds, bars: 95 % interval",
         ylabel="comparison",
-        title=", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
+        title=", ".join(f"{count} × {verdict}" for verdict, count in counts.items()),
     )
     axis.grid(axis="x")
     return figure
@@ -130,7 +130,7 @@ def plot_invariance_of_groups(
     title = f"{agreement.mean().idxmin()} augmentation changes the class most often"
     columns = "family of augmentations", "input of the network"
     of_groups = [colors[group] for group in agreement.index]
-    same, top1 = "same class after it (%)", "top-1 accuracy (%)"
+    same, top1 = "same class when augmented (%)", "top-1 accuracy (%)"
     panels = [BarPanel(agreement.T, columns[0], same, title, of_groups, limit=102)]
     if accuracy.shape[1]:
         panels.append(BarPanel(accuracy.T, columns[1], top1, "", of_groups, limit=102))

@@ -71,7 +71,8 @@ def select_confused_classes(
         part = np.pad(matrix[np.ix_(kept, kept)], (0, 1))
         part[:-1, -1] = matrix[kept].sum(axis=1) - part.sum(axis=1)[:-1]
         reduced[name] = part
-    return reduced, [*names, "(others)"], _kept_remark(kept, classes)
+    remark = f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
+    return reduced, [*names, "(others)"], remark
 
 
 def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:
@@ -80,10 +81,6 @@ def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 5) ->
     pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")]
     rows = [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs[:count] if wrong[i, j]]
     return pd.DataFrame(rows, columns=["true class", "predicted as", "videos"])
-
-
-def _kept_remark(kept: np.ndarray, classes: Sequence[str]) -> str:
-    return f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
 
 
 @styled
@@ -128,24 +125,6 @@ def _name_cells(axis: Axes, matrix: np.ndarray, share: np.ndarray, classes: Sequ
         axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
 
 
-def plot_class_accuracy(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Show the recall of each class from the confusion matrix of each split."""
-    kept = confused_classes(sum(matrices.values()), MAX_CLASSES)
-    names = [shorten(classes[k], NAME_LENGTH) for k in kept]
-    table = pd.DataFrame({name: recall(m)[kept] for name, m in matrices.items()}, index=names)
-    title = "No videos" if table.isna().all(axis=None) else f"Worst: {table.mean(axis=1).idxmin()}"
-    if len(kept) < len(classes):
-        title += _kept_remark(kept, classes)
-    value = "recognized videos of the class (%)"
-    panel = BarPanel(table, "true class", value, title, limit=108, text=_recall_text)
-    height = 0.9 + len(kept) * max(0.26, 0.15 * len(matrices))
-    return bar_panels([panel], (8, height), is_horizontal=True)
-
-
-def _recall_text(value: float) -> str:
-    return "no video" if np.isnan(value) else f"{value:.0f}"
-
-
 def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show stability of predictions under augmentation, and their use of actor and background.
 
@@ -159,7 +138,10 @@ def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     ]
     family, network_input = "family of augmentations", "input of the network"
     agreement, change, top1 = by_family[["agreement"]], by_family[["kl"]], by_input[["top1"]]
-    same, least_stable = "same class afterwards (%)", f"Least stable: {agreement.idxmin().iloc[0]}"
+    same, least_stable = (
+        "same class when augmented (%)",
+        f"Least stable: {agreement.idxmin().iloc[0]}",
+    )
     kl, accuracy_name = "KL divergence (nats)", "top-1 accuracy (%)"
     percent, plain = "{:.0f}".format, "{:.2f}".format
     panels = [
@@ -171,30 +153,6 @@ def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     for axes in figure.axes:
         axes.tick_params(axis="x", rotation=20)
     return figure
-
-
-MAX_SWAPS = 12  # pairs of classes in a panel
-
-
-def plot_swaps(swaps: pd.DataFrame) -> Figure:
-    """Show how often a flip and a reversal swap the prediction of two classes.
-
-    `swaps` is sorted; its columns are view (`flip`, `reverse`), first, second, percent.
-    """
-    panels = []
-    for view, title in (("flip", "Mirrored"), ("reverse", "Played backwards")):
-        worst = swaps[swaps["view"] == view].head(MAX_SWAPS)
-        names = [
-            " / ".join(shorten(name, NAME_LENGTH) for name in pair)
-            for pair in zip(worst["first"], worst["second"], strict=True)
-        ]
-        table = pd.DataFrame({"swapped": worst["percent"].to_numpy()}, index=names)
-        title += ": no prediction changes" if worst.empty else ""
-        value, color = "predictions of the two that swap (%)", FAMILY_COLORS["temporal"]
-        colors = [GRAY if view == "flip" else color]
-        panels.append(BarPanel(table, "two classes", value, title, colors, 112, "{:.0f}".format))
-    height = 1.3 + 0.3 * max(1, *(len(panel.table) for panel in panels))
-    return bar_panels(panels, (REPORT_WIDTH, height), is_horizontal=True)
 
 
 MAX_LINES = 6  # classes with a line in the timeline

@@ -133,7 +133,7 @@ def test_explorer_by_keys_and_with_a_pin(views_notebook, explorer):
     assert notebook.errors() == []
 
 
-def test_settings_are_copied_and_the_loader_is_shown(views_notebook, explorer):
+def test_settings_are_copied_as_yaml(views_notebook, explorer):
     notebook, page = views_notebook, views_notebook.page
     videos = explorer.locator(".widget-select select").first
     videos.focus()
@@ -147,18 +147,7 @@ def test_settings_are_copied_and_the_loader_is_shown(views_notebook, explorer):
     explorer.get_by_role("button", name="copy as YAML").click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert yaml.safe_load(copied)["randaugment_ops"] == ["rotate"]
-
-    explorer.get_by_text("training batches").click()
-    words = explorer.get_by_text("strong view of unlabeled clips")
-    words.wait_for(timeout=30_000)  # the page shows the first step by itself
-    notebook.screenshot("2_loader", explorer)
-    first = explorer.locator("img").last.get_attribute("src")
-    explorer.get_by_role("spinbutton", name="step").press("ArrowUp")
-    page.wait_for_function(
-        "([cell, first]) => [...cell.querySelectorAll('img')].at(-1).getAttribute('src') !== first",
-        arg=[explorer.element_handle(), first],
-        timeout=30_000,
-    )
+    assert notebook.errors() == []
 
 
 # --- Notebook 3 -----------------------------------------------------------------------------------

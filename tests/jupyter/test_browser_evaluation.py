@@ -71,6 +71,27 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
         notebook.screenshot(f"4_evaluate_browser_{width}")
 
 
+def test_one_click_opens_a_mistake_in_the_explorer(notebook):
+    browser = notebook.cell("EvaluationBrowser(")
+    browser.get_by_label("show").select_option(label="all videos")
+    line = browser.locator(".widget-select option").nth(2)
+    line.wait_for(state="attached", timeout=30_000)
+    name = line.inner_text().split(" ", 1)[1].split(":")[0]
+    browser.locator(".widget-select select").select_option(index=2)
+    notebook.wait_idle()
+    browser.get_by_role("button", name="open in the explorer").click()
+    page = browser.locator(".explorer-page")
+    page.locator("img[alt='strong view']").wait_for(timeout=30_000)
+    assert browser.get_by_text(f"{name} in the explorer").is_visible()
+    chosen = page.locator(".widget-select select").first
+    assert chosen.evaluate("list => list.selectedOptions[0].text") == name
+    for width in WIDTHS:
+        notebook.set_width(width)
+        notebook.wait_within(page.locator(".clips"))
+        notebook.screenshot(f"4_explorer_{width}", page)
+    assert notebook.errors() == []
+
+
 def test_report(open_notebook, runs):
     opened = open_notebook("5_report.ipynb", study_dir=str(runs[0].folder.parent))
     opened.run_all()
@@ -132,8 +153,7 @@ def test_a_video_is_uploaded_and_its_answer_is_shown(prediction, runs):
     video = sorted((run.folder.parent.parent / "synthetic").rglob("*.mp4"))[1]
     view = notebook.cell("show_upload(run)")
     upload(notebook, view, HOSTILE, video.read_bytes())
-    view.get_by_text("alone").first.wait_for(timeout=60_000)
-    view.locator("img[alt='deciding clips of the video']").wait_for(timeout=30_000)
+    view.locator("img[alt='deciding clips of the video']").wait_for(timeout=60_000)
     assert len(list((run.folder / "predictions" / "uploads").glob("img_src_x_*.mp4"))) == 1
     for width in WIDTHS:
         notebook.set_width(width)

@@ -27,8 +27,8 @@ from lib.jupyter.browser import (
 from lib.plots.evaluation import (
     confused_classes,
     confusion_matrix,
-    plot_class_accuracy,
     plot_confusions,
+    recall,
     regions_figure,
     select_confused_classes,
 )
@@ -134,6 +134,22 @@ def test_a_video_shows_its_parts_and_the_classes_of_both_runs(browser, tested):
     assert [position for _, position in browser.videos.options] == differ.tolist()
 
 
+def test_a_mistake_is_opened_in_the_explorer(browser, tested):
+    browser.split.value = "val_swapped"
+    browser.videos.value = browser.videos.options[-1][1]
+    row = int(browser.result.rows[browser.videos.value])
+    assert not browser.below.children
+    browser.open.click()
+    shown, run = browser.explorer, tested[0].settings()
+    assert shown.widget in browser.below.children and shown.video.row == row
+    assert shown.views.params["video"] == browser.result.dataset.record(row).name
+    assert (shown.settings.crop_size, shown.settings.clip_len) == (run.crop_size, run.clip_len)
+    assert shown.settings.split_name == "val_swapped"
+    browser.videos.value = browser.videos.options[0][1]
+    browser.open.click()
+    assert browser.explorer.video.row == browser.result.rows[browser.videos.options[0][1]]
+
+
 def test_paging_decodes_a_clip_once(browser):
     browser.kind.value = EVERYTHING
     for _ in range(2):
@@ -150,7 +166,7 @@ def test_without_mistakes(tested):
     results = {name: perfect(result) for name, result in read_results(tested[0]).items()}
     browser = EvaluationBrowser(tested[0], results)
     assert "<b>0</b> mistakes" in browser.note.value
-    assert browser.gallery.value == "" and browser.detail.value == ""
+    assert browser.gallery.value == "" and browser.detail.value == "" and browser.open.disabled
     assert "no such video" in mistakes_html(results["val"], tested[0].settings())
 
 
@@ -185,6 +201,8 @@ def test_videos_that_are_gone_are_named(tested, tmp_path):
     browser = EvaluationBrowser(tested[0], results)
     browser.kind.value = EVERYTHING
     assert "cannot be read" in browser.gallery.value and browser.detail.value
+    browser.open.click()
+    assert "no such video file" in browser.explorer.params.value
 
 
 def test_data_without_boxes_say_so(tested, tmp_path):
@@ -208,9 +226,8 @@ def test_one_video_only(tested):
     browser = EvaluationBrowser(tested[0], {"val": one})
     browser.kind.value = EVERYTHING
     assert len(browser.videos.options) == 1 and "<img" in browser.gallery.value
-    matrix = {"val": confusion_matrix(one.scores, one.labels)}
-    bars = plot_class_accuracy(matrix, one.dataset.classes).axes[0]
-    assert sum(text.get_text() == "no video" for text in bars.texts) == 3  # of four classes
+    rates = recall(confusion_matrix(one.scores, one.labels))
+    assert np.isnan(rates).sum() == 3  # classes without videos, of four
 
 
 def test_400_classes_with_long_names(tested):
@@ -226,7 +243,6 @@ def test_400_classes_with_long_names(tested):
     assert any(f"videos of {classes[399]} taken for" in text for text in tooltips)
     assert "<a class>" not in browser.note.value + browser.detail.value
     matrices = {"val": confusion_matrix(many.scores, many.labels)}
-    assert plot_class_accuracy(matrices, classes).get_size_inches()[1] < 8
     shown, names, left_out = select_confused_classes(matrices, classes)
     figure = plot_confusions(shown, names, left_out)
     assert max(figure.get_size_inches()) < 12 and "20 of 400 classes" in left_out

@@ -2,7 +2,6 @@
 
 import shutil
 
-import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +19,7 @@ from lib.jupyter import clip_views as views_module
 from lib.jupyter import explorer as explorer_module
 from lib.jupyter.clip_views import clip_views, load_clips, pick_rows
 from lib.jupyter.explorer import MAX_LISTED, AugmentationExplorer, clip_yaml, views_html
-from lib.jupyter.training_batch import known_runs, training_settings, view_training_batch
+from lib.jupyter.training_batch import training_settings, view_training_batch
 from lib.params import make_settings, read_settings
 from lib.plots.clips import operation_rows, temporal_rows, view_rows
 from lib.runs.distributed import DistContext
@@ -239,15 +238,11 @@ def test_a_video_that_disappeared_is_named(dataset, tmp_path):
     assert path.name in shown.params.value and "no such video file" in shown.params.value
 
 
-def test_another_data_set_can_be_chosen(dataset, tmp_path):
-    shutil.copytree(dataset.folder, tmp_path / "synthetic")
-    make_dataset(tmp_path / "other", ["x", "y"], [12, 12])
-    first = read_dataset(tmp_path / "synthetic")
-    shown = AugmentationExplorer(first, small_settings(prepared_dir=str(tmp_path)))
-    shown.data.value = str(tmp_path / "other")
-    assert [name for name, _ in shown.video.choice.options] == ["x/clip", "y/clip"]
-    assert "x/clip" in shown.params.value
-    assert training_settings(shown.settings, shown.dataset).dataset == "made"  # also of a run file
+def test_a_run_file_never_trains_on_the_split_that_is_only_shown(dataset):
+    shown = AugmentationExplorer(dataset, small_settings(split_name="val"), row=3)
+    assert shown.video.row == 3 and shown.views.params["video"] == dataset.record(3).name
+    run = training_settings(shown.settings, shown.dataset)
+    assert run.labeled_split == run.unlabeled_split == "train" and run.val_split == "val"
 
 
 def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, monkeypatch):
@@ -296,23 +291,6 @@ def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
     assert read_settings([study / "params.yaml"]).seed == 4
     with pytest.raises(ValueError, match="nothing.yaml"):
         read_settings([tmp_path / "nothing.yaml"])
-
-
-def test_loader_view_shows_a_step_or_says_why_not(dataset, prepared_dir):
-    shown = AugmentationExplorer(dataset, small_settings(prepared_dir=str(prepared_dir)))
-    view = shown.widget.children[1]
-    source, step = view.children[0].children
-    result = view.children[1]
-    assert "<img" not in result.value
-    shown.widget.selected_index = 1  # opening the page shows a step
-    assert step.value == 0 and "<img" in result.value
-    first = result.value
-    step.value = 1
-    assert result.value != first and "<img" in result.value and "unlabeled" in result.value
-    source.value = "no/such/params.yaml"
-    assert "no/such/params.yaml" in result.value and "<img" not in result.value
-    assert isinstance(shown.widget, widgets.Tab)
-    assert "params/demo/semi.yaml" in known_runs()
 
 
 def test_contact_sheets_have_every_operation(dataset):

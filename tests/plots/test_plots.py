@@ -9,7 +9,7 @@ import torch
 from lib.plots import style
 from lib.plots.clips import clip_rows
 from lib.plots.comparison import plot_accuracy
-from lib.plots.evaluation import MAX_NAMES, plot_confusions, plot_invariance, plot_swaps
+from lib.plots.evaluation import MAX_NAMES, plot_confusions, plot_invariance
 from lib.plots.training import plot_learning_curves, plot_validation_curves
 
 matplotlib.use("Agg")
@@ -155,12 +155,3 @@ def test_shortened_text_keeps_both_ends():
     assert style.shorten("short", 5) == "short"
     text = style.shorten("the beginning and the end", 9)
     assert len(text) == 9 and text.startswith("the ") and text.endswith("end")
-
-
-def test_swapped_pairs_are_named_and_their_absence_is_said():
-    columns = ["view", "first", "second", "swapped", "clips", "percent"]
-    swaps = pd.DataFrame([("reverse", "open", LONG, 3, 4, 75.0)], columns=columns)
-    mirrored, reversed_ = plot_swaps(swaps).axes
-    assert "no prediction changes" in mirrored.get_title() and not mirrored.patches
-    assert reversed_.get_title() == "Played backwards"
-    assert [t.get_text()[:7] for t in reversed_.get_yticklabels()] == ["open / "]
