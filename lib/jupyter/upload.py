@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
 from IPython.display import display
 
 from lib.config import project_path
-from lib.evaluate.new_videos import Prediction, open_video, remarks
+from lib.evaluate.new_videos import open_video, remarks
 from lib.evaluate.trained_model import TrainedModel, check_finished
 from lib.fileio import write_atomic
-from lib.jupyter.html import escape, is_interactive, wrapping
+from lib.jupyter.html import error_html, is_interactive, render, wrapping
+from lib.plots.evaluation import best_class
 from lib.predict import REGIONS_HELP, report_video
 from lib.prepare.find_videos import VIDEO_SUFFIXES
 from lib.runs.run_dir import RunDir
@@ -27,7 +27,14 @@ HELP = (
     "button has no effect then: run this cell again, put the video into JupyterLab's file browser "
     "on the left, and enter its path here."
 )
-TIMELINE_HELP = "Each line is a class over time; the predicted class is on top."
+ANSWER = """\
+<b>{{ best }}</b> in {{ prediction.starts | length }} clips of {{ prediction.record.path.name }}
+{% for remark in remarks %}<br>{{ remark }}{% endfor %}
+<p>Each line is a class over time; the predicted class is on top.</p>
+<img alt="timeline of the video" style="max-width:100%" src="data:image/png;base64,{{ timeline }}">
+<p>{{ regions }}</p>
+<img alt="deciding clips of the video" style="max-width:100%"
+src="data:image/png;base64,{{ clips }}">"""
 
 
 def safe_name(name: str, content: bytes) -> str:
@@ -55,10 +62,9 @@ class UploadView:
         self.upload.observe(self._on_upload, names="value")
         self.go.on_click(lambda _: self._show(lambda: project_path(self.path.value.strip())))
         self.path.observe(self._enable, names="value")
-        self.message, self.figures = widgets.HTML(), widgets.HTML()
+        self.answer = widgets.HTML()
         controls = widgets.HBox([self.upload, self.path, self.go], layout=wrapping())
-        rows = [widgets.HTML(_text(HELP)), controls, self.message, self.figures]
-        self.widget = widgets.VBox(rows)
+        self.widget = widgets.VBox([widgets.HTML(HELP), controls, self.answer])
         self._enable()
 
     def _enable(self, _: object = None) -> None:
@@ -79,51 +85,26 @@ class UploadView:
 
     def _show(self, get_path: Callable[[], Path]) -> None:
         """Show the prediction of the video at the path that `get_path` returns, or its error."""
-        self.figures.value, self.message.value = "", _text("opening the video …")
-        self.upload.disabled = self.go.disabled = True
+        self.answer.value, self.upload.disabled, self.go.disabled = "predicting …", True, True
         try:
             path = get_path()
             video = open_video(path)
             self._model = self._model or TrainedModel.load(self.run)
-            texts = remarks(self._model.protocol.span, [video])
-            notes = "".join(f"<br>{escape(text)}" for text in texts)
-            self.message.value = _text(f"predicting …{notes}")
-            prediction, timeline, clips = report_video(self._model, video, self.folder / path.stem)
-            self.message.value = _text(prediction_html(prediction, self._model.classes) + notes)
-            self.figures.value = (
-                f"{_text(TIMELINE_HELP)}{_image(timeline, 'timeline of the video')}"
-                f"{_text(REGIONS_HELP)}{_image(clips, 'deciding clips of the video')}"
+            prediction, *figures = report_video(self._model, video, self.folder / path.stem)
+            timeline, clips = (base64.b64encode(file.read_bytes()).decode() for file in figures)
+            self.answer.value = render(
+                ANSWER,
+                prediction=prediction,
+                best=best_class(prediction.video, self._model.classes, 60),
+                remarks=remarks(self._model.protocol.span, [video]),
+                regions=REGIONS_HELP,
+                timeline=timeline,
+                clips=clips,
             )
         except (ValueError, OSError, RuntimeError) as error:
-            self.message.value = _text(escape(error), "alert")
+            self.answer.value = error_html(error)
         finally:
             self._enable()
-
-
-def prediction_html(prediction: Prediction, classes: tuple[str, ...]) -> str:
-    """Return the prediction of a video in a sentence, as HTML with escaped names."""
-
-    def best(share: np.ndarray, rank: int = 0) -> str:
-        label = (-share).argsort(kind="stable")[rank]
-        return f"{escape(classes[label])} {100 * share[label]:.0f} %"
-
-    regions = prediction.deciding[prediction.label]
-    _, *others = regions.probabilities.items()
-    alone = "; ".join(f"{region.split()[0]} alone: {best(share)}" for region, share in others)
-    return (
-        f"<b>{best(prediction.video)}</b>, then {best(prediction.video, 1)}, in "
-        f"{len(prediction.starts):,} clips of {escape(prediction.record.path.name)}; "
-        f"{alone or f'actor and background alone: none, {escape(regions.note)}'}."
-    )
-
-
-def _text(html: str, role: str = "status") -> str:
-    return f'<div role="{role}" style="line-height:1.5;margin:6px 0">{html}</div>'
-
-
-def _image(path: Path, alt: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 
 def show_upload(run: RunDir) -> None:

@@ -39,7 +39,7 @@ def upload(view: UploadView, name: str, content: bytes) -> str:
     file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
     view.upload.value = (file | {"last_modified": pd.Timestamp(0).to_pydatetime()},)
     assert view.upload.value == () and not view.upload.disabled
-    return view.message.value
+    return view.answer.value
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,21 @@ def test_uploads_that_are_no_videos_are_refused_in_a_sentence(run, video):
     assert "is empty" in upload(view, "nothing.mp4", b"")
     view.path.value = str(video.with_name("nothing.mp4"))
     view.go.click()
-    assert "cannot be read" in view.message.value and view.figures.value == ""
+    assert "cannot be read" in view.answer.value and "<img" not in view.answer.value
 
 
 def test_an_upload_is_predicted_and_shown(run, video):
     view = UploadView(run)
     said = upload(view, "<img src=x>.mp4", video.read_bytes())
-    assert " %" in said and "<img" not in said and "img_src_x_" in said
-    assert view.figures.value.count("data:image/png;base64,") == 2
+    assert " %" in said and "<img src=x" not in said and "img_src_x_" in said
+    assert said.count('src="data:image/png;base64,') == 2
     stored = {path.suffix for path in view.folder.glob("img_src_x_*")}
     assert stored == {".mp4", ".png"}
     assert view.go.disabled  # without a path there is nothing to predict
     view.path.value = str(video)
     assert not view.go.disabled
     view.go.click()
-    assert video.name in view.message.value
+    assert video.name in view.answer.value
 
 
 def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
