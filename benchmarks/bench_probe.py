@@ -82,7 +82,7 @@ def draw_figure(
         axes.plot(place, values, linestyle=":", markersize=5, label=label, **look)
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in SHARES], [f"{100 * share:g}" for share in SHARES])
-    axes.set(xlabel="labelled videos (% of the training list)", ylabel="top-1 (%)")
+    axes.set(xlabel="labeled videos (% of the training split)", ylabel="top-1 (%)")
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)

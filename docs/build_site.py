@@ -18,6 +18,7 @@ import jinja2
 import nbformat
 import papermill
 from latex2mathml.converter import convert
+from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -41,6 +42,9 @@ GUIDES = ("docs/*.md", "params/README.md", "benchmarks/README.md", "[A-Z]*.md")
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+)
+TEMPLATES.filters["code"] = lambda text: Markup(
+    re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
 )
 
 
@@ -79,7 +83,8 @@ def build(site: Path, notebooks: Sequence[Path], report: Path | None) -> None:
     shutil.copy(PROJECT_ROOT / "CITATION.cff", new)
     if report is not None:
         nav["Reference"].append(Link("report.html", "Report of the demo"))
-        _write(new / "report.html", _without_links(report.read_text(encoding="utf-8")))
+        text = _without_links(report.read_text(encoding="utf-8"))
+        _write(new / "report.html", _with_navigation(text, "report.html", nav))
     for path, page in guides.items():
         body = _markdown_html(_site_links(path.read_text(encoding="utf-8"), path.parent))
         _write(new / page, _in_frame(page, _title(path), body, nav))
@@ -148,12 +153,17 @@ def _site_links(text: str, folder: Path) -> str:
 
 def _without_links(page: str) -> str:
     """Remove the links of a report to its run folders, which the site does not have."""
-    return re.sub(r'<a href="(?!#|https?:)[^"]*">(.*?)</a>', r"\1", page)
+    return re.sub(r'<p class="run-links">.*?</p>', "", page, flags=re.DOTALL)
 
 
 def _navigation(page: str, nav: Mapping[str, Sequence[Link]]) -> str:
     up = "../" * page.count("/")
     return TEMPLATES.get_template("navigation.html.j2").render(nav=nav, up=up, page=page)
+
+
+def _with_navigation(text: str, page: str, nav: Mapping[str, Sequence[Link]]) -> str:
+    """Return a page with the navigation at the beginning of its body."""
+    return re.sub(r"(<body[^>]*>)", lambda body: body[1] + _navigation(page, nav), text, count=1)
 
 
 def _in_frame(page: str, title: str, body: str, nav: Mapping[str, Sequence[Link]]) -> str:
@@ -168,11 +178,14 @@ def _notebook_page(executed: Path, page: str, nav: Mapping[str, Sequence[Link]])
     content.cells = [
         cell for cell in content.cells if SETUP_TAG not in cell.metadata.get("tags", [])
     ]
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _site_links(cell.source, PROJECT_ROOT / "notebooks")
     exporter = HTMLExporter(embed_images=True, filters={"markdown2html": _markdown_html}, **OFFLINE)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     text, _ = exporter.from_notebook_node(content)
     text = text.replace("<title>Notebook</title>", f"<title>{executed.stem}</title>", 1)
-    return re.sub(r"(<body[^>]*>)", lambda body: body[1] + _navigation(page, nav), text, count=1)
+    return _with_navigation(text, page, nav)
 
 
 def _public_names() -> Iterator[tuple[str, list[dict[str, Any]]]]:

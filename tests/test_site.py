@@ -18,6 +18,7 @@ def site(tmp_path_factory) -> Path:
     shown = new_output("display_data", {"text/html": '<div class="clips">a clip</div>'})
     cells = [
         new_markdown_cell("# 1 · Title\n\n$$q = \\frac{a}{b}$$\n\nand $\\hat q$, `$HOME`"),
+        new_markdown_cell("[how-to](../docs/faq.md), [next](4_evaluate.ipynb)"),
         new_code_cell("set_up()", metadata={"tags": ["setup"]}),
         new_code_cell("display(clip)", outputs=[shown]),
     ]
@@ -25,7 +26,8 @@ def site(tmp_path_factory) -> Path:
     for name in names:
         nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
     report = folder / "report.html"
-    report.write_text('<a href="semi_seed0/">semi_seed0</a> <a href="#result">Result</a>')
+    links = '<p class="run-links">Runs:\n<a href="semi_seed0/">semi_seed0</a></p>'
+    report.write_text(f'<body><a href="#result">Result</a>{links}</body>')
     build(folder / "_site", sorted(folder.glob("*.ipynb")), report)
     return folder / "_site"
 
@@ -60,8 +62,10 @@ def test_equations_are_mathml(site):
     assert "<mfrac>" in text and "<code>$HOME</code>" in text
 
 
-def test_the_report_has_no_links_to_runs(site):
-    assert (site / "report.html").read_text() == 'semi_seed0 <a href="#result">Result</a>'
+def test_the_report_has_the_navigation_and_no_links_to_runs(site):
+    text = (site / "report.html").read_text()
+    assert 'href="notebooks/5_report.html"' in text and "semi_seed0" not in text
+    assert text.endswith('<a href="#result">Result</a></body>')
 
 
 def test_all_public_names_are_described(site):

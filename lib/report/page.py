@@ -35,9 +35,8 @@ from lib.runs.run_dir import RunDir
 
 DEMO = "outputs/demo"
 FIGURE = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
-OFFLINE = dict.fromkeys(  # of nbconvert's exporter: scripts that a page would load
-    ["mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url"], ""
-)
+SCRIPTS = ("mathjax", "require_js", "jquery", "mermaid_js", "jupyter_widgets_base")
+OFFLINE = {f"{name}_url": "" for name in SCRIPTS}  # options of nbconvert's exporter
 # Short lines of text, figures as wide as the page, tables that scroll instead of being cut
 PAGE_CSS = """
 body { margin: 0 auto; max-width: 1400px; padding: 0 20px; }

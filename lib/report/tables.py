@@ -155,7 +155,7 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
     runs = summary.drop_duplicates("run").groupby("group", sort=False)
     columns = {
         "training (minutes)": runs["train_minutes"].mean().round(2),
-        "clips a second": runs["clips_per_s"].mean().round(1),
+        "clips per second": runs["clips_per_s"].mean().round(1),
         "peak memory of a process (MB)": runs["memory_mb"].max(),
         "machine": runs["machine"].agg(lambda names: "; ".join(dict.fromkeys(names))),
     }

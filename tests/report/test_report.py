@@ -384,11 +384,13 @@ def test_whether_this_machine_lies_in_the_range(tmp_path):
         "study,group,split,low,high\ndemo,semi,val,60,70\ndemo,base,val,51,60\nx,base,val,0,1\n"
     )
     assert range_note(summary, of_study(path, "demo")) == (
-        "This machine is not in README's range: 1 of 4 results of single runs are outside "
+        "1 of 4 results of single runs are outside README's range "
         "(base, seed 0, on val: 50.0 % (51.0 to 60.0))."
     )
     path.write_text("study,group,split,low,high\ndemo,semi,val,60,70\ndemo,base,val,50,60\n")
-    assert "is in README's range: all 4" in range_note(summary, of_study(path, "demo"))
+    assert "All 4 results of single runs are in README's range" in range_note(
+        summary, of_study(path, "demo")
+    )
     assert range_note(summary, of_study(path, "mine")) == ""
 
 
