@@ -37,6 +37,7 @@ PARAMETERS = {
     "5_report": {"study_dir": "outputs/demo", "title": "Demo"},
     "6_predict": {"run_dir": "outputs/demo/semi_seed0"},
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"  # such as a progress bar: needs a kernel
 SETUP_TAG = "setup"  # of the cell that installs the project where only the notebook is
 GUIDES = ("docs/*.md", "params/README.md", "benchmarks/README.md", "[A-Z]*.md")
 
@@ -75,14 +76,14 @@ def build(site: Path, notebooks: Sequence[Path], report: Path | None) -> None:
         "Guides": [
             Link(page, _title(path)) for path, page in guides.items() if path.stem != "README"
         ],
-        "Reference": [Link("api.html", "Public names")],
+        "Reference": [Link("api.html", "API")],
     }
     new = site.with_name(site.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(PROJECT_ROOT / "docs" / "images", new / "docs" / "images")
     shutil.copy(PROJECT_ROOT / "CITATION.cff", new)
     if report is not None:
-        nav["Reference"].append(Link("report.html", "Report of the demo"))
+        nav["Reference"].append(Link("report.html", "Demo report"))
         text = _without_links(report.read_text(encoding="utf-8"))
         _write(new / "report.html", _with_navigation(text, "report.html", nav))
     for path, page in guides.items():
@@ -175,12 +176,15 @@ def _in_frame(page: str, title: str, body: str, nav: Mapping[str, Sequence[Link]
 def _notebook_page(executed: Path, page: str, nav: Mapping[str, Sequence[Link]]) -> str:
     """Return an executed notebook with the navigation above it."""
     content = nbformat.read(executed, as_version=4)
+    content.metadata.pop("widgets", None)  # their state, which only a kernel can show
     content.cells = [
         cell for cell in content.cells if SETUP_TAG not in cell.metadata.get("tags", [])
     ]
     for cell in content.cells:
         if cell.cell_type == "markdown":
             cell.source = _site_links(cell.source, PROJECT_ROOT / "notebooks")
+        else:
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     exporter = HTMLExporter(embed_images=True, filters={"markdown2html": _markdown_html}, **OFFLINE)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     text, _ = exporter.from_notebook_node(content)

@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import lib
-from docs.build_site import build
+from docs.build_site import WIDGET, build
 from lib.config import PROJECT_ROOT
 
 
@@ -16,15 +16,18 @@ from lib.config import PROJECT_ROOT
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     shown = new_output("display_data", {"text/html": '<div class="clips">a clip</div>'})
+    bar = new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "testing: 0%"})
     cells = [
         new_markdown_cell("# 1 · Title\n\n$$q = \\frac{a}{b}$$\n\nand $\\hat q$, `$HOME`"),
         new_markdown_cell("[how-to](../docs/faq.md), [next](4_evaluate.ipynb)"),
         new_code_cell("set_up()", metadata={"tags": ["setup"]}),
-        new_code_cell("display(clip)", outputs=[shown]),
+        new_code_cell("display(clip)", outputs=[shown, bar]),
     ]
     names = [path.stem for path in sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))]
     for name in names:
-        nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+        state = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+        notebook = new_notebook(cells=cells, metadata={"widgets": state})
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     report = folder / "report.html"
     links = '<p class="run-links">Runs:\n<a href="semi_seed0/">semi_seed0</a></p>'
     report.write_text(f'<body><a href="#result">Result</a>{links}</body>')
@@ -47,12 +50,13 @@ def test_a_notebook_keeps_its_outputs_and_loses_its_setup_cell(site):
     for page in (site / "notebooks").iterdir():
         text = page.read_text()
         assert '<div class="clips">a clip</div>' in text and "set_up" not in text
+        assert "testing: 0%" not in text
         assert 'href="../index.html"' in text
 
 
 def test_no_page_loads_a_script(site):
     for page in site.rglob("*.html"):
-        assert re.findall(r'<script[^>]+src="[^"]', page.read_text()) == []
+        assert re.findall(r'<script[^>]+src="[^"]|html-manager', page.read_text()) == []
 
 
 def test_equations_are_mathml(site):

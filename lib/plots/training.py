@@ -87,10 +87,8 @@ def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
     for axis, (name, color, values) in zip(grid[0], curves, strict=True):
         _draw(axis, steps / steps_per_epoch, values, color)
         _finish(axis, "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12)))
-    figure.suptitle(
-        f"{settings.epochs} epochs of {steps_per_epoch} steps, warm-up to epoch "
-        f"{settings.warmup_epochs:g}, restarts after epochs {settings.lr_restart_epochs or 'none'}"
-    )
+    title = f"{settings.epochs} epochs of {steps_per_epoch} steps"
+    figure.suptitle(f"{title}, warm-up to epoch {settings.warmup_epochs:g}")
     return figure
 
 

@@ -258,7 +258,7 @@ def test_differences_are_drawn_by_seed(runs):
     axis = plot_differences(comparisons, differences).axes[0]
     assert axis.collections[0].get_offsets().tolist() == [[12.5, 0]]  # 7 and 6 of 8 videos
     assert not axis.patches  # one seed has no interval
-    assert axis.get_title() == "1 not decided"
+    assert axis.get_title() == "1 × not decided"
     assert "points" in axis.get_xlabel()
 
 
@@ -269,7 +269,7 @@ def test_intervals_are_drawn():
     axis = plot_differences(comparisons, differences).axes[0]
     (bar,) = axis.patches
     assert (bar.get_x(), bar.get_width()) == pytest.approx((2.043, 17.915), abs=1e-3)
-    assert axis.get_title() == "1 holds"
+    assert axis.get_title() == "1 × holds"
 
 
 # --- What the page says ---------------------------------------------------------------------------
