@@ -95,7 +95,7 @@ def make_tiny_settings(prepared_dir: Path, run_dir: Path, **changes) -> TrainSet
             "crop_size": 16,
             "test_crop_size": 20,
             "crop_area_min": 0.08,
-            "frame_cache_mb": 0,
+            "frame_cache_mb": 50,  # shared by all runs on these videos
             "labeled_fraction": 1.0,
             "unlabeled_scene_p": 0.5,
             "unlabeled_rampup_epochs": 0.0,

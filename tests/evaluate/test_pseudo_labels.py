@@ -44,7 +44,7 @@ def trained(tmp_path_factory) -> RunDir:
 
     folder = tmp_path_factory.mktemp("pseudo")
     make_synthetic(folder / "synthetic", split_sizes={"train": 18, "val": 8, "val_swapped": 6})
-    changes = {"labeled_fraction": LABELED, "epochs": 1}
+    changes = {"labeled_fraction": LABELED, "epochs": 1, "frame_cache_mb": 0}  # videos are moved
     run = fit(make_tiny_settings(folder, folder / "study" / "semi_seed0", **changes))
     evaluate(EvaluateSettings(run_dir=str(run.folder)))
     assert main([str(run.folder)]) == 0

@@ -333,7 +333,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
 @pytest.mark.parametrize(
     "changes",
     [
-        {"frame_cache_mb": 50},
+        {"frame_cache_mb": 0},
         {"num_workers": 1},
         {"device": "auto"},
     ],
