@@ -299,6 +299,8 @@ class TrainSettings(ClipSettings):
     """Keep the running statistics of all batch norms."""
     head_init: Literal["random", "linear_probe"] = "random"
     """Initial weights of the head: `random`, or of a logistic regression (`linear_probe`)."""
+    init_noise: NonNegative = 0.0
+    """Relative deviation of noise on the initial weights; 1e-6 acts like another processor."""
     probe_l2: Positive = 0.01
     """L2 regularization of that logistic regression."""
     self_training_rounds: Natural = 0

@@ -196,6 +196,7 @@ def test_papers_recipes_leave_nothing_to_the_small_defaults(study, runs):
         "freeze_fraction",
         "freeze_batch_norm",
         "head_init",
+        "init_noise",
         "probe_l2",
         "self_training_rounds",
     }  # off in the notebook as well

@@ -3,6 +3,7 @@
     python -m lib.batch params/demo
     python -m lib.batch params --dry-run
     python -m lib.batch params/demo/synthetic --set seeds=0,1,2 --jobs 2
+    python -m lib.batch params/demo --perturb 1e-6
     python -m lib.batch params/paper/ucf101 --executor slurm --gpus 8 --hours 48
 
 For each run: notebook 3 (train), then notebook 4 (evaluate); before them notebook 1 for the
@@ -16,11 +17,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lib.batch.jobs import make_batch
 from lib.batch.local import print_failures, run_again, run_here
-from lib.batch.plan import plan_text, read_plan
+from lib.batch.plan import perturbed, plan_text, read_plan
 from lib.batch.slurm import Resources, check_slurm, submit
 from lib.config import TrainSettings
 from lib.params import SEEDS, make_settings, parse_values
@@ -50,6 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
         "folder alone, but for those of --set, which names its run_dir")  # fmt: skip
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter of "
         "every run; several values, separated by commas, make a grid")  # fmt: skip
+    add("--perturb", type=float, default=0.0, metavar="NOISE", help="train from weights times 1 + "
+        "NOISE · normal noise, as RUN_perturbed: 1e-6 acts like another processor")  # fmt: skip
     add("--dry-run", action="store_true", help="print the plan and stop")
     add("--jobs", type=int, metavar="N", help="runs at the same time (1)")
     add("--executor", choices=("slurm",), help="submit the runs to Slurm and return")
@@ -85,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
         return run_again(options.again, grid)
     if cluster and not options.dry_run:
         check_slurm()
-    runs = read_plan(options.paths, grid)
+    runs = list(map(partial(perturbed, noise=options.perturb), read_plan(options.paths, grid)))
     if options.dry_run:
         print(plan_text(runs))
         return 0
@@ -105,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--jobs must be at least 1")
     if (not options.paths) == (options.again is None):
         parser.error("give run files or studies, or --from and the folder of a run")
+    if options.again is not None and options.perturb:
+        parser.error("--perturb goes with run files; with --from, set init_noise")
     try:
         return min(1, _run(options))
     except ValueError as error:

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,19 @@ def read_plan(paths: Iterable[str | Path], grid: Grid | None = None) -> list[Pla
         raise ValueError("\n".join(_problem(text, files) for text, files in wrong.items()))
     _check_folders(runs)
     return runs
+
+
+def perturbed(run: PlannedRun, noise: float) -> PlannedRun:
+    """Return a run with noise on its initial weights, in a folder `…_perturbed` beside its own.
+
+    To a report, `semi_seed0_perturbed` is the group `semi` with one more seed. Without noise it is
+    the same run.
+    """
+    if not noise:
+        return run
+    values = {"init_noise": noise, "run_dir": f"{run.settings.run_dir}_perturbed"}
+    settings = make_settings(TrainSettings, run.settings.model_dump() | values, "--perturb")
+    return replace(run, parameters=run.parameters | values, settings=settings)
 
 
 def check_network(model: str, pretrained: bool) -> None:

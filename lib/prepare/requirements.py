@@ -11,10 +11,10 @@ from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.models.transformers_video import missing_network
 from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.steps import Preparation, labeled_splits
-from lib.prepare.synthetic import SPLIT_SIZES
+from lib.prepare.synthetic import EMBEDDED
 from lib.registry import did_you_mean
 
-PREPARED_BY_BATCH = ("synthetic", "folder")  # data sets that need no download
+PREPARED_BY_BATCH = (*EMBEDDED, "folder")  # data sets that need no download
 
 
 @dataclass
@@ -62,7 +62,7 @@ class DataRequirement:
         if any(absent.values()):
             return ""
         options = self.parameters()
-        has_videos = self.is_prepared or self.videos_dir or self.dataset == "synthetic"
+        has_videos = self.is_prepared or self.videos_dir or self.dataset in EMBEDDED
         if not has_videos and not CATALOG[self.dataset].archives:
             options["videos_dir"] = "/path/to/videos"
         if absent:
@@ -76,7 +76,7 @@ class DataRequirement:
         if self.folder is None:
             return {}
         parts = {}
-        has_boxes = self.dataset == "synthetic" or (self.folder / PERSON_BOXES_FILE).is_file()
+        has_boxes = self.dataset in EMBEDDED or (self.folder / PERSON_BOXES_FILE).is_file()
         if self.person_boxes and not has_boxes:
             parts["person_boxes"] = "yolox"
         if self.teacher_scores and not (self.folder / TEACHER_FILE).is_file():
@@ -97,7 +97,8 @@ class DataRequirement:
     def _split_names(self) -> list[str]:
         if self.is_prepared:
             return [path.stem for path in (self.folder / "splits").glob("*.txt")]
-        names = SPLIT_SIZES if self.dataset == "synthetic" else ("train", "val")
+        embedded = EMBEDDED.get(self.dataset)
+        names = embedded.split_sizes if embedded else ("train", "val")
         return [*names, *labeled_splits(PrepareSettings())]
 
 

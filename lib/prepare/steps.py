@@ -50,7 +50,7 @@ from lib.prepare.person_boxes import (
 from lib.prepare.public_datasets import REQUIRED, public_steps
 from lib.prepare.published_splits import import_split, read_split_file
 from lib.prepare.status import MISSING, OPTIONAL, THERE, TO_DO, Step, status_table
-from lib.prepare.synthetic import SPLIT_SIZES, make_synthetic
+from lib.prepare.synthetic import EMBEDDED, make_synthetic
 from lib.prepare.teacher import (
     load_teacher,
     published_weights,
@@ -63,7 +63,7 @@ from lib.runs.run_dir import format_duration
 SECONDS_PER_DETECTION = 0.03
 SECONDS_PER_SCORE = 0.05
 UNOPENED = (180, 320, 240)  # assumed frames, width and height of a video that was not opened yet
-SYNTHETIC_BYTES = 21e6
+EMBEDDED_BYTES = 22e3  # per video
 BYTES_OF_BOXES = 24.0  # per frame
 
 
@@ -164,8 +164,8 @@ class Preparation:
             self.sizes = self.dataset.index[["frames", "width", "height"]].to_numpy()
             yield from self._prepared_videos(self.dataset)
             return
-        if self.settings.dataset == "synthetic":
-            steps, count = self._synthetic()
+        if self.settings.dataset in EMBEDDED:
+            steps, count = self._embedded()
         elif self.settings.dataset == "folder":
             steps, count = self._own_folder()
         else:
@@ -173,12 +173,14 @@ class Preparation:
         yield from steps
         self.sizes = np.tile(UNOPENED, (count, 1))
 
-    def _synthetic(self) -> tuple[list[Step], int]:
-        def run(_: None) -> None:
-            make_synthetic(self.folder, num_processes=self.settings.num_processes)
+    def _embedded(self) -> tuple[list[Step], int]:
+        name, num_processes = self.settings.dataset, self.settings.num_processes
 
-        count = sum(SPLIT_SIZES.values())
-        return [Step("videos", TO_DO, f"{count} to render", run, SYNTHETIC_BYTES)], count
+        def run(_: None) -> None:
+            make_synthetic(self.folder, num_processes=num_processes, name=name)
+
+        count = sum(EMBEDDED[name].split_sizes.values())
+        return [Step("videos", TO_DO, f"{count} to render", run, EMBEDDED_BYTES * count)], count
 
     def _own_folder(self) -> tuple[list[Step], int]:
         settings, root = self.settings, project_path(self.settings.videos_dir)

@@ -1,4 +1,4 @@
-"""The embedded data set "moving actors": small videos of textured rectangles that move.
+"""The embedded data sets "moving actors": small videos of textured rectangles that move.
 
 The action is the motion of the actor, not its look. In the split `train` the scene predicts the
 action, as in real data sets: `SCENE_BIAS` of the videos show the scene family of their action. The
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -25,11 +26,29 @@ from lib.prepare.parallel import TaskResult, map_in_workers, num_cores
 SIZE = 64  # side of a frame, pixels
 NUM_FRAMES = 32
 FPS = 16
-SCENE_BIAS = 0.85  # share of `train` and `val` videos with the scene of their action
 SEED = 20230401
-SPLIT_SIZES = {"train": 600, "val": 180, "val_swapped": 180}  # numbers of videos
 VIDEOS_PER_PROCESS = 100  # at least; a process takes about two seconds to start
 MARGIN = 16  # pixels of scene beyond each side of the frame, for the motion of the camera
+
+
+class EmbeddedSet(NamedTuple):
+    """An embedded data set.
+
+    Attributes:
+        scene_bias: Share of videos with the scene of their action, except in `val_swapped`.
+        split_sizes: Numbers of videos.
+    """
+
+    scene_bias: float
+    split_sizes: dict[str, int]
+
+
+_SIZES = {"train": 600, "val": 180, "val_swapped": 180}
+_NUISANCES = {"val_light": 180, "val_view": 180, "val_time": 180}
+EMBEDDED = {
+    "synthetic": EmbeddedSet(0.85, _SIZES),
+    "synthetic_nuisances": EmbeddedSet(0.5, _SIZES | _NUISANCES),
+}
 
 
 # --- Actions: position (x, y) and scale of the actor over time ------------------------------------
@@ -141,18 +160,84 @@ def render_scene(scene: str, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
+# --- Nuisances: changes of light, view and time that leave the action as it is --------------------
+
+# Ranges from which each video draws; the strengths are provisional (docs/evidence.md).
+EXPOSURE = (0.4, 1.2)  # factor of all pixels
+TINT = (0.4, 1.2)  # factor of each color
+VEIL = (0.0, 0.5)  # share of a uniform haze
+SHADOW = (0.25, 0.7)  # factor on one side of a line
+BACKLIGHT = (0.3, 1.0)  # factor of the actor
+ROLL = (15, 35)  # degrees to either side
+SHEAR = (0.1, 0.35)  # to either side
+ZOOM = (0.75, 1.25)  # factor, log-uniform
+SHIFT = 8  # pixels in each direction, at most
+SPEEDS = (0.5, 0.75, 1.3, 1.6)  # range of slow and of fast, factor
+MAX_HOLD = 9  # frames for which one frame may be held
+
+
+def _light(frames: np.ndarray, inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change exposure, color and contrast of the light; cast a shadow; backlight the actor."""
+    light = rng.uniform(*EXPOSURE) * rng.uniform(*TINT, size=3)
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0:SIZE, 0:SIZE] - SIZE / 2
+    edge = np.cos(angle) * x + np.sin(angle) * y + rng.uniform(-16, 16)
+    shade = 1 - (1 - rng.uniform(*SHADOW)) / (1 + np.exp(-edge / 2))
+    frames = frames * light * shade[..., None]
+    frames = np.where(inside[..., None], frames * rng.uniform(*BACKLIGHT), frames)
+    veil = rng.uniform(*VEIL)
+    return (1 - veil) * frames + veil * 200 * light / light.max()
+
+
+def _signed_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return rng.uniform(low, high) * rng.choice([-1, 1])
+
+
+def _draw_view(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map pixels of the frame to those of the scene, seen by a camera that was moved."""
+    roll = np.radians(_signed_uniform(rng, *ROLL))
+    shear = _signed_uniform(rng, *SHEAR)
+    zoom = np.exp(rng.uniform(*np.log(ZOOM)))
+    dx, dy = rng.uniform(-SHIFT, SHIFT, size=2)
+    x, y = (x - SIZE / 2 + dx) / zoom, (y - SIZE / 2 + dy) / zoom
+    x, y = np.cos(roll) * x - np.sin(roll) * y, np.sin(roll) * x + np.cos(roll) * y
+    return SIZE / 2 + x + shear * y, SIZE / 2 + y
+
+
+def _draw_time(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the time of each frame, at another speed, and the frame that is shown for it."""
+    slow, fast = rng.uniform(*SPEEDS[:2]), rng.uniform(*SPEEDS[2:])
+    speed = rng.choice([slow, fast]) * rng.choice([-1, 1])
+    steps = rng.integers(1, MAX_HOLD + 1, size=NUM_FRAMES)
+    is_new = np.isin(np.arange(NUM_FRAMES), steps.cumsum())
+    shown = np.maximum.accumulate(np.where(is_new, np.arange(NUM_FRAMES), 0))
+    return speed * np.arange(NUM_FRAMES), shown
+
+
 def render_video(
-    action: str, scene: str, rng: np.random.Generator
+    action: str, scene: str, rng: np.random.Generator, nuisance: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render frames (NUM_FRAMES, SIZE, SIZE, 3), RGB, uint8, and the actor's boxes.
 
-    The boxes (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, are exact to the pixel.
+    The boxes (NUM_FRAMES, 4), x1 y1 x2 y2 in pixels, are exact to the pixel. A nuisance, `light`,
+    `view` or `time`, changes nothing else that is drawn.
     """
-    time = np.arange(NUM_FRAMES)
+    nuisances = rng.spawn(1)[0]
+    time, shown = np.arange(NUM_FRAMES), np.arange(NUM_FRAMES)
+    if nuisance == "time":
+        time, shown = _draw_time(nuisances)
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
+    if nuisance == "view":
+        x, y = _draw_view(x, y, nuisances)
+
     background = render_scene(scene, rng)
     drift = rng.uniform(-0.35, 0.35, size=2) * time[:, None]
-    corner = np.clip(np.rint(MARGIN + drift), 0, 2 * MARGIN).astype(int)
-    frames = np.stack([background[y : y + SIZE, x : x + SIZE] for x, y in corner])
+    corner = np.rint(MARGIN + drift).astype(int)
+    pixels = (np.rint(x) + np.rint(y) * len(background)).astype(int)
+    pixels = pixels + (corner @ [1, len(background)])[:, None, None]
+    frames = background.reshape(-1, 3).take(pixels, axis=0, mode="wrap")
 
     cycles, direction = rng.uniform(1.8, 2.2), rng.choice([-1, 1])
     phase = rng.uniform(0, 2 * np.pi) + direction * 2 * np.pi * cycles * time / NUM_FRAMES
@@ -162,16 +247,18 @@ def render_video(
     )
     half = rng.uniform(15, 20, size=2)  # of the actor's width and height
     center = SIZE / 2 + rng.uniform(-5, 5, size=2)
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    u = (x[None] - center[0] - dx) / (half[0] * scale)
-    v = (y[None] - center[1] - dy) / (half[1] * scale)
+    u = (x - center[0] - dx) / (half[0] * scale)
+    v = (y - center[1] - dy) / (half[1] * scale)
     inside = (abs(u) < 1) & (abs(v) < 1)
     texture = TEXTURES[rng.integers(len(TEXTURES))](40 + 17 * u, 40 + 17 * v, rng)
     frames[inside] = _paint(texture[inside], _two_colors(rng))
 
     frames *= rng.uniform(0.75, 1.15)
+    if nuisance == "light":
+        frames = _light(frames, inside, nuisances)
     frames += rng.normal(0, 4, size=frames.shape)
-    return np.clip(frames, 0, 255, out=frames).astype(np.uint8), _boxes_of(inside)
+    np.clip(frames, 0, 255, out=frames)
+    return frames.astype(np.uint8)[shown], _boxes_of(inside)[shown]
 
 
 def _boxes_of(inside: np.ndarray) -> np.ndarray:
@@ -199,7 +286,7 @@ def write_video(path: Path, frames: np.ndarray, fps: int) -> Path:
     return write_atomic(path, encode)
 
 
-def draw_videos(split_sizes: dict[str, int]) -> pd.DataFrame:
+def draw_videos(split_sizes: dict[str, int], scene_bias: float) -> pd.DataFrame:
     """Draw columns split, name, action, scene, seed of each video; its action alternates."""
     actions, scenes = list(ACTIONS), list(SCENES)
     rows = []
@@ -207,7 +294,7 @@ def draw_videos(split_sizes: dict[str, int]) -> pd.DataFrame:
         for number in range(count):
             label = number % len(actions)
             rng = np.random.default_rng([SEED, split_number, number])
-            is_biased = split != "val_swapped" and rng.random() < SCENE_BIAS
+            is_biased = split != "val_swapped" and rng.random() < scene_bias
             other = (label + rng.integers(1, len(scenes))) % len(scenes)
             scene = scenes[label if is_biased else other]
             seed = int(rng.integers(2**62))
@@ -216,10 +303,11 @@ def draw_videos(split_sizes: dict[str, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["split", "name", "action", "scene", "seed"])
 
 
-def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
-    """Write a video (name, action, scene, seed) unless it exists; return its boxes (T, 4)."""
-    name, action, scene, seed = video
-    frames, boxes = render_video(action, scene, np.random.default_rng(seed))
+def make_video(video: tuple[str, str, str, str, int], folder: Path) -> np.ndarray:
+    """Write a video (split, name, action, scene, seed) unless it exists; return boxes (T, 4)."""
+    split, name, action, scene, seed = video
+    nuisance = split.removeprefix("val_")
+    frames, boxes = render_video(action, scene, np.random.default_rng(seed), nuisance)
     path = folder / f"{name}.mp4"
     if not path.exists():
         write_video(path, frames, FPS)
@@ -227,15 +315,22 @@ def make_video(video: tuple[str, str, str, int], folder: Path) -> np.ndarray:
 
 
 def make_synthetic(
-    folder: Path, split_sizes: dict[str, int] | None = None, num_processes: int = 0
+    folder: Path,
+    split_sizes: dict[str, int] | None = None,
+    num_processes: int = 0,
+    name: str = "synthetic",
 ) -> VideoDataset:
-    """Render and encode the data set into its prepared folder; existing videos are kept.
+    """Render and encode a data set into its prepared folder; existing videos are kept.
 
-    `split_sizes` are numbers of videos, None for `SPLIT_SIZES`. 0 processes are one per core, or
-    fewer for few videos.
+    Args:
+        folder: The prepared folder.
+        split_sizes: Number of videos in each split; None for those of `EMBEDDED`.
+        num_processes: Worker processes; 0 for one per core, or fewer for few videos.
+        name: Name in `EMBEDDED`.
     """
-    videos = draw_videos(split_sizes or SPLIT_SIZES)
-    items = list(videos[["name", "action", "scene", "seed"]].itertuples(index=False, name=None))
+    scene_bias, sizes = EMBEDDED[name]
+    videos = draw_videos(split_sizes or sizes, scene_bias)
+    items = list(videos.itertuples(index=False, name=None))
     make = partial(make_video, folder=folder / "videos")
     num_processes = num_processes or min(num_cores(), max(1, len(items) // VIDEOS_PER_PROCESS))
     if num_processes > 1:
@@ -245,8 +340,8 @@ def make_synthetic(
     boxes = np.ones((len(videos), NUM_FRAMES, 1, 5))
     for result in tqdm(results, "synthetic videos", len(videos), unit="video"):
         if result.error is not None:
-            name = items[result.position][0]
-            raise ValueError(f"{folder}: {name} cannot be written ({result.error})")
+            video = items[result.position][1]
+            raise ValueError(f"{folder}: {video} cannot be written ({result.error})")
         boxes[result.position, :, 0, :4] = result.value
     num_frames = [NUM_FRAMES] * len(videos)
     PersonBoxes.write(folder, videos["name"].tolist(), num_frames, map(FrameRows.stack, boxes))
@@ -263,9 +358,9 @@ def make_synthetic(
             "height": SIZE,
         }
     )
-    source = {"made_by": "lib.prepare.synthetic", "seed": SEED, "scene_bias": SCENE_BIAS}
+    source = {"made_by": "lib.prepare.synthetic", "seed": SEED, "scene_bias": scene_bias}
     source["scenes"] = dict(zip(videos["name"], videos["scene"], strict=True))
-    dataset = write_dataset(folder, "synthetic", actions, folder, index, source)
+    dataset = write_dataset(folder, name, actions, folder, index, source)
     for split, rows in videos.groupby("split", sort=False).groups.items():
         write_split(dataset, split, rows)
     return dataset

@@ -18,16 +18,17 @@ from scipy import stats
 from lib.config import PROJECT_ROOT
 
 HOLDS, UNDECIDED, CONTRADICTED = "holds", "not decided", "contradicted"
-CLAIMS = PROJECT_ROOT / "params" / "claims.csv"  # columns study, better, worse, split
+CLAIMS = PROJECT_ROOT / "params" / "claims.csv"  # columns study, better, worse, split, margin
 EXPECTED = PROJECT_ROOT / "params" / "expected.csv"  # columns study, group, split, low, high
 
 
 class Pair(NamedTuple):
-    """A question: is the group `better` ahead of the group `worse` on a split?"""
+    """A question: is the group `better` ahead of the group `worse` on a split, by a margin?"""
 
     better: str
     worse: str
     split: str
+    margin: float = 0.0  # points; below 0, `better` may be behind by less than that
 
 
 COLUMNS = [*Pair._fields, "seeds", "agree", "difference", "low", "high", "verdict"]
@@ -78,8 +79,8 @@ def compare_groups(summary: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame
     for pair in pairs:
         values = paired_differences(summary, pair).to_numpy()
         mean = values.mean() if len(values) else np.nan
-        agree = int((values > 0).sum())
-        rows.append((*pair, len(values), agree, mean, *interval(values), judge(values)))
+        verdict, agree = judge(values - pair.margin), int((values > pair.margin).sum())
+        rows.append((*pair, len(values), agree, mean, *interval(values), verdict))
     numbers = ["difference", "low", "high"]
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
     table[numbers] = table[numbers].round(3) + 0.0  # not -0.0
@@ -97,7 +98,7 @@ def overall(verdicts: Iterable[str]) -> str:
 def of_study(path: Path, study: str) -> pd.DataFrame:
     """Return the rows of a study in `claims.csv` or `expected.csv`; none without the file."""
     if not path.is_file():
-        return pd.DataFrame(columns=["study", "better", "worse", "group", "split", "low", "high"])
+        return pd.DataFrame(columns=["study", *Pair._fields, "group", "low", "high"])
     table = pd.read_csv(path, comment="#")
     return table[table["study"] == study]
 
@@ -116,7 +117,7 @@ def plan_comparisons(
     if _has_no_question(summary, baseline):
         return [], {}
     baselines, groups = find_baselines(summary, baseline), set(summary["group"])
-    rows = of_study(CLAIMS, study)[["better", "worse", "split"]].itertuples(index=False)
+    rows = of_study(CLAIMS, study)[list(Pair._fields)].itertuples(index=False)
     claims = [] if baseline else [Pair(*row) for row in rows]
     claimed = [pair for pair in claims if groups & {pair.better, pair.worse}]
     worse = {pair.worse for pair in claimed} & groups

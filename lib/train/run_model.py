@@ -31,6 +31,11 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         tsm_fraction=settings.tsm_fraction,
         temporal_std_pooling=settings.temporal_std_pooling,
     )
+    if settings.init_noise:
+        generator = torch.Generator().manual_seed(settings.seed)
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.data.mul_(1 + settings.init_noise * noise)
     model.freeze(settings.freeze_fraction, settings.freeze_batch_norm)
     insert_drop_path(model.backbone, settings.drop_path, settings.model)
     if settings.gradient_checkpointing:

@@ -29,13 +29,16 @@ from lib.batch.plan import (
     TO_EVALUATE,
     estimate_clips,
     find_run_files,
+    perturbed,
     plan_text,
     read_plan,
     state_of,
 )
 from lib.config import PROJECT_ROOT
+from lib.evaluate.run_results import group_of
 from lib.fileio import LockedError, file_lock
 from lib.prepare.requirements import missing_data
+from lib.report.tables import seed_of
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 from lib.train.fit import main as train_main
@@ -257,6 +260,21 @@ def test_the_state_of_a_run(study):
     assert "set lr_restart_epochs to [2] as well" in why
     longer = read_plan([study / "a.yaml"], {"epochs": [3], "lr_restart_epochs": [[2]]})[0]
     assert state_of(longer) == (TO_CONTINUE, "epoch 2")
+
+
+def test_a_perturbed_run_is_one_more_seed_of_its_group(study):
+    run = perturbed(read_plan([study / "a.yaml"], {"seeds": [3]})[0], 1e-6)
+    assert run.run_dir.parent == study.parent / "runs" and run.name == "a_seed3_perturbed"
+    assert run.settings.init_noise == run.parameters["init_noise"] == 1e-6
+    assert run.settings.seed == 3 and run.parameters["run_dir"] == run.settings.run_dir
+    assert (group_of(run.name), seed_of(RunDir(run.run_dir))) == ("a", "3_perturbed")
+
+
+def test_a_noise_that_cannot_be_is_refused(study, capsys):
+    assert command_line.main([str(study), "--perturb", "-1", "--dry-run"]) == 2
+    assert "--perturb" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.main(["--from", str(study), "--perturb", "1e-6"])
 
 
 def test_a_run_of_other_settings_is_refused_and_left_alone(study, capsys):

@@ -149,7 +149,8 @@ def test_archive_of_archives(tmp_path):
 
 def test_catalog_is_complete():
     assert list(CATALOG) == [
-        "synthetic", "folder", "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2",
+        "synthetic", "synthetic_nuisances", "folder", "ucf101", "hmdb51", "kinetics100",
+        "kinetics400", "mini_ssv2",
     ]  # fmt: skip
     for name, entry in CATALOG.items():
         names = [published.name for published in entry.splits]

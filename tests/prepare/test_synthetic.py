@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -11,9 +12,9 @@ from lib.prepare import synthetic
 from lib.prepare.steps import status_of
 from lib.prepare.synthetic import (
     ACTIONS,
+    EMBEDDED,
     FPS,
     NUM_FRAMES,
-    SCENE_BIAS,
     SCENES,
     SIZE,
     draw_videos,
@@ -22,11 +23,19 @@ from lib.prepare.synthetic import (
 )
 
 SPLIT_SIZES = {"train": 6, "val": 2, "val_swapped": 2}
+BIAS = EMBEDDED["synthetic"].scene_bias
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return make_synthetic(tmp_path_factory.mktemp("data") / "synthetic", SPLIT_SIZES)
+
+
+# Mean value of every 60th video of the demo's data.
+MEANS = [
+    127.735, 102.477, 157.638, 141.888, 141.27, 100.393, 148.203, 102.478, 105.284, 135.641,
+    116.597, 130.528, 112.079, 103.242, 86.108, 100.664,
+]  # fmt: skip
 
 
 # --- The data set on disk -------------------------------------------------------------------------
@@ -51,7 +60,7 @@ def test_videos_match_the_index(made):
 
 
 def test_encoded_video_matches_rendered_frames(made):
-    videos = draw_videos(SPLIT_SIZES)
+    videos = draw_videos(SPLIT_SIZES, BIAS)
     for row in (0, 7):
         video = videos.iloc[row]
         rendered, _ = render_video(video.action, video.scene, np.random.default_rng(video.seed))
@@ -63,7 +72,7 @@ def test_encoded_video_matches_rendered_frames(made):
 
 def test_stored_boxes_match_rendered_boxes(made):
     actors = PersonBoxes(made)
-    video = draw_videos(SPLIT_SIZES).iloc[3]
+    video = draw_videos(SPLIT_SIZES, BIAS).iloc[3]
     _, boxes = render_video(video.action, video.scene, np.random.default_rng(video.seed))
     found = actors.lookup(3, np.arange(NUM_FRAMES), min_score=0.99)
     np.testing.assert_array_equal(np.concatenate(found), boxes)
@@ -107,9 +116,22 @@ def test_existing_videos_are_kept(made, tmp_path):
     assert paths[1].read_bytes() == (made.folder / made.index["path"][1]).read_bytes()
 
 
+def test_the_demo_keeps_its_videos():
+    """The numbers in README belong to these videos."""
+    videos = draw_videos(EMBEDDED["synthetic"].split_sizes, BIAS)
+    digest, means = hashlib.sha256(videos.to_csv(index=False).encode()), []
+    for video in videos.iloc[::60].itertuples():
+        rng = np.random.default_rng(video.seed)
+        frames, boxes = render_video(video.action, video.scene, rng)
+        digest.update(boxes.astype("<i8").tobytes())
+        means.append(frames.mean())
+    assert digest.hexdigest().startswith("f09928b5d1d2953a2d773ea4f342f7aa")
+    np.testing.assert_allclose(means, MEANS, atol=0.01)  # the sine of a processor may round
+
+
 def test_description_holds_the_scenes(made):
     source = json.loads((made.folder / "dataset.json").read_text())["source"]
-    videos = draw_videos(SPLIT_SIZES)
+    videos = draw_videos(SPLIT_SIZES, BIAS)
     assert source["scenes"] == dict(zip(videos["name"], videos["scene"], strict=True))
 
 
@@ -118,12 +140,10 @@ def test_description_holds_the_scenes(made):
 
 @pytest.fixture(scope="module")
 def large_plan():
-    return draw_videos({"train": 3000, "val": 3000, "val_swapped": 3000})
+    return draw_videos({"train": 3000, "val": 3000, "val_swapped": 3000}, BIAS)
 
 
-@pytest.mark.parametrize(
-    ("split", "share"), [("train", SCENE_BIAS), ("val", SCENE_BIAS), ("val_swapped", 0)]
-)
+@pytest.mark.parametrize(("split", "share"), [("train", BIAS), ("val", BIAS), ("val_swapped", 0)])
 def test_scenes_predict_the_action_as_documented(large_plan, split, share):
     videos = large_plan[large_plan["split"] == split]
     own_scene = dict(zip(ACTIONS, SCENES, strict=True))
@@ -141,7 +161,7 @@ def test_actions_are_balanced_and_names_unique(large_plan):
 
 
 def test_a_larger_split_begins_with_the_smaller_one():
-    small, large = draw_videos({"train": 7}), draw_videos({"train": 20})
+    small, large = draw_videos({"train": 7}, BIAS), draw_videos({"train": 20}, BIAS)
     assert small.equals(large.head(7))
 
 

@@ -110,7 +110,7 @@ def test_tables_are_written_in_markdown_and_latex(summary, tmp_path):
     ]
     assert (study / "table.tex").read_text().startswith(r"\begin{tabular}")
     assert len((study / "summary.csv").read_text().splitlines()) == 5
-    assert (study / "verdict.csv").read_text().startswith("better,worse,split,seeds,agree")
+    assert (study / "verdict.csv").read_text().startswith("better,worse,split,margin,seeds,agree")
 
 
 def test_markup_in_a_table_is_no_markup():
@@ -217,8 +217,8 @@ def test_a_reader_names_the_baseline(runs):
 def test_a_study_claims(runs, tmp_path, monkeypatch):
     path = tmp_path / "claims.csv"
     path.write_text(
-        "study,better,worse,split\nmine,semi,base,val\nmine,x,y,val\nmine,semi,gone,val\n"
-        "other,base,semi,val\n"
+        "study,better,worse,split,margin\nmine,semi,base,val,0\nmine,x,y,val,0\n"
+        "mine,semi,gone,val,0\nother,base,semi,val,0\n"
     )
     monkeypatch.setattr("lib.report.verdict.CLAIMS", path)
     summary = summarize(runs)

@@ -72,10 +72,20 @@ def test_a_row_a_question():
     summary = make_summary({"semi": {0: 60, 1: 70, 2: 68}, "base": {0: 50, 1: 55, 2: 60}})
     table = compare_groups(summary, [Pair("semi", "base", "val"), Pair("semi", "no", "val")])
     assert list(table.columns) == COLUMNS
-    assert table.iloc[0].tolist() == ["semi", "base", "val", 3, 3, 11, 2.043, 19.957, "holds"]
+    assert table.iloc[0].tolist() == ["semi", "base", "val", 0, 3, 3, 11, 2.043, 19.957, "holds"]
     assert table.iloc[1]["seeds"] == 0 and np.isnan(table.iloc[1]["difference"])
     assert table.iloc[1]["verdict"] == "not decided"
     assert compare_groups(summary, []).empty
+
+
+def test_a_margin_is_what_a_difference_must_exceed():
+    summary = make_summary({"semi": {0: 60, 1: 70, 2: 68}, "base": {0: 50, 1: 55, 2: 60}})
+    asked = [Pair("semi", "base", "val", margin) for margin in (2, 9)]
+    asked += [Pair("base", "semi", "val", margin) for margin in (-20, 0)]
+    table = compare_groups(summary, asked)
+    assert table["difference"].tolist() == [11, 11, -11, -11]
+    assert table["agree"].tolist() == [3, 2, 3, 0]
+    assert table["verdict"].tolist() == ["holds", "not decided", "holds", "contradicted"]
 
 
 def test_all_questions_must_hold():

@@ -408,6 +408,7 @@ MATTERS = [
     {"ema_decay": 0.9},
     {"ema_teacher": True, "ema_decay": 0.9},
     {"joint_forward": False, "model": BATCH_NORM},
+    {"init_noise": 0.01},
     {"freeze_fraction": 0.5},
     {"freeze_batch_norm": True, "model": BATCH_NORM},
     {"head_init": "linear_probe"},
