@@ -76,7 +76,7 @@ def test_one_click_opens_a_mistake_in_the_explorer(notebook):
     browser.get_by_label("show").select_option(label="all videos")
     line = browser.locator(".widget-select option").nth(2)
     line.wait_for(state="attached", timeout=30_000)
-    name = line.inner_text().split(" ", 1)[1].split(":")[0]
+    name = line.text_content().split(maxsplit=1)[1].split(":")[0]
     browser.locator(".widget-select select").select_option(index=2)
     notebook.wait_idle()
     browser.get_by_role("button", name="open in the explorer").click()
