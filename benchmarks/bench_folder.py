@@ -28,12 +28,11 @@ from lib.batch.__main__ import parse_set
 from lib.batch.plan import read_plan
 from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
 from lib.data.dataset import read_dataset, write_split
-from lib.evaluate.run_results import group_of
 from lib.evaluate.test import evaluate
 from lib.prepare.catalog import dataset_folder
 from lib.prepare.find_videos import find_videos
 from lib.prepare.steps import prepare_for
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, group_of
 from lib.train.fit import fit
 
 OUTPUTS = PROJECT_ROOT / "outputs" / "bench_folder"

@@ -13,12 +13,12 @@ import pytest
 from lib.batch import plan
 from lib.batch.plan import by_hand, cost_of, plan_text, read_plan
 from lib.config import PROJECT_ROOT
-from lib.evaluate.run_results import group_of
 from lib.models.networks import model_names
 from lib.params import RECIPE, parameter_files, read_run_file, read_settings, read_yaml, split_seeds
 from lib.prepare.catalog import CATALOG
 from lib.prepare.requirements import data_requirements
 from lib.report.verdict import CLAIMS, EXPECTED, of_study
+from lib.runs.run_dir import group_of
 
 PARAMS = PROJECT_ROOT / "params"
 GPUS = 8

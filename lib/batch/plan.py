@@ -17,7 +17,6 @@ import yaml
 from lib.augment.class_names import view_warnings
 from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
 from lib.data.dataset import is_prepared, read_description
-from lib.evaluate.run_results import group_of
 from lib.models.networks import input_spec
 from lib.models.transformers_video import missing_network
 from lib.params import (
@@ -37,7 +36,7 @@ from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.find_videos import find_videos, split_counts
 from lib.prepare.requirements import data_requirements, missing_networks
 from lib.registry import did_you_mean
-from lib.runs.run_dir import ROOTS, RunDir, differences, is_gone, read_result, read_status
+from lib.runs.run_dir import ROOTS, RunDir, differences, group_of, is_gone, read_result, read_status
 from lib.train.schedule import count_steps, num_micro_batches
 
 COMPLETE, TO_EVALUATE, TO_CONTINUE = "complete", "to evaluate", "to continue"

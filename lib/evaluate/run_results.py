@@ -75,11 +75,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([(confidence[g].mean(), is_right[g].mean(), len(g)) for g in groups])
 
 
-def group_of(run_name: str) -> str:
-    """Return the name of a run without its seed: runs of one group differ only in the seed."""
-    return run_name.rsplit("_seed", 1)[0]
-
-
 def read_log(run: RunDir) -> pd.DataFrame:
     """Return a run's log as a table: one row per epoch, NaN where a value was not measured."""
     return pd.DataFrame(run.log_entries())

@@ -83,7 +83,7 @@ def is_hub_network(name: str) -> bool:
 
 
 def missing_network(name: str) -> str:
-    """Return what a network of the hub lacks on this machine, and the command; empty if nothing."""
+    """Return the part of a hub network that this machine lacks, and the command; empty if none."""
     if not is_hub_network(name):
         return ""
     if find_spec("transformers") is None:

@@ -58,7 +58,7 @@ def undecided(index: pd.DataFrame, reader: str) -> np.ndarray:
 
 
 def readers_text(index: pd.DataFrame) -> str:
-    """Return how many video files each library reads, and why PyAV does."""
+    """Return the number of video files that each library reads, and the reasons for PyAV."""
     readers = index["reader"][index["fingerprint"] != ""]
     if readers.empty:
         return "nothing to choose"

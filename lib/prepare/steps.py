@@ -264,7 +264,7 @@ class Preparation:
             if len(undecided(self.dataset.index, reader)):
                 return Step(part, TO_DO, text, run)
             return Step(part, THERE, text)
-        is_few = self.settings.dataset == "synthetic" or len(self.sizes) < MIN_FILES
+        is_few = self.settings.dataset in EMBEDDED or len(self.sizes) < MIN_FILES
         if reader == "av" or (reader == "auto" and is_few):
             return Step(part, THERE, "PyAV")
         return Step(part, TO_DO, f"{reader}: decord is tried", run)
@@ -301,7 +301,7 @@ class Preparation:
         if settings.person_boxes == "keep":
             if made_with is not None:
                 return Step(part, THERE, _describe(made_with))
-            if settings.dataset == "synthetic":
+            if settings.dataset in EMBEDDED:
                 return Step(part, TO_DO, "exact, written with the videos")
             return Step(part, OPTIONAL, "none yet; ActorCutMix needs them: set person_boxes")
         if settings.person_boxes == "yolox":

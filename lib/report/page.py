@@ -28,6 +28,7 @@ from lib.report.verdict import (
     Pair,
     accuracy_interval,
     compare_groups,
+    is_own,
     overall,
 )
 from lib.runs.environment import numerics_summary
@@ -72,17 +73,13 @@ def page_head(
     A study of one's own videos (data set `folder`), or without a question whose groups are both
     tested, has a recommendation: the run that `lib.predict` takes.
     """
-    compared, splits = _first_question(summary, [] if _is_own(summary) else questions)
+    compared, splits = _first_question(summary, [] if is_own(summary) else questions)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     origin = f"{title} · {count} · {date.today():%-d %B %Y}"
     machines = list(dict.fromkeys(summary["machine"]))
     commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
     best = _best(summary, runs)
     return TEXTS.head(compared, splits, best, origin, machines, list(commits))
-
-
-def _is_own(summary: pd.DataFrame) -> bool:
-    return set(summary["dataset"]) == {"folder"}
 
 
 def _best(summary: pd.DataFrame, runs: Sequence[RunDir]) -> dict[str, Any]:
@@ -138,7 +135,7 @@ def verdict_html(
     color, notes = VERDICT_COLORS.get(word, GRAY), [Markup(note) for note in notes]
     is_demo_there = (PROJECT_ROOT / DEMO / "summary.csv").is_file()
     remedy = TEXTS.remedy(list(dict.fromkeys(summary["group"])), is_demo_there and DEMO)
-    remedy = "" if _is_own(summary) else remedy
+    remedy = "" if is_own(summary) else remedy
     return TEXTS.verdict(word, color, asked, table.to_dict("records"), notes, remedy)
 
 

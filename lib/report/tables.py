@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT, TrainSettings
-from lib.evaluate.run_results import group_of, read_log, read_scores
+from lib.evaluate.run_results import read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
 from lib.plots.evaluation import confusion_matrix
 from lib.report.verdict import Pair, accuracy_interval
-from lib.runs.run_dir import METRICS, RunDir, read_result
+from lib.runs.run_dir import METRICS, RunDir, group_of, read_result
 from lib.train.run_data import load_data
 
 SHOWN_COLUMNS = {  # of the summary, and their names in the report

@@ -127,8 +127,12 @@ def plan_comparisons(
 
 
 def _has_no_question(summary: pd.DataFrame, baseline: str) -> bool:
-    is_one_seed = summary["seed"].nunique() == 1
-    return not baseline and is_one_seed and set(summary["dataset"]) == {"folder"}
+    return not baseline and summary["seed"].nunique() == 1 and is_own(summary)
+
+
+def is_own(summary: pd.DataFrame) -> bool:
+    """Return True if all runs of a summary are of the user's own videos."""
+    return set(summary["dataset"]) == {"folder"}
 
 
 def find_baselines(summary: pd.DataFrame, name: str = "") -> dict[str, str]:

@@ -329,6 +329,11 @@ def _require_numbers(values: Mapping[str, Any], required: Sequence[str]) -> None
             raise ValueError(f"{name!r} is not a number")
 
 
+def group_of(run_name: str) -> str:
+    """Return the name of a run without its seed: runs of one group differ only in the seed."""
+    return run_name.rsplit("_seed", 1)[0]
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration as `m:ss min` or `h h mm min`."""
     minutes, rest = divmod(int(seconds), 60)

@@ -35,11 +35,10 @@ from lib.batch.plan import (
     state_of,
 )
 from lib.config import PROJECT_ROOT
-from lib.evaluate.run_results import group_of
 from lib.fileio import LockedError, file_lock
 from lib.prepare.requirements import missing_data
 from lib.report.tables import seed_of
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, group_of
 from lib.train.fit import fit
 from lib.train.fit import main as train_main
 

@@ -10,7 +10,6 @@ import pytest
 from conftest import make_tiny_settings
 
 from lib.batch.plan import read_plan
-from lib.evaluate.run_results import group_of
 from lib.plots.comparison import (
     plot_class_gains,
     plot_differences,
@@ -58,7 +57,7 @@ from lib.report.verdict import (
     paired_differences,
     plan_comparisons,
 )
-from lib.runs.run_dir import METRICS, RunDir
+from lib.runs.run_dir import METRICS, RunDir, group_of
 
 
 @pytest.fixture
