@@ -222,8 +222,6 @@ class ExploreSettings(ClipSettings):
     """Videos that are shown."""
     seed: Natural = 0
     """Seed of everything that is drawn."""
-    train_params: PathText | None = None
-    """YAML of a run whose training clips are shown; None: a run with these clips."""
 
 
 class TrainSettings(ClipSettings):
@@ -289,8 +287,6 @@ class TrainSettings(ClipSettings):
     """Start from the network's published weights (Kinetics, ImageNet, or those of the hub)."""
     weights: PathText | None = None
     """Start from this file: weights of an image network, of the reference, or of MMAction2."""
-    tsm_fraction: Probability = 0.0
-    """Share of an image network's channels that are shifted by one frame (TSM: 0.25)."""
     temporal_std_pooling: bool = False
     """Pool features of an image network to mean and standard deviation over the frames."""
     freeze_fraction: Probability = 0.0

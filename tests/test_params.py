@@ -191,7 +191,6 @@ def test_papers_recipes_leave_nothing_to_the_small_defaults(study, runs):
         "layer_decay",
         "drop_path",
         "gradient_checkpointing",
-        "tsm_fraction",
         "temporal_std_pooling",
         "freeze_fraction",
         "freeze_batch_norm",

@@ -13,11 +13,10 @@ from lib.augment.scene import SCENE_AUGMENTATIONS
 from lib.augment.temporal import TEMPORAL_OPS
 from lib.config import PROJECT_ROOT, ClipSettings, ExploreSettings, TrainSettings, project_path
 from lib.data.dataset import VideoDataset
-from lib.data.frame_tables import open_person_boxes
+from lib.data.frame_tables import has_person_boxes, open_person_boxes
 from lib.fileio import write_text
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
 from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
-from lib.jupyter.training_batch import training_settings
 from lib.params import RECIPE, make_settings
 from lib.plots.data import left_aligned
 
@@ -279,6 +278,26 @@ class AugmentationExplorer:
             write_text(path.parent / RECIPE, "# Runs that the explorer of notebook 2 wrote.\n")
         write_text(path, yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
         return path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path
+
+
+def training_settings(settings: ExploreSettings, dataset: VideoDataset) -> TrainSettings:
+    """Return a semi-supervised run with these clips and views, and otherwise defaults.
+
+    If the split that is shown is not for training, the first `train…` takes its place. Without
+    person boxes there is no scene augmentation.
+    """
+    scene = {} if has_person_boxes(dataset) else {"unlabeled_scene_p": 0.0}
+    splits = [settings.split_name, *dataset.split_names()]
+    split = next((name for name in splits if name.startswith("train")), settings.split_name)
+    return TrainSettings(
+        **settings.model_dump(include=set(ClipSettings.model_fields)),
+        seed=settings.seed,
+        labeled_split=split,
+        unlabeled_split=split,
+        val_split=next((name for name in dataset.split_names() if name.startswith("val")), "val"),
+        test_crop_size=min(settings.short_side, 256),
+        **scene,
+    )
 
 
 def views_html(views: ClipViews, pinned: ClipViews | None = None) -> str:

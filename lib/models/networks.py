@@ -18,7 +18,7 @@ from lib.models.hub import (
     is_image_network,
     video_network_names,
 )
-from lib.models.image import ImageNetwork, insert_shifts
+from lib.models.image import ImageNetwork
 from lib.models.transformers_video import (
     build_hub_backbone,
     hub_spec,
@@ -116,7 +116,6 @@ def build_model(
     weights: Path | None = None,
     dropout: float | None = None,
     teacher_classes: int = 0,
-    tsm_fraction: float = 0.0,
     temporal_std_pooling: bool = False,
 ) -> VideoClassifier:
     """Build a network by name, with new heads.
@@ -131,21 +130,16 @@ def build_model(
             ignored; for a video network a checkpoint of the reference or of MMAction2.
         dropout: Probability of dropping a feature before a head; None for the network's own.
         teacher_classes: Number of classes of a distilled teacher; 0 for none.
-        tsm_fraction: Share of an image network's channels that move by one frame, in [0, 1].
         temporal_std_pooling: Append the deviation over the frames to an image network's features.
 
     Raises:
         ValueError: If there is no such network, or its weights are not available or do not fit.
     """
     is_image = _check_name(name, pretrained)
-    if not is_image and (tsm_fraction or temporal_std_pooling):
-        raise ValueError(
-            f"tsm_fraction and temporal_std_pooling are for image networks, and {name!r} is none; "
-            "set them to 0 and false"
-        )
+    if temporal_std_pooling and not is_image:
+        raise ValueError(f"temporal_std_pooling: {name!r} is no image network; set it to false")
     backbone, feature_dim, own_dropout = _build_backbone(name, pretrained, weights, is_image)
     if is_image:
-        insert_shifts(backbone, tsm_fraction, name)
         backbone = ImageNetwork(backbone, temporal_std_pooling)
         feature_dim *= 1 + temporal_std_pooling
     dropout = own_dropout if dropout is None else dropout

@@ -47,7 +47,6 @@ class CatalogEntry:
     num_videos: int | None = None
     archives: tuple[RemoteFile, ...] = ()
     videos_gb: float = 0.0
-    official_splits: RemoteFile | None = None
     splits: tuple[PublishedSplit, ...] = ()
     categories: RemoteFile | None = None
 

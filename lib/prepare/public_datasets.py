@@ -22,20 +22,13 @@ from lib.prepare.published_splits import (
     match_names,
     normalize_name,
     read_categories,
-    read_hmdb_split,
     read_split_file,
-    read_ucf_split,
     stem_of,
     youtube_id,
 )
 from lib.prepare.status import MISSING, THERE, TO_DO, Step
 
 REQUIRED = ("train", "val")
-# Reader of the official splits, and a file that is only in their folder.
-SPLIT_READERS = {
-    "ucf101": (read_ucf_split, "trainlist01.txt"),
-    "hmdb51": (read_hmdb_split, "wave_test_split1.txt"),
-}
 Splits = dict[str, list[SplitEntry]]
 
 
@@ -94,17 +87,14 @@ def index_public_dataset(
 
 
 def read_splits(name: str, files: PublishedFiles) -> Splits:
-    """Read the published and the official splits that are available, entries `class/stem`.
+    """Read the published splits that are available, entries `class/stem`.
 
     ValueError if `train` or `val` is not available, or a file is damaged.
     """
     entry, splits = CATALOG[name], {}
-    if entry.official_splits is not None:
-        with _printed_if_unavailable("official splits"):
-            splits |= _read_official_splits(name, files)
     for split_name, file, _ in entry.splits:
-        is_required = split_name in REQUIRED and split_name not in splits
-        with nullcontext() if is_required else _printed_if_unavailable(f"split {split_name}"):
+        is_required = split_name in REQUIRED
+        with nullcontext() if is_required else _printed_if_unavailable(split_name):
             entries = read_split_file(files.get(file))
             if entry.categories is not None:
                 classes = read_categories(files.get(entry.categories))
@@ -114,28 +104,11 @@ def read_splits(name: str, files: PublishedFiles) -> Splits:
 
 
 @contextmanager
-def _printed_if_unavailable(part: str) -> Iterator[None]:
+def _printed_if_unavailable(split_name: str) -> Iterator[None]:
     try:
         yield
     except UnavailableError as error:
-        print(f"{part}: left out: {error}")
-
-
-def _read_official_splits(name: str, files: PublishedFiles) -> Splits:
-    """Read the official splits of UCF-101 or HMDB-51; `train` and `val` are those of split 1."""
-    read_split, marker = SPLIT_READERS[name]
-    if extracted := files.find(marker):
-        folder = extracted.parent
-    else:
-        folder = files.folder / "published" / "splits"
-        extract(files.get(CATALOG[name].official_splits), folder)
-    splits: Splits = {}
-    for number in (1, 2, 3):
-        parts = read_split(folder, number)
-        if number == 1:  # the paper also trains on the clips that HMDB-51's split leaves out
-            splits = {"train": parts["train"] + parts.get("unused", []), "val": parts["test"]}
-        splits |= {f"split{number}_{part}": parts[part] for part in ("train", "test")}
-    return splits
+        print(f"split {split_name}: left out: {error}")
 
 
 def class_order(splits: Mapping[str, Sequence[SplitEntry]]) -> list[str]:
@@ -214,16 +187,9 @@ def _archive_steps(entry: CatalogEntry, files: PublishedFiles) -> Iterator[Step]
 
 
 def _split_steps(name: str, files: PublishedFiles) -> Iterator[Step]:
-    entry, has_official = CATALOG[name], False
-    if entry.official_splits is not None:
-        step = _file_step("official splits", entry.official_splits, files, False)
-        if extracted := files.find(SPLIT_READERS[name][1]):
-            step = Step(step.part, THERE, str(extracted.parent))
-        yield step
-        has_official = step.state != MISSING
+    entry = CATALOG[name]
     for split in entry.splits:
-        is_required = split.name in REQUIRED and not has_official
-        yield _file_step(f"split {split.name}", split.file, files, is_required)
+        yield _file_step(f"split {split.name}", split.file, files, split.name in REQUIRED)
     if entry.categories is not None:
         yield _file_step("class names", entry.categories, files, True)
 

@@ -3,7 +3,6 @@
 All readers keep the order of the file; their ValueErrors have the file, the line and the format.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from lib.prepare.find_videos import VIDEO_SUFFIXES
 _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 # The last folder and the stem of a video file, and numbers
 VIDEO_LINE = re.compile(rf"(?:.*/)?([^/]+/[^/]+)\.(?:{_SUFFIX})((?:[\s,]+\d+){{0,2}})", re.I)
-HMDB_PARTS = {"1": "train", "2": "test", "0": "unused"}
 
 
 class SplitEntry(NamedTuple):
@@ -34,11 +32,8 @@ def read_split_file(path: Path) -> list[SplitEntry]:
     """Read a split in any format of one file, recognized by its suffix and first line.
 
     Formats: lines `class/name frames label`; video files with or without frames and label (UCF-101,
-    MMAction2, VideoMAE); Kinetics' `.csv`; Something-Something's `.json` with its `labels.json` in
-    the same folder.
+    MMAction2, VideoMAE); Kinetics' `.csv`.
     """
-    if path.suffix == ".json":
-        return read_something_json(path, path.with_name("labels.json"))
     if VIDEO_LINE.fullmatch(_lines(path)[0][1]):
         return read_video_list(path)
     return read_kinetics_csv(path) if path.suffix == ".csv" else read_reference_split(path)
@@ -72,31 +67,6 @@ def read_video_list(path: Path) -> list[SplitEntry]:
     ]
 
 
-def read_ucf_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
-    """Read "train" and "test" of UCF-101's official split 1, 2 or 3 from a folder, at any depth."""
-    return {
-        part: read_video_list(_files(folder, f"{part}list{split:02d}.txt")[0])
-        for part in ("train", "test")
-    }
-
-
-def read_hmdb_split(folder: Path, split: int) -> dict[str, list[SplitEntry]]:
-    """Read HMDB-51's official split 1, 2 or 3 from a folder, at any depth.
-
-    Its files `<class>_test_split<n>.txt` have lines `video.avi 0|1|2`: "unused", "train", "test".
-    """
-    parts = {part: [] for part in HMDB_PARTS.values()}
-    suffix = f"_test_split{split}.txt"
-    for path in _files(folder, f"*{suffix}"):
-        for number, line in _lines(path):
-            fields = line.rsplit(maxsplit=1)
-            if len(fields) != 2 or fields[1] not in HMDB_PARTS:
-                raise ValueError(f"{path}, line {number}: {line!r} is not `video.avi 0|1|2`")
-            name = f"{path.name.removesuffix(suffix)}/{fields[0].removesuffix('.avi')}"
-            parts[HMDB_PARTS[fields[1]]].append(SplitEntry(name))
-    return parts
-
-
 def read_kinetics_csv(path: Path) -> list[SplitEntry]:
     """Read Kinetics' `train.csv` or `val.csv`: label, youtube_id, time_start, time_end, ...
 
@@ -111,17 +81,6 @@ def read_kinetics_csv(path: Path) -> list[SplitEntry]:
         return list(map(SplitEntry, (labels + "/" + stems).str.removeprefix("/")))
 
 
-def read_something_json(path: Path, labels_path: Path) -> list[SplitEntry]:
-    """Read Something-Something v2's records with `id` and `template`, and {template: label}."""
-    with reading(labels_path, "get the file that came with the split"):
-        labels = {name: int(label) for name, label in json.loads(labels_path.read_bytes()).items()}
-    with reading(path, "it must be a JSON list of records with `id` and a known `template`"):
-        records = json.loads(path.read_bytes())
-        templates = [re.sub(r"[\[\]]", "", record["template"]) for record in records]
-        pairs = zip(records, templates, strict=True)
-        return [SplitEntry(str(record["id"]), labels[template]) for record, template in pairs]
-
-
 def read_categories(path: Path) -> list[str]:
     """Read class names, one per line; the position of a line is the label."""
     return [line for _, line in _lines(path)]
@@ -134,13 +93,6 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     if not (lines := [(number, line.strip()) for number, line in lines if line.strip()]):
         raise ValueError(f"{path}: the file is empty")
     return lines
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Return the files below a folder, sorted by name; ValueError if none matches the pattern."""
-    if files := sorted(folder.rglob(pattern), key=lambda path: path.name):
-        return files
-    raise ValueError(f"{folder}: has no {pattern}")
 
 
 # --- Import ---------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ def build_run_model(settings: TrainSettings, num_classes: int) -> nn.Module:
         weights=None if settings.weights is None else project_path(settings.weights),
         dropout=settings.dropout,
         teacher_classes=1000 if settings.distillation_weight else 0,
-        tsm_fraction=settings.tsm_fraction,
         temporal_std_pooling=settings.temporal_std_pooling,
     )
     if settings.init_noise:

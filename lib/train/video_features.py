@@ -76,7 +76,7 @@ class VideoFeatures:
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         s, device = self.settings, self.world.device.type
         values = [self.normalize.mean.tolist(), self.normalize.std.tolist(), self.protocol]
-        values += [s.model, s.tsm_fraction, s.temporal_std_pooling, device, torch.__version__]
+        values += [s.model, s.temporal_std_pooling, device, torch.__version__]
         digest.update(repr(values).encode())
         return digest.hexdigest()
 

@@ -17,11 +17,11 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model, shift", [("r3d_small", 0.0), ("timm/test_resnet", 0.25)])
-def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, shift, capsys):
+@pytest.mark.parametrize("model, pooling", [("r3d_small", False), ("timm/test_resnet", True)])
+def test_the_exported_folder_scores_as_the_run_does(tmp_path, model, pooling, capsys):
     settings = TrainSettings(
-        run_dir=str(tmp_path / "run"), model=model, tsm_fraction=shift, clip_len=4, epochs=1,
-        short_side=40, crop_size=32, test_crop_size=32,
+        run_dir=str(tmp_path / "run"), model=model, temporal_std_pooling=pooling, clip_len=4,
+        epochs=1, short_side=40, crop_size=32, test_crop_size=32,
     )  # fmt: skip
     run, classes = RunDir(settings.run_dir), ["sit", "stand", "walk"]
     torch.manual_seed(0)

@@ -20,8 +20,6 @@ pytestmark = pytest.mark.slow
 
 WIDTHS = (1280, 1920)  # of the window, in pixels
 
-HOSTILE = "<img src=x onerror=window.taken=1>.mp4"
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[RunDir]:
@@ -139,29 +137,3 @@ def test_three_labels_are_corrected_and_the_split_is_written(prediction, runs):
         view.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
         notebook.page.wait_for_timeout(1000)
         notebook.screenshot(f"6_pseudo_labels_{width}")
-
-
-def upload(notebook, view, name: str, content: bytes) -> None:
-    """Choose a file in the dialog that the button opens."""
-    with notebook.page.expect_file_chooser() as dialog:
-        view.get_by_role("button", name="upload a video").click()
-    dialog.value.set_files({"name": name, "mimeType": "video/mp4", "buffer": content})
-
-
-def test_a_video_is_uploaded_and_its_answer_is_shown(prediction, runs):
-    run, notebook = runs[0], prediction
-    video = sorted((run.folder.parent.parent / "synthetic").rglob("*.mp4"))[1]
-    view = notebook.cell("show_upload(run)")
-    upload(notebook, view, HOSTILE, video.read_bytes())
-    view.locator("img[alt='deciding clips of the video']").wait_for(timeout=60_000)
-    assert len(list((run.folder / "predictions" / "uploads").glob("img_src_x_*.mp4"))) == 1
-    for width in WIDTHS:
-        notebook.set_width(width)
-        notebook.wait_within(view.locator("img[alt='timeline of the video']"))
-        notebook.screenshot(f"6_upload_{width}", view.locator(".jp-OutputArea").first)
-    upload(notebook, view, HOSTILE, b"no video at all" * 99)
-    view.get_by_text("cannot be read").wait_for(timeout=30_000)
-    upload(notebook, view, "<b>program.exe", b"MZ")
-    view.get_by_text("<b>program.exe: not a video").wait_for(timeout=30_000)
-    notebook.screenshot("6_upload_refused", view.locator(".jp-OutputArea").first)
-    assert notebook.page.evaluate("window.taken") is None and notebook.errors() == []

@@ -18,14 +18,15 @@ from lib.data.frame_tables import open_person_boxes
 from lib.jupyter import clip_views as views_module
 from lib.jupyter import explorer as explorer_module
 from lib.jupyter.clip_views import clip_views, load_clips, pick_rows
-from lib.jupyter.explorer import MAX_LISTED, AugmentationExplorer, clip_yaml, views_html
-from lib.jupyter.training_batch import training_settings, view_training_batch
+from lib.jupyter.explorer import (
+    MAX_LISTED,
+    AugmentationExplorer,
+    clip_yaml,
+    training_settings,
+    views_html,
+)
 from lib.params import make_settings, read_settings
 from lib.plots.clips import operation_rows, temporal_rows, view_rows
-from lib.runs.distributed import DistContext
-from lib.train.objectives import FixMatchObjective
-from lib.train.run_data import load_data
-from lib.train.trainer import Trainer
 
 SMALL = {"frame_interval": 2, "short_side": 40, "crop_size": 32, "crop_area_min": 0.4}
 
@@ -245,42 +246,13 @@ def test_a_run_file_never_trains_on_the_split_that_is_only_shown(dataset):
     assert run.labeled_split == run.unlabeled_split == "train" and run.val_split == "val"
 
 
-def test_the_training_batch_is_that_of_the_step(tiny_settings, tiny_network, monkeypatch):
-    settings = tiny_settings(unlabeled_scene_p=1.0, labeled_scene_p=1.0)
-    batches = []
-    real = FixMatchObjective.forward
-
-    def record(self, model, *arguments):
-        def keep(clips):
-            batches.append(clips.detach())
-            return model(clips)
-
-        return real(self, keep, *arguments)
-
-    view = view_training_batch(settings, load_data(settings), step=1, shown=2)
-    monkeypatch.setattr(FixMatchObjective, "forward", record)
-    trainer = Trainer(settings, DistContext(0, 1, torch.device("cpu")))
-    trainer.state.step = 1
-    trainer.train_step(trainer.load_pairs(1, 2))
-    mean, std = trainer.normalize.mean, trainer.normalize.std
-    labeled, unlabeled = settings.labeled_batch, settings.unlabeled_batch
-    clips = batches[0].transpose(1, 2) * std + mean
-    expected = [clips[k] for k in (0, 1)]
-    expected += [clips[labeled + k] for k in (0, 1)]
-    expected += [clips[labeled + unlabeled + k] for k in (0, 1)]
-    assert len(view.tiles) == 6 and view.columns == 2
-    for tile, clip in zip(view.tiles, expected, strict=True):
-        assert (tile.clip.float() - clip).abs().max() < 2  # zero is 124 here, 123.7 there
-
-
 @pytest.mark.filterwarnings("ignore:.*no labeled video of")
-def test_loader_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
+def test_run_without_boxes_and_with_a_run_file(tmp_path, prepared_dir):
     dataset = make_dataset(tmp_path / "data" / "synthetic", ["a", "b", "c"], [20] * 3)
     write_split(dataset, "train", [0, 1])
     write_split(dataset, "val", [2])
     run = training_settings(small_settings(prepared_dir=str(tmp_path / "data")), dataset)
     assert run.unlabeled_scene_p == 0
-    assert len(view_training_batch(run, load_data(run), shown=2).tiles) == 6
     study = tmp_path / "study"
     study.mkdir()
     (study / "recipe.yaml").write_text(f"prepared_dir: {prepared_dir}\nepochs: 3\n")

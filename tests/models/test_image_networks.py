@@ -1,4 +1,4 @@
-"""Image networks over clips: published weights, temporal shift, refused settings."""
+"""Image networks over clips: published weights, refused settings."""
 
 import builtins
 import importlib
@@ -17,7 +17,7 @@ from lib.models.hub import (
     lite0_weights,
     load_classifier,
 )
-from lib.models.image import ImageNetwork, TemporalShift
+from lib.models.image import ImageNetwork
 from lib.models.networks import build_model, input_spec
 from lib.models.weights import read_tensors
 
@@ -81,35 +81,6 @@ def test_std_pooling_appends_the_deviation():
     torch.testing.assert_close(network(clips), expected)
 
 
-def test_shift_moves_channels_by_one_frame_within_a_clip():
-    shift = TemporalShift(0.5)
-    shift.num_frames = 3
-    frames = torch.arange(1.0, 7.0).view(6, 1, 1, 1).repeat(1, 8, 1, 1)  # two clips of 3 frames
-    out = shift(frames)[:, :, 0, 0]
-    assert out[:, :2].T.tolist() == [[2, 3, 0, 5, 6, 0]] * 2
-    assert out[:, 2:4].T.tolist() == [[0, 1, 2, 0, 4, 5]] * 2
-    assert out[:, 4:].T.tolist() == [[1, 2, 3, 4, 5, 6]] * 4
-
-
-@pytest.mark.parametrize(
-    ("name", "blocks"),
-    [("resnet18", 8), ("mobilenet_v2", 10), ("mobilenet_v3_small", 6), (LITE0, 9)],
-)
-def test_shift_in_every_residual_branch_mixes_frames(name, blocks):
-    torch.manual_seed(0)
-    model = build_model(name, 3, tsm_fraction=0.25).eval()
-    plain = build_model(name, 3)
-    assert sum(isinstance(part, TemporalShift) for part in model.modules()) == blocks
-    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in plain.parameters())
-    clips = torch.randn(1, 3, 4, 32, 32)
-    turned = clips.flip(2)
-    with torch.no_grad():
-        changed = torch.isclose(model.backbone(clips), model.backbone(turned), rtol=1e-3, atol=0)
-        assert changed.float().mean() < 0.8
-        plain.eval()
-        torch.testing.assert_close(plain.backbone(clips), plain.backbone(turned))
-
-
 SMALLEST = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s maxvit_t
 mnasnet0_5 mobilenet_v2 mobilenet_v3_small resnet18 resnext50_32x4d shufflenet_v2_x0_5 swin_t
 swin_v2_t vgg11 vgg11_bn vit_b_32 wide_resnet50_2""".split()
@@ -141,9 +112,8 @@ def test_features_before_the_head_are_the_published_ones():
 
 def test_timm_networks_by_name():
     pytest.importorskip("timm")
-    model = build_model("timm/resnet18", 4, tsm_fraction=0.25)
+    model = build_model("timm/resnet18", 4)
     assert model(torch.randn(2, 3, 2, 32, 32)).shape == (2, 4)
-    assert sum(isinstance(part, TemporalShift) for part in model.modules()) == 8
     spec = input_spec("timm/vit_tiny_patch16_224")
     assert (spec.crop_size, spec.short_side, spec.fixed_crop_size) == (224, 249, True)
     assert spec.mean == (127.5,) * 3
@@ -181,11 +151,9 @@ def test_weights_file_loads_backbone_and_ignores_head(suffix, tmp_path):
     state, path = random_state("resnet18"), tmp_path / f"w.{suffix}"
     state |= {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
     torch.save(state, path) if suffix == "pth" else save_file(state, path)
-    model = build_model("resnet18", 5, weights=path, tsm_fraction=0.25)
+    model = build_model("resnet18", 5, weights=path)
     stem = model.backbone.network.conv1.weight
     assert torch.equal(stem, state["conv1.weight"])
-    moved = model.backbone.network.get_submodule("layer2.0.conv1.1").weight
-    assert torch.equal(moved, state["layer2.0.conv1.weight"])
 
 
 def test_lite0_loads_the_package_file(lite0_file):
@@ -244,8 +212,6 @@ def test_missing_extras_are_explained(monkeypatch):
         build_model("timm/resnet18", 5)
 
 
-def test_shift_without_residual_blocks_is_refused():
-    with pytest.raises(ValueError, match="tsm_fraction: alexnet has no residual blocks"):
-        build_model("alexnet", 5, tsm_fraction=0.25)
-    with pytest.raises(ValueError, match="for image networks, and 'r3d_18' is none"):
-        build_model("r3d_18", 5, tsm_fraction=0.25)
+def test_std_pooling_of_a_video_network_is_refused():
+    with pytest.raises(ValueError, match="temporal_std_pooling: 'r3d_18' is no image network"):
+        build_model("r3d_18", 5, temporal_std_pooling=True)

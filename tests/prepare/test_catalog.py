@@ -159,7 +159,7 @@ def test_catalog_is_complete():
         for file in (p.file for p in entry.splits):
             pinned = "githubusercontent" in file.url
             assert (file.checksum is not None and len(file.checksum) == 64) == pinned, name
-        for file in (*entry.archives, *([entry.official_splits] if entry.official_splits else [])):
+        for file in entry.archives:
             kind, _, digits = file.checksum.rpartition(":")
             assert len(digits) == {"": 64, "md5": 32}[kind], name
 
@@ -201,23 +201,12 @@ def small_ucf(tmp_path, monkeypatch) -> Path:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         url = f"http://127.0.0.1:9/{part}.txt"
         lists.append(PublishedSplit(part, RemoteFile(url, digest), 2))
-    splits = {}
-    for split in (1, 2, 3):
-        train = "".join(f"{n}.avi {k + 1}\r\n" for k, n in enumerate(NAMES["train"]))
-        splits[f"ucfTrainTestlist/trainlist0{split}.txt"] = train.encode()
-        test = "".join(f"{n}.avi\r\n" for n in NAMES["val"])
-        splits[f"ucfTrainTestlist/testlist0{split}.txt"] = test.encode()
-    official = CATALOG["ucf101"].official_splits.filename
-    (sources / official).write_bytes(zip_bytes(splits))
     entry = replace(
         CATALOG["ucf101"],
         num_classes=2,
         num_videos=4,
         splits=tuple(lists),
         archives=(RemoteFile("http://127.0.0.1:9/UCF101.rar", size_gb=1e-5),),
-        official_splits=RemoteFile(
-            "http://127.0.0.1:9/" + CATALOG["ucf101"].official_splits.filename
-        ),
         videos_gb=1e-5,
     )
     monkeypatch.setitem(CATALOG, "ucf101", entry)
@@ -240,25 +229,14 @@ def test_from_archives_to_a_data_set(small_ucf, tmp_path, capsys):
     assert dataset.classes == ("Hammering", "HammerThrow")
     assert dataset.index["name"].tolist() == NAMES["train"] + NAMES["val"]
     assert dataset.read_split("train").tolist() == [0, 1]
-    assert dataset.read_split("split3_test").tolist() == [2, 3]
+    assert dataset.read_split("val").tolist() == [2, 3]
     out = capsys.readouterr().out
     assert "4 listed videos, 1 others left out" in out
     assert "train: 2 videos, 1 with other frames" in out
     assert read_frames(dataset.record(0).path, np.array([0])).shape == (1, 48, 64, 3)
 
 
-def test_official_splits_stand_in_for_absent_lists(small_ucf, tmp_path, capsys):
-    (small_ucf / "train.txt").unlink()
-    (small_ucf / "val.txt").unlink()
-    dataset = prepare(settings_for(tmp_path, downloads_dir=str(small_ucf)))
-    assert dataset.index["name"][dataset.read_split("val")].tolist() == NAMES["val"]
-
-
-def test_unpacked_splits_are_found_and_lists_without_any_video_are_left_out(
-    small_ucf, tmp_path, capsys
-):
-    extract(small_ucf / CATALOG["ucf101"].official_splits.filename, small_ucf / "unpacked")
-    (small_ucf / CATALOG["ucf101"].official_splits.filename).unlink()
+def test_a_split_without_any_video_is_left_out(small_ucf, tmp_path, capsys):
     for name in (NAMES["train"][0], NAMES["val"][1]):
         make_video(tmp_path / "mine" / f"{name}.avi")
     entry = CATALOG["ucf101"]
@@ -268,10 +246,8 @@ def test_unpacked_splits_are_found_and_lists_without_any_video_are_left_out(
     settings = settings_for(
         tmp_path, downloads_dir=str(small_ucf), videos_dir=str(tmp_path / "mine")
     )
-    assert status_of(settings).set_index("part")["state"]["official splits"] == "there"
     dataset = prepare(settings)
     assert "reference_few: none of its 1 videos is there, left out" in capsys.readouterr().out
-    assert {"split1_train", "split3_test"} <= set(dataset.split_names())
     assert "reference_few" not in dataset.split_names()
 
 
@@ -299,7 +275,6 @@ def test_what_is_absent_is_said_with_its_address(small_ucf, tmp_path):
     ):
         prepare(settings_for(tmp_path))
     (small_ucf / "train.txt").write_text("changed a/b 1 0\n")
-    (small_ucf / CATALOG["ucf101"].official_splits.filename).unlink()
     with pytest.raises(ValueError, match="train.txt: its checksum is not"):
         prepare(settings_for(tmp_path, downloads_dir=str(small_ucf)))
 
@@ -430,7 +405,7 @@ def test_plan_without_network_writes_nothing(tmp_path, capsys, monkeypatch):
     out = " ".join(capsys.readouterr().out.split())
     assert "13,320 videos" in out and "UCF101.rar" in out and "checksum known" in out
     assert "train.csv, no checksum is published" in out
-    assert "in all missing missing: official splits, split train, split val" in out
+    assert "in all missing missing: split train, split val" in out
     assert not (tmp_path / "data").exists()
 
 

@@ -1,7 +1,5 @@
 """Labelled lists: drawing, reading published formats, taking them over, comparing."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +13,6 @@ from lib.data.dataset import (
     write_dataset,
     write_split,
 )
-from lib.prepare.download import extract
 from lib.prepare.published_splits import (
     SplitEntry,
     class_counts,
@@ -23,10 +20,8 @@ from lib.prepare.published_splits import (
     find_entries,
     import_split,
     read_categories,
-    read_hmdb_split,
     read_kinetics_csv,
     read_reference_split,
-    read_something_json,
     read_split_file,
     read_video_list,
     summarize_splits,
@@ -112,22 +107,6 @@ def test_ucf_lists(tmp_path):
         read_video_list(write(tmp_path / "wrong.txt", "v_A_g01.avi\n"))
 
 
-def test_hmdb_split_from_a_folder_or_one_below_it(tmp_path):
-    text = "a b[x]!.avi 1 \nc.avi 2 \nd.avi\t0 \n\n"
-    (tmp_path / "splits").mkdir()
-    write(tmp_path / "splits" / "draw_sword_test_split2.txt", text)
-    for path in (tmp_path / "splits", tmp_path):
-        parts = read_hmdb_split(path, 2)
-        assert parts["train"] == [SplitEntry("draw_sword/a b[x]!")]
-        assert parts["test"] == [SplitEntry("draw_sword/c")]
-        assert parts["unused"] == [SplitEntry("draw_sword/d")]
-    with pytest.raises(ValueError, match=r"has no \*_test_split1.txt"):
-        read_hmdb_split(tmp_path / "splits", 1)
-    write(tmp_path / "splits" / "run_test_split2.txt", "a.avi 7\n")
-    with pytest.raises(ValueError, match="run_test_split2.txt, line 1: 'a.avi 7'"):
-        read_hmdb_split(tmp_path / "splits", 2)
-
-
 def test_kinetics_csv(tmp_path):
     path = write(
         tmp_path / "train.csv",
@@ -140,33 +119,17 @@ def test_kinetics_csv(tmp_path):
         read_kinetics_csv(write(tmp_path / "wrong.csv", "label,id\nx,y\n"))
 
 
-def test_something_something_json(tmp_path):
-    labels = write(tmp_path / "labels.json", json.dumps({"Holding something": "3"}))
-    record = {"id": "78687", "label": "holding potato", "template": "Holding [something]"}
-    train = write(tmp_path / "train.json", json.dumps([record]))
-    assert read_something_json(train, labels) == [SplitEntry("78687", 3)]
-    with pytest.raises(ValueError, match="wrong.json: damaged .'Eating'.; it must be"):
-        wrong = json.dumps([record | {"template": "Eating"}])
-        read_something_json(write(tmp_path / "wrong.json", wrong), labels)
-    with pytest.raises(ValueError, match="broken.json: damaged .*; it must be a JSON list"):
-        read_something_json(write(tmp_path / "broken.json", "["), labels)
-    with pytest.raises(ValueError, match="labels.json: damaged .*'three'.*get the file"):
-        read_something_json(train, write(labels, '{"Holding something": "three"}'))
-
-
 def test_formats_are_told_apart(tmp_path):
     texts = {
         "a.txt": "A/v_A_g08_c01 20 3\n",
         "b.txt": "\nA/v_A_g08_c01.avi 4\r\n",
         "c.txt": "A/v_A_g08_c01.avi\n",
         "d.csv": "label,youtube_id,time_start,time_end\nyoga,abc,1,2\n",
-        "e.json": '[{"id": "7", "template": "Holding [x]"}]',
     }
-    write(tmp_path / "labels.json", '{"Holding x": "5"}')
     read = {name: read_split_file(write(tmp_path / name, text)) for name, text in texts.items()}
     name = "A/v_A_g08_c01"
     assert read["a.txt"] == [SplitEntry(name, 3, 20)] and read["b.txt"] == [SplitEntry(name, 3)]
-    assert read["c.txt"] == [SplitEntry(name)] and read["e.json"] == [SplitEntry("7", 5)]
+    assert read["c.txt"] == [SplitEntry(name)]
     assert read["d.csv"] == [SplitEntry("yoga/abc_000001_000002")]
     for bad in (tmp_path / "none.txt", tmp_path / "none.csv"):
         with pytest.raises(ValueError, match="cannot be read .No such file.*UTF-8 text"):
@@ -296,12 +259,9 @@ def test_reference_lists_of_ucf101(tmp_path):
 
 @needs_lists
 def test_hmdb51_reference_lists_label_some_clips_as_another_class(tmp_path):
-    extract(SHARED / "hmdb51_official_splits.zip", tmp_path / "splits")
-    splits = read_hmdb_split(tmp_path / "splits", 1)
-    assert [len(splits[part]) for part in ("train", "test", "unused")] == [3570, 1530, 1666]
-    names = sorted(entry.name for part in splits.values() for entry in part)
-    dataset = make_dataset(tmp_path, names, "hmdb51")
     folder = LISTS / "hmdb51/videossl_splits"
+    train = read_reference_split(folder / "hmdb51_train_100_percent_labeled_split_1_rawframes.txt")
+    dataset = make_dataset(tmp_path, sorted(entry.name for entry in train), "hmdb51")
     wrong = {}
     for percent in (40, 50, 60, 100):
         path = folder / f"hmdb51_train_{percent}_percent_labeled_split_1_rawframes.txt"

@@ -323,14 +323,14 @@ def test_checkpoint_without_params_file_still_refuses_other_settings(damaged):
 def test_setting_that_a_run_lacks_has_its_default(damaged, continued):
     """As a setting that was added after the run was trained."""
     settings, state = settings_of(damaged), damaged.load()
-    added = ("lr_schedule", "tsm_fraction", "test_num_clips")
+    added = ("lr_schedule", "freeze_fraction", "test_num_clips")
     lines = damaged.params_path.read_text().splitlines(keepends=True)
     damaged.params_path.write_text("".join(x for x in lines if not x.startswith(added)))
     earlier = {k: v for k, v in state["settings"].items() if not k.startswith(added)}
     damaged.save(state | {"settings": earlier})
-    assert damaged.settings().tsm_fraction == TrainSettings().tsm_fraction
-    with pytest.raises(ValueError, match="tsm_fraction: 0.0 there, 0.5 here"):
-        damaged.check_compatible(settings.model_copy(update={"tsm_fraction": 0.5}))
+    assert damaged.settings().freeze_fraction == TrainSettings().freeze_fraction
+    with pytest.raises(ValueError, match="freeze_fraction: 0.0 there, 0.5 here"):
+        damaged.check_compatible(settings.model_copy(update={"freeze_fraction": 0.5}))
     fit(settings)
     assert_as_if_nothing_had_been(damaged, continued)
 

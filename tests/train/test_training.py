@@ -414,7 +414,6 @@ MATTERS = [
     {"head_init": "linear_probe"},
     {"probe_l2": 1.0, "head_init": "linear_probe"},
     {"self_training_rounds": 2, "head_init": "linear_probe"},
-    {"tsm_fraction": 0.25, "model": BATCH_NORM},
     {"temporal_std_pooling": True, "model": BATCH_NORM},
 ]
 # Tested elsewhere: what a field does, that it must not matter, or that it is refused.

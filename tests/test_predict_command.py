@@ -1,12 +1,9 @@
-"""New videos for a trained run: the command, and the upload of notebook 6 without a browser."""
-
-import re
+"""The command that predicts new videos with a trained run."""
 
 import pandas as pd
 import pytest
 
 from lib.data.video_reader import UnreadableVideoError
-from lib.jupyter.upload import MAX_MB, UploadView, safe_name, show_upload
 from lib.predict import main
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
@@ -32,62 +29,6 @@ def test_damaged_scores_are_named_with_the_remedy(run, video, capsys):
 @pytest.fixture
 def video(prepared_dir):
     return sorted((prepared_dir / "synthetic").rglob("*.mp4"))[0]
-
-
-def upload(view: UploadView, name: str, content: bytes) -> str:
-    """Give a file to the widget as the page does; returns what is said then."""
-    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
-    view.upload.value = (file | {"last_modified": pd.Timestamp(0).to_pydatetime()},)
-    assert view.upload.value == () and not view.upload.disabled
-    return view.answer.value
-
-
-@pytest.mark.parametrize(
-    "given, stem",
-    [
-        ("../../etc/pass wd.mp4", "pass_wd"),
-        ("<img src=x onerror=alert(1)>.MP4", "img_src_x_onerror_alert_1"),
-        ("日本.mp4", "video"),
-        ("a" * 300 + ".mp4", "a" * 40),
-        (".mp4.mp4", "mp4"),
-        ("$(rm -rf).mov", "rm_rf"),
-    ],
-)
-def test_a_name_keeps_what_is_harmless(given, stem):
-    assert re.fullmatch(rf"{stem}_[0-9a-f]{{8}}\.(mp4|mov)", safe_name(given, b"content"))
-
-
-def test_uploads_that_are_no_videos_are_refused_in_a_sentence(run, video):
-    view = UploadView(run)
-    said = upload(view, "<img src=x>.exe", b"MZ")
-    assert "must end in one of" in said and "<img" not in said
-    assert "MB, more than" in upload(view, "a.mp4", bytes(int(MAX_MB * 1e6) + 10))
-    assert not view.folder.exists()
-    said = upload(view, "<img src=x>.mp4", b"no video at all" * 99)
-    assert "cannot be read" in said and "<img" not in said
-    assert "is empty" in upload(view, "nothing.mp4", b"")
-    view.path.value = str(video.with_name("nothing.mp4"))
-    view.go.click()
-    assert "cannot be read" in view.answer.value and "<img" not in view.answer.value
-
-
-def test_an_upload_is_predicted_and_shown(run, video):
-    view = UploadView(run)
-    said = upload(view, "<img src=x>.mp4", video.read_bytes())
-    assert " %" in said and "<img src=x" not in said and "img_src_x_" in said
-    assert said.count('src="data:image/png;base64,') == 2
-    stored = {path.suffix for path in view.folder.glob("img_src_x_*")}
-    assert stored == {".mp4", ".png"}
-    assert view.go.disabled  # without a path there is nothing to predict
-    view.path.value = str(video)
-    assert not view.go.disabled
-    view.go.click()
-    assert video.name in view.answer.value
-
-
-def test_nothing_is_shown_where_nobody_looks_on(run, capsys):
-    show_upload(run)
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
