@@ -37,8 +37,21 @@ def make_settings(
     try:
         return model.model_validate(values, strict=not are_texts)
     except ValidationError as error:
-        lines = [_explain(problem, model) for problem in error.errors()]
-        raise ValueError("\n  ".join([f"{source}: settings that cannot be used", *lines])) from None
+        raise _problems(error.errors(), model, source) from None
+
+
+def check_set_values(model: type[Settings], values: Mapping[str, Any]) -> None:
+    """Raise ValueError if a value is wrong, other than those that are still `auto`."""
+    try:
+        model.model_validate(values, strict=True)
+    except ValidationError as error:
+        if problems := [problem for problem in error.errors() if problem["input"] != AUTO]:
+            raise _problems(problems, model, "") from None
+
+
+def _problems(problems: Iterable[Any], model: type[Settings], source: str) -> ValueError:
+    lines = [_explain(problem, model) for problem in problems]
+    return ValueError("\n  ".join([f"{source}: settings that cannot be used", *lines]))
 
 
 def _explain(problem: Any, model: type[Settings]) -> str:

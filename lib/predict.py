@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.predict", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", help="folder of a finished run, or of runs: the recommended one")
-    parser.add_argument("videos", nargs="+", type=Path, help="files, or folders of videos")
+    parser.add_argument("videos", nargs="+", help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighboring clips (0.5)")
     help_text = "do not predict the moving region and the rest of each deciding clip alone"
@@ -130,13 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < 1:
         parser.error("--overlap must be in [0, 1)")
+    if "" in options.videos:  # of an unset variable; a path of it is the current folder
+        parser.error("the name of a video is empty")
     try:
         run = RunDir(options.run)
         if not run.params_path.is_file():
             run = recommended_run(run.folder)
             print(f"{run.folder}: the run that the report recommends")
         out = run.folder / "predictions" if options.out is None else project_path(options.out)
-        videos = find_new_videos(options.videos)
+        videos = find_new_videos([Path(name) for name in options.videos])
         predict_all(run, videos, out, options.overlap, options.regions)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,6 +23,7 @@ from lib.params import (
     AUTO,
     RECIPE,
     SEEDS,
+    check_set_values,
     is_run_file,
     make_settings,
     parameter_files,
@@ -217,6 +218,7 @@ def fill_in(parameters: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str
     parameters = parameters | _begun_values(parameters)
     if not _open_names(parameters):
         return parameters, notes
+    check_set_values(TrainSettings, parameters)  # others follow from them
     values, reasons = resolve_auto(parameters)
     return values, reasons if values is None else [*notes, *reasons]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.config import project_path
 from lib.data.dataset import VideoDataset
 from lib.fileio import reading
+from lib.registry import did_you_mean
 from lib.runs.run_dir import RunDir, read_result
 from lib.train.run_data import load_data
 from lib.train.scoring import metrics
@@ -180,9 +181,11 @@ def recommended_run(study_dir: str | Path) -> RunDir:
     folder = project_path(study_dir)
     runs = (RunDir(path.parent) for path in sorted(folder.glob("*/metrics.json")))
     if (best := best_in_validation(runs)) is None:
+        names = [] if folder.exists() else [path.name for path in folder.parent.glob("*")]
+        hint = did_you_mean(folder.name, names) or "; give a finished run"
         raise ValueError(
             f"{folder}: neither a run nor a folder of runs that are tested on their validation "
-            "split; give a finished run"
+            f"split{hint}"
         )
     return best
 

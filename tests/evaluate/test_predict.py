@@ -298,6 +298,16 @@ def test_a_file_in_place_of_a_run_is_an_error_in_one_line(video, capsys, command
     assert capsys.readouterr().err == f"error: run_dir: {video} is a file; choose another folder\n"
 
 
+def test_a_misspelled_study_and_an_empty_name_are_errors(tmp_path, capsys):
+    (tmp_path / "sports").mkdir()
+    assert main([str(tmp_path / "sprots"), "new.mp4"]) == 2
+    assert "sprots: neither a run nor" in (text := capsys.readouterr().err)
+    assert text.endswith("did you mean 'sports'?\n")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), ""])
+    assert "the name of a video is empty" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_finished_says_how_far_it_is(video, tmp_path, capsys):
     settings = TrainSettings(run_dir=str(tmp_path), epochs=9)
     (tmp_path / "params.yaml").write_text(settings.as_yaml())

@@ -150,6 +150,14 @@ def test_plan_resolves_auto_values(root, tmp_path):
     assert begun[0].settings.epochs == 7 and begun[0].notes == ()
 
 
+def test_a_wrong_value_is_named_before_others_follow_from_it(root):
+    grid = {"videos_dir": [str(root)], "epochs": ["many"], "clip_len": [0]}
+    with pytest.raises(ValueError, match=r"semi\.yaml: settings that cannot be used") as error:
+        read_plan([PROJECT_ROOT / "params/folder/semi.yaml"], grid)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["clip_len", "epochs"]
+
+
 def test_linear_probe_ignores_epochs_of_the_study(root, tmp_path):
     grid = {
         "videos_dir": [str(root)],
