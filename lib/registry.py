@@ -1,7 +1,7 @@
 """Tables of what settings name: augmentations, objectives and networks, also in a user's own files.
 
-`my_idea.py:Name` in such a setting is the object `Name` of that file, in the project's root or in
-`notebooks/`.
+`my_idea.py:Name` in such a setting is the object `Name` of that file, in the project's root, in
+`notebooks/` or in the working directory.
 """
 
 import difflib
@@ -50,7 +50,8 @@ class Table(dict):
 
 def find_file(file: str) -> Path:
     """Return the path of a user's file; ValueError if there is none."""
-    paths = [PROJECT_ROOT / folder / Path(file).expanduser() for folder in (".", "notebooks")]
+    folders = PROJECT_ROOT, PROJECT_ROOT / "notebooks", Path.cwd()
+    paths = [folder / Path(file).expanduser() for folder in folders]
     for path in paths:
         if path.is_file():
             return path

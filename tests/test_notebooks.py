@@ -61,6 +61,13 @@ def test_notebooks_begin_with_the_same_setup_cell():
     assert all(cells(name, "code")[0]["metadata"]["tags"] == ["setup"] for name in SETTINGS)
 
 
+def test_setup_cell_without_an_address_names_the_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delenv("PROJECT_ADDRESS", raising=False)
+    with pytest.raises(RuntimeError, match="PROJECT_ADDRESS: not set.* insert a cell above"):
+        exec("".join(cells("3_train.ipynb", "code")[0]["source"]), {})
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_outputs_are_stored(name):
     for cell in cells(name, "code"):

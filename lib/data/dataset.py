@@ -379,4 +379,4 @@ def free_bytes(folder: Path) -> int:
 
 def gigabytes(size: float) -> str:
     """Format a number of bytes."""
-    return f"{size / 1e9:.1f} GB"
+    return f"{round(size / 1e9, 2):,g} GB"
