@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lib.plots.evaluation import recall
 from lib.plots.style import (
@@ -54,6 +55,42 @@ def plot_accuracy(summary: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
 
 def _dots(axis: Axes, values: Sequence[float], y: float, size: int) -> None:
     axis.scatter(values, [y] * len(values), color="black", ec="white", s=size, zorder=3)
+
+
+@styled
+def plot_matrix(means: pd.DataFrame, comparisons: pd.DataFrame) -> Figure:
+    """Show mean top-1 of each group on each split, and its gain over one baseline.
+
+    Args:
+        means: Row per group, column per split, percent.
+        comparisons: Rows of `lib.report.verdict.gains_over_baseline`. Their difference is the
+            color; a frame marks a question with a margin above 0.
+    """
+    means = means.loc[[comparisons["worse"].iloc[0], *comparisons["better"].unique()]]
+    gains = comparisons.pivot(index="better", columns="split", values="difference")
+    gains = gains.reindex(means.index, columns=means.columns).fillna(0).to_numpy()
+    limit = max(1.0, np.abs(gains).max())
+    size = (REPORT_WIDTH, 1.3 + 0.5 * len(means))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    image = axis.imshow(gains, "PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+    texts = means.map("{:.1f}".format)
+    for row in comparisons.to_dict("records"):
+        texts.loc[row["better"], row["split"]] += "\n{difference:+.1f}".format(**row)
+        if row["seeds"] > 1:
+            texts.loc[row["better"], row["split"]] += " ({low:+.1f} to {high:+.1f})".format(**row)
+        if row["margin"] > 0:
+            column = means.columns.get_loc(row["split"])
+            corner = column - 0.5, means.index.get_loc(row["better"]) - 0.5
+            axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=2.5))
+    for (row, column), text in np.ndenumerate(texts.to_numpy()):
+        color = "white" if abs(gains[row, column]) > 0.6 * limit else "black"
+        axis.text(column, row, text.replace("-", "−"), ha="center", va="center", color=color)
+    axis.set_xticks(range(len(means.columns)), [shorten(name, 16) for name in means])
+    axis.set_yticks(range(len(means)), [shorten(name, MAX_NAME) for name in means.index])
+    axis.set(xlabel="test split", ylabel="runs")
+    name = shorten(comparisons["worse"].iloc[0], MAX_NAME)
+    figure.colorbar(image, label=f"gain over {name} (points)")
+    return figure
 
 
 @styled

@@ -7,6 +7,7 @@ interval of Student's t over the seeds, and `judge` turns the differences into o
 A summary is the table of `tables.summarize`: a row per run and split, top1 in percent.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -85,6 +86,23 @@ def compare_groups(summary: pd.DataFrame, pairs: Iterable[Pair]) -> pd.DataFrame
     table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float))
     table[numbers] = table[numbers].round(3) + 0.0  # not -0.0
     return table
+
+
+def gains_over_baseline(summary: pd.DataFrame, questions: Sequence[Pair]) -> pd.DataFrame:
+    """Compare every group on every split with the worse group of the first question.
+
+    Empty unless a question has a margin above 0. Groups that no question expects to be better come
+    first, the others in the order of the questions, which keep their margins.
+    """
+    if not any(pair.margin > 0 for pair in questions):
+        return compare_groups(summary, [])
+    baseline, asked = questions[0].worse, dict.fromkeys(pair.better for pair in questions)
+    groups = dict.fromkeys([*summary["group"][~summary["group"].isin(asked)], *asked])
+    margins = {pair[:3]: pair.margin for pair in questions}
+    cells = itertools.product(
+        (g for g in groups if g != baseline), [baseline], summary["split"].unique()
+    )
+    return compare_groups(summary, [Pair(*cell, margins.get(cell, 0.0)) for cell in cells])
 
 
 def overall(verdicts: Iterable[str]) -> str:

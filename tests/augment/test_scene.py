@@ -6,6 +6,7 @@ from lib.augment.scene import (
     SCENE_AUGMENTATIONS,
     SceneAugmentation,
     actor_cutmix,
+    actor_cutmix_own_label,
     foreground_weight,
     mix_targets,
     scene_cutout,
@@ -150,6 +151,15 @@ def test_scene_cutout_leaves_the_people_alone_on_the_mean_colour():
     mixed = scene_cutout(weak, -weak, mask)
     assert pixels(mixed.clips) == [[0, 2, 0], [-4, -5, -6], [-7, -8, -9]]
     assert mixed.partner.tolist() == [0, 1, 2] and mixed.label_weight.tolist() == [1, 1, 1]
+
+
+def test_own_label_pastes_the_same_and_keeps_the_label_of_the_actor():
+    weak = row_of([1, 2, 3], [4, 5, 6])
+    mask = row_of([0, 1, 0], [0, 0, 1])
+    mixed = actor_cutmix_own_label(weak, -weak, mask)
+    assert pixels(mixed.clips) == [[4, 2, 0], [1, 0, 6]]
+    assert pixels(mixed.clips) == pixels(actor_cutmix(weak, -weak, mask).clips)
+    assert mixed.partner.tolist() == [0, 1] and mixed.label_weight.tolist() == [1, 1]
 
 
 def test_cutmix_pastes_one_box_of_the_partner_in_all_frames():

@@ -8,7 +8,7 @@ import torch
 
 from lib.plots import style
 from lib.plots.clips import clip_rows
-from lib.plots.comparison import plot_accuracy
+from lib.plots.comparison import plot_accuracy, plot_matrix
 from lib.plots.evaluation import MAX_NAMES, plot_confusions, plot_invariance
 from lib.plots.training import plot_learning_curves, plot_validation_curves
 
@@ -107,6 +107,26 @@ def test_many_runs_are_bars_below_each_other():
         assert [bar.get_width() for bar in axes.patches] == list(range(16))
         bar_colors = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
         assert bar_colors == [color.upper() for color in colors.values()]
+    assert_no_text_overlaps(figure)
+
+
+def test_matrix_shows_means_and_gains_and_frames_what_is_asked():
+    means = pd.DataFrame({"val": [90.0, 80.0], "light": [65.0, 50.0]}, index=["photo", "none"])
+    row = {"better": "photo", "worse": "none", "seeds": 5, "low": 8.0, "high": 12.0}
+    comparisons = pd.DataFrame(
+        [
+            row | {"split": "val", "difference": 10.0, "margin": 0.0},
+            row | {"split": "light", "difference": 15.0, "margin": 10.0, "low": 11.5, "high": 18.5},
+        ]
+    )
+    figure = plot_matrix(means, comparisons)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "photo"]
+    assert [text.get_text() for text in axes.texts] == [
+        "80.0", "50.0", "90.0\n+10.0 (+8.0 to +12.0)", "65.0\n+15.0 (+11.5 to +18.5)",
+    ]  # fmt: skip
+    assert axes.images[0].get_array().tolist() == [[0, 0], [10, 15]]
+    assert [frame.get_xy() for frame in axes.patches] == [(0.5, 0.5)]
     assert_no_text_overlaps(figure)
 
 

@@ -10,6 +10,7 @@ from lib.report.verdict import (
     baseline_pairs,
     compare_groups,
     find_baselines,
+    gains_over_baseline,
     interval,
     judge,
     overall,
@@ -130,3 +131,20 @@ def test_a_named_baseline_is_that_of_all(groups):
     assert set(found.values()) == {"semi_20"} and len(found) == len(GROUPS) - 1
     with pytest.raises(ValueError, match="baseline: 'semi' is none of the groups semi_5, "):
         find_baselines(groups, "semi")
+
+
+def test_gains_are_over_the_baseline_of_the_claims_with_a_margin():
+    light = make_summary(
+        {"none": {0: 50, 1: 54}, "a": {0: 62, 1: 68}, "b": {0: 50, 1: 50}}, "light"
+    )
+    time = make_summary({"none": {0: 80, 1: 80}, "a": {0: 70, 1: 72}, "b": {0: 95, 1: 97}}, "time")
+    summary = pd.concat([light, time])
+    asked = [Pair("a", "none", "light", 10.0), Pair("b", "a", "time", -3.0)]
+    gains = gains_over_baseline(summary, asked)
+    assert gains[["better", "worse", "split", "margin", "difference"]].values.tolist() == [
+        ["a", "none", "light", 10.0, 13.0],
+        ["a", "none", "time", 0.0, -9.0],
+        ["b", "none", "light", 0.0, -2.0],
+        ["b", "none", "time", 0.0, 16.0],
+    ]
+    assert gains_over_baseline(summary, [Pair("a", "none", "light")]).empty
