@@ -107,7 +107,9 @@ STUDIES = (
     "ucf101", "hmdb51", "kinetics100", "kinetics400", "mini_ssv2", "cross", "ablation",
     "pretrained_gpu", "video_backbones",
 )  # fmt: skip
-SMALL_STUDIES = ("synthetic", "ablation_small", "demo", "folder", "pretrained")
+SMALL_STUDIES = (
+    "synthetic", "ablation_small", "invariances", "demo", "folder", "pretrained", "real_scenes",
+)  # fmt: skip
 
 # What all configs of the reference have in common, and defaults of its code.
 COMMON = {

@@ -214,6 +214,18 @@ def test_actions_survive_flips_and_time_reversal(action):
     assert is_motion_of(flipped[:, ::-1], action)
 
 
+@pytest.mark.parametrize("nuisance, first, last", [("", 0.8, 1.19), ("time", 1.19, 0.8)])
+def test_actors_approach_the_camera_and_withdraw_when_played_backwards(nuisance, first, last):
+    # 1 ± 0.4 / 2 of its size in a video that runs from the first to the last frame
+    widths = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        _, boxes = render_video("bounce", "lawn", rng, nuisance, approach=0.4)
+        widths.append(boxes[[0, -1], 2] - boxes[[0, -1], 0])
+    ratio = np.divide(*np.mean(widths, axis=0))
+    assert ratio == pytest.approx(first / last, rel=0.12)
+
+
 def test_actions_differ_in_their_motion():
     for action in ACTIONS:
         path = motion(action, PHASE)
