@@ -414,11 +414,11 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
         tmp_path, downloads_dir=str(small_ucf), storage="frames", frames_short_side=0
     )
     plan = status_of(settings).set_index("part")["details"]
-    assert plan["frames"].startswith("720 to write") and "0.0 GB" in plan["in all"]
+    assert plan["frames"].startswith("720 to write") and "0.02 GB" in plan["in all"]
     monkeypatch.setattr(writing, "free_bytes", lambda _: 1000)
     monkeypatch.setattr("lib.prepare.steps.free_bytes", lambda _: 1000)
     assert "too little room" in status_of(settings).set_index("part")["details"]["in all"]
-    with pytest.raises(ValueError, match="prepared_dir: about 0.0 GB are needed below .*make room"):
+    with pytest.raises(ValueError, match="prepared_dir: about 0 GB are needed below .*make room"):
         prepare(settings)
     assert not list((tmp_path / "data" / "ucf101").iterdir())
 
@@ -426,7 +426,7 @@ def test_plan_adds_up_and_a_full_disk_stops_before_any_work(small_ucf, tmp_path,
 def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
     dataset = prepare(settings_for(tmp_path, downloads_dir=str(small_ucf)))
     monkeypatch.setattr(writing, "free_bytes", lambda _: 1000)
-    message = "the frames of 4 videos: about 0.0 GB.*make room.*keep storage = 'videos'"
+    message = "the frames of 4 videos: about 0 GB.*make room.*keep storage = 'videos'"
     with pytest.raises(ValueError, match=message):
         store_frames(dataset, short_side=24)
     assert not (dataset.folder / "frames").exists()
