@@ -159,7 +159,7 @@ def temporal_rows(weak: Tensor) -> Mapping[str, Tensor]:
 
 
 def view_rows(batch: ClipBatch, scenes: Iterable[str]) -> Mapping[str, Tensor]:
-    """Return the views of the first clip of a batch, and its mixes with the last clip.
+    """Return the views of the first clip of a batch, and its mixes with the last clip, if any.
 
     Views that the batch lacks are left out, and so are scene augmentations that need masks if it
     has none.
@@ -172,12 +172,12 @@ def view_rows(batch: ClipBatch, scenes: Iterable[str]) -> Mapping[str, Tensor]:
     weak, mask = batch.weak[pair], batch.person_mask
     strong = weak if batch.strong is None else batch.strong[pair]
     masks = None if mask is None else mask[pair]
-    rows["partner,\nweak view"] = weak[1]
+    mixes = {}
     for name in scenes:
         if mask is not None or not SCENE_AUGMENTATIONS[name].needs_person_mask:
             clips, mixed = preview_scene_augmentation(weak, strong, masks, name, make_generator(0))
-            rows[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
-    return rows
+            mixes[f"{name}\nown label {100 * float(mixed.label_weight[0]):.0f} %"] = clips[0]
+    return rows | ({"partner,\nweak view": weak[1]} | mixes if mixes else {})
 
 
 def preview_scene_augmentation(

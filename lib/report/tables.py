@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT, TrainSettings
-from lib.evaluate.run_results import read_log, read_scores
+from lib.evaluate.run_results import best_in_validation, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
 from lib.plots.evaluation import confusion_matrix
@@ -162,20 +162,20 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def groups_to_compare(summary: pd.DataFrame, names: list[str], pairs: Sequence[Pair]) -> list[str]:
+def groups_to_compare(runs: Sequence[RunDir], names: list[str], pairs: Sequence[Pair]) -> list[str]:
     """Return the groups of `names`, or those of the first question, the baseline first.
 
-    Without either it is the group with the best mean over all splits.
+    Without either it is the group of the recommended run (`best_in_validation`), or the first.
     """
-    groups = summary["group"].unique().tolist()
+    groups = list(dict.fromkeys(group_of(run.name) for run in runs))
     if names:
         if len(names) != 2 or not set(names) <= set(groups):
             options = ", ".join(groups)
             raise ValueError(f"compared_groups: {names!r} must be two of the groups {options}")
         return names
     tested = (pair for pair in pairs if {pair.better, pair.worse} <= set(groups))
-    best = summary.groupby("group", sort=False)["top1"].mean().idxmax()
-    return next(([pair.worse, pair.better] for pair in tested), [best])
+    best = best_in_validation(runs) or runs[0]
+    return next(([pair.worse, pair.better] for pair in tested), [group_of(best.name)])
 
 
 def read_invariance(runs: Sequence[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -278,6 +278,9 @@ def test_contact_sheets_have_every_operation(dataset):
     batch = load_clips(dataset, settings, [0, 3], seed=0)
     assert torch.equal(batch.weak[0], weak) and len(view_rows(batch, SCENE_AUGMENTATIONS)) == 8
     assert len(view_rows(batch._replace(person_mask=None), SCENE_AUGMENTATIONS)) == 5
+    assert list(view_rows(batch._replace(person_mask=None), ["actor_cutmix"])) == [
+        "weak view", "strong view"
+    ]  # fmt: skip
 
 
 def test_picked_videos_are_of_different_classes(dataset):

@@ -187,20 +187,20 @@ def test_the_groups_that_are_compared(runs):
     summary = summarize(runs)
     asked, baselines = plan_comparisons(summary, "any")
     assert baselines == {"semi": "base"} and asked == [Pair("semi", "base", "val")]
-    assert groups_to_compare(summary, [], asked) == ["base", "semi"]
-    assert groups_to_compare(summary, ["semi", "base"], asked) == ["semi", "base"]
-    assert groups_to_compare(summary[summary["group"] == "base"], [], []) == ["base"]
+    assert groups_to_compare(runs, [], asked) == ["base", "semi"]
+    assert groups_to_compare(runs, ["semi", "base"], asked) == ["semi", "base"]
+    assert groups_to_compare(runs[:2], [], []) == ["base"]
     for wrong in (["semi"], ["semi", "sime"]):
         with pytest.raises(
             ValueError, match="compared_groups: .* must be two of the groups base, semi"
         ):
-            groups_to_compare(summary, wrong, asked)
+            groups_to_compare(runs, wrong, asked)
 
 
 def test_own_videos_with_one_seed_have_no_question(runs):
     summary = summarize(runs[1:]).assign(dataset="folder", seed="0")
     assert plan_comparisons(summary, "any") == ([], {})
-    assert groups_to_compare(summary, [], []) == ["semi"]  # the best one
+    assert groups_to_compare(runs, [], []) == ["semi"]  # that is recommended
     assert plan_comparisons(summary, "any", "base")[0] == [Pair("semi", "base", "val")]
     again = pd.concat([summary, summary.assign(seed="1")])
     assert plan_comparisons(again, "any")[0] == [Pair("semi", "base", "val")]
