@@ -53,9 +53,10 @@ def self_train(
     """Self-train a logistic regression: each round adds more of its most confident pseudo-labels.
 
     Round r of R `rounds` fits the labeled videos and the most confident 0.8 · r / R of the others,
-    whose features `unlabeled` (U, D) are; other arguments are those of `logistic_regression`. Each
-    class with a label has a share of n + 5 of them, n being the number of its labels: nearly equal
-    shares where labels are few, the shares of the labels where they are many.
+    whose features `unlabeled` (U, D) are; none, U = 0, has no round. Other arguments are those of
+    `logistic_regression`. Each class with a label has a share of n + 5 of them, n being the number
+    of its labels: nearly equal shares where labels are few, the shares of the labels where they are
+    many.
 
     Source: Cascante-Bonilla et al., Curriculum Labeling, 2021; a share for each class: Zou et al.,
     Class-Balanced Self-Training, 2018.
@@ -63,7 +64,7 @@ def self_train(
     classes, counts = np.unique(labels, return_counts=True)
     shares = (counts + PRIOR_COUNT) / (counts + PRIOR_COUNT).sum()
     model = logistic_regression(features, labels, l2)
-    for number in range(1, rounds + 1):
+    for number in range(1, rounds + 1) if len(unlabeled) else ():
         probabilities = model.predict_proba(unlabeled)
         predicted = classes[probabilities.argmax(axis=1)]
         quotas = np.ceil(MAX_USED * number / rounds * len(unlabeled) * shares).astype(int)
@@ -142,8 +143,8 @@ def fit_head(
     """
     labels = data.labeled.index["label"].to_numpy()[data.labeled_rows]
     features = compute_features(data.labeled, data.labeled_rows)
-    rounds = rounds if len(data.other_rows) else 0
-    unlabeled = compute_features(data.unlabeled, data.other_rows) if rounds else features[:0]
+    is_used = rounds and len(data.other_rows)
+    unlabeled = compute_features(data.unlabeled, data.other_rows) if is_used else features[:0]
     fit = partial(self_train, l2=l2, rounds=rounds)
     fitted = world.rank == 0 and linear_layer(fit(features, labels, unlabeled), head.out_features)
     weight, bias = map(torch.from_numpy, world.broadcast(fitted))

@@ -446,6 +446,10 @@ def test_cross_validation_keeps_sources_apart():
     told = 20.0 * labels[:, None] + features[:, :1]
     apart = cross_validate(probe, told, labels, told[:0], groups, none[1])
     assert apart.mean() == 1.0
+    # A fold is left without unlabeled videos if all of them are of its source.
+    self_trained = partial(self_train, l2=0.01, rounds=2)
+    apart = cross_validate(self_trained, told, labels, told[:4], groups, groups[[0] * 4])
+    assert apart.mean() == 1.0
 
 
 def test_cross_validation_needs_two_sources_of_a_class():
