@@ -276,7 +276,7 @@ def test_contact_sheets_have_every_operation(dataset):
         "none\n0 1 2 3 4", "T-Reverse\n4 3 2 1 0", "T-Drop\n0 0 0 3 3"
     ]  # fmt: skip
     batch = load_clips(dataset, settings, [0, 3], seed=0)
-    assert torch.equal(batch.weak[0], weak) and len(view_rows(batch, SCENE_AUGMENTATIONS)) == 8
+    assert torch.equal(batch.weak[0], weak) and len(view_rows(batch, SCENE_AUGMENTATIONS)) == 9
     assert len(view_rows(batch._replace(person_mask=None), SCENE_AUGMENTATIONS)) == 5
     assert list(view_rows(batch._replace(person_mask=None), ["actor_cutmix"])) == [
         "weak view", "strong view"
