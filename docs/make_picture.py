@@ -18,7 +18,7 @@ from lib.plots.style import SCENE, STRONG, TEMPORAL, WEAK
 
 SIDE, GAP, HEAD, BAR = 192, 8, 26, 4  # pixels
 FRAME_MS = 140
-OUTPUT = Path(__file__).parent / "images" / "views.gif"
+OUTPUT = Path(__file__).parent / "images" / "views.webp"
 
 
 def views_of(row: int, partner: int, seed: int) -> dict[tuple[str, str], Tensor]:
@@ -50,12 +50,13 @@ def draw(views: dict[tuple[str, str], Tensor], time: int) -> Image.Image:
         canvas.rectangle((left, HEAD, left + SIDE - 1, HEAD + BAR - 1), fill=color)
         frame = Image.fromarray(clip[time].permute(1, 2, 0).numpy())
         picture.paste(frame.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, HEAD + BAR))
-    return picture.quantize(128, dither=Image.Dither.NONE)
+    return picture
 
 
 if __name__ == "__main__":
     row, partner, seed = [int(text) for text in sys.argv[1:]] or (1, 3, 4)
     views = views_of(row, partner, seed)
     frames = [draw(views, time) for time in range(len(next(iter(views.values()))))]
-    frames[0].save(OUTPUT, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0)
+    film = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
+    frames[0].save(OUTPUT, lossless=True, **film)
     print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1e3:.0f} kB")
