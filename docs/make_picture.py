@@ -54,7 +54,7 @@ def draw(views: dict[tuple[str, str], Tensor], time: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    row, partner, seed = [int(text) for text in sys.argv[1:]] or (1, 3, 4)
+    row, partner, seed = [int(text) for text in sys.argv[1:]] or (13, 6, 4)
     views = views_of(row, partner, seed)
     frames = [draw(views, time) for time in range(len(next(iter(views.values()))))]
     film = {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}

@@ -117,6 +117,7 @@ class TrainingMonitor:
         if key == self._drawn or (now < self._draw_next and not status.is_ended):
             return
         self.curves.value = curves_png(log) if len(log) else b""
+        self.curves.layout.display = "block" if len(log) else "none"
         self._drawn = key
         self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, MAX_DRAW_WAIT_S)
 
