@@ -4,10 +4,11 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
-from radon.complexity import cc_visit
+from radon.complexity import cc_visit_ast
 
 ROOT = Path(__file__).resolve().parent.parent
 LIB = ROOT / "lib"
@@ -39,9 +40,14 @@ def room_of(path: Path) -> str:
     return path.relative_to(LIB).with_suffix("").parts[0]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported_modules(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports from `lib`, also inside of its functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute here"
             modules = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -123,7 +129,7 @@ def test_the_training_loop_loads_nothing_that_prepares_or_shows():
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_functions_are_simple(path):
     complexity = {}
-    for block in cc_visit(path.read_text(encoding="utf-8")):
+    for block in cc_visit_ast(tree_of(path)):
         for part in [*getattr(block, "methods", []), *getattr(block, "closures", []), block]:
             if not hasattr(part, "methods"):  # a class's own number is a sum
                 complexity[f"{name_of(path)}:{part.fullname}"] = part.complexity
@@ -135,8 +141,7 @@ QUESTION_WORDS = ("What", "Whether", "How", "Which", "Let", "Say", "Tell", "Who"
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_docstrings_begin_with_a_noun_or_an_imperative(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    documented = (node for node in ast.walk(tree) if isinstance(node, kinds))
+    documented = (node for node in ast.walk(tree_of(path)) if isinstance(node, kinds))
     lines = ((ast.get_docstring(node) or "").split("\n")[0] for node in documented)
     assert [line for line in lines if line.split(" ")[0] in QUESTION_WORDS] == []

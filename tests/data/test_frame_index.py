@@ -48,10 +48,12 @@ def assert_exact(path: Path, num_clips: int = 12, mirrored: bool = False) -> Vid
 
 # --- Files of every kind --------------------------------------------------------------------------
 
+ALWAYS_READ = {"mp4", "b_frames.mkv", "ucf.avi", "mjpeg.avi"}
+KINDS = [pytest.param(k, marks=[] if k in ALWAYS_READ else pytest.mark.slow) for k in FILES]
 IS_FOUND_BY_SEEKING = set(FILES) - {"intra_refresh.mp4", "mpeg2.mpg", "short.ts"}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_file_is_read_exactly(tmp_path, name):
     suffix, codec, options = FILES[name]
     path = write_coded(tmp_path / f"video{suffix}", noise(70), codec, **options)

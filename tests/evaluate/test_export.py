@@ -1,6 +1,7 @@
 """An exported network scores in ONNX Runtime as it does here."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import onnxruntime
@@ -13,7 +14,8 @@ from lib.evaluate.export import main
 from lib.runs.run_dir import RunDir
 from lib.train.run_model import build_run_model, run_normalize
 
-pytest.importorskip("onnxscript")
+# Its import takes a second.
+pytestmark = pytest.mark.skipif(find_spec("onnxscript") is None, reason="onnxscript is missing")
 
 
 @pytest.mark.slow

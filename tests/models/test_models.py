@@ -41,7 +41,8 @@ def golden_tensor(k: int, name: str, shape: list[int]) -> torch.Tensor:
     return s * (2 / np.prod(shape[1:])) ** 0.5
 
 
-@pytest.mark.parametrize("network", [pytest.param("r2plus1d_34", marks=pytest.mark.slow), "r3d_18"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["r2plus1d_34", "r3d_18"])
 def test_names_shapes_and_logits_equal_the_reference(network):
     reference = REFERENCE[network]["keys"]
     model = build_model(network, 101).double().eval()

@@ -476,6 +476,7 @@ def test_workers_answer_every_item_once():
     assert list(map_in_workers(square_or_fail, [])) == []
 
 
+@pytest.mark.slow
 def test_a_script_that_cannot_be_imported_again_is_told_why(tmp_path):
     script = "from lib.prepare.parallel import map_in_workers\nlist(map_in_workers(abs, [1]))\n"
     (tmp_path / "script.py").write_text(script)

@@ -84,6 +84,7 @@ def test_run_sets_its_kernels(kernels, tiny_settings, benchmark, tf32):
     assert kernels_set == (benchmark, tf32)
 
 
+@pytest.mark.slow
 def test_channels_last_changes_only_rounding(tiny_settings):
     clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     results = {}

@@ -137,7 +137,8 @@ def test_a_run_killed_while_it_saves_its_end_is_not_finished(
     assert log_of(run) == log_of(uninterrupted)
 
 
-@pytest.mark.parametrize("number", [5, 17])  # at the end of an epoch, and at the very end
+# At the end of an epoch, and at the very end
+@pytest.mark.parametrize("number", [5, pytest.param(17, marks=pytest.mark.slow)])
 def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, at_forward, number):
     settings = tiny_settings(**RICH)
     handler = signal.getsignal(signal.SIGINT)
@@ -181,7 +182,7 @@ def test_processes_that_find_different_checkpoints_are_refused(tiny_settings, mo
         made.fit()
 
 
-@pytest.mark.parametrize("number", [8, 17])
+@pytest.mark.parametrize("number", [8, pytest.param(17, marks=pytest.mark.slow)])
 def test_sigterm_saves_and_continues_exactly(
     tiny_settings, uninterrupted, at_forward, capsys, number
 ):

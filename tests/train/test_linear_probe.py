@@ -9,7 +9,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
@@ -59,6 +58,8 @@ def test_regression_separates_what_can_be_separated():
 
 def test_regression_has_no_more_threads_than_the_process(monkeypatch):
     """BLAS has threads of its own, which torch's setting does not reach."""
+    from sklearn.linear_model import LogisticRegression  # takes a second
+
     threads, real = set(), LogisticRegression.fit
 
     def fitted(self, *args, **kwargs):
@@ -100,6 +101,7 @@ def build_run_model_of(run: RunDir):
     return build_run_model(settings, 4)
 
 
+@pytest.mark.slow
 def test_a_head_that_starts_as_a_probe_knows_the_labelled_videos(tiny_settings):
     """With a step size of almost nothing, the trained network is the probe."""
     network = {"model": "efficientnet_lite0", "freeze_fraction": 1.0, "epochs": 1}

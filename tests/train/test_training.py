@@ -330,6 +330,7 @@ def test_one_process_two_processes_and_accumulation_agree(tiny_settings, tiny_ne
     assert_agree(one, fit(settings))  # they continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -361,6 +362,7 @@ BASE = {
     "labeled_scene_p": 0.5,
     "labeled_fraction": 0.7,
     "dropout": 0.2,
+    "epochs": 1,
 }
 SUPERVISED = {"objective": "supervised"}
 BATCH_NORM = "timm/test_resnet"  # 0.4 M parameters
@@ -390,9 +392,9 @@ MATTERS = [
     {"confidence_threshold": 0.9},
     {"temperature": 0.5, "objective": "uda"},
     {"unlabeled_weight": 2.0},
-    {"unlabeled_rampup_epochs": 1.5},
+    {"unlabeled_rampup_epochs": 1.5, "epochs": 2},
     {"dropout": 0.5},
-    {"epochs": 1},
+    {"epochs": 2},
     {"labeled_batch": 2},
     {"unlabeled_batch": 9},
     {"micro_batch": 3},  # partners are within a micro-batch
@@ -402,11 +404,11 @@ MATTERS = [
     {"weight_decay": 0.01},
     {"optimizer": "adamw"},
     {"grad_clip": 0.01},
-    {"val_every_epochs": 2},
+    {"val_every_epochs": 2, "epochs": 2},
     {"objective": "freematch", "confidence_threshold": 0.4},
     {"threshold_momentum": 0.5, "objective": "freematch"},
     {"ema_decay": 0.9},
-    {"ema_teacher": True, "ema_decay": 0.9},
+    {"ema_teacher": True, "ema_decay": 0.9, "epochs": 2},
     {"joint_forward": False, "model": BATCH_NORM},
     {"init_noise": 0.01},
     {"freeze_fraction": 0.5},
@@ -464,6 +466,7 @@ def base_outcomes():
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MATTERS, ids=str)
 def test_a_setting_has_an_effect(tiny_settings, tmp_path, base_outcomes, decoded_once, changes):
     name, new = next(iter(changes.items()))
