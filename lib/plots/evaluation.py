@@ -212,7 +212,7 @@ def reliability_figure(calibration: Calibration) -> Figure:
     for label, curve in (("as trained", calibration.before), (name, calibration.after)):
         axes.plot(curve[:, 0], curve[:, 1], "o-", label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"Calibrated confidence is on the line ({calibration.videos} videos)")
+    axes.set_title(f"On the gray line, confidence equals accuracy ({calibration.videos} videos)")
     axes.legend(loc="upper left")
     return figure
 
