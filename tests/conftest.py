@@ -45,8 +45,12 @@ def interrupts_arrive():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """Put files with slow tests first, so that processes end together; skip `gpu` without CUDA."""
+    """Mark tests in a browser slow, start with files of slow tests; skip `gpu` without CUDA."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)  # stable
     if not torch.cuda.is_available():
