@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, TrainSettings
 from lib.evaluate.run_results import best_in_validation, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
@@ -33,6 +33,10 @@ SHOWN_COLUMNS = {  # of the summary, and their names in the report
 }
 UNLABELED_ONLY = ("unlabeled_", "confidence_", "threshold_", "temperature")  # starts of settings
 PAPER_NUMBERS = PROJECT_ROOT / "params" / "paper.csv"
+LITERATURE = PROJECT_ROOT / "params" / "literature.csv"
+LITERATURE_COLUMNS = [
+    "method", "backbone", "pretraining", "labeled_videos", "top1", "views", "epochs",
+]  # fmt: skip
 
 
 # --- Runs -----------------------------------------------------------------------------------------
@@ -226,6 +230,40 @@ def load_confusions(
             sums[group] = sums.get(group, 0) + confusion_matrix(*saved)
             classes = classes or load_data(run.settings()).labeled.classes
     return {group: sums[group] for group in groups if group in sums}, classes
+
+
+# --- Literature -----------------------------------------------------------------------------------
+
+
+def literature_table(runs: Sequence[RunDir]) -> pd.DataFrame:
+    """Rank the runs among published numbers with as many labeled videos of the same data set.
+
+    Each run counts on its first test split. The best is first for each number of labels; a blank
+    was not reported. Empty if nothing was published for such runs.
+    """
+    columns, keys = ["dataset", *LITERATURE_COLUMNS, "source"], ["dataset", "labeled_videos"]
+    names = {"group": "method", "model": "backbone", "labels": "labeled_videos"}
+    ours = summarize(runs).drop_duplicates("run").rename(columns=names)
+    ours["pretraining"] = [pretraining_of(run.settings()) for run in runs]
+    ours["views"] = ours["clips"].astype(str) + " x " + ours["crops"].astype(str)
+    ours["epochs"], ours["source"] = ours["epochs"].astype(str), "these runs"
+    published = pd.read_csv(LITERATURE).merge(ours[keys].drop_duplicates(), on=keys)
+    ours = ours.merge(published[keys].drop_duplicates(), on=keys)
+    groups = ours.groupby([name for name in columns if name != "top1"], sort=False)
+    table = pd.concat([published, groups["top1"].mean().round(1).reset_index()])
+    table = table.sort_values([*keys, "top1"], ascending=[True, True, False])
+    return table.reindex(columns=columns).fillna("").reset_index(drop=True)
+
+
+def pretraining_of(settings: TrainSettings) -> str:
+    """Describe the pretraining of a run's network."""
+    if settings.weights is not None:
+        return "from a file"
+    if settings.pretrained:
+        return "published weights"
+    teachers = ["ImageNet teacher"] if settings.distillation_weight > 0 else []
+    teachers += ["soft targets"] if settings.soft_targets is not None else []
+    return ", ".join(teachers) or "none"
 
 
 # --- Files ----------------------------------------------------------------------------------------
