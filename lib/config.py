@@ -476,3 +476,7 @@ class PredictSettings(Settings):
     """Videos whose figures are shown."""
     pseudo_labels: bool = True
     """Score the unlabeled videos of the run, unless that has been done."""
+    label_next: Natural = 20
+    """Unlabeled videos that are chosen to be labeled."""
+    choose_by: Literal["k-center", "k-center x uncertainty", "random"] = "k-center"
+    """Way to choose them (`lib.evaluate.choose_videos`)."""

@@ -304,10 +304,10 @@ def _read_index(path: Path, num_classes: int) -> pd.DataFrame:
         raise ValueError("a number of frames, a width or a height is impossible")
     if labels.min() < -1 or labels.max() >= num_classes:
         raise ValueError(f"a label is not one of {num_classes} classes")
-    return _in_order(index)
+    return in_order(index)
 
 
-def _in_order(index: pd.DataFrame) -> pd.DataFrame:
+def in_order(index: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of an index in order; missing columns of the reader are empty."""
     if "first_frame" not in index:
         index = index.assign(first_frame=0)
@@ -329,7 +329,7 @@ def write_dataset(
     """
     folder, root = folder.resolve(), root.resolve()
     shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)  # of an earlier preparation
-    write_text(folder / "index.csv", _in_order(index).to_csv(index=False))
+    write_text(folder / "index.csv", in_order(index).to_csv(index=False))
     inside = root.is_relative_to(folder)
     description = {
         "name": name,

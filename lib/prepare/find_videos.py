@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.video_reader import FRAME_FILE, NUMBERED_IMAGE
-from lib.fileio import reading
+from lib.fileio import reading, write_text
 from lib.registry import did_you_mean
 
 VIDEO_SUFFIXES = frozenset(
@@ -40,10 +40,11 @@ class FoundVideos(NamedTuple):
     ignored: list[str]  # a line for each kind of file that is left out
 
 
-def find_videos(root: Path) -> FoundVideos:
+def find_videos(root: Path, needs_classes: bool = True) -> FoundVideos:
     """Return the videos below `root` and what is left out.
 
-    ValueError if there are no videos, the layout is ambiguous, or a table cannot be used.
+    ValueError if there are no videos, the layout is ambiguous, a table cannot be used, or no video
+    has a class but `needs_classes`.
     """
     parts = _parts(root)
     files = list(walk_files(root))
@@ -63,11 +64,12 @@ def find_videos(root: Path) -> FoundVideos:
         first = videos["path"][is_useless].iloc[0]
         ignored.append(f"{is_useless.sum()} videos in val/ without a class, the first: {first}")
         videos = videos[~is_useless].reset_index(drop=True)
-    if not videos["class"].any():
+    if needs_classes and not videos["class"].any():
         raise ValueError(
             f"{root}: {len(videos)} videos and none has a class; put some into class folders "
             f"(<class>/<video> or {{train,val}}/<class>/<video>), or name their classes in "
-            f"{LABELS_FILE} ({', '.join(LABEL_COLUMNS)})"
+            f"{LABELS_FILE} ({', '.join(LABEL_COLUMNS)}); docs/own_videos.md has a tool that "
+            "chooses the first ones"
         )
     return FoundVideos(videos, ignored)
 
@@ -265,6 +267,29 @@ def _classes_from_file(path: Path, names: pd.Series) -> np.ndarray:
     classes = np.full(len(names), "", dtype=object)
     classes[rows] = table["class"]
     return classes
+
+
+def write_class(root: Path, name: str, class_name: str) -> Path:
+    """Set the class of a video of `find_videos` in `labels.csv`, and return that file.
+
+    Other rows and columns stay. A new table starts with the classes that the folders give.
+    ValueError if `name` is not the file of one video, or the table cannot be used.
+    """
+    path, videos = root / LABELS_FILE, find_videos(root, needs_classes=False).videos
+    videos = videos[videos["start_s"].isna()].reset_index(drop=True)
+    if name not in set(videos["video"]):
+        raise ValueError(f"{root}: {name!r} is no video, or a segment: edit {SEGMENTS_FILE}")
+    if path.is_file():
+        table = read_table(path, LABEL_COLUMNS)
+    else:
+        labeled = videos[videos["class"] != ""]
+        table = pd.DataFrame({"name": labeled["video"], "class": labeled["class"]})
+    is_same = videos["video"].to_numpy()[_rows_of(table, path, "name", videos["video"])] == name
+    if not is_same.any():
+        table = pd.concat([table, pd.DataFrame({"name": [name]})], ignore_index=True).fillna("")
+        is_same = table["name"] == name
+    table.loc[is_same, "class"] = class_name.strip()
+    return write_text(path, table.to_csv(index=False))
 
 
 def _with_segments(videos: pd.DataFrame, path: Path) -> pd.DataFrame:

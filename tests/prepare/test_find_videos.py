@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.prepare.find_videos import count_text, find_videos, split_counts
+from lib.prepare.find_videos import count_text, find_videos, split_counts, write_class
 
 
 def make(root, *paths):
@@ -81,6 +81,33 @@ def test_malformed_labels_file_is_refused(tmp_path, text, problem):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(ValueError, match=problem):
         find_videos(tmp_path)
+
+
+def test_a_written_class_keeps_the_rows_and_columns_of_the_table(tmp_path):
+    make(tmp_path, "1.mp4", "2.mp4", "3.mp4", "sub/4.mp4")
+    path = tmp_path / "labels.csv"
+    path.write_text('\ufeffname,note,class\n4.mp4,"x, y",\n1.mp4,,a\n', encoding="utf-8")
+    write_class(tmp_path, "sub/4", "b, c")
+    write_class(tmp_path, "3", "a")
+    write_class(tmp_path, "3", "ü")
+    assert path.read_text() == 'name,note,class\n4.mp4,"x, y","b, c"\n1.mp4,,a\n3,,ü\n'
+    assert classes_of(tmp_path) == {"1": "a", "2": "", "3": "ü", "sub/4": "b, c"}
+
+
+def test_the_first_written_class_keeps_those_of_the_folders(tmp_path):
+    make(tmp_path, "a/1.mp4", "b/2.mp4", "unlabeled/3.mp4", "4.mp4")
+    write_class(tmp_path, "unlabeled/3", "b")
+    assert classes_of(tmp_path) == {"a/1": "a", "b/2": "b", "unlabeled/3": "b", "4": ""}
+
+
+def test_a_class_is_written_for_a_video_alone(tmp_path):
+    make(tmp_path, "1.mp4", "2.mp4")
+    (tmp_path / "segments.csv").write_text("video,start_s,end_s,class\n1,0,1,a\n")
+    for name in ("1", "1@0.00-1.00", "x"):
+        with pytest.raises(ValueError, match=f"'{name}' is no video, or a segment: edit segments"):
+            write_class(tmp_path, name, "b")
+    write_class(tmp_path, "2", "b")
+    assert classes_of(tmp_path) == {"1@0.00-1.00": "a", "2": "b"}
 
 
 def test_segments_replace_their_video(tmp_path):

@@ -11,6 +11,7 @@ from test_training import assert_same_weights, log_of, outcome, weights_of
 
 from lib import TrainedModel, open_video, predict_video
 from lib.config import EvaluateSettings
+from lib.evaluate.choose_videos import pool_of_run
 from lib.evaluate.export import main as export
 from lib.evaluate.test import evaluate
 from lib.models.networks import build_model
@@ -97,6 +98,7 @@ def test_features_are_computed_once_for_all_draws_of_labels(
     draw = settings.model_copy(update={"labeled_seed": 1, "run_dir": str(tmp_path / "draw")})
     from_file = outcome(draw)
     assert computed == [] and from_file != first
+    assert pool_of_run(RunDir(draw.run_dir)).features.shape == (18, 24) and computed == []
     path.unlink()
     again = draw.model_copy(update={"run_dir": str(tmp_path / "again")})
     assert outcome(again) == from_file and len(computed) == 3
