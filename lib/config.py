@@ -192,6 +192,11 @@ class PrepareSettings(DataSettings):
     """State dict of the classifier; None: the published ImageNet weights."""
     teacher_stride: Count = 4
     """Classify every n-th frame; a frame of a clip takes the nearest."""
+    soft_targets: str | None = None
+    """Network that computes class probabilities from class names: `hf/<repository or folder>` of a
+    CLIP, SigLIP or X-CLIP."""
+    prompts_file: PathText | None = None
+    """Table (CSV) with the columns class and prompt, sentences for each; None: the class names."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:

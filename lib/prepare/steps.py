@@ -57,6 +57,7 @@ from lib.prepare.teacher import (
     score_frames,
     teacher_made_with,
 )
+from lib.prepare.zero_shot import check_zero_shot, soft_targets_path, write_soft_targets
 from lib.runs.run_dir import format_duration
 
 # Seconds of one core for a frame of a small video (320 × 240); large ones take longer.
@@ -156,6 +157,8 @@ class Preparation:
         yield from self._splits()
         yield _or_missing("person boxes", self._boxes)
         yield _or_missing("ImageNet scores", self._scores)
+        if self.settings.soft_targets is not None:
+            yield _or_missing("soft targets", self._soft_targets)
 
     # --- Videos -----------------------------------------------------------------------------------
 
@@ -336,6 +339,16 @@ class Preparation:
         details = f"compute: {work} with ResNet-18 without a GPU, about {gigabytes(size)}"
         todo = Step(part, TO_DO, details, self.compute_scores, size)
         return _table_step(part, made_with, expected, todo)
+
+    def _soft_targets(self, part: str) -> Step:
+        name, prompts = self.settings.soft_targets, self.settings.prompts_file
+        path = soft_targets_path(self.folder, name)
+        if path.is_file():
+            return Step(part, THERE, f"{path}; delete it to compute it again")
+        check_zero_shot(name)
+        prompts = prompts and _required_file("prompts_file", prompts)
+        run = partial(write_soft_targets, name=name, prompts_file=prompts)
+        return Step(part, TO_DO, f"{len(self.sizes):,} videos, by {name}: {path}", run)
 
     def weights_file(self, network: str, allowed: bool) -> Path:
         """Return the weights of the "detector" or "teacher"; download them if allowed and needed.
