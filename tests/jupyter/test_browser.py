@@ -64,7 +64,7 @@ def test_videos_of_the_page_play_offline(views_notebook, chromium, lab):
         reader = context.new_page()
         reader.goto(page.as_uri())
         grids = reader.locator(".clips")
-        assert grids.count() == 9 and reader.locator(".clips img").count() >= 8 + 12
+        assert grids.count() == 8 and reader.locator(".clips img").count() >= 8 + 12
         for grid in grids.all():
             grid.scroll_into_view_if_needed()
             frame = "e => getComputedStyle(e).getPropertyValue('--frame')"
