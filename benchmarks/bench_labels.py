@@ -9,26 +9,20 @@ order. `--dev` tests on a fourth of the training split, drawn by the number of t
 chooses among the rest: for the choice of a way.
 """
 
-import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.bench_probe import all_features, probe_parser, probe_settings
 from lib.config import TrainSettings
 from lib.evaluate.choose_videos import WAYS, choose_videos
-from lib.params import read_settings
-from lib.runs.distributed import DistContext
 from lib.train.linear_probe import MAX_ITERATIONS, TOLERANCE, linear_layer
-from lib.train.run_data import load_data
-from lib.train.run_model import build_run_model, run_normalize
 from lib.train.scoring import metrics
-from lib.train.video_features import VideoFeatures
 
 BUDGETS = (10, 20, 40, 80, 160)
 DRAWS = (0, 1, 2)
@@ -53,12 +47,9 @@ def fit_probe(
 
 def accuracies(settings: TrainSettings, is_dev: bool) -> dict[str, list[list[float]]]:
     """Return way -> draw -> top-1 (%) for each number of labels."""
-    data = load_data(settings.model_copy(update={"labeled_fraction": 1.0}))
+    data, features = all_features(settings)
+    features = features.astype(np.float64)
     num_classes, rows = len(data.labeled.classes), data.labeled_rows
-    backbone = build_run_model(settings, num_classes).backbone
-    world = DistContext(0, 1, torch.device("cpu"))
-    features_of = VideoFeatures(settings, backbone, run_normalize(settings), world)
-    features = features_of(data.labeled, np.concatenate([rows, data.val_rows])).astype(np.float64)
     labels = data.labeled.index["label"].to_numpy()[np.concatenate([rows, data.val_rows])]
     found: dict[str, list[list[float]]] = {}
     for way in WAYS:
@@ -103,16 +94,10 @@ def draw_figure(found: dict[str, list[list[float]]], path: Path) -> None:
 
 def main() -> None:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="run file of a probe")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser = probe_parser(__doc__)
     parser.add_argument("--dev", action="store_true", help="test on a part of the training split")
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    changes = dict(pair.split("=", 1) for pair in given.set)
-    values = read_settings(given.files).model_dump()
-    values |= {name: yaml.safe_load(text) for name, text in changes.items()}
-    found = accuracies(TrainSettings(**values), given.dev)
+    found = accuracies(probe_settings(given), given.dev)
     print("| way | labels | top-1, mean (%) | draws 0, 1, 2 |\n|---|---|---|---|")
     for way, draws in found.items():
         for budget, tops in zip(BUDGETS, np.transpose(draws), strict=True):

@@ -22,7 +22,7 @@ from lib.data.dataset import draw_labeled_rows
 from lib.params import read_settings
 from lib.runs.distributed import DistContext
 from lib.train.linear_probe import linear_layer, self_train
-from lib.train.run_data import load_data
+from lib.train.run_data import RunData, load_data
 from lib.train.run_model import build_run_model, run_normalize
 from lib.train.scoring import metrics
 from lib.train.video_features import VideoFeatures
@@ -32,19 +32,39 @@ DRAWS = (0, 1, 2)
 ROUNDS = 8
 
 
+def all_features(settings: TrainSettings) -> tuple[RunData, np.ndarray]:
+    """Return the data with every label, and features of its training, then validation videos."""
+    data = load_data(settings.model_copy(update={"labeled_fraction": 1.0}))
+    backbone = build_run_model(settings, len(data.labeled.classes)).backbone
+    world = DistContext(0, 1, torch.device("cpu"))
+    features_of = VideoFeatures(settings, backbone, run_normalize(settings), world)
+    return data, features_of(data.labeled, np.concatenate([data.labeled_rows, data.val_rows]))
+
+
+def probe_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of run files, changes of their settings, and the file of a figure."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("files", nargs="+", type=Path, help="run file of a probe")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def probe_settings(given: argparse.Namespace) -> TrainSettings:
+    """Return the settings of parsed run files and changes."""
+    changes = dict(pair.split("=", 1) for pair in given.set)
+    values = {name: yaml.safe_load(text) for name, text in changes.items()}
+    return TrainSettings(**read_settings(given.files).model_dump() | values)
+
+
 def probe_accuracies(
     settings: TrainSettings,
 ) -> tuple[dict[str, dict[float, list[float]]], int, float]:
     """Return way -> share -> top-1 (%) of each draw on the validation list; videos; seconds."""
-    data = load_data(settings.model_copy(update={"labeled_fraction": 1.0}))
-    num_classes = len(data.labeled.classes)
-    model = build_run_model(settings, num_classes)
-    rows, count = data.labeled_rows, len(data.labeled_rows)
     started = time.perf_counter()
-    world = DistContext(0, 1, torch.device("cpu"))
-    features_of = VideoFeatures(settings, model.backbone, run_normalize(settings), world)
-    features = features_of(data.labeled, np.concatenate([rows, data.val_rows]))
+    data, features = all_features(settings)
     seconds = time.perf_counter() - started
+    num_classes, rows, count = len(data.labeled.classes), data.labeled_rows, len(data.labeled_rows)
     labels = data.labeled.index["label"].to_numpy()
     train, test = np.split(features, [count])
     found = {"probe": {}, "self-trained probe": {}}
@@ -90,18 +110,12 @@ def draw_figure(
 
 def main() -> None:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="run file of a probe")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser = probe_parser(__doc__)
     parser.add_argument(
         "--group", nargs="+", action="append", default=[], metavar="NAME SHARE TOP1 …"
     )
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    changes = dict(pair.split("=", 1) for pair in given.set)
-    settings = read_settings(given.files)
-    values = settings.model_dump() | {k: yaml.safe_load(v) for k, v in changes.items()}
-    found, videos, seconds = probe_accuracies(TrainSettings(**values))
+    found, videos, seconds = probe_accuracies(probe_settings(given))
     print("| labels | way | top-1, mean (%) | each |\n|---|---|---|---|")
     for way, shares in found.items():
         for share, tops in shares.items():

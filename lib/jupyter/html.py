@@ -254,6 +254,10 @@ def film_strip(clip: Tensor) -> tuple[str, float, float, str]:
     is_small, buffer = longer < MIN_SIDE, io.BytesIO()
     kind = "png" if is_mask or is_small else "jpeg"
     picture.save(buffer, kind, **{"png": {"compress_level": 1}, "jpeg": {"quality": 88}}[kind])
-    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     share = round(100 * min(1.0, width / height), 2)
-    return source, share, width / height, "pixels" if is_small else "smooth"
+    return data_url(kind, buffer), share, width / height, "pixels" if is_small else "smooth"
+
+
+def data_url(kind: str, buffer: io.BytesIO) -> str:
+    """Return the URL of an encoded picture of a kind, such as "png", that holds the picture."""
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,6 +1,5 @@
 """Videos to label next, in JupyterLab: a key for each class, and a map of all videos."""
 
-import base64
 import io
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from lib.jupyter.html import (
     FADED,
     FRAMES_PER_S,
     Tile,
+    data_url,
     error_html,
     render,
     show,
@@ -142,7 +142,7 @@ def _animation(clip: Tensor) -> str:
     buffer, first = io.BytesIO(), frames[0]
     options = {"duration": 1000 // FRAMES_PER_S, "loop": 0, "quality": 60}
     first.save(buffer, "webp", save_all=True, append_images=frames[1:], **options)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url("webp", buffer)
 
 
 class LabelBrowser:
