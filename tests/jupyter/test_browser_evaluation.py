@@ -45,6 +45,15 @@ def notebook(open_notebook, runs):
     return opened
 
 
+def wait_for_videos(notebook, browser, count: int) -> None:
+    """Wait until the list of videos, which follows the other widgets, has so many."""
+    notebook.page.wait_for_function(
+        "([cell, n]) => cell.querySelectorAll('.widget-select option').length === n",
+        arg=[browser.element_handle(), count],
+        timeout=30_000,
+    )
+
+
 def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
     browser = notebook.cell("EvaluationBrowser(")
     cell = browser.locator("button.jupyter-button", has_text=re.compile(r"^\d+$")).first
@@ -52,11 +61,7 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
     count, words = cell.get_attribute("title").split(" ", 1)  # "3 videos of … taken for …"
     cell.click()
     browser.get_by_text(words).first.wait_for(timeout=30_000)
-    notebook.page.wait_for_function(  # the list follows the words
-        "([cell, n]) => cell.querySelectorAll('.widget-select option').length === n",
-        arg=[browser.element_handle(), int(count)],
-        timeout=30_000,
-    )
+    wait_for_videos(notebook, browser, int(count))
     clip = browser.locator(".clips img").first
     clip.wait_for(timeout=30_000)
     assert clip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
@@ -69,18 +74,18 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
         notebook.screenshot(f"4_evaluate_browser_{width}")
 
 
-def test_one_click_opens_a_mistake_in_the_explorer(notebook):
+def test_one_click_opens_a_mistake_in_the_explorer(notebook, runs):
     browser = notebook.cell("EvaluationBrowser(")
     browser.get_by_label("show").select_option(label="all videos")
+    data = load_data(runs[0].settings()).labeled
+    wait_for_videos(notebook, browser, len(data.read_labels("val")[0]))
     line = browser.locator(".widget-select option").nth(2)
-    line.wait_for(state="attached", timeout=30_000)
     name = line.text_content().split(maxsplit=1)[1].split(":")[0]
     browser.locator(".widget-select select").select_option(index=2)
-    notebook.wait_idle()
     browser.get_by_role("button", name="open in the explorer").click()
+    browser.get_by_text(f"{name} in the explorer").wait_for(timeout=30_000)
     page = browser.locator(".explorer-page")
     page.locator("img[alt='strong view']").wait_for(timeout=30_000)
-    assert browser.get_by_text(f"{name} in the explorer").is_visible()
     chosen = page.locator(".widget-select select").first
     assert chosen.evaluate("list => list.selectedOptions[0].text") == name
     for width in WIDTHS:
