@@ -47,10 +47,11 @@ lint: $(READY)
 	$(BIN)/nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill" notebooks/*.ipynb
 
 # One version of each package for Python 3.11 and later, with hashes, without the address of an index.
+# The extra `test` has all others, except those of services (trackio, wandb, mlflow).
 update-lock: $(READY)
 	$(PYTHON) -m venv $(VENV)/uv
 	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	$(VENV)/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras \
+	$(VENV)/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra test \
 	  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make update-lock" \
 	  $(UPGRADE) --output-file requirements.lock
 

@@ -374,8 +374,8 @@ class TrainSettings(ClipSettings):
     """Training processes; 0: one per GPU, or one on a CPU."""
     num_workers: Natural = 0
     """Loader processes per training process and stream; 0: load in the training process."""
-    tensorboard: bool = False
-    """Also write the log as TensorBoard events, into `tensorboard/` of the run."""
+    tracker: Literal["none", "tensorboard", "trackio", "wandb", "mlflow"] = "none"
+    """Program that the log is sent to as well (docs/machines.md)."""
 
     @property
     def is_semi_supervised(self) -> bool:

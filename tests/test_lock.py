@@ -18,8 +18,10 @@ def required() -> list[Requirement]:
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
         "project"
     ]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    requirements = [Requirement(text) for names in lists for text in names]
+    extras = project["optional-dependencies"]
+    requirements = [Requirement(text) for text in [*project["dependencies"], *extras["test"]]]
+    (others,) = [each for each in requirements if each.name == project["name"]]
+    requirements += [Requirement(text) for name in others.extras for text in extras[name]]
     return [requirement for requirement in requirements if requirement.name != project["name"]]
 
 

@@ -183,7 +183,7 @@ def test_the_studies_are_known(runs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_papers_recipes_leave_nothing_to_the_small_defaults(study, runs):
-    of_the_machine = {"run_dir", "prepared_dir", "tensorboard"}
+    of_the_machine = {"run_dir", "prepared_dir", "tracker"}
     not_of_the_paper = {
         "threshold_momentum",
         "soft_targets",

@@ -57,6 +57,11 @@ def is_in_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def is_rank_0() -> bool:
+    """Return False in a process of torchrun except its first one."""
+    return not is_in_torchrun() or os.environ["RANK"] == "0"
+
+
 def resolve_num_processes(num_processes: int, device: str) -> int:
     """Return the number of processes; 0 means torchrun's, or one per GPU, or one on a CPU."""
     if is_in_torchrun():

@@ -1,8 +1,7 @@
-"""Progress of a run: means over an epoch, `progress.json`, printed lines, TensorBoard events."""
+"""Progress of a run: means over an epoch, `progress.json`, printed lines."""
 
 import json
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -171,22 +170,3 @@ class LogPrinter:
             left = elapsed / num_trained * (self.epochs - entry["epoch"])
             columns.append(f"{format_duration(left)} left")
         return " | ".join([f"epoch {entry['epoch']}/{self.epochs}", *columns])
-
-
-class EventWriter:
-    """Writer of TensorBoard events, in `tensorboard/` of a run; starts with the existing log."""
-
-    def __init__(self, run: RunDir):
-        from torch.utils.tensorboard import SummaryWriter
-
-        shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)
-        self.writer = SummaryWriter(str(run.folder / "tensorboard"))
-        for entry in run.log_entries():
-            self.add(entry)
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Write one entry of the log, at its step."""
-        for name, value in entry.items():
-            if name != "step" and value is not None:
-                self.writer.add_scalar(name, value, entry["step"])
-        self.writer.flush()

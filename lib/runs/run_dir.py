@@ -2,7 +2,7 @@
 
 params.yaml       all settings; next to it copies of the files that they name
 environment.json  versions, devices, commit and everything that affects numerical results
-log.jsonl         one JSON object per epoch; with `tensorboard`, also as events in tensorboard/
+log.jsonl         one JSON object per epoch, also sent to `tracker`
 progress.json     during training: the position within the epoch
 checkpoints/      the two newest, each enough to continue bit for bit, and best.pt
 stop              request to save a checkpoint and end
@@ -29,7 +29,7 @@ from lib.runs.environment import environment
 
 # Settings that may change when a run is continued: they do not affect its numbers.
 FREE_SETTINGS = {
-    "run_dir", "prepared_dir", "frame_cache_mb", "num_workers", "tensorboard",
+    "run_dir", "prepared_dir", "frame_cache_mb", "num_workers", "tracker",
     "checkpoint_every_minutes", "cudnn_benchmark", "channels_last",
 }  # fmt: skip
 ROOTS = ("videos_dir", "unlabeled_videos_dir")  # may change if the earlier folder does not exist

@@ -10,7 +10,6 @@ On each of two machines: `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend 
 """
 
 import argparse
-import os
 import signal
 import sys
 import traceback
@@ -29,12 +28,14 @@ from lib.runs.distributed import (
     DistContext,
     exit_now,
     is_in_torchrun,
+    is_rank_0,
     launch,
     resolve_num_processes,
 )
 from lib.runs.progress import LogPrinter
 from lib.runs.run_dir import RunDir
 from lib.runs.signals import stop_on_signals
+from lib.runs.tracker import tracking
 from lib.train import run_model
 from lib.train.run_data import load_data, load_soft_targets, make_streams
 from lib.train.schedule import num_micro_batches
@@ -56,9 +57,8 @@ def fit(settings: TrainSettings) -> RunDir:
     """
     device, num_processes, data_digest = check(settings)
     run = RunDir(settings.run_dir)
-    is_first = not is_in_torchrun() or os.environ["RANK"] == "0"
-    with file_lock(run.lock_path, LOCK_WAIT_S) if is_first else nullcontext():
-        if is_first:
+    with file_lock(run.lock_path, LOCK_WAIT_S) if is_rank_0() else nullcontext():
+        if is_rank_0():
             run.check_compatible(settings, data_digest)
             run.start(settings, num_processes)
             settings = run.settings()  # names in files of the user are now those of the copies
@@ -88,8 +88,9 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
     check_precision(settings.precision, device)
     if device == "cuda" and not settings.num_workers:
         warnings.warn("num_workers: 0 lets the GPU wait for every clip; use about 4", stacklevel=3)
-    if settings.tensorboard and find_spec("tensorboard") is None:
-        raise ValueError("tensorboard: not installed; pip install -e '.[tracking]', or set false")
+    name = settings.tracker
+    if name != "none" and getattr(find_spec(name), "origin", None) is None:  # not a mere folder
+        raise ValueError(f"tracker: {name} is missing; pip install -e '.[{name}]', or set none")
     data = load_data(settings)
     for split_name in settings.test_splits:
         data.labeled.read_labeled_split(split_name)
@@ -106,7 +107,14 @@ def check(settings: TrainSettings) -> tuple[str, int, str]:
 def _launch(settings: TrainSettings, run: RunDir, num_processes: int, device: str) -> None:
     printer = LogPrinter(run, settings.epochs)
     try:
-        launch(train_worker, (settings,), num_processes, device, printer.update)
+        with tracking(run, settings.tracker if is_rank_0() else "none") as send_log:
+            launch(
+                train_worker,
+                (settings,),
+                num_processes,
+                device,
+                on_poll=lambda: (printer.update(), send_log()),
+            )
     except ChildProcessError as error:  # the other processes failed only because of it
         _write_error(run, str(error))
         raise
@@ -153,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    if is_in_torchrun() and os.environ["RANK"] != "0":  # rank 0 may save a moment later
+    if not is_rank_0():  # which may save a moment later
         return 0
     return 0 if run.is_finished() else 1
 

@@ -20,7 +20,7 @@ from lib.config import TrainSettings
 from lib.data.clip_dataset import ClipBatch, Stream, make_generator
 from lib.runs.device import autocast, set_kernels
 from lib.runs.distributed import DistContext
-from lib.runs.progress import EventWriter, Meter, ProgressFile, peak_memory_mb
+from lib.runs.progress import Meter, ProgressFile, peak_memory_mb
 from lib.runs.run_dir import RunDir
 from lib.train import run_model
 from lib.train.linear_probe import fit_head
@@ -141,7 +141,6 @@ class Trainer:
         self.val_views = VideoViews(
             self.data.labeled, self.data.val_rows, val_protocol(settings), settings.frame_cache_mb
         )
-        self.events: EventWriter | None = None
         self.saved_step, self.saved_at = 0, time.perf_counter()
 
         torch.manual_seed(settings.seed)
@@ -311,8 +310,6 @@ class Trainer:
             entry |= self.validate()
         if self.world.rank == 0:
             self.run.append_log(entry)
-            if self.events is not None:
-                self.events.add(entry)
         state.epoch, state.seconds, state.meter = entry["epoch"], entry["seconds"], Meter()
         if is_validated:
             top1 = entry["eval/top1_video"]
@@ -405,6 +402,4 @@ class Trainer:
             )
         if self.world.rank == 0:
             self.run.truncate_log(self.state.epoch if has_checkpoint else -1)
-            if self.settings.tensorboard:
-                self.events = EventWriter(self.run)
         return has_checkpoint

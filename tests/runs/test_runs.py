@@ -560,44 +560,5 @@ def test_relative_run_dir_starts_at_the_project(monkeypatch, tmp_path):
     assert RunDir("outputs/x").folder == project_path("outputs/x")
 
 
-# --- TensorBoard ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_forward):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    settings = tiny_settings(**RICH, tensorboard=True)
-    run = RunDir(settings.run_dir)
-
-    def power_cut():
-        raise PowerCut
-
-    at_forward(16, power_cut)
-    with pytest.raises(PowerCut):
-        fit(settings)
-    fit(settings)
-    written = {}
-    for path in sorted((run.folder / "tensorboard").iterdir()):
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                written.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
-    entries = run.log_entries()
-    expected = [(entry["step"], entry["loss/total"]) for entry in entries]
-    assert [step for step, _ in written["loss/total"]] == [step for step, _ in expected]
-    for (_, seen), (_, logged) in zip(written["loss/total"], expected, strict=True):
-        assert seen == pytest.approx(logged)
-    assert [step for step, _ in written["eval/top1_video"]] == [12, 18]
-
-
-def test_a_missing_tensorboard_is_named_before_training(tiny_settings, monkeypatch):
-    monkeypatch.setattr("lib.train.fit.find_spec", lambda name: None)
-    settings = tiny_settings(tensorboard=True)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[tracking\]'"):
-        fit(settings)
-    assert not RunDir(settings.run_dir).folder.exists()
-
-
 def test_memory_is_logged(tiny_settings):
     assert all(entry["memory_mb"] > 50 for entry in fit(tiny_settings(epochs=1)).log_entries())

@@ -448,7 +448,7 @@ ELSEWHERE = {
     "tf32": "test_devices.py",
     "cudnn_benchmark": "test_devices.py",
     "channels_last": "test_devices.py",
-    "tensorboard": "test_runs.py",
+    "tracker": "test_tracker.py",
     "checkpoint_every_minutes": "test_checkpoints.py",
     "lr_restart_epochs": "test_runs.py",
     "num_processes": "test_one_process_two_processes_and_accumulation_agree",
