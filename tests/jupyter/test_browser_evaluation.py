@@ -17,6 +17,7 @@ from lib.train.run_data import load_data
 
 pytest_plugins = ("browser",)
 pytestmark = pytest.mark.slow
+expect = pytest.importorskip("playwright.sync_api").expect
 
 WIDTHS = (1280, 1920)  # of the window, in pixels
 
@@ -50,7 +51,6 @@ def wait_for_videos(notebook, browser, count: int) -> None:
     notebook.page.wait_for_function(
         "([cell, n]) => cell.querySelectorAll('.widget-select option').length === n",
         arg=[browser.element_handle(), count],
-        timeout=30_000,
     )
 
 
@@ -60,17 +60,18 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
     cell.scroll_into_view_if_needed()
     count, words = cell.get_attribute("title").split(" ", 1)  # "3 videos of … taken for …"
     cell.click()
-    browser.get_by_text(words).first.wait_for(timeout=30_000)
+    browser.get_by_text(words).first.wait_for()
     wait_for_videos(notebook, browser, int(count))
-    clip = browser.locator(".clips img").first
-    clip.wait_for(timeout=30_000)
-    assert clip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    notebook.page.wait_for_function(
+        "cell => cell.querySelector('.clips img')?.naturalWidth > 0", arg=browser.element_handle()
+    )
     browser.get_by_label("compare").select_option(label=runs[1].name)
-    browser.get_by_text(runs[1].name, exact=True).last.wait_for(timeout=30_000)
+    browser.get_by_text(runs[1].name, exact=True).last.wait_for()
     for width in WIDTHS:
         notebook.set_width(width)
-        browser.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
-        notebook.page.wait_for_timeout(1000)
+        output = browser.locator(".jp-OutputArea").first
+        output.scroll_into_view_if_needed()
+        notebook.wait_within(output)
         notebook.screenshot(f"4_evaluate_browser_{width}")
 
 
@@ -82,12 +83,13 @@ def test_one_click_opens_a_mistake_in_the_explorer(notebook, runs):
     line = browser.locator(".widget-select option").nth(2)
     name = line.text_content().split(maxsplit=1)[1].split(":")[0]
     browser.locator(".widget-select select").select_option(index=2)
+    browser.get_by_text(name, exact=True).wait_for()  # above its predictions
     browser.get_by_role("button", name="open in the explorer").click()
-    browser.get_by_text(f"{name} in the explorer").wait_for(timeout=30_000)
+    browser.get_by_text(f"{name} in the explorer").wait_for()
     page = browser.locator(".explorer-page")
-    page.locator("img[alt='strong view']").wait_for(timeout=30_000)
-    chosen = page.locator(".widget-select select").first
-    assert chosen.evaluate("list => list.selectedOptions[0].text") == name
+    page.locator("img[alt='strong view']").wait_for()
+    chosen = page.locator(".widget-select select").first.locator("option:checked")
+    expect(chosen).to_have_text(name)
     for width in WIDTHS:
         notebook.set_width(width)
         notebook.wait_within(page.locator(".clips"))
@@ -117,7 +119,7 @@ def test_three_labels_are_corrected_and_the_split_is_written(prediction, runs):
     run, notebook = runs[0], prediction
     table, data = pd.read_csv(run.folder / TABLE), load_data(run.settings()).labeled
     view = notebook.cell("show_pseudo_labels(run)")
-    view.locator("img").first.wait_for(timeout=30_000)
+    view.locator("img").first.wait_for()
     given = []
     for number in range(3):
         label = next(
@@ -126,19 +128,20 @@ def test_three_labels_are_corrected_and_the_split_is_written(prediction, runs):
         given.append(label)
         view.locator(".widget-dropdown select").select_option(label=label)
         view.get_by_role("button", name="take this class").click()
-        view.get_by_text(f"{number + 1} corrected").wait_for(timeout=30_000)
+        view.get_by_text(f"{number + 1} corrected").wait_for()
     view.get_by_role("button", name="accept").first.click()
-    view.get_by_text("1 accepted, 3 corrected").wait_for(timeout=30_000)
+    view.get_by_text("1 accepted, 3 corrected").wait_for()
     decisions = pd.read_csv(run.folder / TABLE)["decision"][:4].tolist()
     assert decisions == [*given, table["label"][3]]
     view.get_by_role("button", name="write the split").click()
-    view.get_by_text("to train with it").wait_for(timeout=30_000)
+    view.get_by_text("to train with it").wait_for()
     assert "labeled_split=checked" in view.inner_text()
     names, labels, _ = parse_split(data.split_path("checked"))
     assert names[-4:] == table["name"][:4].tolist()
     assert [data.classes[k] for k in labels[-4:]] == decisions
     for width in WIDTHS:
         notebook.set_width(width)
-        view.locator(".jp-OutputArea").first.scroll_into_view_if_needed()
-        notebook.page.wait_for_timeout(1000)
+        output = view.locator(".jp-OutputArea").first
+        output.scroll_into_view_if_needed()
+        notebook.wait_within(output)
         notebook.screenshot(f"6_pseudo_labels_{width}")
