@@ -292,6 +292,7 @@ def open_notebook(chromium, lab) -> Iterator[Callable[..., NotebookPage]]:
         context = chromium.new_context(
             viewport={"width": 1280, "height": 800},
             permissions=["clipboard-read", "clipboard-write"],
+            reduced_motion="reduce",  # looping clips keep a core busy
         )
         context.set_default_timeout(ANSWER_S * 1000)
         contexts.append(context)
