@@ -3,12 +3,12 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill
 
 from lib.batch import plan
 from lib.batch.plan import by_hand, cost_of, plan_text, read_plan
@@ -217,13 +217,16 @@ def test_values_that_the_papers_studies_share_are_written_once(study):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ucf101/supervised_strong_100percent", "demo/semi_seed1"])
-def test_the_command_by_hand_gives_papermill_the_planned_parameters(name, runs, tmp_path):
+def test_the_command_by_hand_gives_papermill_the_planned_parameters(
+    name, runs, tmp_path, monkeypatch
+):
     """Of the notebook nothing is executed."""
+    monkeypatch.chdir(PROJECT_ROOT)
     run = runs[name]
     command = shlex.split(by_hand(run).replace("out.ipynb", str(tmp_path / "out.ipynb")))
     assert command[0] == "papermill" and command.count("-f") == name.startswith("ucf101") + 1
-    command = [sys.executable, "-m", *command, "--prepare-only"]
-    subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
+    done = CliRunner().invoke(papermill, [*command[1:], "--prepare-only"])
+    assert done.exit_code == 0, done.output
     notebook = json.loads((tmp_path / "out.ipynb").read_text())
     assert notebook["metadata"]["papermill"]["parameters"] == run.parameters
 
