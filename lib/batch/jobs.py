@@ -18,7 +18,7 @@ from lib.batch.plan import COMPLETE, REFUSED, TO_EVALUATE, PlannedRun, notes_of,
 from lib.config import PROJECT_ROOT
 from lib.fileio import check_writable, file_lock
 from lib.prepare.requirements import DataRequirement, data_requirements, missing_data
-from lib.runs.run_dir import RunDir, read_result
+from lib.runs.run_dir import RunDir, format_runs, read_result
 from lib.runs.signals import signal_name
 
 TRAIN, EVALUATE = "3_train.ipynb", "4_evaluate.ipynb"
@@ -206,7 +206,7 @@ def _open_folders(runs: Sequence[PlannedRun], notes: Iterable[str]) -> None:
     counts = Counter(run.run_dir.parent for run in runs)
     for folder, count in counts.items():
         check_writable(folder, "run_dir", "choose another run_dir")
-        print(f"{folder.name}: {count} runs -> {folder}")
+        print(f"{folder.name}: {format_runs(count)} -> {folder}")
     for note in notes:
         print(note)
 

@@ -37,7 +37,16 @@ from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.find_videos import find_videos, split_counts
 from lib.prepare.requirements import data_requirements, missing_networks
 from lib.registry import did_you_mean
-from lib.runs.run_dir import ROOTS, RunDir, differences, group_of, is_gone, read_result, read_status
+from lib.runs.run_dir import (
+    ROOTS,
+    RunDir,
+    differences,
+    format_runs,
+    group_of,
+    is_gone,
+    read_result,
+    read_status,
+)
 from lib.train.schedule import count_steps, num_micro_batches
 
 COMPLETE, TO_EVALUATE, TO_CONTINUE = "complete", "to evaluate", "to continue"
@@ -382,14 +391,16 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     costs = {run.run_dir: cost_of(run.settings) for run in runs}
     for folder, group in itertools.groupby(runs, key=lambda run: run.run_dir.parent):
         study = list(group)
-        lines.append(f"{folder.name}: {len(study)} runs -> {folder}")
+        lines.append(f"{folder.name}: {format_runs(len(study))} -> {folder}")
         lines += _study_lines(study, states, costs)
     settings = [run.settings for run in runs]
     lines += ["data", *_data_lines(settings)]
     counts = Counter(state for state, _ in states.values())
     counted = ", ".join(f"{number} {state}" for state, number in counts.items())
     total = sum(filter(None, map(estimate_clips, settings)))
-    lines.append(f"{len(runs)} runs ({counted}); {total:,} clips of splits with known sizes")
+    lines.append(
+        f"{format_runs(len(runs))} ({counted}); {total:,} clips of splits with known sizes"
+    )
     lines[-1] += _hours_text(sum(hours for hours, _ in costs.values()))
     return "\n".join(lines)
 

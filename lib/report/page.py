@@ -32,7 +32,7 @@ from lib.report.verdict import (
     overall,
 )
 from lib.runs.environment import numerics_summary
-from lib.runs.run_dir import RunDir
+from lib.runs.run_dir import RunDir, format_runs
 
 DEMO = "outputs/demo"
 FIGURE = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
@@ -74,8 +74,7 @@ def page_head(
     tested, has a recommendation: the run that `lib.predict` takes.
     """
     compared, splits = _first_question(summary, [] if is_own(summary) else questions)
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    origin = f"{title} · {count} · {date.today():%-d %B %Y}"
+    origin = f"{title} · {format_runs(len(runs))} · {date.today():%-d %B %Y}"
     machines = list(dict.fromkeys(summary["machine"]))
     commits = dict.fromkeys(str(run.environment().get("commit") or "unknown") for run in runs)
     best = _best(summary, runs)

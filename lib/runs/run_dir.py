@@ -334,6 +334,11 @@ def group_of(run_name: str) -> str:
     return run_name.rsplit("_seed", 1)[0]
 
 
+def format_runs(count: int) -> str:
+    """Return `1 run`, `2 runs`."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration as `m:ss min` or `h h mm min`."""
     minutes, rest = divmod(int(seconds), 60)
