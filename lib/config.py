@@ -358,7 +358,7 @@ class TrainSettings(ClipSettings):
     test_checkpoint: Literal["last", "best"] = "last"
     """Checkpoint that is tested, and that predicts: the last one, or that of the best validation,
     which is optimistic on the validation split. A run that starts from a linear probe is best at
-    its start, unless a later validation is better by more than a standard error."""
+    its start, unless a later validation is better by more than two standard errors."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; `auto` takes GPUs if there are any."""

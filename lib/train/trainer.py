@@ -62,8 +62,8 @@ class TrainState:
     meter: Meter = field(default_factory=Meter)  # for the log entry of the epoch in progress
     step: int = 0  # optimizer steps made
     epoch: int = 0  # epochs that are in the log
-    # Validation accuracy that a better checkpoint exceeds, percent: the best one so far, plus its
-    # standard error if that is of the start from a probe.
+    # Validation accuracy that a better checkpoint exceeds, percent: the best one so far, plus two
+    # standard errors if that is of the start from a probe.
     best_top1: float = -1.0
     seconds: float = 0.0  # training time of the epochs in the log
 
@@ -314,7 +314,7 @@ class Trainer:
         if is_validated:
             top1 = entry["eval/top1_video"]
             if top1 > state.best_top1:
-                margin = (top1 * (100 - top1) / len(self.data.val_rows)) ** 0.5
+                margin = 2 * (top1 * (100 - top1) / len(self.data.val_rows)) ** 0.5
                 state.best_top1 = top1 if state.step else top1 + margin
                 self._save("best")
             self._save()
