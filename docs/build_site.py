@@ -30,10 +30,7 @@ SITE = PROJECT_ROOT / "docs" / "_site"
 DEMO = PROJECT_ROOT / "outputs" / "demo"
 # Parameters other than the defaults: results of the demo.
 PARAMETERS = {
-    "4_evaluate": {
-        "run_dir": "outputs/demo/semi_seed0",
-        "second_run_dir": "outputs/demo/supervised_seed0",
-    },
+    "4_evaluate": {"run_dir": "outputs/demo/semi_seed0"},
     "5_report": {"study_dir": "outputs/demo", "title": "Demo"},
     "6_predict": {"run_dir": "outputs/demo/semi_seed0"},
 }

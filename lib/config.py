@@ -446,8 +446,6 @@ class EvaluateSettings(Settings):
     """Views in one forward pass: bounds the memory of testing."""
     invariance_videos: Count = 60
     """Videos of the last test split that invariance is measured on; drawn with a fixed seed."""
-    second_run_dir: PathText | None = None
-    """Folder of a second tested run of the same data, to compare with."""
     num_processes: Natural = 0
     """Processes that share the videos; 0: one per GPU, or one on a CPU."""
 

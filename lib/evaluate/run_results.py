@@ -188,21 +188,3 @@ def recommended_run(study_dir: str | Path) -> RunDir:
             f"split{hint}"
         )
     return best
-
-
-def paired_results(
-    run: RunDir, results: dict[str, SplitResult], other: RunDir | None, split_name: str
-) -> dict[str, SplitResult]:
-    """Return run name -> result on a split, of a tested run and of another one if there is one.
-
-    A second run of the same name is named by its folder; it must be tested on the same videos.
-    """
-    ours = results[split_name]
-    if other is None:
-        return {run.name: ours}
-    theirs = read_results(other).get(split_name)
-    same_data = theirs is not None and theirs.dataset.folder == ours.dataset.folder
-    if not same_data or not np.array_equal(ours.rows, theirs.rows):
-        videos = f"the {len(ours.rows)} videos of split {split_name!r} of {ours.dataset.folder}"
-        raise ValueError(f"{other.folder}: not tested on {videos}; choose a run that was")
-    return {run.name: ours, other.name if other.name != run.name else str(other.folder): theirs}

@@ -11,21 +11,20 @@ from torch import Tensor
 
 from lib.config import ClipSettings, ExploreSettings
 from lib.evaluate.invariance import CLIP_REGIONS, CenterClips, boxes_note, predict_regions
-from lib.evaluate.run_results import SplitResult, paired_results
+from lib.evaluate.run_results import SplitResult
 from lib.evaluate.trained_model import TrainedModel
 from lib.jupyter.explorer import AugmentationExplorer
 from lib.jupyter.html import FADED, Tile, error_html, own_keys, render, tiles_html, unobserved
 from lib.plots.evaluation import best_class, confused_classes, confusion_matrix, recall
-from lib.plots.style import GRAY, GROUP_COLORS, RIGHT, WRONG, shorten
+from lib.plots.style import GRAY, RIGHT, WRONG, shorten
 from lib.runs.run_dir import RunDir
 
 PAGE, COLUMNS = 4, 2  # clips that play at once, and in a row
 CACHED_CLIPS = 32  # in memory, so that paging back decodes nothing
 MAX_MISTAKES = 4  # in the notebook's own picture
 MAX_CLASSES = 12  # in the matrix; of more, the most confused ones
-ALL, NO_RUN = "all classes", "no second run"
-MISTAKES, EVERYTHING, DIFFERENT = "mistakes, most confident first", "all videos", "runs disagree"
-CELL = "a cell of the matrix"
+ALL, CELL = "all classes", "a cell of the matrix"
+MISTAKES, EVERYTHING = "mistakes, most confident first", "all videos"
 ERRORS = (OSError, ValueError, RuntimeError)  # of files moved or deleted meanwhile
 
 
@@ -137,18 +136,12 @@ class EvaluationBrowser:
     Args:
         run: The tested run.
         results: Split -> result, as `evaluate` returns.
-        second_run_dir: A second run, tested on the same splits, to compare with at first.
 
     Attributes:
         explorer: The explorer of the video that was last opened in it; None before.
     """
 
-    def __init__(
-        self,
-        run: RunDir,
-        results: Mapping[str, SplitResult],
-        second_run_dir: RunDir | None = None,
-    ):
+    def __init__(self, run: RunDir, results: Mapping[str, SplitResult]):
         self.run, self.results, self.settings = run, results, run.settings()
         dataset = next(iter(results.values())).dataset
         self.classes = dataset.classes
@@ -156,29 +149,21 @@ class EvaluationBrowser:
         self.explorer: AugmentationExplorer | None = None
         self._model: TrainedModel | None = None
         self._cell: tuple[int, int] | None = None
-        self._build(second_run_dir)
+        self._build()
         self._fill_matrix()
-        self._compare()
         self._choose()
 
-    def _build(self, second_run_dir: RunDir | None) -> None:
+    def _build(self) -> None:
         by_name = [(shorten(name, 40), k) for k, name in enumerate(self.classes)]
-        tested = sorted(self.run.folder.parent.glob("*/metrics.json"))
-        runs = [RunDir(path.parent) for path in tested if path != self.run.metrics_path]
-        self._runs = {other.name: other for other in runs}
-        if second_run_dir is not None:
-            self._runs[second_run_dir.name] = second_run_dir
         self.split = _dropdown("split", list(self.results))
         self.around = _dropdown("class", [(ALL, -1), *by_name])
-        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, DIFFERENT, CELL])
-        self.second_run = _dropdown("compare", [NO_RUN, *self._runs])
-        self.second_run.value = NO_RUN if second_run_dir is None else second_run_dir.name
+        self.kind = _dropdown("show", [MISTAKES, EVERYTHING, CELL])
         self.matrix = widgets.GridBox()
         self.note = widgets.HTML()
         self.videos = widgets.Select(rows=6, layout=widgets.Layout(width="98%"))
         self.gallery = widgets.HTML(layout=widgets.Layout(flex="0 1 auto", min_width="340px"))
         self.detail = widgets.HTML(layout=widgets.Layout(flex="1 1 440px", min_width="340px"))
-        knobs = [self.split, self.around, self.kind, self.second_run]
+        knobs = [self.split, self.around, self.kind]
         for knob in knobs:
             knob.observe(self._on_knob, names="value")
         self.videos.observe(self._on_video, names="value")
@@ -240,26 +225,14 @@ class EvaluationBrowser:
                 self.kind.value = EVERYTHING  # a cell is not of one class
         if knob is self.split or (knob is self.around and is_crowded):
             self._fill_matrix()
-        if knob in (self.split, self.second_run):
-            self._compare()
         self._choose()
-
-    def _compare(self) -> None:
-        """Read the results of the runs to compare on the chosen split, or note the problem."""
-        self.by_run, self.problem = {self.run.name: self.result}, ""
-        try:
-            other = self._runs.get(self.second_run.value)
-            self.by_run = paired_results(self.run, self.results, other, self.split.value)
-        except ERRORS as error:
-            self.problem = str(error)
 
     def _choose(self) -> None:
         """List the chosen videos and show the first."""
         self._positions, title = self._select()
         self._page_shown = None
-        note = "<b>{{ n }}</b> {{ title }}<br><span style='{{ faded }}'>{{ problem }}</span>"
         count = len(self._positions)
-        self.note.value = render(note, n=count, title=title, problem=self.problem, faded=FADED)
+        self.note.value = render("<b>{{ count }}</b> {{ title }}", count=count, title=title)
         with unobserved(self.videos, self._on_video):
             self.videos.options = self._lines()
             self.videos.value = int(self._positions[0]) if count else None
@@ -277,12 +250,6 @@ class EvaluationBrowser:
             return in_cell, f"videos of {self.classes[row]} taken for {self.classes[column]}"
         of_class = "" if label is None else f" of {self.classes[label]}"
         in_class = np.full(len(predicted), True) if label is None else result.labels == label
-        if kind == DIFFERENT:
-            if len(self.by_run) < 2:
-                return nothing, "videos: choose a second run to compare with"
-            _, other = self.by_run.values()
-            differs = predicted != other.scores.argmax(axis=1)
-            return np.flatnonzero(differs & in_class), f"videos{of_class}: the two runs disagree"
         if kind == MISTAKES:
             mistakes = confident_mistakes(result)
             return mistakes[in_class[mistakes]], f"mistakes{of_class}, the most confident first"
@@ -311,22 +278,17 @@ class EvaluationBrowser:
         self.detail.value = self._detail(int(position))
 
     def _detail(self, position: int) -> str:
-        """Return HTML of one video: its regions, and the five best classes by run and region."""
+        """Return HTML of one video: its regions, and the five best classes of the run and each."""
         row, label = int(self.result.rows[position]), int(self.result.labels[position])
-        shares = {run: result.probabilities[position] for run, result in self.by_run.items()}
         tiles, problem, of_regions = self._regions(row, label)
-        colors = [*GROUP_COLORS[: len(shares)]] + [GRAY] * len(of_regions)
+        shares = {self.run.name: self.result.probabilities[position]}
         shares |= {region: s for region, s in of_regions.items() if region != CLIP_REGIONS[0]}
         panels = []
-        for (title, share), color in zip(shares.items(), colors, strict=False):
-            lines = [
-                (
-                    shorten(self.classes[k], 18),
-                    100 * float(share[k]),
-                    RIGHT if k == label else color,
-                )
-                for k in np.argsort(-share)[:5]
-            ]
+        for title, share in shares.items():
+            best = np.argsort(-share)[:5].tolist()
+            colors = [RIGHT if k == label else GRAY for k in best]
+            names = [shorten(self.classes[k], 18) for k in best]
+            lines = list(zip(names, 100 * share[best], colors, strict=True))
             panels.append((shorten(title, 28), lines))
         name = self.result.dataset.index["name"].iloc[row]
         values = {"tiles": tiles, "problem": problem, "panels": panels, "faded": FADED}

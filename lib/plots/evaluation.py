@@ -20,7 +20,6 @@ from lib.fileio import write_atomic
 from lib.plots.clips import clip_rows
 from lib.plots.style import FAMILY_COLORS, GRAY, REPORT_WIDTH, BarPanel, bar_panels, shorten, styled
 
-MAX_CLASSES = 20  # in a figure; of more, those with the most mistakes are shown
 MAX_NAMES = 30  # classes; more names are illegible
 NAME_LENGTH = 22  # characters of a class name next to an axis
 
@@ -51,28 +50,6 @@ def confused_classes(matrix: np.ndarray, count: int, around: int | None = None) 
         weight = (wrong[around] + wrong[:, around]) * (weight.max() + 1) + weight
         weight[around] = weight.max() + 1
     return np.sort(np.argsort(-weight, kind="stable")[:count])
-
-
-def select_confused_classes(
-    matrices: Mapping[str, np.ndarray], classes: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """Reduce confusion matrices to the `MAX_CLASSES` classes with the most mistakes.
-
-    Returns:
-        The matrices, with a last column `(others)` for videos predicted as classes left out; the
-        names of rows and columns; and a remark for the title.
-    """
-    kept = confused_classes(sum(matrices.values()), MAX_CLASSES)
-    names = [classes[k] for k in kept]
-    if len(kept) == len(classes):
-        return dict(matrices), names, ""
-    reduced = {}
-    for name, matrix in matrices.items():
-        part = np.pad(matrix[np.ix_(kept, kept)], (0, 1))
-        part[:-1, -1] = matrix[kept].sum(axis=1) - part.sum(axis=1)[:-1]
-        reduced[name] = part
-    remark = f" (the {len(kept)} of {len(classes)} classes with the most mistakes)"
-    return reduced, [*names, "(others)"], remark
 
 
 def most_confused(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -> pd.DataFrame:

@@ -65,8 +65,6 @@ def test_a_cell_of_the_confusion_matrix_opens_into_its_clips(notebook, runs):
     notebook.page.wait_for_function(
         "cell => cell.querySelector('.clips img')?.naturalWidth > 0", arg=browser.element_handle()
     )
-    browser.get_by_label("compare").select_option(label=runs[1].name)
-    browser.get_by_text(runs[1].name, exact=True).last.wait_for()
     for width in WIDTHS:
         notebook.set_width(width)
         output = browser.locator(".jp-OutputArea").first
