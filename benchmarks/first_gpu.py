@@ -333,7 +333,7 @@ def pack(videos: Path, python: str) -> None:
         collect_videos(videos, folder / "data")
         source = videos / "weizmann_scenes"
         lists = [str(source / "lists" / f"{split}.txt") for split in ("val", "val_swapped")]
-        boxes = {"person_boxes": "import", "detections_file": str(source / "detections.npy")}
+        boxes = {"person_boxes": "import", "boxes_file": str(source / "person_boxes.csv")}
         pack_dataset(folder / "data" / "weizmann_scenes", split_files=lists, **boxes)
         for dataset in ("ucf101_10", "ucf101"):
             pack_dataset(folder / "data" / dataset, person_boxes="motion", detector_stride=1)

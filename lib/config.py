@@ -177,13 +177,13 @@ class PrepareSettings(DataSettings):
     """Short side of extracted frames, pixels; 0: that of the video."""
     person_boxes: Literal["keep", "yolox", "motion", "import"] = "keep"
     """Person boxes: `keep` those that exist, detect people (`yolox`), take what moves in front of a
-    still camera (`motion`), or `import` the reference's file."""
+    still camera (`motion`), or `import` a table."""
     detector_stride: Count = 4
     """Run the detector on every n-th frame; boxes in between are interpolated."""
     detector_weights: PathText | None = None
     """YOLOX network for COCO as an ONNX file; None: YOLOX-Nano."""
-    detections_file: PathText | None = None
-    """The reference's `detections.npy`, for `import`."""
+    boxes_file: PathText | None = None
+    """Table (CSV) of boxes for `import`: columns name, frame (from 0), x1, y1, x2, y2, score."""
     teacher_scores: Literal["keep", "compute"] = "keep"
     """ImageNet probabilities for distillation: `keep` those that exist, or `compute` them."""
     teacher_model: str = "resnet18"
@@ -200,10 +200,10 @@ class PrepareSettings(DataSettings):
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
-        if (self.person_boxes == "import") != (self.detections_file is not None):
+        if (self.person_boxes == "import") != (self.boxes_file is not None):
             raise ValueError(
-                "person_boxes 'import' and detections_file go together: got "
-                f"{self.person_boxes!r} and {self.detections_file!r}"
+                "person_boxes 'import' and boxes_file go together: got "
+                f"{self.person_boxes!r} and {self.boxes_file!r}"
             )
         if self.detector_weights is not None and self.person_boxes != "yolox":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Person boxes of every frame: detected with YOLOX, or the moving region of a still camera.
+"""Person boxes of every frame: by YOLOX, the moving region of a still camera, or from a table.
 
 The detector sees every N-th frame; boxes between two detections are interpolated. The moving
 region needs no network: everything that differs from the median frame is moving. It suits people
@@ -21,6 +21,7 @@ from lib.augment.views import boxes_to_mask
 from lib.data.dataset import VideoDataset, VideoRecord
 from lib.data.frame_tables import FrameRows, PersonBoxes
 from lib.data.video_reader import iterate_frames
+from lib.fileio import reading
 from lib.prepare.download import sha256_of
 from lib.prepare.parallel import compute_table, num_cores
 
@@ -239,6 +240,46 @@ def detect_motion(dataset: VideoDataset, stride: int = 2, num_processes: int = 0
     work = partial(boxes_of_video, detect=moving_boxes, stride=stride)
     made_with = motion_made_with(stride)
     return compute_table(dataset, PersonBoxes, work, made_with, "detecting motion", num_processes)
+
+
+def import_boxes(dataset: VideoDataset, path: Path) -> Path:
+    """Import the boxes of any detector from a CSV table; return the path of the boxes.
+
+    Columns name (of the index), frame (from 0), x1, y1, x2, y2 (pixels of the video's frame) and
+    score, 1 if that is missing. Frames without a row have no box. ValueError if the table cannot be
+    used; rows of other videos and frames are left out, and their number is printed.
+    """
+    numbers = ["x1", "y1", "x2", "y2", "score"]
+    with reading(path, "give a CSV table with the columns name, frame, x1, y1, x2, y2, score"):
+        table = pd.read_csv(path, dtype={"name": str})
+        table = table.assign(score=table.get("score", 1.0))[["name", "frame", *numbers]]
+        if not np.isfinite(table[["frame", *numbers]].to_numpy(np.float64)).all():
+            raise ValueError("a number is missing or infinite")
+    videos = dataset.index[["name", "frames", "width", "height"]]
+    table = table.merge(videos, "left", "name").sort_values("frame", kind="stable")
+    is_known = table["frame"].between(0, table["frames"], inclusive="left")
+    if not is_known.all():
+        print(f"{path}: {(~is_known).sum()} of {len(table)} rows are of other videos or frames")
+    table = table[is_known]
+    is_outside = (table["x2"] > 1.05 * table["width"] + 2) | (
+        table["y2"] > 1.05 * table["height"] + 2
+    )
+    if table.empty or is_outside.any():
+        problem = f"no row is of a frame of the data set, such as frame 0 of {videos['name'][0]!r}"
+        if len(table):
+            name = table["name"][is_outside].iloc[0]
+            problem = f"boxes of {name} lie outside of its frames; scale them to the frames' size"
+        raise ValueError(f"{path}: {problem}")
+    by_name = dict(iter(table.groupby("name")))
+    rows = (by_name.get(name, table.iloc[:0]) for name in videos["name"])
+    results = (FrameRows(r[numbers].to_numpy(), r["frame"].to_numpy()) for r in rows)
+    names, num_frames = videos["name"].tolist(), videos["frames"].tolist()
+    return PersonBoxes.write(dataset.folder, names, num_frames, results, import_made_with(path))
+
+
+def import_made_with(path: Path) -> dict:
+    """Return the provenance of imported boxes, as plain JSON."""
+    return {"method": "import", "file_sha256": sha256_of(path)}
 
 
 # --- Between key frames ---------------------------------------------------------------------------

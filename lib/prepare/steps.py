@@ -35,7 +35,6 @@ from lib.prepare.catalog import CATALOG, dataset_folder
 from lib.prepare.choose_reader import MIN_FILES, choose_readers, readers_text, undecided
 from lib.prepare.download import UnavailableError, download
 from lib.prepare.find_videos import count_text, find_videos
-from lib.prepare.import_reference import import_detections, import_made_with
 from lib.prepare.jpeg_frames import jpeg_bytes, store_frames, stores_frames
 from lib.prepare.own_folder import BROKEN_FILE, index_folder
 from lib.prepare.parallel import num_cores
@@ -44,6 +43,8 @@ from lib.prepare.person_boxes import (
     YOLOX_NANO_URL,
     detect_motion,
     detect_persons,
+    import_boxes,
+    import_made_with,
     motion_made_with,
     yolox_made_with,
 )
@@ -318,9 +319,9 @@ class Preparation:
             expected, details = motion_made_with(stride), "motion"
             run = partial(detect_motion, stride=stride, num_processes=processes)
         else:
-            path = _required_file("detections_file", settings.detections_file)
+            path = _required_file("boxes_file", settings.boxes_file)
             expected, details = import_made_with(path), f"import {path}"
-            run = partial(import_detections, path=path)
+            run = partial(import_boxes, path=path)
         size = BYTES_OF_BOXES * self.sizes[:, 0].sum()
         return _table_step(part, made_with, expected, Step(part, TO_DO, details, run, size))
 

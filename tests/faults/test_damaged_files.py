@@ -5,7 +5,6 @@
 
 import json
 import os
-import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -31,8 +30,8 @@ from lib.fileio import file_lock
 from lib.models.weights import read_tensors
 from lib.params import make_settings, read_yaml
 from lib.prepare.download import extract
-from lib.prepare.import_reference import import_detections
 from lib.prepare.parallel import map_in_workers
+from lib.prepare.person_boxes import import_boxes
 from lib.report.tables import machine_of
 from lib.runs.run_dir import RunDir, read_result, read_status
 
@@ -116,10 +115,9 @@ def _data_case(kind: str, folder: Path) -> Case:
         rows = [FrameRows(np.full((n, 1000), 1e-3), np.arange(n)) for n in (4, 5)]
         path = TeacherScores.write(folder, NAMES, [4, 5], rows, {"method": "a test"})
         return Case(path, lambda: _read_scores(folder), path.name)
-    path = folder / "detections.npy"
-    table = {n: {1: np.ones((2, 5)), 2: np.zeros((0, 5))} for n in ("one", "two")}
-    path.write_bytes(pickle.dumps(table, 2))
-    return Case(path, lambda: import_detections(dataset, path), path.name)
+    path = folder / "boxes.csv"
+    path.write_text("name,frame,x1,y1,x2,y2,score\na/one,0,1,2,30,40,0.9\na/two,3,5,5,9,9,0.2\n")
+    return Case(path, lambda: import_boxes(dataset, path), path.name)
 
 
 def _foreign_case(kind: str, folder: Path) -> Case:
@@ -155,7 +153,7 @@ def _run_case(kind: str, folder: Path) -> Case:
     return Case(run.folder / kind, reads[kind], kind)
 
 
-DATA_KINDS = ["dataset.json", "index.csv", "person_boxes", "teacher", "detections"]
+DATA_KINDS = ["dataset.json", "index.csv", "person_boxes", "teacher", "boxes"]
 FOREIGN_KINDS = ["weights", "archive", "JPEG", "recipe"]
 RUN_KINDS = [
     "params.yaml", "log.jsonl", "metrics.json", "environment.json", "progress.json",

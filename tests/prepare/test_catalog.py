@@ -435,13 +435,13 @@ def test_frames_that_do_not_fit_are_not_begun(small_ucf, tmp_path, monkeypatch):
 def test_missing_files_are_found_out_before_any_work(small_ucf, tmp_path):
     for values in (
         {"person_boxes": "yolox", "detector_weights": "none.onnx"},
-        {"person_boxes": "import", "detections_file": "none.npy"},
+        {"person_boxes": "import", "boxes_file": "none.csv"},
         {"teacher_scores": "compute", "teacher_weights": "none.pth"},
         {"split_files": ["none.txt"]},
     ):
         settings = settings_for(tmp_path, downloads_dir=str(small_ucf), **values)
         assert "missing" in set(status_of(settings)["state"])
-        with pytest.raises(ValueError, match="none.(onnx|npy|pth|txt): (no such|cannot be read)"):
+        with pytest.raises(ValueError, match="none.(onnx|csv|pth|txt): (no such|cannot be read)"):
             prepare(settings)
     assert not (tmp_path / "data").exists()
 

@@ -19,7 +19,6 @@ from lib.data.frame_tables import (
 )
 from lib.data.video_reader import read_frames
 from lib.prepare import parallel
-from lib.prepare.import_reference import import_detections
 from lib.prepare.own_folder import index_folder
 from lib.prepare.person_boxes import (
     YoloxDetector,
@@ -28,6 +27,7 @@ from lib.prepare.person_boxes import (
     detect_motion,
     detect_persons,
     grid_cells,
+    import_boxes,
     interpolate_boxes,
     key_frames,
     letterbox,
@@ -104,7 +104,7 @@ def test_detector_survives_pickling_and_tiny_frames():
 
 
 def test_settings_of_boxes_that_exclude_each_other(tmp_path):
-    with pytest.raises(ValueError, match="detections_file go together"):
+    with pytest.raises(ValueError, match="boxes_file go together"):
         PrepareSettings(person_boxes="import")
     with pytest.raises(ValueError, match="detector_weights is for person_boxes 'yolox'"):
         PrepareSettings(detector_weights="x.onnx")
@@ -222,70 +222,48 @@ def test_box_statistics(tmp_path):
     assert box_statistics(dataset, min_score=0.85)["several"].tolist() == [False, False]
 
 
-# --- The reference's files ------------------------------------------------------------------------
+# --- Imported tables ------------------------------------------------------------------------------
 
 
-def reference_table() -> dict:
+def test_import_of_the_reference_by_the_code_of_the_guide(tmp_path, capsys, monkeypatch):
     boxes = np.array([[1, 2, 30, 40, 0.9], [5, 5, 9, 9, 0.2]])
-    return {"one": {1: boxes, 3: np.zeros((0, 5)), 9: boxes}, "two": {2: boxes[:1]}}
+    table = {"one": {1: boxes, 3: np.zeros((0, 5)), 9: boxes}, "two": {2: boxes[:1]}, "three": {}}
+    np.save(tmp_path / "detections.npy", np.array(table, dtype=object))
+    dataset = dataset_of(tmp_path / "data" / "ucf101")
+    monkeypatch.chdir(tmp_path)
+    guide = (PROJECT_ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8")
+    exec(guide.split("```python\n")[1].split("```")[0], {})
+    import_boxes(dataset, tmp_path / "boxes.csv")
+    assert "2 of 5 rows are of other videos or frames" in capsys.readouterr().out
+    found = PersonBoxes(dataset).lookup_scored(0, np.arange(4))
+    assert [len(frame) for frame in found] == [2, 0, 0, 0] and found[0] == pytest.approx(boxes)
+    assert [len(x) for x in PersonBoxes(dataset).lookup(1, np.arange(3), 0.4)] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_import_detections_of_every_pickle_protocol(tmp_path, capsys, protocol):
-    path = tmp_path / "detections.npy"
-    with open(path, "wb") as file:
-        header = {"descr": "|O", "fortran_order": False, "shape": ()}
-        np.lib.format.write_array_header_1_0(file, header)
-        pickle.dump(np.array(reference_table(), dtype=object), file, protocol=protocol)
-    dataset = dataset_of(tmp_path / "data")
-    import_detections(dataset, path)
-    assert "1 frames beyond the ends of the videos" in capsys.readouterr().out
-    boxes = PersonBoxes(dataset).lookup(0, np.arange(4), min_score=0.4)
-    assert [len(frame) for frame in boxes] == [1, 0, 0, 0]
-    assert boxes[0][0].tolist() == [1, 2, 30, 40]
-
-    scored = PersonBoxes(dataset).lookup_scored(0, np.arange(4))
-    assert scored[0] == pytest.approx(reference_table()["one"][1])
-    found = PersonBoxes(dataset).lookup(1, np.arange(3))
-    assert [len(frame) for frame in found] == [0, 1, 0]
-
-
-def test_import_detections_by_youtube_id(tmp_path):
-    names = ("tai_chi/PoolJ8L1re4_000156_000166", "tai_chi/-_CLrgdPvhk_000021_000031")
-    dataset = dataset_of(tmp_path, names=names, name="kinetics100")
-    path = tmp_path / "detections.pkl"
-    path.write_bytes(pickle.dumps({"-_CLrgdPvhk": {1: np.ones((1, 5))}}))
-    import_detections(dataset, path)
-    assert len(PersonBoxes(dataset).lookup(1, np.array([0]))[0]) == 1
-
-
-class Attack:
-    def __reduce__(self):
-        return (print, ("code from a pickle was run",))
+def test_imported_boxes_without_scores_count(tmp_path):
+    dataset, path = dataset_of(tmp_path), tmp_path / "boxes.csv"
+    path.write_text("name,frame,x1,y1,x2,y2\nb/two,1,3,4,9,9\nb/two,0,1,2,5,6\n")
+    import_boxes(dataset, path)
+    found = PersonBoxes(dataset).lookup(1, np.arange(3), min_score=0.9)
+    assert [boxes.tolist() for boxes in found] == [[[1, 2, 5, 6]], [[3, 4, 9, 9]], []]
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("text", "message"),
     [
-        (lambda: pickle.dumps(Attack()), r"asks for builtins.print\); use a file of the ref"),
-        (lambda: pickle.dumps({"a": Attack()})[:-4], "detections.npy: damaged"),
-        (lambda: b"\x93NUMPY\x01", "detections.npy: damaged"),
-        (lambda: b"", "detections.npy: damaged"),
-        (lambda: pickle.dumps([1, 2]), "expected a dictionary"),
-        (lambda: pickle.dumps({"x": {}}), "has none of the 2 videos.* 'one'"),
-        (lambda: pickle.dumps({"one": {1: np.ones((2, 4))}}), r"a/one: frame 1 has shape \(2, 4\)"),
-        (
-            lambda: pickle.dumps({"one": {1: np.array([[0, 0, 99, 9, 1]])}}),
-            "use the frames that the boxes were computed on",
-        ),
+        ("", "boxes.csv: damaged .*; give a CSV table with the columns name, frame"),
+        ("name,frame,x1\na/one,0,1\n", "boxes.csv: damaged .*not in index"),
+        ("name,frame,x1,y1,x2,y2\na/one,0,1,1,,2\n", "a number is missing"),
+        ("name,frame,x1,y1,x2,y2\na/one,0,1,1,x,2\n", "boxes.csv: damaged .*'x'"),
+        ("name,frame,x1,y1,x2,y2\none,0,1,1,2,2\n", "such as frame 0 of 'a/one'"),
+        ("name,frame,x1,y1,x2,y2\na/one,0,1,1,99,2\n", "boxes of a/one lie outside of its frames"),
     ],
 )
-def test_malformed_detections_are_refused(tmp_path, capsys, make, message):
-    path = tmp_path / "detections.npy"
-    path.write_bytes(make())
+def test_unusable_tables_of_boxes_are_refused(tmp_path, text, message):
+    path = tmp_path / "boxes.csv"
+    path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        import_detections(dataset_of(tmp_path / "data"), path)
-    assert "code from a pickle" not in capsys.readouterr().out
+        import_boxes(dataset_of(tmp_path / "data"), path)
 
 
 def test_existing_boxes_need_no_detector(tmp_path):
