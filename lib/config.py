@@ -460,8 +460,6 @@ class ReportSettings(Settings):
     baseline: str = ""
     """Group of runs (name without seed) that all others are compared with; empty: the claims of the
     study, or else the supervised groups with weak views."""
-    compared_groups: list[str] = []
-    """Two groups of runs whose classes are compared; empty: those of the first question."""
 
 
 class PredictSettings(Settings):
@@ -473,8 +471,6 @@ class PredictSettings(Settings):
     """New videos, files or folders; empty: the first validation videos of the run."""
     overlap: Decay = 0.5
     """Share that neighboring clips of a video have in common."""
-    regions: bool = True
-    """Also predict the moving region and the rest of the deciding clips alone."""
     max_figures: Natural = 3
     """Videos whose figures are shown."""
     pseudo_labels: bool = True

@@ -46,13 +46,13 @@ REGIONS_HELP = (
 
 
 def report_video(
-    model: TrainedModel, video: NewVideo, stem: Path, overlap: float = 0.5, regions: bool = True
+    model: TrainedModel, video: NewVideo, stem: Path, overlap: float = 0.5
 ) -> tuple[Prediction, Path, Path]:
     """Predict a video, draw `<stem>_timeline.png` and `<stem>_clips.png`, return their paths too.
 
     A name that is too long is cut to `MAX_NAME` bytes.
     """
-    prediction = predict_video(model, video, overlap, regions)
+    prediction = predict_video(model, video, overlap)
     name = stem.name.encode(errors="ignore")[:MAX_NAME].decode(errors="ignore")
     figures = {"timeline": timeline, "clips": deciding_figure}
     return prediction, *(
@@ -61,9 +61,7 @@ def report_video(
     )
 
 
-def predict_all(
-    run: RunDir, videos: Sequence[Path], out: Path, overlap: float, regions: bool
-) -> None:
+def predict_all(run: RunDir, videos: Sequence[Path], out: Path, overlap: float) -> None:
     """Predict videos and write tables and figures to `out`; unreadable videos are left out.
 
     ValueError if the run is not finished, or no video can be read.
@@ -86,35 +84,31 @@ def predict_all(
         for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):
             stem = out / f"{number:03d}_{video.record.path.stem}"
             try:
-                predictions.append(report_video(model, video, stem, overlap, regions)[0])
+                predictions.append(report_video(model, video, stem, overlap)[0])
             except (ValueError, OSError) as error:
                 print(f"left out: {error}", file=sys.stderr)
     finally:  # also when interrupted
         if predictions:
-            _print_table(write_tables(predictions, model.classes, out, regions), predictions)
-            print(f"{REGIONS_HELP}\n" if regions else "", end="")
-            print(f"tables and figures: {out}")
+            table = write_tables(predictions, model.classes, out)
+            print(table.filter(SHOWN).round(2).to_string(index=False))
+            for prediction in predictions:
+                if note := prediction.deciding[prediction.label].note:
+                    print(f"{prediction.record.path.name}: {note}")
+            print(f"{REGIONS_HELP}\ntables and figures: {out}")
     if not predictions:
         raise ValueError(f"none of {len(videos)} videos can be read")
 
 
 def write_tables(
-    predictions: list[Prediction], classes: tuple[str, ...], out: Path, regions: bool
+    predictions: list[Prediction], classes: tuple[str, ...], out: Path
 ) -> pd.DataFrame:
     """Write `videos.csv`, `clips.csv` and `segments.csv`; return the table of the videos."""
-    table, clips = video_table(predictions, classes, regions), clip_table(predictions, classes)
+    table, clips = video_table(predictions, classes), clip_table(predictions, classes)
     write_text(out / "videos.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(out / "clips.csv", clips.to_csv(index=False, float_format="%.4f"))
     segments = segment_table(predictions, classes)
     write_text(out / SEGMENTS_FILE, segments.to_csv(index=False, float_format="%.3f"))
     return table
-
-
-def _print_table(table: pd.DataFrame, predictions: list[Prediction]) -> None:
-    print(table.filter(SHOWN).round(2).to_string(index=False))
-    for prediction in predictions:
-        if note := prediction.deciding[prediction.label].note:
-            print(f"{prediction.record.path.name}: {note}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,8 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("videos", nargs="+", help="files, or folders of videos")
     parser.add_argument("--out", help="folder of the results (predictions/ of the run)")
     parser.add_argument("--overlap", type=float, default=0.5, help="of neighboring clips (0.5)")
-    help_text = "do not predict the moving region and the rest of each deciding clip alone"
-    parser.add_argument("--no-regions", dest="regions", action="store_false", help=help_text)
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < 1:
         parser.error("--overlap must be in [0, 1)")
@@ -139,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{run.folder}: the run that the report recommends")
         out = run.folder / "predictions" if options.out is None else project_path(options.out)
         videos = find_new_videos([Path(name) for name in options.videos])
-        predict_all(run, videos, out, options.overlap, options.regions)
+        predict_all(run, videos, out, options.overlap)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

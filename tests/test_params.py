@@ -1,17 +1,13 @@
 # ruff: noqa: E501 (the table has a config in each line)
 """Every experiment in `params/` against the configs of the reference, as facts in a table."""
 
-import json
-import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import pytest
-from click.testing import CliRunner
-from papermill.cli import papermill
 
 from lib.batch import plan
-from lib.batch.plan import by_hand, cost_of, plan_text, read_plan
+from lib.batch.plan import cost_of, plan_text, read_plan
 from lib.config import PROJECT_ROOT
 from lib.models.networks import model_names
 from lib.params import RECIPE, parameter_files, read_run_file, read_settings, read_yaml, split_seeds
@@ -213,22 +209,6 @@ def test_values_that_the_papers_studies_share_are_written_once(study):
         read_yaml(path) for path in (PARAMS / "paper" / RECIPE, PARAMS / "paper" / study / RECIPE)
     )
     assert [name for name in recipe if name in shared and recipe[name] == shared[name]] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ucf101/supervised_strong_100percent", "demo/semi_seed1"])
-def test_the_command_by_hand_gives_papermill_the_planned_parameters(
-    name, runs, tmp_path, monkeypatch
-):
-    """Of the notebook nothing is executed."""
-    monkeypatch.chdir(PROJECT_ROOT)
-    run = runs[name]
-    command = shlex.split(by_hand(run).replace("out.ipynb", str(tmp_path / "out.ipynb")))
-    assert command[0] == "papermill" and command.count("-f") == name.startswith("ucf101") + 1
-    done = CliRunner().invoke(papermill, [*command[1:], "--prepare-only"])
-    assert done.exit_code == 0, done.output
-    notebook = json.loads((tmp_path / "out.ipynb").read_text())
-    assert notebook["metadata"]["papermill"]["parameters"] == run.parameters
 
 
 def test_recipes_apply_by_their_place_and_give_the_run_dir(tmp_path):

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import itertools
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from lib.augment.class_names import view_warnings
 from lib.config import PROJECT_ROOT, PrepareSettings, TrainSettings, project_path
@@ -26,8 +24,6 @@ from lib.params import (
     check_set_values,
     is_run_file,
     make_settings,
-    parameter_files,
-    read_layers,
     read_run_file,
     read_yaml,
     split_seeds,
@@ -421,7 +417,6 @@ def _study_lines(
         yield f"  {run.name:<{width}}  {_clips_text(run.settings)}  [{state}]"
         if text := "; ".join(filter(None, [costs[run.run_dir][1], *_expected_texts(run)])):
             yield f"  {'':<{width}}  {text}"
-    yield f"  the first by hand: {by_hand(study[0])}"
 
 
 def _expected_texts(run: PlannedRun) -> Iterator[str]:
@@ -444,18 +439,6 @@ def notes_of(runs: Sequence[PlannedRun]) -> list[str]:
         f"  {note}" + ("" if len(of) == len(runs) else f" ({', '.join(of)})")
         for note, of in names.items()
     ]
-
-
-def by_hand(run: PlannedRun) -> str:
-    """Return the command that trains a run by hand: its recipes, then its own values."""
-    recipes = parameter_files(run.source)[:-1]
-    shared = read_layers(recipes)
-    own = {k: v for k, v in run.parameters.items() if k not in shared or shared[k] != v}
-    if recipes[0].is_relative_to(PROJECT_ROOT):
-        recipes = [recipe.relative_to(PROJECT_ROOT) for recipe in recipes]
-    files = " -f ".join(["papermill notebooks/3_train.ipynb out.ipynb", *map(str, recipes)])
-    text = yaml.safe_dump(own, default_flow_style=True, sort_keys=False, width=10**6).strip()
-    return f"{files} -y {shlex.quote(text)}"
 
 
 def _data_lines(runs: Sequence[TrainSettings]) -> Iterator[str]:

@@ -111,13 +111,12 @@ def remarks(span: int, videos: Sequence[NewVideo]) -> list[str]:
     return texts
 
 
-def predict_video(
-    model: TrainedModel, video: NewVideo, overlap: float = 0.5, with_regions: bool = True
-) -> Prediction:
+def predict_video(model: TrainedModel, video: NewVideo, overlap: float = 0.5) -> Prediction:
     """Score clips that slide through a video of any length; they are fused as in the run's test.
 
-    `overlap`, in [0, 1), is the share of a clip that the next clip repeats. `with_regions` predicts
-    the actor and the background of the deciding clips. One batch of clips is in memory at a time.
+    `overlap`, in [0, 1), is the share of a clip that the next clip repeats. The actor and the
+    background of the deciding clips are also predicted alone. One batch of clips is in memory at a
+    time.
     """
     record, span = video.record, model.protocol.span
     last = max(0, record.num_frames - span)
@@ -130,7 +129,7 @@ def predict_video(
     clips = model.probabilities(logits[:, None]).numpy()
     fused = model.probabilities(logits[None])[0].numpy()
     deciding = {
-        label: _regions(model, record, int(starts[position]), with_regions)
+        label: _regions(model, record, int(starts[position]))
         for label, position in deciding_clips(clips, int(fused.argmax())).items()
     }
     return Prediction(record, starts, span, video.fps, clips, fused, deciding)
@@ -162,12 +161,8 @@ def _center_crops(model: TrainedModel, record: VideoRecord, starts: Sequence[int
     return center_crop.views(resized, positions.reshape(indices.shape))
 
 
-def _regions(
-    model: TrainedModel, record: VideoRecord, start: int, with_regions: bool
-) -> ClipRegions:
+def _regions(model: TrainedModel, record: VideoRecord, start: int) -> ClipRegions:
     (clip,) = _center_crops(model, record, [start])
-    if not with_regions:
-        return predict_regions(model, clip)
     mask = _moving_mask(model.protocol, record, start)
     covered = float(mask.amax(dim=0).float().mean())
     note = "nearly all of the picture moves (the camera?)" if covered > MAX_COVERED else ""
@@ -186,9 +181,7 @@ def _moving_mask(protocol: EvalProtocol, record: VideoRecord, start: int) -> Ten
     return center_crop_mask(boxes, record.height, record.width, protocol.crops)
 
 
-def video_table(
-    predictions: Sequence[Prediction], classes: tuple[str, ...], with_regions: bool = True
-) -> pd.DataFrame:
+def video_table(predictions: Sequence[Prediction], classes: tuple[str, ...]) -> pd.DataFrame:
     """Return a row per video: class, confidence, second class, regions, all probabilities.
 
     Class and confidence of a region are empty where there is a note.
@@ -200,13 +193,12 @@ def video_table(
         row = {"video": str(prediction.record.path), "class": classes[first]}
         row |= {"confidence": video[first], "second": classes[second]}
         row["second_confidence"] = video[second]
-        if with_regions:
-            regions = prediction.deciding[prediction.label]
-            for region in CLIP_REGIONS[1:]:
-                share, name = regions.probabilities.get(region), region.replace(" ", "_")
-                row[name] = "" if share is None else classes[int(share.argmax())]
-                row[f"{name}_confidence"] = np.nan if share is None else float(share.max())
-            row["regions_note"] = regions.note
+        regions = prediction.deciding[prediction.label]
+        for region in CLIP_REGIONS[1:]:
+            share, name = regions.probabilities.get(region), region.replace(" ", "_")
+            row[name] = "" if share is None else classes[int(share.argmax())]
+            row[f"{name}_confidence"] = np.nan if share is None else float(share.max())
+        row["regions_note"] = regions.note
         rows.append(row | {f"p({name})": p for name, p in zip(classes, video, strict=True)})
     return pd.DataFrame(rows)
 

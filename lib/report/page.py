@@ -31,7 +31,6 @@ from lib.report.verdict import (
     is_own,
     overall,
 )
-from lib.runs.environment import numerics_summary
 from lib.runs.run_dir import RunDir, format_runs
 
 DEMO = "outputs/demo"
@@ -143,18 +142,6 @@ def range_note(summary: pd.DataFrame, expected: pd.DataFrame) -> str:
     both = summary.merge(expected, on=["group", "split"])
     outside = both[~both["top1"].between(both["low"], both["high"])]
     return TEXTS.range(outside.to_dict("records"), len(both)) if len(both) else ""
-
-
-def machine_note(runs: Sequence[RunDir]) -> str:
-    """Describe the differences between the machines of runs, as HTML."""
-    summaries = [numerics_summary(run.environment()) for run in runs]
-    values = pd.DataFrame(summaries, index=[run.name for run in runs]).fillna("unknown")
-    differences = {
-        field: {value: list(names) for value, names in column.index.groupby(column).items()}
-        for field, column in values.items()
-        if column.nunique() > 1
-    }
-    return TEXTS.machines(differences) if differences else ""
 
 
 def left_out_note(problems: Mapping[str, str]) -> str:

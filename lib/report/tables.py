@@ -162,18 +162,13 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def groups_to_compare(runs: Sequence[RunDir], names: list[str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the groups of `names`, or those of the first question, the baseline first.
+def groups_to_compare(runs: Sequence[RunDir], pairs: Sequence[Pair]) -> list[str]:
+    """Return the groups of the first question, the baseline first.
 
-    Without either it is the group of the recommended run (`best_in_validation`), or the first.
+    Without a question it is the group of the recommended run (`best_in_validation`), or the first.
     """
-    groups = list(dict.fromkeys(group_of(run.name) for run in runs))
-    if names:
-        if len(names) != 2 or not set(names) <= set(groups):
-            options = ", ".join(groups)
-            raise ValueError(f"compared_groups: {names!r} must be two of the groups {options}")
-        return names
-    tested = (pair for pair in pairs if {pair.better, pair.worse} <= set(groups))
+    groups = {group_of(run.name) for run in runs}
+    tested = (pair for pair in pairs if {pair.better, pair.worse} <= groups)
     best = best_in_validation(runs) or runs[0]
     return next(([pair.worse, pair.better] for pair in tested), [group_of(best.name)])
 

@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -57,21 +56,6 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.+)$", text, re.MULTILINE))
     return ", ".join(f"{name}: {value}" for name, value in fields.items()) or platform.machine()
-
-
-def numerics_summary(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the entries of `environment.json` that affect numbers, without the empty ones."""
-    summary = {
-        "CPU": environment.get("cpu_model"),
-        "CPU capability": environment.get("cpu_capability"),
-        "GPU": ", ".join(dict.fromkeys(environment.get("gpus", []))),
-        "processes": environment.get("num_processes"),
-        "threads per process": environment.get("threads_per_process"),
-        "PyTorch": environment.get("packages", {}).get("torch"),
-        "variables": ", ".join(f"{k}={v}" for k, v in environment.get("variables", {}).items()),
-        "PyTorch build": environment.get("torch_config"),
-    }
-    return {name: str(value) for name, value in summary.items() if value}
 
 
 def _commit() -> str | None:

@@ -186,9 +186,7 @@ def test_a_video_without_parts_says_why(classifier, tmp_path, name, words):
     row = video_table([found], classifier.classes).iloc[0]
     assert row["actor_only"] == "" and words in row["regions_note"]
     assert np.isnan(row["background_only_confidence"])
-    without = predict_video(classifier, open_video(path), with_regions=False)
-    regions = without.deciding[without.label]
-    assert regions.note == "" and list(regions.clips) == ["whole clip"]
+    assert list(found.deciding[found.label].clips) == ["whole clip"]
 
 
 @pytest.mark.slow
@@ -328,7 +326,7 @@ def folder_of_videos(classifier, video, tmp_path, monkeypatch) -> list[str]:
     for figure in ("timeline", "deciding_figure", "reliability_figure"):  # which take seconds
         monkeypatch.setattr(f"lib.predict.{figure}", lambda *_: Figure((1, 1)))
     (tmp_path / "params.yaml").touch()
-    return [str(tmp_path), str(videos), "--no-regions", "--out", str(tmp_path / "out")]
+    return [str(tmp_path), str(videos), "--out", str(tmp_path / "out")]
 
 
 def test_a_long_name_is_predicted_and_its_figures_get_a_shorter_one(folder_of_videos, tmp_path):
