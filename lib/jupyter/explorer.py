@@ -16,9 +16,16 @@ from lib.data.dataset import VideoDataset
 from lib.data.frame_tables import has_person_boxes, open_person_boxes
 from lib.fileio import write_text
 from lib.jupyter.clip_views import ClipViews, clip_views, params_html
-from lib.jupyter.html import error_html, own_keys, render, tiles_html, unobserved, wrapping
+from lib.jupyter.html import (
+    error_html,
+    left_aligned,
+    own_keys,
+    render,
+    tiles_html,
+    unobserved,
+    wrapping,
+)
 from lib.params import RECIPE, make_settings
-from lib.plots.data import left_aligned
 
 MAX_LISTED = 200  # videos in a picker; more are found by searching
 SLIDERS = {  # setting: type, lowest, highest, step, label

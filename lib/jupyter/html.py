@@ -9,10 +9,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import ipywidgets as widgets
+import pandas as pd
 import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.display import display
 from jinja2 import Environment, StrictUndefined, Template
+from pandas.io.formats.style import Styler
 from PIL import Image
 from torch import Tensor
 
@@ -45,6 +47,12 @@ def _template(source: str) -> Template:
 def render(template: str, **values: object) -> str:
     """Fill in a jinja2 template; every value is escaped."""
     return _template(template).render(values)
+
+
+def left_aligned(table: pd.DataFrame) -> Styler:
+    """Return a table of texts for a notebook: left-aligned columns, no index."""
+    styles = [{"selector": "th, td", "props": "text-align: left"}]
+    return table.style.hide(axis="index").format(escape="html").set_table_styles(styles)
 
 
 def error_html(error: object) -> str:

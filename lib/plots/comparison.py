@@ -18,8 +18,6 @@ from lib.plots.style import (
     RIGHT,
     VERDICT_COLORS,
     WRONG,
-    BarPanel,
-    bar_panels,
     shorten,
     styled,
 )
@@ -27,29 +25,29 @@ from lib.plots.style import (
 MAX_NAME = 32  # characters of a group name next to an axis
 
 
+@styled
 def plot_accuracy(summary: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     """Show top-1 by group, a panel per split: bars are means over seeds, dots single runs.
 
     `summary` has the columns group, split, top1 (percent); one row per run and split.
     """
-    groups, panels = list(dict.fromkeys(summary["group"])), []
-    names = [shorten(group, MAX_NAME) for group in groups]
-    of_groups = [colors[group] for group in groups]
-    for split, rows in summary.groupby("split", sort=False):
-        means = rows.groupby("group")["top1"].mean().reindex(groups)
-        table = pd.DataFrame({split: means.to_numpy()}, index=names)
-        value = "top-1 accuracy (%); dots: single seeds"
-        panels.append(BarPanel(table, "runs", value, shorten(split, 40), [of_groups], limit=112))
-    figure = bar_panels(panels, (REPORT_WIDTH, 1.3 + 0.4 * len(groups)), is_horizontal=True)
-    for axis, (_, rows) in zip(figure.axes, summary.groupby("split", sort=False), strict=True):
-        axis.set_xticks(range(0, 101, 20))
+    groups, splits = list(dict.fromkeys(summary["group"])), summary.groupby("split", sort=False)
+    size = (REPORT_WIDTH, 1.3 + 0.4 * len(groups))
+    options = {"squeeze": False, "sharey": True, "layout": "constrained"}
+    figure, grid = plt.subplots(1, splits.ngroups, figsize=size, **options)
+    for axis, (split, rows) in zip(grid[0], splits, strict=True):
         for y, group in enumerate(groups):
             values = rows.loc[rows["group"] == group, "top1"].tolist()
+            mean = np.mean(values) if values else 0
+            axis.barh(y, mean, color=colors[group])
             _dots(axis, values, y, 16)
-            if values:
-                axis.text(103, y, f"{np.mean(values):.1f}", va="center", fontsize=9)
-    for axis in figure.axes[1:]:
-        axis.set(yticklabels=[], ylabel="")
+            axis.text(103, y, f"{mean:.1f}" if values else "", va="center", fontsize=9)
+        axis.set(xlim=(0, 112), xticks=range(0, 101, 20), title=shorten(split, 40))
+        axis.set_xlabel("top-1 accuracy (%); dots: single seeds")
+        axis.grid(axis="x")
+    grid[0, 0].set_yticks(range(len(groups)), [shorten(group, MAX_NAME) for group in groups])
+    grid[0, 0].set_ylabel("runs")
+    grid[0, 0].invert_yaxis()
     return figure
 
 
@@ -127,6 +125,7 @@ def plot_differences(comparisons: pd.DataFrame, differences: Sequence[Sequence[f
     return figure
 
 
+@styled
 def plot_class_gains(
     before: np.ndarray,
     after: np.ndarray,
@@ -140,19 +139,23 @@ def plot_class_gains(
     """
     gains = np.nan_to_num(recall(after) - recall(before))  # 0 for classes without videos
     order = np.argsort(-gains)
-    table = pd.DataFrame({"gain": gains[order]}, [shorten(classes[k], 24) for k in order])
+    size = (REPORT_WIDTH, 1.4 + 0.2 * len(classes))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    colors = [RIGHT if gain >= 0 else WRONG for gain in gains[order]]
+    axis.barh(range(len(order)), gains[order], color=colors)
+    axis.set_yticks(range(len(order)), [shorten(classes[k], 24) for k in order])
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.grid(axis="x")
     title = (
         f"On {split_name}, {names[1]} is better than {names[0]} in {(gains > 0).sum()} of "
         f"{len(classes)} classes and worse in {(gains < 0).sum()}"
     )
-    colors = [[RIGHT if gain >= 0 else WRONG for gain in table["gain"]]]
-    panel = BarPanel(table, "class", "change of recall (points)", title, colors)
-    size = (REPORT_WIDTH, 1.4 + 0.2 * len(classes))
-    figure = bar_panels([panel], size, is_horizontal=True)
-    figure.axes[0].axvline(0, color="black", linewidth=0.8)
+    axis.set(xlabel="change of recall (points)", ylabel="class", title=title)
     return figure
 
 
+@styled
 def plot_invariance_of_groups(
     agreement: pd.DataFrame, accuracy: pd.DataFrame, colors: Mapping[str, str]
 ) -> Figure:
@@ -164,11 +167,16 @@ def plot_invariance_of_groups(
             columns without person boxes.
         colors: As above.
     """
-    title = f"{agreement.mean().idxmin()} augmentation changes the class most often"
-    columns = "family of augmentations", "input of the network"
-    of_groups = [colors[group] for group in agreement.index]
-    same, top1 = "same class when augmented (%)", "top-1 accuracy (%)"
-    panels = [BarPanel(agreement.T, columns[0], same, title, of_groups, limit=102)]
+    panels = [(agreement, "family of augmentations", "same class when augmented (%)")]
     if accuracy.shape[1]:
-        panels.append(BarPanel(accuracy.T, columns[1], top1, "", of_groups, limit=102))
-    return bar_panels(panels, (REPORT_WIDTH, 3.6))
+        panels.append((accuracy, "input of the network", "top-1 accuracy (%)"))
+    options = {"squeeze": False, "layout": "constrained"}
+    figure, grid = plt.subplots(1, len(panels), figsize=(REPORT_WIDTH, 3.6), **options)
+    for axis, (table, name, value) in zip(grid[0], panels, strict=True):
+        look = {"color": colors, "width": 0.8, "rot": 0, "legend": False}
+        table.T.plot.bar(ax=axis, xlabel=name, ylabel=value, ylim=(0, 102), **look)
+        axis.grid(axis="y")
+    least = agreement.mean().idxmin()
+    grid[0, 0].set_title(f"{least} augmentation changes the class most often")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure

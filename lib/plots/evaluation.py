@@ -18,7 +18,7 @@ from lib.evaluate.new_videos import Prediction
 from lib.evaluate.run_results import Calibration
 from lib.fileio import write_atomic
 from lib.plots.clips import clip_rows
-from lib.plots.style import FAMILY_COLORS, GRAY, REPORT_WIDTH, BarPanel, bar_panels, shorten, styled
+from lib.plots.style import FAMILY_COLORS, GRAY, REPORT_WIDTH, shorten, styled
 
 MAX_NAMES = 30  # classes; more names are illegible
 NAME_LENGTH = 22  # characters of a class name next to an axis
@@ -102,33 +102,33 @@ def _name_cells(axis: Axes, matrix: np.ndarray, share: np.ndarray, classes: Sequ
         axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
 
 
+@styled
 def plot_invariance(families: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     """Show stability of predictions under augmentation, and their use of actor and background.
 
     `families` has the columns family, agreement (percent), kl (nats); `accuracy` input, top1
     (percent).
     """
-    by_family, by_input = families.set_index("family"), accuracy.set_index("input")
     colors = [
         next((color for family, color in FAMILY_COLORS.items() if family in name), GRAY)
         for name in families["family"]
     ]
-    family, network_input = "family of augmentations", "input of the network"
-    agreement, change, top1 = by_family[["agreement"]], by_family[["kl"]], by_input[["top1"]]
-    same, least_stable = (
-        "same class when augmented (%)",
-        f"Least stable: {agreement.idxmin().iloc[0]}",
-    )
-    kl, accuracy_name = "KL divergence (nats)", "top-1 accuracy (%)"
-    percent, plain = "{:.0f}".format, "{:.2f}".format
+    least_stable = families.loc[families["agreement"].idxmin(), "family"]
     panels = [
-        BarPanel(agreement, family, same, least_stable, [colors], 108, percent),
-        BarPanel(change, family, kl, "Change of the prediction", [colors], text=plain),
-        BarPanel(top1, network_input, accuracy_name, "Actor or background", [GRAY], 108, percent),
+        (families, "agreement", "same class when augmented (%)", f"Least stable: {least_stable}"),
+        (families, "kl", "KL divergence (nats)", "Change of the prediction"),
+        (accuracy, "top1", "top-1 accuracy (%)", "Actor or background"),
     ]
-    figure = bar_panels(panels, (11, 3.6))
-    for axes in figure.axes:
-        axes.tick_params(axis="x", rotation=20)
+    figure, grid = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    for axis, (table, column, label, title) in zip(grid, panels, strict=True):
+        kind = table.columns[0]
+        bars = axis.bar(table[kind], table[column], color=colors if kind == "family" else GRAY)
+        axis.bar_label(bars, fmt="%.2f" if column == "kl" else "%.0f", padding=2, fontsize=8)
+        axis.margins(y=0.1)
+        axis.tick_params(axis="x", rotation=20)
+        axis.grid(axis="y")
+        name = {"family": "family of augmentations", "input": "input of the network"}[kind]
+        axis.set(xlabel=name, ylabel=label, title=title)
     return figure
 
 
