@@ -45,20 +45,16 @@ REGIONS_HELP = (
 )
 
 
-def report_video(
-    model: TrainedModel, video: NewVideo, stem: Path, overlap: float = 0.5
-) -> tuple[Prediction, Path, Path]:
-    """Predict a video, draw `<stem>_timeline.png` and `<stem>_clips.png`, return their paths too.
+def report_video(model: TrainedModel, video: NewVideo, stem: Path, overlap: float) -> Prediction:
+    """Predict a video and draw `<stem>_timeline.png` and `<stem>_clips.png`.
 
     A name that is too long is cut to `MAX_NAME` bytes.
     """
     prediction = predict_video(model, video, overlap)
     name = stem.name.encode(errors="ignore")[:MAX_NAME].decode(errors="ignore")
-    figures = {"timeline": timeline, "clips": deciding_figure}
-    return prediction, *(
+    for kind, draw in {"timeline": timeline, "clips": deciding_figure}.items():
         save_figure(draw(prediction, model.classes), stem.with_name(f"{name}_{kind}.png"))
-        for kind, draw in figures.items()
-    )
+    return prediction
 
 
 def predict_all(run: RunDir, videos: Sequence[Path], out: Path, overlap: float) -> None:
@@ -84,7 +80,7 @@ def predict_all(run: RunDir, videos: Sequence[Path], out: Path, overlap: float) 
         for number, video in enumerate(tqdm(opened, unit="video", disable=None), 1):
             stem = out / f"{number:03d}_{video.record.path.stem}"
             try:
-                predictions.append(report_video(model, video, stem, overlap)[0])
+                predictions.append(report_video(model, video, stem, overlap))
             except (ValueError, OSError) as error:
                 print(f"left out: {error}", file=sys.stderr)
     finally:  # also when interrupted

@@ -1,11 +1,8 @@
 """Reading exactly the requested frames of a video file or of a folder of images."""
 
-import errno
 import hashlib
 import os
 import re
-import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,9 +158,6 @@ class FrameReader:
         shapes = dataset.index[["frames", "height", "width"]].to_numpy(dtype=np.int64)
         ends = 3 * shapes.prod(axis=1).cumsum()
         self._num_cached = int((ends <= frame_cache_mb * 1e6).sum())
-        if self._num_cached and not self.folder.is_dir():
-            if shutil.disk_usage(dataset.folder).free < ends[self._num_cached - 1]:
-                self._give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def read(self, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray:
         """Return the frames (T, H, W, 3), uint8, of `record` at 0-based `frame_indices`."""
@@ -176,18 +170,10 @@ class FrameReader:
             video = read_frames(record, np.arange(record.num_frames))
             try:
                 write_atomic(path, video.tofile)
-            except OSError as error:  # a full disk ends the caching only
-                self._give_up(error)
+            except OSError as error:
+                raise ValueError(f"frame_cache_mb: {error}; or set it to 0") from error
             frames = video[frame_indices]
         return frames
-
-    def _give_up(self, error: OSError) -> None:
-        self._num_cached = 0
-        warnings.warn(
-            f"{self.folder}: decoded videos are not cached ({error.strerror}), so each video is "
-            "decoded whenever it is read, which is slower; make room, or set frame_cache_mb to 0",
-            stacklevel=3,
-        )
 
 
 def _read_cached(path: Path, record: VideoRecord, frame_indices: np.ndarray) -> np.ndarray | None:

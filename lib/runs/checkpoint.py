@@ -58,9 +58,6 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
 
     write_atomic(path, write)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)  # the new name is on the disk too
-    os.close(folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -73,27 +70,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(
             f"{path}: cannot be read as a checkpoint ({str(error) or type(error).__name__}); "
-            "train the run again: it continues from the previous checkpoint"
+            "delete that file and train the run again: it continues from the previous checkpoint"
         ) from error
-
-
-def restore_newest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest readable checkpoint of a folder, None if there is no checkpoint.
-
-    Damaged newer ones are deleted, with a message; ValueError if none can be read.
-    """
-    problems: dict[Path, str] = {}
-    for path in list_checkpoints(folder):
-        try:
-            state = read_checkpoint(path)
-        except ValueError as error:
-            problems[path] = str(error)
-            continue
-        for damaged, problem in problems.items():
-            print(f"{problem}\ncontinuing from the previous checkpoint, {path.name}")
-            damaged.unlink()
-        return state
-    if problems:
-        text = "\n  ".join(problems.values())
-        raise ValueError(f"{text}; no earlier one is left: delete {folder} to train from the start")
-    return None

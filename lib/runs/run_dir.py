@@ -60,14 +60,13 @@ class RunDir:
     def check_compatible(self, settings: TrainSettings, data_digest: str | None = None) -> None:
         """Raise ValueError if the folder holds a run that these settings do not continue.
 
-        `data_digest` is of its videos and labels; None skips their comparison. Damaged checkpoints
-        are deleted if an earlier one can be read.
+        `data_digest` is of its videos and labels; None skips their comparison.
         """
         problems = []
         if self.params_path.exists():
             problems = differences(self.settings(), settings)
-        state = None if problems else checkpoint.restore_newest(self.checkpoint_dir)
-        if state is not None:
+        if not problems and self.saved_progress() is not None:
+            state = self.load()
             before = self._make_settings(state["settings"], self.checkpoint_dir)
             problems = differences(before, settings)
             if data_digest not in (None, state["data"]):
