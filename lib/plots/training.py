@@ -1,17 +1,14 @@
-"""Figures of training: the planned schedule and learning curves."""
+"""Figures of training: learning curves."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.config import TrainSettings
 from lib.plots.style import ACCURACY, GRAY, LABELED, REPORT_WIDTH, UNLABELED, styled
 from lib.runs.progress import LOG_COLUMNS
-from lib.train.schedule import learning_rate, ramp_up
 
 TOP1 = "eval/top1_video"
 PERCENT = (0, 102)  # limits of an axis
@@ -67,28 +64,6 @@ def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
             title = ", ".join(ends) or f"{title}: nothing logged"
         _finish(axis, "epoch", ylabel, title=title, ylim=ylim)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    return figure
-
-
-@styled
-def plot_schedule(settings: TrainSettings, steps_per_epoch: int) -> Figure:
-    """Show the learning rate and the weight of the unlabeled loss over the planned epochs."""
-    count = settings.epochs * steps_per_epoch
-    steps = np.unique(np.linspace(0, count - 1, min(count, 1000)).astype(int))
-    rates = [learning_rate(step, steps_per_epoch, settings) for step in steps.tolist()]
-    curves = [("learning rate", GRAY, rates)]
-    if settings.is_semi_supervised:
-        weight = settings.unlabeled_weight
-        rampup_steps = settings.unlabeled_rampup_epochs * steps_per_epoch
-        weights = [ramp_up(weight, step, rampup_steps) for step in steps.tolist()]
-        curves.append(("unlabeled weight", UNLABELED, weights))
-    size = (5.5 * len(curves), 2.6)
-    figure, grid = plt.subplots(1, len(curves), figsize=size, squeeze=False, layout="constrained")
-    for axis, (name, color, values) in zip(grid[0], curves, strict=True):
-        _draw(axis, steps / steps_per_epoch, values, color)
-        _finish(axis, "epoch", name, ylim=(0, 1.08 * max(*values, 1e-12)))
-    title = f"{settings.epochs} epochs of {steps_per_epoch} steps"
-    figure.suptitle(f"{title}, warm-up to epoch {settings.warmup_epochs:g}")
     return figure
 
 

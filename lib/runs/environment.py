@@ -11,13 +11,6 @@ from typing import Any
 
 from lib.config import PROJECT_ROOT
 
-# Variables that make PyTorch, oneDNN, MKL or OpenMP choose other kernels
-VARIABLES = (
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
-    "MKL_CBWR", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG",
-    "NVIDIA_TF32_OVERRIDE",
-)  # fmt: skip
-
 
 def environment(num_processes: int = 1) -> dict[str, Any]:
     """Return all installed packages, devices, git commit and what else affects the results."""
@@ -35,7 +28,6 @@ def environment(num_processes: int = 1) -> dict[str, Any]:
         "threads_per_process": num_threads(num_processes),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": _packages(),
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch_config": torch.__config__.show(),
         "commit": _commit(),
     }

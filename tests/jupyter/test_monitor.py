@@ -12,13 +12,11 @@ import pytest
 from lib.fileio import file_lock, lock_owner
 from lib.jupyter import monitor as monitor_module
 from lib.jupyter.monitor import TrainingMonitor, train
-from lib.plots.training import plot_learning_curves, plot_schedule, validation_table
+from lib.plots.training import plot_learning_curves, validation_table
 from lib.runs import progress
 from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
 from lib.train.fit import fit
-from lib.train.run_data import load_data
-from lib.train.schedule import count_steps
 
 
 @pytest.fixture
@@ -254,14 +252,3 @@ def test_a_run_without_validation_is_shown_as_far_as_it_is(tmp_path, tiny_settin
 def test_a_half_written_settings_file_is_a_missing_run(tmp_path):
     (tmp_path / "params.yaml").write_text("epochs: [")
     assert read_status(tmp_path).phase == "missing"
-
-
-@pytest.mark.parametrize("objective", ["fixmatch", "supervised"])
-def test_the_plan_ends_at_zero(objective, tiny_settings):
-    settings = tiny_settings(objective=objective, epochs=10, warmup_epochs=2.0)
-    steps = count_steps(len(load_data(settings).epoch_rows), settings)
-    figure = plot_schedule(settings, steps)
-    rates = figure.axes[0].get_lines()[0].get_ydata()
-    assert len(figure.axes) == (2 if objective == "fixmatch" else 1)
-    assert max(rates) == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.05 * max(rates)
-    assert "warm-up to epoch 2" in figure.get_suptitle()
