@@ -397,12 +397,9 @@ def plan_text(runs: Sequence[PlannedRun]) -> str:
     lines.append(
         f"{format_runs(len(runs))} ({counted}); {total:,} clips of splits with known sizes"
     )
-    lines[-1] += _hours_text(sum(hours for hours, _ in costs.values()))
+    if hours := sum(hours for hours, _ in costs.values()):
+        lines[-1] += f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one"
     return "\n".join(lines)
-
-
-def _hours_text(hours: float) -> str:
-    return f"; {hours / 8:,.0f} h on 8 GPUs, {hours:,.0f} h on one" if hours else ""
 
 
 def _study_lines(

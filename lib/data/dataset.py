@@ -346,14 +346,7 @@ def write_split(dataset: VideoDataset, split_name: str, rows: Sequence[int] | np
     videos = dataset.index.iloc[np.asarray(rows, dtype=np.int64)]
     table = videos[["name", "frames", "label"]].itertuples(index=False)
     lines = [f"{name} {frames} {label}\n" for name, frames, label in table]
-    return write_changed(dataset.split_path(split_name), "".join(lines))
-
-
-def write_changed(path: Path, text: str) -> Path:
-    """Write a text file unless it already holds this text, so that its time stays."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return path
-    return write_text(path, text)
+    return write_text(dataset.split_path(split_name), "".join(lines))
 
 
 def check_room(

@@ -178,14 +178,9 @@ def groups_by_name(names: pd.Series, classes: pd.Series) -> pd.Series:
     stems = names.str.rsplit("/", n=1).str[-1]
     sources = stems.str.replace(_CLIP_NUMBER, "", regex=True)
     is_counting = (sources.groupby(classes).transform("nunique") == 1) | (sources == "")
-    is_counting |= sources.map(_is_camera_name)
+    words = sources.str.lower().str.findall("[a-z][a-z]+").map(set)
+    is_counting |= words.map(_CAMERA_WORDS.issuperset)
     return sources.where(~is_counting, names)
-
-
-def _is_camera_name(source: str) -> bool:
-    """Return True if a name has only words of cameras and recorders, numbers and dates."""
-    words = re.findall(r"[a-z]+", source.lower())
-    return all(word in _CAMERA_WORDS or len(word) == 1 for word in words)
 
 
 def groups_from_file(path: Path, names: pd.Series) -> pd.Series:

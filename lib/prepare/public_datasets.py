@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +41,12 @@ class PublishedFiles:
 
     def path(self, file: RemoteFile) -> Path:
         """Return the place of a file: in `downloads_dir` if it is there, else in `published/`."""
-        return self.find(file.filename) or self.folder / "published" / file.filename
+        own = self.downloads_dir and next(self.downloads_dir.rglob(file.filename), None)
+        return own or self.folder / "published" / file.filename
 
     def get(self, file: RemoteFile) -> Path:
         """Return a file; errors as in `download`."""
         return download(file.url, self.path(file), file.checksum, self.allowed)
-
-    def find(self, filename: str) -> Path | None:
-        """Return a file anywhere below `downloads_dir`, or None."""
-        return self.downloads_dir and next(self.downloads_dir.rglob(filename), None)
 
 
 def index_public_dataset(
@@ -93,22 +89,19 @@ def read_splits(name: str, files: PublishedFiles) -> Splits:
     """
     entry, splits = CATALOG[name], {}
     for split_name, file, _ in entry.splits:
-        is_required = split_name in REQUIRED
-        with nullcontext() if is_required else _printed_if_unavailable(split_name):
-            entries = read_split_file(files.get(file))
-            if entry.categories is not None:
-                classes = read_categories(files.get(entry.categories))
-                entries = [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
-            splits[split_name] = entries
-    return splits
-
-
-@contextmanager
-def _printed_if_unavailable(split_name: str) -> Iterator[None]:
-    try:
-        yield
-    except UnavailableError as error:
-        print(f"split {split_name}: left out: {error}")
+        try:
+            splits[split_name] = read_split_file(files.get(file))
+        except UnavailableError as error:
+            if split_name in REQUIRED:
+                raise
+            print(f"split {split_name}: left out: {error}")
+    if entry.categories is None:
+        return splits
+    classes = read_categories(files.get(entry.categories))
+    return {
+        name: [e._replace(name=f"{classes[e.label]}/{e.name}") for e in entries]
+        for name, entries in splits.items()
+    }
 
 
 def class_order(splits: Mapping[str, Sequence[SplitEntry]]) -> list[str]:
@@ -157,7 +150,12 @@ def public_steps(settings: PrepareSettings, folder: Path) -> tuple[list[Step], i
     entry = CATALOG[settings.dataset]
     own = settings.downloads_dir and project_path(settings.downloads_dir)
     files = PublishedFiles(folder, own, settings.download)
-    steps = list(_split_steps(settings.dataset, files))
+    steps = [
+        _file_step(f"split {split.name}", split.file, files, split.name in REQUIRED)
+        for split in entry.splits
+    ]
+    if entry.categories is not None:
+        steps.append(_file_step("class names", entry.categories, files, True))
     root = settings.videos_dir and project_path(settings.videos_dir)
     count, place, problem = entry.num_videos or 0, "", ""
     if root is None and entry.archives:
@@ -184,14 +182,6 @@ def _archive_steps(entry: CatalogEntry, files: PublishedFiles) -> Iterator[Step]
     extracted = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     details = f"about {entry.videos_gb:g} GB below {folder}"
     yield Step("extracting", TO_DO, details, size=max(0.0, entry.videos_gb * 1e9 - extracted))
-
-
-def _split_steps(name: str, files: PublishedFiles) -> Iterator[Step]:
-    entry = CATALOG[name]
-    for split in entry.splits:
-        yield _file_step(f"split {split.name}", split.file, files, split.name in REQUIRED)
-    if entry.categories is not None:
-        yield _file_step("class names", entry.categories, files, True)
 
 
 def _file_step(part: str, file: RemoteFile, files: PublishedFiles, is_required: bool) -> Step:

@@ -1,4 +1,4 @@
-"""Published splits: their formats, matching of names, import; comparison of splits.
+"""Published splits: their formats, matching of names, import; numbers of videos.
 
 All readers keep the order of the file; their ValueErrors have the file, the line and the format.
 """
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.data.dataset import VideoDataset, parse_split, write_changed, write_split
-from lib.fileio import reading
+from lib.data.dataset import VideoDataset, parse_split, write_split
+from lib.fileio import reading, write_text
 from lib.prepare.find_videos import VIDEO_SUFFIXES
 
 _SUFFIX = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
@@ -124,7 +124,7 @@ def import_split(
     write_split(dataset, split_name, rows)
     report = dataset.folder / "splits" / f"{split_name}.problems.csv"
     if len(problems):
-        write_changed(report, problems.to_csv(index=False))
+        write_text(report, problems.to_csv(index=False))
     else:
         report.unlink(missing_ok=True)
     counts = problems["problem"].value_counts(sort=False)
@@ -208,7 +208,7 @@ def has_youtube_ids(dataset_name: str) -> bool:
     return dataset_name.startswith("kinetics")
 
 
-# --- Comparison -----------------------------------------------------------------------------------
+# --- Numbers --------------------------------------------------------------------------------------
 
 
 def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
@@ -232,21 +232,6 @@ def summarize_splits(dataset: VideoDataset) -> pd.DataFrame:
 
 def class_counts(dataset: VideoDataset, split_name: str) -> pd.Series:
     """Return the number of videos per class of a split, classes in label order, int64."""
-    return _count(dataset, dataset.read_labels(split_name)[1])  # labels of the split file
-
-
-def _count(dataset: VideoDataset, labels: np.ndarray) -> pd.Series:
+    _, labels = dataset.read_labels(split_name)  # those of the split file
     counts = np.bincount(labels[labels >= 0], minlength=len(dataset.classes))
     return pd.Series(counts, index=list(dataset.classes))
-
-
-def compare_splits(dataset: VideoDataset, first: str, second: str) -> pd.DataFrame:
-    """Return the videos of each class in two splits: columns first, second, both."""
-    shared = np.intersect1d(dataset.read_split(first), dataset.read_split(second))
-    return pd.DataFrame(
-        {
-            "first": class_counts(dataset, first),
-            "second": class_counts(dataset, second),
-            "both": _count(dataset, dataset.index["label"].to_numpy()[shared]),
-        }
-    )

@@ -95,15 +95,13 @@ def write_soft_targets(dataset: VideoDataset, name: str, prompts_file: Path | No
 
 def check_zero_shot(name: str) -> None:
     """Raise ValueError if a network is not on this machine, or has no text side."""
-    problem = missing_network(name)
-    if not problem and (not (is_hub_network(name) and _has_text(name))):
-        problem = f"soft_targets: {name} has no text side; choose hf/<a CLIP, SigLIP or X-CLIP>"
-    if problem:
+    if problem := missing_network(name):
         raise ValueError(problem.replace("model:", "soft_targets:", 1))
-
-
-def _has_text(name: str) -> bool:
-    return "text_config" in read_json(network_folder(name) / CONFIG, REMEDY)
+    config = read_json(network_folder(name) / CONFIG, REMEDY) if is_hub_network(name) else {}
+    if "text_config" not in config:
+        raise ValueError(
+            f"soft_targets: {name} has no text side; choose hf/<a CLIP, SigLIP or X-CLIP>"
+        )
 
 
 def _load(name: str, texts: list[str]) -> tuple[Any, dict[str, Tensor]]:

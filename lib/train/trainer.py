@@ -323,7 +323,12 @@ class Trainer:
         """Return the validation metrics; those of a probe are of its features."""
         rows = self.data.val_rows
         is_probe = self.settings.objective == "linear_probe" or not self.state.step
-        scores = self._probe_scores(rows) if is_probe else self._val_scores()
+        if is_probe:  # the backbone has the weights that it started with
+            features = torch.from_numpy(self.features(self.data.labeled, rows))
+            with torch.no_grad():
+                scores = self.state.model.head(features.to(self.world.device)).cpu().numpy()
+        else:
+            scores = self._val_scores()
         labels = self.data.labeled.index["label"].to_numpy()[rows]
         return {f"eval/{name}_video": v for name, v in metrics(scores, labels).items()}
 
@@ -341,13 +346,6 @@ class Trainer:
             num_workers=self.settings.num_workers,
             precision=self.settings.precision,
         )
-
-    def _probe_scores(self, rows: np.ndarray) -> np.ndarray:
-        """Score videos by the head, while the backbone has the weights that it started with."""
-        head, device = self.state.model.head, self.world.device
-        features = torch.from_numpy(self.features(self.data.labeled, rows))
-        with torch.no_grad():
-            return head(features.to(device)).cpu().numpy()
 
     def _fit_head(self) -> Stats:
         """Replace the head by a linear probe on the features of the videos; return its stats."""
