@@ -9,7 +9,6 @@ import io
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -75,7 +74,6 @@ class TrainingMonitor:
         layout = widgets.Layout(align_items="center", grid_gap="12px")
         top = widgets.HBox([self.stop, self.headline], layout=layout)
         self.widget = widgets.VBox([top, self.bar, self.numbers, self.curves, self.error])
-        self._points: list[dict[str, Any]] = []  # progress within the epoch that is not logged yet
         self._drawn: object = None
         self._draw_next = 0.0
         self.is_starting = False
@@ -85,11 +83,8 @@ class TrainingMonitor:
         """Read the folder, show its state, and return it."""
         status = read_status(self.run.folder)
         self.is_starting = self.is_starting and status.is_ended
-        log = self._log_with_present_epoch(status)
         if self.is_starting:
             status = replace(status, phase="starting")
-        elif self._points and status.phase in ("stopped", "failed"):
-            status = replace(status, progress=self._points[-1])  # of an epoch that did not end
         self.status, has_failed = status, status.phase == "failed"
         self.headline.value, self.numbers.value = headline(status, self.run), numbers_html(status)
         self.bar.value = status.share
@@ -97,7 +92,7 @@ class TrainingMonitor:
         self.error.value = error_html(status.error) if has_failed else ""
         self.stop.disabled = status.phase not in ("training", "starting")
         self.stop.description = "Stopping …" if status.phase == "stopping" else "Stop"
-        self._draw(status, log)
+        self._draw(status)
         return status
 
     async def follow(self) -> None:
@@ -110,27 +105,16 @@ class TrainingMonitor:
             self.run.ask_to_stop()
         self.update()
 
-    def _draw(self, status: RunStatus, log: pd.DataFrame) -> None:
+    def _draw(self, status: RunStatus) -> None:
         """Draw the curves if there is something new and the last picture is old enough."""
         now = time.perf_counter()
-        key = (len(status.log), len(self._points), status.phase == "missing")
+        key = len(status.log), status.phase == "missing"
         if key == self._drawn or (now < self._draw_next and not status.is_ended):
             return
-        self.curves.value = curves_png(log) if len(log) else b""
-        self.curves.layout.display = "block" if len(log) else "none"
+        self.curves.value = curves_png(pd.DataFrame(status.log)) if status.log else b""
+        self.curves.layout.display = "block" if status.log else "none"
         self._drawn = key
         self._draw_next = now + min((time.perf_counter() - now) / DRAW_SHARE, MAX_DRAW_WAIT_S)
-
-    def _log_with_present_epoch(self, status: RunStatus) -> pd.DataFrame:
-        """Return the log, with points of the present epoch at fractions of epochs."""
-        progress = status.progress or {}
-        logged = status.log[-1]["step"] if status.log else 0
-        self._points = [point for point in self._points if point["step"] > logged]
-        newest = self._points[-1]["step"] if self._points else logged
-        if progress.get("step", 0) > newest:
-            epoch = progress["step"] / progress["steps_per_epoch"]
-            self._points.append(progress | {"epoch": epoch})
-        return pd.DataFrame([*status.log, *self._points])
 
 
 def headline(status: RunStatus, run: RunDir) -> str:

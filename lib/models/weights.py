@@ -1,6 +1,6 @@
 """Files of weights: read without running code, and loaded strictly.
 
-Checkpoints of the reference implementation and of MMAction2 (0.x, 1.x) get this library's names.
+Checkpoints of the reference implementation and of MMAction2 get this library's names.
 """
 
 import re
@@ -24,29 +24,6 @@ REFERENCE_NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"\.bn(_s)?\.", ".norm."),
 )
 MAX_MESSAGE = 1000  # characters of PyTorch's list of differences
-
-
-class _Ignored:
-    """Stand-in for a class whose content is not needed."""
-
-    def __init__(self, *_: object):
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# A checkpoint of MMAction2 1.x also holds its training curves: NumPy arrays in a class of MMEngine.
-_IGNORED = [
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.ndarray",
-    "numpy.dtype",
-    *(
-        f"{package}.multiarray.{name}"
-        for package in ("numpy.core", "numpy._core")  # NumPy 1, NumPy 2
-        for name in ("_reconstruct", "scalar")
-    ),
-]
 
 
 def load_reference_weights(model: nn.Module, path: Path) -> None:
@@ -93,8 +70,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         refused = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {refused[1]}" if refused else "it is damaged or of another kind"

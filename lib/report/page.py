@@ -20,11 +20,7 @@ from lib.evaluate.run_results import best_in_validation, read_cross_validation
 from lib.fileio import write_text
 from lib.jupyter.html import escape, is_interactive, render
 from lib.plots.style import GRAY, VERDICT_COLORS
-from lib.report.tables import means_over_seeds
 from lib.report.verdict import (
-    CONTRADICTED,
-    HOLDS,
-    UNDECIDED,
     Pair,
     accuracy_interval,
     compare_groups,
@@ -159,27 +155,6 @@ def run_links(runs: Sequence[RunDir]) -> str:
         return TEXTS.links({run.name: f"{run.name}/" for run in runs})
     start = PROJECT_ROOT / "notebooks"
     return TEXTS.links({run.name: os.path.relpath(run.params_path, start) for run in runs})
-
-
-def invariance_html(families: pd.DataFrame, inputs: pd.DataFrame, questions: Iterable[Pair]) -> str:
-    """Return the differences of invariance between the groups of the first question, as HTML.
-
-    The tables are those of `tables.read_invariance`. A difference counts as `verdict.judge` decides
-    over the seeds.
-    """
-    groups, means = set(families["group"]), means_over_seeds(families)
-    pair = next((pair for pair in questions if {pair.better, pair.worse} <= groups), None)
-    if pair is None:
-        return ""
-    both = pair.better, pair.worse
-    table = compare_groups(families, [Pair(*both, family) for family in means])
-    by_word = {
-        word: {family: means.loc[list(both), family].tolist() for family in rows["split"]}
-        for word, rows in table.groupby("verdict")
-    }
-    words = [by_word.get(word, {}) for word in (HOLDS, CONTRADICTED, UNDECIDED)]
-    from_actor = inputs[inputs["split"] == "actor only"].groupby("group")["top1"].mean()
-    return TEXTS.invariance(*both, *words, from_actor.to_dict())
 
 
 def export_html(notebook: Path, page: Path) -> Path:

@@ -114,9 +114,8 @@ PRINTED = (
 class ProgressFile:
     """Writer of `progress.json`, the position of a run within its epoch, in optimizer steps."""
 
-    def __init__(self, run: RunDir, step: int, last_step: int, steps_per_epoch: int):
-        self.run, self.first_step = run, step
-        self.last_step, self.steps_per_epoch = last_step, steps_per_epoch
+    def __init__(self, run: RunDir, step: int, last_step: int):
+        self.run, self.first_step, self.last_step = run, step, last_step
         self.started = time.perf_counter()
         self.written: float | None = None
 
@@ -130,7 +129,6 @@ class ProgressFile:
         state = {
             "step": step,
             "last_step": self.last_step,
-            "steps_per_epoch": self.steps_per_epoch,
             "lr": lr,
             "samples_per_s": round(meter.clips / meter.seconds(), 1),
             "seconds_left": round(per_step * (self.last_step - step), 1),

@@ -173,7 +173,7 @@ class Trainer:
                 self._record({"epoch": 0, "step": 0, "seconds": seconds}, is_validated=True)
         last_step = self.settings.epochs * self.steps_per_epoch
         pairs = self.load_pairs(state.step, last_step)
-        progress = ProgressFile(self.run, state.step, last_step, self.steps_per_epoch)
+        progress = ProgressFile(self.run, state.step, last_step)
         while state.epoch < self.settings.epochs:
             end_of_epoch = (state.epoch + 1) * self.steps_per_epoch
             if state.step < end_of_epoch:  # else its checkpoint was saved before its validation

@@ -35,7 +35,7 @@ def test_progress_that_cannot_be_written_or_printed_does_not_end_training(tmp_pa
     run = RunDir(tmp_path)
     run.progress_path.mkdir()
     printer = LogPrinter(run, epochs=2)
-    ProgressFile(run, 0, 10, 5).update(1, 0.1, Meter())
+    ProgressFile(run, 0, 10).update(1, 0.1, Meter())
     run.log_path.write_text("{damaged\n")
     printer.update()
 

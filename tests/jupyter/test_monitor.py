@@ -3,7 +3,6 @@
 import asyncio
 import html
 import json
-import re
 import shutil
 
 import pandas as pd
@@ -66,7 +65,7 @@ def test_a_run_is_followed_step_by_step(fast, tiny_settings, monkeypatch):
     assert {state.phase for state in states} == {"training"}
     assert [len(state.log) for state in states] == [0, 0, 0, 1, 1, 1]
     first = states[0]
-    assert first.progress["last_step"] == 6 and first.progress["steps_per_epoch"] == 3
+    assert first.progress["last_step"] == 6
     assert {"loss/total", "ssl/mask_rate", "lr", "samples_per_s"} <= first.latest.keys()
     assert "eval/top1_video" not in first.latest and "eval/top1_video" in states[-1].latest
     assert f"process {first.lock_owner.split()[1]}" in first.lock_owner
@@ -79,7 +78,7 @@ def test_progress_is_written_every_two_seconds_at_most(tiny_settings, tmp_path, 
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     run, meter = RunDir(tmp_path), progress.Meter()
-    file = progress.ProgressFile(run, 10, 30, 5)
+    file = progress.ProgressFile(run, 10, 30)
     steps = []
     for seconds, step in ((4.0, 12), (1.9, 13), (0.2, 14)):
         now[0] += seconds
@@ -132,7 +131,7 @@ def test_stopped_by_the_button_and_continued_in_the_same_cell(watched, tiny_sett
     assert continued.is_finished() and "finished: 30 epochs" in watched[-1].data
 
 
-def test_a_stop_within_the_first_epoch_keeps_its_numbers(fast, tiny_settings, monkeypatch):
+def test_a_stop_within_the_first_epoch_leaves_no_numbers(fast, tiny_settings, monkeypatch):
     settings = tiny_settings(epochs=2)
     run = RunDir(settings.run_dir)
     monitor = TrainingMonitor(run.folder)
@@ -140,9 +139,7 @@ def test_a_stop_within_the_first_epoch_keeps_its_numbers(fast, tiny_settings, mo
     states_while(settings, monkeypatch, lambda: (monitor.update(), run.ask_to_stop()))
     state = monitor.update()
     assert state.phase == "stopped" and not state.log
-    loss = re.search(r"loss</span><br><b>([^<]+)</b>", monitor.numbers.value)[1]
-    assert float(loss) > 0 and 0 < monitor.bar.value < 1
-    assert not TrainingMonitor(run.folder).numbers.value  # nobody knows them any more
+    assert not monitor.numbers.value and monitor.bar.value == 0
 
 
 def button_of(view):

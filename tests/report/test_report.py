@@ -18,7 +18,6 @@ from lib.plots.comparison import (
 from lib.plots.style import VERDICT_COLORS, group_colors
 from lib.report.page import (
     export_html,
-    invariance_html,
     left_out_note,
     page_head,
     range_note,
@@ -386,25 +385,6 @@ def test_whether_this_machine_lies_in_the_range(tmp_path):
     assert range_note(summary, of_study(path, "mine")) == ""
 
 
-def test_differences_of_invariance_are_said_in_a_sentence():
-    scores = {"scene": (82.0, 48.0), "temporal": (80.0, 90.0), "geometric": (70.0, 70.0)}
-    families = pd.concat(
-        make_summary({"semi": [a, a + 1, a + 3], "base": [b, b + 2, b + 2]}).assign(split=family)
-        for family, (a, b) in scores.items()
-    )
-    inputs = make_summary({"semi": [97], "base": [59]}).assign(split="actor only")
-    page = invariance_html(families, inputs, [Pair("x", "base", "val"), *PAIRS])
-    assert (
-        "<b>semi</b> keeps its class under augmentation <b>more</b> often than <b>base</b>: "
-        in page
-    )
-    assert "scene (83 against 49 %)." in page
-    assert "<b>less</b> often than base: temporal (81 against 91 %)." in page
-    assert "the seeds do not decide geometric (71 against 71 %)." in page
-    assert "semi recognizes 97 % of the videos and base 59 %." in page
-    assert invariance_html(families, inputs, [Pair("x", "base", "val")]) == ""
-
-
 @pytest.mark.parametrize(
     "file, content, message",
     [
@@ -509,7 +489,6 @@ def test_names_are_shown_as_they_are(tmp_path, monkeypatch):
         verdict_html(summary, pairs),
         verdict_html(summary, []),
         range_note(summary, expected),
-        invariance_html(summary, summary, pairs),
         run_links([RunDir(tmp_path / HOSTILE)]),
         left_out_note({HOSTILE: f"{HOSTILE}: damaged"}),
         page_head(HOSTILE, facts, pairs, made),
