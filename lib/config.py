@@ -154,10 +154,9 @@ class PrepareSettings(DataSettings):
     groups_file: PathText | None = None
     """Table (CSV) with the columns name and group: clips of one source video, which stay on one
     side of the split; None: groups follow from the names. For `folder`."""
-    labeled_fractions: list[Fraction] = [0.1]
-    """Labeled splits to draw from `train`, as shares of each class."""
     labeled_counts: list[Count] = []
-    """Labeled splits to draw from `train`, as videos of each class."""
+    """Labeled splits to draw from `train`, as videos of each class. A share is drawn by the run
+    itself (`labeled_fraction`)."""
     seed: Natural = 0
     """Seed of the split and of these draws."""
     num_processes: Natural = 0

@@ -68,11 +68,11 @@ def test_footage_too_small_for_a_detector(shared, run, tmp_path):
         for action in actions
     }
     root = link(tmp_path / "ucf101_10", parts)
-    dataset, outputs = run(root, labeled_fractions=[0.2, 0.4])
+    dataset, outputs = run(root, labeled_counts=[1, 2])
     assert outputs.count('"image/png"') == 3 and "no person boxes" in outputs
     assert dataset.classes == actions
     assert [len(dataset.read_split(name)) for name in ("train", "val")] == [15, 6]
-    few, more = (set(dataset.read_split(f"train_{n}percent_seed0")) for n in (20, 40))
+    few, more = (set(dataset.read_split(f"train_{n}perclass_seed0")) for n in (1, 2))
     assert few < more < set(dataset.read_split("train"))
 
 

@@ -10,7 +10,7 @@ from lib.data.dataset import is_prepared
 from lib.data.frame_tables import PERSON_BOXES_FILE, TEACHER_FILE
 from lib.models.transformers_video import missing_network
 from lib.prepare.catalog import CATALOG, dataset_folder
-from lib.prepare.steps import Preparation, labeled_splits
+from lib.prepare.steps import Preparation
 from lib.prepare.synthetic import EMBEDDED
 from lib.registry import did_you_mean
 
@@ -99,7 +99,7 @@ class DataRequirement:
             return [path.stem for path in (self.folder / "splits").glob("*.txt")]
         embedded = EMBEDDED.get(self.dataset)
         names = embedded.split_sizes if embedded else ("train", "val")
-        return [*names, *labeled_splits(PrepareSettings())]
+        return list(names)
 
 
 def data_requirements(runs: Iterable[TrainSettings]) -> list[DataRequirement]:

@@ -14,7 +14,6 @@ from lib.config import PrepareSettings, TrainSettings, project_path
 from lib.data.dataset import (
     VideoDataset,
     check_room,
-    draw_labeled_rows,
     draw_rows,
     free_bytes,
     gigabytes,
@@ -399,27 +398,21 @@ def _table_step(part: str, made_with: dict | None, expected: dict | None, todo: 
 # --- Work -----------------------------------------------------------------------------------------
 
 
-def labeled_splits(settings: PrepareSettings) -> dict[str, Callable[..., np.ndarray]]:
-    """Return the functions that draw the labeled splits from labels and index rows, by name.
-
-    Both kinds of draws with one seed are nested: a smaller split is a subset of a larger one.
-    """
-    splits, seed = {}, settings.seed
-    for fraction in settings.labeled_fractions:
-        draw = partial(draw_labeled_rows, fraction=fraction, seed=seed)
-        splits[f"train_{100 * fraction:g}percent_seed{seed}"] = draw
-    for count in settings.labeled_counts:
-        draw = partial(draw_rows, count_for=partial(min, count), seed=seed)
-        splits[f"train_{count}perclass_seed{seed}"] = draw
-    return splits
+def labeled_splits(settings: PrepareSettings) -> dict[str, int]:
+    """Return the number of videos of each class in the labeled splits, by name."""
+    return {f"train_{n}perclass_seed{settings.seed}": n for n in settings.labeled_counts}
 
 
 def draw_splits(dataset: VideoDataset, settings: PrepareSettings) -> list[str]:
-    """Draw the labeled splits that are not there yet; return the names of all of them."""
+    """Draw the labeled splits that are not there yet; return the names of all of them.
+
+    Draws with one seed are nested: a smaller split is a subset of a larger one.
+    """
     labels, splits = dataset.index["label"].to_numpy(), labeled_splits(settings)
-    for name, draw in splits.items():
+    for name, count in splits.items():
         if not dataset.split_path(name).is_file():
-            write_split(dataset, name, draw(labels, dataset.read_split("train")))
+            rows = dataset.read_split("train")
+            write_split(dataset, name, draw_rows(labels, rows, partial(min, count), settings.seed))
     return list(splits)
 
 

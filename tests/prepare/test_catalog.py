@@ -258,7 +258,6 @@ def test_videos_of_your_own_folder_and_missing_ones(small_ucf, tmp_path, capsys)
         tmp_path,
         downloads_dir=str(small_ucf),
         videos_dir=str(tmp_path / "mine"),
-        labeled_fractions=[],
     )
     dataset = prepare(settings)
     assert dataset.index["label"].tolist() == [1, 0]

@@ -272,7 +272,6 @@ def test_existing_boxes_need_no_detector(tmp_path):
         person_boxes="yolox",
         detector_weights=str(tmp_path / "bad.onnx"),
         prepared_dir=str(tmp_path),
-        labeled_fractions=[],
     )
     dataset = dataset_of(tmp_path / "synthetic")
     for name in ("train", "val"):

@@ -87,7 +87,7 @@ def test_data_set_is_reproducible_bit_for_bit(made, tmp_path):
 
 
 def test_status_of_a_complete_data_set(made):
-    settings = PrepareSettings(prepared_dir=str(made.folder.parent), labeled_fractions=[])
+    settings = PrepareSettings(prepared_dir=str(made.folder.parent))
     assert set(status_of(settings)["state"]) == {"there", "optional"}
 
 
