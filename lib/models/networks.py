@@ -12,13 +12,13 @@ from torch import nn
 
 from lib.models.classifier import InputSpec, VideoClassifier
 from lib.models.hub import (
+    ImageNetwork,
     build_backbone,
     classifier_spec,
     image_network_names,
     is_image_network,
     video_network_names,
 )
-from lib.models.image import ImageNetwork
 from lib.models.transformers_video import (
     build_hub_backbone,
     hub_spec,

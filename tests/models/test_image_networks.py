@@ -11,13 +11,13 @@ from torch import nn
 
 from lib.models.hub import (
     LITE0,
+    ImageNetwork,
     build_classifier,
     classifier_spec,
     image_network_names,
     lite0_weights,
     load_classifier,
 )
-from lib.models.image import ImageNetwork
 from lib.models.networks import build_model, input_spec
 from lib.models.weights import read_tensors
 
