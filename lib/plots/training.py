@@ -67,19 +67,6 @@ def plot_learning_curves(log: pd.DataFrame, with_values: bool = True) -> Figure:
     return figure
 
 
-def validation_table(log: pd.DataFrame, count: int = 3) -> pd.DataFrame:
-    """Return the last `count` validated epochs of a log as text, one column each; may be empty."""
-    if TOP1 not in log:
-        return pd.DataFrame(index=pd.Index([], name="not validated yet"))
-    rows = log.dropna(subset=[TOP1]).tail(count).set_index("epoch")
-    columns = {
-        column.label: rows[key].astype(object).where(rows[key].notna(), None).map(column.text)
-        for key, column in LOG_COLUMNS.items()
-        if key in rows
-    }
-    return pd.DataFrame(columns).T.add_prefix("epoch ")
-
-
 @styled
 def plot_validation_curves(
     logs: Mapping[str, Sequence[pd.DataFrame]], colors: Mapping[str, str]

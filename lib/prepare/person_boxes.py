@@ -372,17 +372,3 @@ def box_statistics(dataset: VideoDataset, min_score: float = 0.4) -> pd.DataFram
             }
         )
     return pd.DataFrame(table)
-
-
-def boxes_by_class(statistics: pd.DataFrame) -> pd.DataFrame:
-    """Summarize `box_statistics` per class, the class with the fewest boxes first."""
-    table = statistics.groupby("class").agg(
-        **{
-            "videos": ("name", "size"),
-            "frames with a box": ("frames_with_person", "mean"),
-            "mean score": ("score", "mean"),
-            "box vanishes": ("vanishes", "sum"),
-            "several people": ("several", "sum"),
-        }
-    )
-    return table.sort_values("frames with a box", kind="stable")

@@ -11,7 +11,7 @@ import pytest
 from lib.fileio import file_lock, lock_owner
 from lib.jupyter import monitor as monitor_module
 from lib.jupyter.monitor import TrainingMonitor, train
-from lib.plots.training import plot_learning_curves, validation_table
+from lib.plots.training import plot_learning_curves
 from lib.runs import progress
 from lib.runs.run_dir import RunDir, read_status
 from lib.train import trainer
@@ -237,11 +237,9 @@ def test_a_run_without_validation_is_shown_as_far_as_it_is(tmp_path, tiny_settin
     log = pd.DataFrame(run.log_entries())
     figure = plot_learning_curves(log)
     assert figure.texts[0].get_text() == "no epoch of this run has ended yet"
-    assert validation_table(log).empty
     run.append_log({"epoch": 1, "step": 3, "lr": 0.1, "loss/total": 1.0, "loss/labeled": 1.0})
     log = pd.DataFrame(run.log_entries())
     assert len(plot_learning_curves(log).axes) == 3
-    assert validation_table(log).empty
     monitor = TrainingMonitor(run.folder)
     assert "<b>–</b>" in monitor.numbers.value and monitor.curves.value
 

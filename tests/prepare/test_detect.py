@@ -23,7 +23,6 @@ from lib.prepare.own_folder import index_folder
 from lib.prepare.person_boxes import (
     YoloxDetector,
     box_statistics,
-    boxes_by_class,
     detect_motion,
     detect_persons,
     grid_cells,
@@ -216,9 +215,6 @@ def test_box_statistics(tmp_path):
     assert table["box_area"].tolist() == [0.5, 0]
     assert table["vanishes"].tolist() == table["several"].tolist() == [True, False]
     assert table["score"].tolist() == pytest.approx([0.85, np.nan], nan_ok=True)
-    classes = boxes_by_class(table)
-    assert classes.index.tolist() == ["b", "a"]  # the fewest boxes first
-    assert classes.loc["a"].tolist() == pytest.approx([1, 0.5, 0.85, 1, 1])
     assert box_statistics(dataset, min_score=0.85)["several"].tolist() == [False, False]
 
 
