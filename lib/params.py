@@ -91,8 +91,7 @@ def parse_values(model: type[Settings], name: str, text: str) -> list[Any]:
     """
     if name not in model.model_fields:
         raise ValueError(_unknown(name, model))
-    hint = get_type_hints(model, include_extras=True)[name]
-    kinds = (hint,) if get_origin(hint) is list else (hint, *get_args(hint))
+    kinds = _types(model, name)
     if PathText in kinds or str in kinds:
         texts = [text] if PathText in kinds else [part.strip() for part in text.split(",")]
         return [None if part == "null" and type(None) in kinds else part for part in texts]
@@ -102,14 +101,17 @@ def parse_values(model: type[Settings], name: str, text: str) -> list[Any]:
         raise ValueError(f"{name}: {text!r} is not valid YAML: {error}") from error
 
 
+def _types(model: type[Settings], name: str) -> tuple[Any, ...]:
+    hint = get_type_hints(model, include_extras=True)[name]
+    return (hint,) if get_origin(hint) is list else (hint, *get_args(hint))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a flat YAML file without duplicate keys."""
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER)):
-            raise yaml.YAMLError("references (*name) are not used here: write the value")
-        values = yaml.load(text, _UniqueKeyLoader)
+        values = _parse(text)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # damaged YAML fails in many ways
@@ -121,6 +123,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not is_flat or not all(isinstance(name, str) for name in values):
         raise ValueError(f"{path}: must be flat lines `name: value`")
     return values
+
+
+def _parse(text: str) -> Any:
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER)):
+        raise yaml.YAMLError("references (*name) are not used here: write the value")
+    return yaml.load(text, _UniqueKeyLoader)
 
 
 class _UniqueKeyLoader(SAFE_LOADER):

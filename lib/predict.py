@@ -85,11 +85,7 @@ def predict_all(run: RunDir, videos: Sequence[Path], out: Path, overlap: float) 
                 print(f"left out: {error}", file=sys.stderr)
     finally:  # also when interrupted
         if predictions:
-            table = write_tables(predictions, model.classes, out)
-            print(table.filter(SHOWN).round(2).to_string(index=False))
-            for prediction in predictions:
-                if note := prediction.deciding[prediction.label].note:
-                    print(f"{prediction.record.path.name}: {note}")
+            _print_table(write_tables(predictions, model.classes, out), predictions)
             print(f"{REGIONS_HELP}\ntables and figures: {out}")
     if not predictions:
         raise ValueError(f"none of {len(videos)} videos can be read")
@@ -105,6 +101,13 @@ def write_tables(
     segments = segment_table(predictions, classes)
     write_text(out / SEGMENTS_FILE, segments.to_csv(index=False, float_format="%.3f"))
     return table
+
+
+def _print_table(table: pd.DataFrame, predictions: list[Prediction]) -> None:
+    print(table.filter(SHOWN).round(2).to_string(index=False))
+    for prediction in predictions:
+        if note := prediction.deciding[prediction.label].note:
+            print(f"{prediction.record.path.name}: {note}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

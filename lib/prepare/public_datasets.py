@@ -150,12 +150,7 @@ def public_steps(settings: PrepareSettings, folder: Path) -> tuple[list[Step], i
     entry = CATALOG[settings.dataset]
     own = settings.downloads_dir and project_path(settings.downloads_dir)
     files = PublishedFiles(folder, own, settings.download)
-    steps = [
-        _file_step(f"split {split.name}", split.file, files, split.name in REQUIRED)
-        for split in entry.splits
-    ]
-    if entry.categories is not None:
-        steps.append(_file_step("class names", entry.categories, files, True))
+    steps = list(_split_steps(entry, files))
     root = settings.videos_dir and project_path(settings.videos_dir)
     count, place, problem = entry.num_videos or 0, "", ""
     if root is None and entry.archives:
@@ -182,6 +177,13 @@ def _archive_steps(entry: CatalogEntry, files: PublishedFiles) -> Iterator[Step]
     extracted = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     details = f"about {entry.videos_gb:g} GB below {folder}"
     yield Step("extracting", TO_DO, details, size=max(0.0, entry.videos_gb * 1e9 - extracted))
+
+
+def _split_steps(entry: CatalogEntry, files: PublishedFiles) -> Iterator[Step]:
+    for split in entry.splits:
+        yield _file_step(f"split {split.name}", split.file, files, split.name in REQUIRED)
+    if entry.categories is not None:
+        yield _file_step("class names", entry.categories, files, True)
 
 
 def _file_step(part: str, file: RemoteFile, files: PublishedFiles, is_required: bool) -> Step:

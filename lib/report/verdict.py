@@ -132,7 +132,7 @@ def plan_comparisons(
     `baseline` replaces claims and baselines. Own videos have no question without it as long as
     there is one seed, which decides nothing; their page recommends a run.
     """
-    if not baseline and summary["seed"].nunique() == 1 and is_own(summary):
+    if _has_no_question(summary, baseline):
         return [], {}
     baselines, groups = find_baselines(summary, baseline), set(summary["group"])
     rows = of_study(CLAIMS, study)[list(Pair._fields)].itertuples(index=False)
@@ -142,6 +142,10 @@ def plan_comparisons(
     if not baselines and len(worse) == 1:
         baselines = find_baselines(summary, worse.pop())
     return claimed or baseline_pairs(summary, baselines), baselines
+
+
+def _has_no_question(summary: pd.DataFrame, baseline: str) -> bool:
+    return not baseline and summary["seed"].nunique() == 1 and is_own(summary)
 
 
 def is_own(summary: pd.DataFrame) -> bool:
