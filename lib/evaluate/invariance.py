@@ -129,9 +129,8 @@ def invariance_of(settings: EvaluateSettings, result: SplitResult) -> Invariance
     order = np.random.default_rng(0).permutation(len(result.rows))
     rows = result.rows[np.sort(order[: settings.invariance_videos])]
     scores = measure_invariance(model, dataset, rows)
-    write_text(run.folder / "invariance_families.csv", scores.families.to_csv(index=False))
-    write_text(run.folder / "invariance_inputs.csv", scores.accuracy.to_csv(index=False))
-    write_text(run.folder / "invariance_swaps.csv", scores.swaps.to_csv(index=False))
+    for name, table in zip(("families", "inputs", "swaps"), scores, strict=True):
+        write_text(run.folder / f"invariance_{name}.csv", table.to_csv(index=False))
     return scores
 
 
