@@ -1,25 +1,26 @@
 """The batch: its plan, its locks, and a batch that is stopped and killed and continues."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
 import pytest
 import torch
 import yaml
-from conftest import make_tiny_settings
 from test_training import assert_same_weights, log_of
 
 from lib.batch import __main__ as command_line
 from lib.batch import execute as execute_module
 from lib.batch.execute import execute
+from lib.batch.jobs import EVALUATE, TRAIN, RunJob
 from lib.batch.local import KEEP_MEMORY, make_slots
 from lib.batch.plan import (
     COMPLETE,
@@ -34,13 +35,13 @@ from lib.batch.plan import (
     read_plan,
     state_of,
 )
-from lib.config import PROJECT_ROOT
+from lib.config import PROJECT_ROOT, EvaluateSettings, TrainSettings
+from lib.evaluate.test import evaluate
 from lib.fileio import LockedError, file_lock
 from lib.prepare.requirements import missing_data
 from lib.report.tables import seed_of
 from lib.runs.run_dir import RunDir, group_of
 from lib.train.fit import fit
-from lib.train.fit import main as train_main
 
 TINY = {
     "clip_len": 4,
@@ -67,6 +68,16 @@ def write_study(folder: Path, recipe: dict | str, **runs: dict | str) -> Path:
         text = values if isinstance(values, str) else yaml.safe_dump(values)
         (folder / f"{name}.yaml").write_text(text)
     return folder
+
+
+def execute_here(
+    job: RunJob, notebook: str, parameters: Mapping[str, Any], environment: Mapping[str, str]
+) -> None:
+    """Stand in for `RunJob.execute`: do what a notebook does without the notebook."""
+    if notebook == TRAIN:
+        fit(TrainSettings(**parameters))
+    else:
+        evaluate(EvaluateSettings(**parameters))
 
 
 @pytest.fixture
@@ -261,6 +272,21 @@ def test_the_state_of_a_run(study):
     assert state_of(longer) == (TO_CONTINUE, "epoch 2")
 
 
+def test_what_is_trained_or_complete_is_not_done_again(study, monkeypatch):
+    executed = []
+
+    def execute_and_note(job, notebook, *arguments):
+        executed.append(notebook)
+        execute_here(job, notebook, *arguments)
+
+    monkeypatch.setattr(RunJob, "execute", execute_and_note)
+    run = read_plan([study / "a.yaml"], {"epochs": [1]})[0]
+    (fit(run.settings).folder / TRAIN).touch()
+    assert "top-1" in RunJob(run, "[1/1] a").do({})
+    assert "top-1" in RunJob(run, "[1/1] a").do({})
+    assert executed == [EVALUATE]
+
+
 def test_a_perturbed_run_is_one_more_seed_of_its_group(study):
     run = perturbed(read_plan([study / "a.yaml"], {"seeds": [3]})[0], 1e-6)
     assert run.run_dir.parent == study.parent / "runs" and run.name == "a_seed3_perturbed"
@@ -413,81 +439,28 @@ def test_a_stopped_and_killed_batch_gives_the_results_of_an_undisturbed_one(tmp_
     wait_for_epoch(run, 3, process)
     process.kill()
     process.communicate()
-    with file_lock(run.lock_path, wait_s=15):  # its kernel has ended
+    with file_lock(run.lock_path, wait_s=60):  # its kernel has ended
         assert run.saved_progress() and not run.is_finished()
 
     process = start_batch(study)
     wait_for_epoch(run, len(run.log_entries()) + 2, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=200)[0]
+    said = process.communicate(timeout=600)[0]
     assert process.returncode == 130 and "the same command continues" in said
     assert run.saved_progress() and not run.is_finished() and not run.stop_path.exists()
     assert not (tmp_path / "runs" / "b").exists()  # nothing more is begun
 
-    process = start_batch(study / "a.yaml")
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
-    settings = run.settings().model_copy(update={"run_dir": str(tmp_path / run.name)})
-    assert settings.seed == 1
-    undisturbed = fit(settings)
+    planned = read_plan([study / "a.yaml"])[0]
+    assert planned.settings.seed == 1 and state_of(planned)[0] == TO_CONTINUE
+    fit(planned.settings)  # as the next batch would
+    undisturbed = fit(planned.settings.model_copy(update={"run_dir": str(tmp_path / run.name)}))
     assert_same_weights(run, undisturbed)
     ends = [[e for e in log_of(r) if "eval/top1_video" in e][-1] for r in (run, undisturbed)]
     assert ends[0] == ends[1]
     assert [e["epoch"] for e in run.log_entries()] == list(range(1, recipe["epochs"] + 1))
-    assert json.loads(run.metrics_path.read_text())["splits"]
-    assert (tmp_path / "runs" / "report.html").is_file()
 
 
-# --- torchrun -------------------------------------------------------------------------------------
-
-
-def torchrun(files: list[Path], *options: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *options, "-m", "lib.train.fit"]
-        + [str(file) for file in files],
-        cwd=PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_torchrun_on_one_node_and_on_two_gives_the_notebooks_run(
-    tmp_path, prepared_dir, monkeypatch
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads add in other orders
-    settings = make_tiny_settings(
-        prepared_dir, tmp_path / "spawned", num_processes=2, dropout=0.3, unlabeled_scene_p=0.5
-    )
-    spawned = fit(settings)
-    (tmp_path / "recipe.yaml").write_text(settings.as_yaml())
-    rendezvous = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test")
-    port = 20_000 + os.getpid() % 20_000
-    ways = {
-        "one_node": [("--standalone", "--nproc-per-node=2")],
-        "two_nodes": [(*rendezvous, f"--rdzv-endpoint=localhost:{port}")] * 2,
-    }
-    for name, agents in ways.items():
-        (tmp_path / f"{name}.yaml").write_text(f"run_dir: {tmp_path / name}\n")
-        files = [tmp_path / "recipe.yaml", tmp_path / f"{name}.yaml"]
-        processes = [torchrun(files, *options) for options in agents]
-        said = [process.communicate(timeout=200)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0] * len(agents), "\n".join(said)
-        assert any("epoch 2/2" in text for text in said)
-        assert log_of(RunDir(tmp_path / name)) == log_of(spawned), name
-        assert_same_weights(RunDir(tmp_path / name), spawned)
-
-
-def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, monkeypatch, capsys):
-    settings = make_tiny_settings(tmp_path / "empty", tmp_path / "run")
-    (tmp_path / "run.yaml").write_text(settings.as_yaml())
-    for name, value in {"TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert train_main([str(tmp_path / "run.yaml")]) == 2
-    said = capsys.readouterr().err
-    assert "not prepared" in said and "python -m lib.prepare --dataset synthetic" in said
-    assert not (tmp_path / "empty").exists()
+# --- Kernels --------------------------------------------------------------------------------------
 
 
 def write_notebook(folder: Path, monkeypatch, code: str) -> None:

@@ -1,14 +1,18 @@
 """Reproduction of a run from its folder."""
 
 import pytest
+from test_batch import execute_here
 
 from lib.batch.__main__ import main
+from lib.batch.jobs import ReportJob, RunJob
 from lib.runs.run_dir import RunDir, read_result
 from lib.train.fit import fit
 
 
 @pytest.mark.slow
-def test_a_run_is_reproduced_from_its_folder_alone(tiny_settings, tmp_path):
+def test_a_run_is_reproduced_from_its_folder_alone(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunJob, "execute", execute_here)
+    monkeypatch.setattr(ReportJob, "do", lambda self, environment: "")
     run, again = fit(tiny_settings(epochs=2)), RunDir(tmp_path / "again")
     assert main(["--from", str(run.folder), "--set", f"run_dir={again.folder}"]) == 0
     assert again.is_finished() and read_result(again)["splits"]

@@ -23,6 +23,7 @@ from lib.runs.distributed import DistContext
 from lib.runs.run_dir import RunDir, read_result
 from lib.train import trainer
 from lib.train.fit import fit
+from lib.train.fit import main as train_main
 from lib.train.objectives import OBJECTIVES, FixMatchObjective
 from lib.train.run_data import load_data
 
@@ -264,32 +265,79 @@ def test_each_process_restores_its_own_state(tiny_settings, tmp_path, monkeypatc
         assert means == ([5 + rank] * 2 if size == 2 else [0, 0])
 
 
+EIGHT_EPOCHS = RICH | {"unlabeled_batch": 6, "epochs": 8, "val_every_epochs": 8}
+PRINTING = {
+    "cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_processes(prepared_dir, tmp_path_factory) -> RunDir:
+    """An undisturbed run of two spawned processes."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return fit(make_tiny_settings(prepared_dir, folder, num_processes=2, **EIGHT_EPOCHS))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes, num_workers", [(1, 1), (2, 0)])
 def test_sigterm_to_all_processes_of_a_run_saves_and_continues_exactly(
-    tiny_settings, tmp_path, monkeypatch, num_processes, num_workers
+    tiny_settings, two_processes, tmp_path, monkeypatch, num_processes, num_workers
 ):
     """As a cluster sends it: to the spawned processes and the loaders' too."""
-    monkeypatch.setenv("OMP_NUM_THREADS", str(num_processes))
-    changes = {"num_processes": num_processes, "num_workers": num_workers, "unlabeled_batch": 6}
-    changes |= {"epochs": 8, "val_every_epochs": 8}
-    settings = tiny_settings(**RICH | changes)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    changes = {"num_processes": num_processes, "num_workers": num_workers}
+    settings = tiny_settings(**EIGHT_EPOCHS | changes)
     path = tmp_path / "run.yaml"
     path.write_text(settings.as_yaml())
     run = RunDir(settings.run_dir)
     command = [sys.executable, "-m", "lib.train.fit", str(path)]
-    options = {"cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    process = subprocess.Popen(command, start_new_session=True, **PRINTING)
     while len(run.log_entries()) < 1:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 130 and "asked to end (SIGTERM)" in output, output
     assert "Traceback" not in output and run.saved_progress() and not run.is_finished()
     fit(settings)
-    whole = settings.model_copy(update={"run_dir": str(tmp_path / "whole"), "num_workers": 0})
-    assert_same_weights(run, fit(whole))
+    if num_processes == 1:
+        whole = fit(tiny_settings(**EIGHT_EPOCHS, run_dir=tmp_path / "whole"))
+    else:
+        whole = two_processes
+    assert_same_weights(run, whole)
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_nodes_gives_the_spawned_run(two_processes, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other numbers of threads add in other orders
+    (tmp_path / "recipe.yaml").write_text(two_processes.settings().as_yaml())
+    (tmp_path / "run.yaml").write_text(f"run_dir: {tmp_path / 'run'}\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", "--rdzv-id=test"]
+    command += [f"--rdzv-endpoint=localhost:{20_000 + os.getpid() % 20_000}"]
+    command += ["-m", "lib.train.fit", str(tmp_path / "recipe.yaml"), str(tmp_path / "run.yaml")]
+    nodes = [subprocess.Popen(command, **PRINTING) for _ in range(2)]
+    said = [node.communicate(timeout=600)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
+    assert any("epoch 8/8" in text for text in said)
+    assert log_of(RunDir(tmp_path / "run")) == log_of(two_processes)
+    assert_same_weights(RunDir(tmp_path / "run"), two_processes)
+
+
+def test_torchrun_does_not_prepare_data_in_every_process(tmp_path, monkeypatch, capsys):
+    settings = make_tiny_settings(tmp_path / "empty", tmp_path / "run")
+    (tmp_path / "run.yaml").write_text(settings.as_yaml())
+    for name, value in {"TORCHELASTIC_RUN_ID": "test", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert train_main([str(tmp_path / "run.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "not prepared" in said and "python -m lib.prepare --dataset synthetic" in said
+    assert not (tmp_path / "empty").exists()
 
 
 @pytest.fixture
