@@ -51,7 +51,8 @@ def train(settings: TrainSettings, share: float | None = None) -> None:
 
 def start(settings: TrainSettings, share: float | None = None) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lib.train.fit"])
+    # What training imports; the optimizer imports `torch._dynamo`, which takes three seconds.
+    context.set_forkserver_preload(["lib.train.fit", "torch._dynamo", "timm"])
     process = context.Process(target=train, args=(settings, share))
     process.start()
     return process
