@@ -33,7 +33,7 @@ import processes
 from lib.runs.distributed import launch
 if __name__ == "__main__":
     folder = Path({str(folder)!r})
-    launch(processes.{worker}, (folder,), 2, "cpu")
+    launch(processes.{worker}, (folder,), 2, "cpu", (folder / "polled").touch)
 """
     )
     path = os.pathsep.join([str(PROJECT_ROOT), str(PROJECT_ROOT / "tests")])
@@ -47,6 +47,13 @@ def wait_until(is_reached, what: str, patience_s: float = 120) -> None:
     while not is_reached():
         assert time.monotonic() < end, f"still waiting: {what}"
         time.sleep(0.1)
+
+
+def wait_for_children(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return the children of a launch as soon as all are there: two, and the resource tracker."""
+    while len(children := psutil.Process(process.pid).children()) < 3:
+        time.sleep(0.01)
+    return children
 
 
 def test_one_process_on_a_cpu_runs_in_this_process():
@@ -107,17 +114,6 @@ def test_collectives_of_one_process_return_its_value():
 
 
 @pytest.mark.slow
-def test_collectives_of_two_processes(tmp_path, monkeypatch):
-    temporary, calls = tmp_path / "temporary", []
-    temporary.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    launch(processes.talk_worker, (tmp_path,), 2, "cpu", lambda: calls.append(1))
-    for rank, lines in EXCHANGED.items():
-        assert (tmp_path / f"{rank}.txt").read_text().splitlines() == lines
-    assert calls and not list(temporary.iterdir())
-
-
-@pytest.mark.slow
 def test_failed_process_ends_the_others_and_its_traceback_is_raised(tmp_path):
     """Also if a loader process of it ignores SIGTERM."""
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as error:
@@ -152,16 +148,20 @@ def test_killed_process_is_named_and_not_the_one_that_lost_its_connection(tmp_pa
 
 
 @pytest.mark.slow
-def test_signals_during_the_start_of_processes_do_not_end_them(tmp_path):
+def test_two_processes_exchange_values_in_spite_of_signals_during_their_start(
+    tmp_path, monkeypatch
+):
     """As a cluster sends them: to all processes, while the spawned ones import PyTorch."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start_launch(tmp_path, "talk_worker", start_new_session=True)
-    children = []
-    while len(children) < 3:  # the resource tracker and two processes
-        children = psutil.Process(process.pid).children()
-    for child in children:
+    for child in wait_for_children(process):
         child.terminate()
     assert process.wait() == 0
-    assert {path.name for path in tmp_path.glob("*.txt")} == {"0.txt", "1.txt"}
+    for rank, lines in EXCHANGED.items():
+        assert (tmp_path / f"{rank}.txt").read_text().splitlines() == lines
+    assert (tmp_path / "polled").exists() and not list(temporary.iterdir())
 
 
 @pytest.mark.slow
@@ -176,9 +176,7 @@ def test_torchrun_gets_the_error_of_a_failed_process(tmp_path):
 @pytest.mark.slow
 def test_processes_that_still_import_end_when_their_parent_is_killed(tmp_path):
     parent = start_launch(tmp_path, "sleep_worker")
-    children = []
-    while len(children) < 3:  # the resource tracker and two processes
-        children = psutil.Process(parent.pid).children()
+    children = wait_for_children(parent)
     parent.kill()
     parent.wait()
     assert psutil.wait_procs(children, timeout=60)[1] == []
