@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,22 +13,13 @@ from test_training import assert_same_weights
 
 from lib.batch import __main__ as command_line
 from lib.batch import slurm as slurm_module
-from lib.config import PROJECT_ROOT
+from lib.batch.plan import read_plan
+from lib.config import PROJECT_ROOT, EvaluateSettings
+from lib.evaluate.test import evaluate
 from lib.runs.run_dir import RunDir
 from lib.train.fit import fit
 
 SLURM = PROJECT_ROOT / "tests" / "slurm_one_machine.sh"
-
-
-def start_batch(study: Path, *options: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lib.batch", study, *options],
-        cwd=PROJECT_ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def assert_as_if_undisturbed(run: RunDir, epochs: int) -> None:
@@ -113,53 +104,56 @@ def ask(slurm: dict[str, str], *command: str) -> str:
     return done.stdout
 
 
-def wait_for_slurm(slurm: dict[str, str], folder: Path) -> None:
-    """Wait until no job is left; on failure show what the jobs printed."""
+def wait_until(is_reached: Callable[[], bool], slurm: dict[str, str], folder: Path) -> None:
+    """Wait for something; on failure show the queue and what the jobs printed."""
     give_up = time.monotonic() + 800
-    while queue := ask(slurm, "squeue", "--noheader"):
-        logs = "".join(path.read_text() for path in folder.glob("cluster/*log*"))
-        assert time.monotonic() < give_up, f"still queued:\n{queue}\n{logs}"
-        time.sleep(0.5)
-
-
-def first_to_reach(runs: Sequence[RunDir], epoch: int) -> Iterator[int]:
-    """Yield the position of each run as soon as that epoch is in its log."""
-    give_up, waiting = time.monotonic() + 400, dict(enumerate(runs))
-    while waiting:
-        for number in [n for n, run in waiting.items() if len(run.log_entries()) >= epoch]:
-            del waiting[number]
-            yield number
-        assert time.monotonic() < give_up, f"no epoch {epoch} in {waiting}"
-        time.sleep(0.05)
+    while not is_reached():
+        if time.monotonic() > give_up:
+            logs = "".join(path.read_text() for path in folder.glob("cluster/*log*"))
+            pytest.fail(ask(slurm, "squeue", "--noheader") + logs)
+        time.sleep(0.3)
 
 
 @pytest.mark.slow
-def test_slurm_does_a_batch_and_continues_what_it_preempts(tmp_path, prepared_dir, slurm):
-    recipe = LONG | {"prepared_dir": str(prepared_dir)}
-    study = write_study(tmp_path / "tiny", recipe, a={"objective": "supervised"}, b={"seed": 1})
-    runs = [RunDir(tmp_path / "runs" / name) for name in "ab"]
-    options = ("--executor", "slurm", "--gpus", "0", "--cpus", "1", "--hours", "0.5")
-    process = start_batch(study, *options, **slurm)
-    said = process.communicate(timeout=200)[0]
-    assert process.returncode == 0, said
-    array, _ = said.split("submitted as jobs ")[1].split(";")[0].split(", ")
+def test_slurm_does_a_batch_and_continues_what_it_preempts(
+    tmp_path, prepared_dir, slurm, monkeypatch, capsys
+):
+    """One run at a time; the second run is done elsewhere while the first one is disturbed."""
+    recipe = LONG | {"prepared_dir": str(prepared_dir), "objective": "supervised"}
+    study = write_study(tmp_path / "tiny", recipe, a={"epochs": 40}, b={"epochs": 1})
+    run, other = (RunDir(planned.run_dir) for planned in read_plan([study]))
+    fit(read_plan([study / "b.yaml"])[0].settings)
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    options = ["--executor", "slurm", "--jobs", "1", "--gpus", "0", "--cpus", "1", "--hours", "0.5"]
+    assert command_line.main([str(study), *options]) == 0
+    array, _ = capsys.readouterr().out.split("submitted as jobs ")[1].split(";")[0].split(", ")
     scripts = [path.read_text() for path in (tmp_path / "runs/cluster").glob("*.sh")]
     assert scripts and all("--cpus-per-task=" in text.split("\nsrun")[1] for text in scripts)
+    evaluate(EvaluateSettings(run_dir=str(other.folder)))
 
-    disturb = {
-        0: ["scontrol", "requeue", f"{array}_0"],  # as Slurm preempts
-        1: ["scancel", "--signal=TERM", f"{array}_1"],  # as Slurm warns of the time limit
-    }
-    for number in first_to_reach(runs, 3):
-        ask(slurm, *disturb[number])
-    wait_for_slurm(slurm, tmp_path / "runs")
+    def wait(is_reached: Callable[[], bool]) -> None:
+        wait_until(is_reached, slurm, tmp_path / "runs")
 
-    for number, run in enumerate(runs):
-        log = (tmp_path / f"runs/cluster/{array}_{number}_0_log.out").read_text()
-        assert "saves a checkpoint" in log
-        assert "Restarts=1 " in ask(slurm, "scontrol", "show", "job", f"{array}_{number}")
-        assert "continuing" in (run.folder / "3_train.ipynb").read_text()
-        assert_as_if_undisturbed(run, LONG["epochs"])
+    def has_restarted(times: int) -> bool:
+        return f"Restarts={times} " in ask(slurm, "scontrol", "show", "job", f"{array}_0")
+
+    disturb = [
+        ["scancel", "--signal=TERM", f"{array}_0"],  # as Slurm warns of the time limit
+        ["scontrol", "requeue", f"{array}_0"],  # as Slurm preempts
+    ]
+    for times, command in enumerate(disturb):
+        wait(partial(has_restarted, times))
+        epoch = len(run.log_entries()) + 3
+        wait(lambda epoch=epoch: len(run.log_entries()) >= epoch)
+        ask(slurm, *command)
+    wait(partial(has_restarted, 2))
+    wait(lambda: not ask(slurm, "squeue", "--noheader"))
+
+    log = (tmp_path / f"runs/cluster/{array}_0_0_log.out").read_text()
+    assert "saves a checkpoint" in log
+    assert "continuing" in (run.folder / "3_train.ipynb").read_text()
+    assert_as_if_undisturbed(run, 40)
+    assert other.metrics_path.is_file() and not list(other.folder.glob("*.ipynb"))
     assert (tmp_path / "runs" / "report.html").is_file()
 
 
