@@ -59,6 +59,7 @@ MAP = """\
   background: #fff; border: 1px solid #666; overflow-wrap: anywhere; text-align: left;
   line-height: 1.25; font-size: 12px}
 .map .left .card {right: auto; left: 0}
+.map .low .card {top: auto; bottom: 14px}
 .map .video:hover, .map .video:focus {z-index: 2}
 .map .video:hover .card, .map .video:focus .card {display: block}
 .map .card img {width: 100%; display: block}
@@ -70,7 +71,8 @@ points look alike to the network. Point at one to see its name and, of some, the
 <div class="map" role="figure" aria-label="map of {{ points | length }} videos">
 <div class="x">{{ axes[0] }}</div><div class="y">{{ axes[1] }}</div>
 {% for p in points -%}
-<div tabindex="0" class="video {{ p.kind }}{% if p.x < 50 %} left{% endif %}"
+<div tabindex="0" class="video {{ p.kind }}{% if p.x < 50 %} left{% endif %}
+{%- if p.y > 50 %} low{% endif %}"
 style="left: {{ p.x }}%; top: {{ p.y }}%; --color: {{ p.color }}">{{ p.number }}<div class="card">
 {% if p.clip %}<img alt="clip" src="{{ p.clip }}">{% endif %}{{ p.text }}</div></div>
 {% endfor %}</div>

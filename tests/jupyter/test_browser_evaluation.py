@@ -143,3 +143,25 @@ def test_three_labels_are_corrected_and_the_split_is_written(prediction, runs):
         output.scroll_into_view_if_needed()
         notebook.wait_within(output)
         notebook.screenshot(f"6_pseudo_labels_{width}")
+
+
+def test_the_map_shows_clips_and_keys_choose_among_the_videos_to_label(prediction):
+    view = prediction.cell("show_labels(run")
+    point = view.locator(".map .next").first
+    for width in WIDTHS:
+        prediction.set_width(width)
+        point.hover()
+        clip = point.locator("img")
+        clip.wait_for(timeout=30_000)
+        assert clip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+        prediction.screenshot(f"6_map_{width}", view.locator(".jp-OutputArea").first)
+    head = view.get_by_text("1 of ")
+    head.click()
+    for key, text in (
+        ("0", "2 of "),
+        ("b", "1 of "),
+        ("1", "classes can be written for a folder of your own videos"),
+    ):
+        prediction.page.keyboard.press(key)
+        view.get_by_text(text).first.wait_for(timeout=30_000)
+    assert prediction.errors() == []
