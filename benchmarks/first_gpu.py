@@ -424,7 +424,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 STAGES = {"speed": measure_speed, "method": measure_method, "features": measure_features}
 SMALL = {
     "device": "cpu", "networks": ("r3d_small",), "features": ("mobilenet_v3_small",), "few": 2,
-    "many": 4, "seconds": 0.0, "run_seconds": 60.0, "max_epochs": 2, "workers": 1,
+    "many": 4, "seconds": 0.0, "run_seconds": 240.0, "max_epochs": 2, "workers": 1,
 }  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,11 +14,24 @@ from benchmarks import first_gpu
 from lib.config import PROJECT_ROOT
 
 
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """Restore what happens at SIGTERM."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.mark.slow
-def test_rehearsal_measures_every_stage(tmp_path, capsys):
-    command = ["bash", "benchmarks/first_gpu.sh", "--rehearse"]
+def test_rehearsal_measures_every_stage(tmp_path, capsys, monkeypatch, sigterm):
+    """Two stages by the script, the others in this process."""
+    command = ["bash", "benchmarks/first_gpu.sh", "--rehearse", "tests", "features"]
     variables = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)}
     subprocess.run(command, cwd=PROJECT_ROOT, env=variables, check=True, capture_output=True)
+    for stage in ("speed", "method"):
+        options = ["--rehearse", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["first_gpu", stage, *options])
+        first_gpu.main()
     results = tmp_path / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert [row for row in rows if "error" in row] == []
