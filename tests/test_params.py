@@ -105,6 +105,7 @@ STUDIES = (
 )  # fmt: skip
 SMALL_STUDIES = (
     "synthetic", "ablation_small", "invariances", "demo", "folder", "pretrained", "real_scenes",
+    "pretrained_scenes",
 )  # fmt: skip
 
 # What all configs of the reference have in common, and defaults of its code.
