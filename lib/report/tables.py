@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from lib.config import PROJECT_ROOT, TrainSettings
+from lib.data.dataset import prepared_folder, read_dataset
+from lib.data.frame_tables import read_soft_targets
 from lib.evaluate.run_results import best_in_validation, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
@@ -20,6 +22,7 @@ from lib.plots.evaluation import confusion_matrix
 from lib.report.verdict import Pair, accuracy_interval
 from lib.runs.run_dir import METRICS, RunDir, group_of, read_result
 from lib.train.run_data import load_data
+from lib.train.scoring import metrics
 
 SHOWN_COLUMNS = {  # of the summary, and their names in the report
     "run": "run",
@@ -123,8 +126,31 @@ def run_table(summary: pd.DataFrame) -> pd.DataFrame:
 # --- Groups ---------------------------------------------------------------------------------------
 
 
-def group_table(summary: pd.DataFrame) -> pd.DataFrame:
+def zero_shot_rows(runs: Sequence[RunDir]) -> pd.DataFrame:
+    """Return the top-1 of class names alone, in percent, for each network and test split.
+
+    The networks are those of `lib.prepare --soft_targets` on the data set of all runs. Prints why a
+    table cannot be used.
+    """
+    rows: list[dict[str, Any]] = []
+    folders = {prepared_folder(*run.settings().labeled_source) for run in runs}
+    splits = dict.fromkeys(name for run in runs for name in run.settings().test_splits)
+    for path in sorted(folders.pop().glob("soft_targets_*.csv")) if len(folders) == 1 else []:
+        try:
+            dataset = read_dataset(path.parent)
+            for split in splits:
+                tested, labels = dataset.read_labels(split)
+                shares = read_soft_targets(path, dataset, tested)[tested]
+                group = f"no labels: class names by {path.stem.removeprefix('soft_targets_')}"
+                rows.append({"group": group, "split": split} | metrics(shares, labels))
+        except ValueError as error:
+            print(error)
+    return pd.DataFrame(rows)
+
+
+def group_table(summary: pd.DataFrame, zero_shot: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return mean and deviation of top-1 over seeds: a row per group, a column per split."""
+    summary = pd.concat([summary, zero_shot])
 
     def mean_and_deviation(top1: pd.Series) -> str:
         mean = f"{top1.mean():.1f}"
@@ -264,7 +290,12 @@ def pretraining_of(settings: TrainSettings) -> str:
 # --- Files ----------------------------------------------------------------------------------------
 
 
-def export_tables(summary: pd.DataFrame, study_dir: Path, comparisons: pd.DataFrame) -> None:
+def export_tables(
+    summary: pd.DataFrame,
+    study_dir: Path,
+    comparisons: pd.DataFrame,
+    zero_shot: pd.DataFrame | None = None,
+) -> None:
     """Write the tables of a study to its folder.
 
     `summary.csv` has a row per run and split, `verdict.csv` a row per comparison, `table.md` and
@@ -272,7 +303,7 @@ def export_tables(summary: pd.DataFrame, study_dir: Path, comparisons: pd.DataFr
     """
     write_text(study_dir / "summary.csv", summary.to_csv(index=False))
     write_text(study_dir / "verdict.csv", comparisons.to_csv(index=False))
-    table, paper = group_table(summary), paper_table(summary, study_dir.name)
+    table, paper = group_table(summary, zero_shot), paper_table(summary, study_dir.name)
     if len(paper):
         numbers = paper["paper"].map("{:.1f}".format).reindex(table.index, fill_value="")
         table["paper, top-1 (%)"] = numbers

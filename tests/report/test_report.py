@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from conftest import make_tiny_settings
 
 from lib.batch.plan import read_plan
+from lib.data.dataset import read_dataset
 from lib.plots.comparison import (
     plot_class_gains,
     plot_differences,
@@ -41,6 +43,7 @@ from lib.report.tables import (
     read_runs,
     run_table,
     summarize,
+    zero_shot_rows,
 )
 from lib.report.verdict import (
     CLAIMS,
@@ -261,6 +264,28 @@ def test_intervals_are_drawn():
     (bar,) = axis.patches
     assert (bar.get_x(), bar.get_width()) == pytest.approx((2.043, 17.915), abs=1e-3)
     assert axis.get_title() == "1 × holds"
+
+
+def test_class_names_alone_are_a_row_of_the_table(runs, prepared_dir, tmp_path, capsys):
+    assert zero_shot_rows(runs).empty
+    shutil.copytree(prepared_dir / "synthetic", tmp_path / "data" / "synthetic")
+    for run in runs:
+        text = run.params_path.read_text().replace(str(prepared_dir), str(tmp_path / "data"))
+        run.params_path.write_text(text)
+    data = read_dataset(tmp_path / "data" / "synthetic")
+    rows, labels = data.read_labels("val")
+    shares = np.full((len(data.index), 4), 0.25)
+    shares[rows[:3]] = np.eye(4)[labels[:3]]  # the others are ties, which count as errors
+    table = pd.DataFrame(shares, columns=data.classes).assign(name=data.index["name"])
+    table.to_csv(data.folder / "soft_targets_clip.csv", index=False)
+    table[:1].to_csv(data.folder / "soft_targets_old.csv", index=False)
+    shown = group_table(summarize(runs), zero_shot_rows(runs))
+    assert shown["val, top-1 (%)"].to_dict() == {
+        "base": "62.5 ± 17.7",
+        "semi": "87.5",
+        "no labels: class names by clip": "37.5",
+    }
+    assert "soft_targets_old.csv has no row for 8 of 8 videos" in capsys.readouterr().out
 
 
 # --- What the page says ---------------------------------------------------------------------------
