@@ -53,7 +53,8 @@ update-lock: $(READY)
 	$(PYTHON) -m venv $(VENV)/uv
 	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	$(VENV)/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra test \
-	  --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate --custom-compile-command "make update-lock" \
+	  --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make update-lock" \
 	  $(UPGRADE) --output-file requirements.lock
 
 # The marker is newer than both files, so that changed dependencies are installed again.

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 from lib.config import PROJECT_ROOT
 
 LOCK = (PROJECT_ROOT / "requirements.lock").read_text(encoding="utf-8")
-ENTRIES = re.findall(r"^(\S+==.*?)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", LOCK, re.MULTILINE)
+HASHES = r"((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$"
+ENTRIES = re.findall(r"^([^\s#].*?==.*?)" + HASHES, LOCK, re.MULTILINE)
 
 
 def required() -> list[Requirement]:
