@@ -16,13 +16,12 @@ demo: $(READY)
 	$(BIN)/python -m lib.batch params/demo --jobs 2
 	@echo "open outputs/demo/report.html"
 
-# Three workers on two cores: tests wait for other processes a quarter of the time.
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the slow tests.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Damaged and hostile files, full disks, killed processes: what was injected and what was lost.
 faults: $(READY)
