@@ -29,6 +29,7 @@ from lib.fileio import reading, write_atomic
 
 PERSON_BOXES_FILE = "person_boxes.safetensors"
 TEACHER_FILE = "teacher.safetensors"
+SOFT_TARGETS = "soft_targets_"  # and the network: tables (CSV) that `lib.prepare` makes
 SCALED_TO = "scaled_to"  # in `made_with`: short side of the frames that the boxes were scaled to
 NUM_CLASSES = 1000  # of ImageNet
 REMEDY = "delete that file, and compute it again with notebooks/1_prepare_data.ipynb"

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from lib.augment.views import EvalTransform
 from lib.data.dataset import VideoDataset
+from lib.data.frame_tables import SOFT_TARGETS
 from lib.fileio import read_json, write_text
 from lib.models.transformers_video import (
     CONFIG,
@@ -36,7 +37,7 @@ PROMPT_COLUMNS = ("class", "prompt")
 
 def soft_targets_path(dataset_folder: Path, name: str) -> Path:
     """Return the table of a network called `name` in a prepared folder."""
-    return dataset_folder / f"soft_targets_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.csv"
+    return dataset_folder / f"{SOFT_TARGETS}{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.csv"
 
 
 def read_prompts(classes: tuple[str, ...], path: Path | None) -> list[list[str]]:

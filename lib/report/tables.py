@@ -14,7 +14,7 @@ import pandas as pd
 
 from lib.config import PROJECT_ROOT, TrainSettings
 from lib.data.dataset import prepared_folder, read_dataset
-from lib.data.frame_tables import read_soft_targets
+from lib.data.frame_tables import SOFT_TARGETS, read_soft_targets
 from lib.evaluate.run_results import best_in_validation, read_log, read_scores
 from lib.fileio import write_text
 from lib.jupyter.html import escape
@@ -135,13 +135,13 @@ def zero_shot_rows(runs: Sequence[RunDir]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     folders = {prepared_folder(*run.settings().labeled_source) for run in runs}
     splits = dict.fromkeys(name for run in runs for name in run.settings().test_splits)
-    for path in sorted(folders.pop().glob("soft_targets_*.csv")) if len(folders) == 1 else []:
+    for path in sorted(folders.pop().glob(f"{SOFT_TARGETS}*.csv")) if len(folders) == 1 else []:
         try:
             dataset = read_dataset(path.parent)
             for split in splits:
                 tested, labels = dataset.read_labels(split)
                 shares = read_soft_targets(path, dataset, tested)[tested]
-                group = f"no labels: class names by {path.stem.removeprefix('soft_targets_')}"
+                group = f"no labels: class names by {path.stem.removeprefix(SOFT_TARGETS)}"
                 rows.append({"group": group, "split": split} | metrics(shares, labels))
         except ValueError as error:
             print(error)

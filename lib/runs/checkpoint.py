@@ -58,6 +58,9 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
 
     write_atomic(path, write)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)  # the new name is on the disk too
+    os.close(folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

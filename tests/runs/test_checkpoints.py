@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_tiny_settings
-from test_runs import RICH, PowerCut, uninterrupted  # noqa: F401 (a fixture)
+from test_runs import RICH, PowerCut, cut_power, uninterrupted  # noqa: F401 (a fixture)
 from test_training import assert_same_weights, log_of
 
 from lib.config import TrainSettings
@@ -21,10 +21,6 @@ from lib.train.fit import fit
 
 # ruff: noqa: F811 (a fixture that is imported)
 HERE = torch.device("cpu")
-
-
-def cut_power():
-    raise PowerCut
 
 
 def fail():
@@ -212,12 +208,12 @@ def test_checkpoint_is_synced_before_it_has_its_name(tmp_path, monkeypatch):
     run, seen, real = RunDir(tmp_path), [], os.fsync
 
     def fsync(handle):
-        seen.append(run.saved_progress())
+        seen.append((os.path.isdir(f"/dev/fd/{handle}"), run.saved_progress() is not None))
         real(handle)
 
     monkeypatch.setattr(checkpoint.os, "fsync", fsync)
     run.save(state_of(1))
-    assert seen == [None]
+    assert seen == [(False, False), (True, True)]  # the file, and then the folder with its name
 
 
 def test_start_deletes_files_of_killed_processes(tiny_settings):

@@ -45,6 +45,10 @@ class PowerCut(BaseException):
     """Ends a run at once: only errors, which are `Exception`, leave time for a checkpoint."""
 
 
+def cut_power(*_, **__):
+    raise PowerCut
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(prepared_dir, tmp_path_factory) -> RunDir:
     return fit(make_tiny_settings(prepared_dir, tmp_path_factory.mktemp("uninterrupted"), **RICH))
@@ -78,10 +82,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint(
     settings = tiny_settings(**RICH)
     run = RunDir(settings.run_dir)
 
-    def power_cut():
-        raise PowerCut
-
-    at_forward(14, power_cut)
+    at_forward(14, cut_power)
     with pytest.raises(PowerCut):
         fit(settings)
     assert run.load()["step"] == 12  # the validation after the second epoch
@@ -99,10 +100,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
 ):
     settings = tiny_settings(**RICH)
 
-    def power_cut():
-        raise PowerCut
-
-    at_forward(8, power_cut)
+    at_forward(8, cut_power)
     with pytest.raises(PowerCut):
         fit(settings)
     run = RunDir(settings.run_dir)
@@ -158,14 +156,11 @@ def test_an_interrupt_saves_and_continues_exactly(tiny_settings, uninterrupted, 
 def test_a_run_that_is_killed_while_it_validates_has_saved_its_steps(
     tiny_settings, uninterrupted, monkeypatch
 ):
-    def cut(*args, **options):
-        raise PowerCut
-
     settings = tiny_settings(**RICH, checkpoint_every_minutes=60)
     run = RunDir(settings.run_dir)
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
         patch.setattr(trainer, "MAX_UNSAVED_S", 0)
-        patch.setattr(trainer, "score_videos", cut)
+        patch.setattr(trainer, "score_videos", cut_power)
         fit(settings)
     assert run.saved_progress() == (12, 1)  # two epochs are made, the second is not yet in the log
     fit(settings)
@@ -430,11 +425,8 @@ def test_best_is_the_checkpoint_of_the_best_validation(tiny_settings):
 
 
 def test_a_continued_run_remembers_its_best_validation(tiny_settings, at_forward):
-    def power_cut():
-        raise PowerCut
-
     settings = tiny_settings(epochs=2)
-    at_forward(4, power_cut)  # in the second of two epochs of 3 steps
+    at_forward(4, cut_power)  # in the second of two epochs of 3 steps
     with pytest.raises(PowerCut):
         fit(settings)
     run = RunDir(settings.run_dir)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from test_runs import RICH, PowerCut
+from test_runs import RICH, PowerCut, cut_power
 
 from lib.runs.run_dir import RunDir
 from lib.runs.tracker import tracking
@@ -150,10 +150,7 @@ def test_events_are_those_of_the_log_also_of_a_continued_run(tiny_settings, at_f
     settings = tiny_settings(**RICH, tracker="tensorboard")
     run = RunDir(settings.run_dir)
 
-    def power_cut():
-        raise PowerCut
-
-    at_forward(16, power_cut)
+    at_forward(16, cut_power)
     with pytest.raises(PowerCut):
         fit(settings)
     fit(settings)
